@@ -1,0 +1,3 @@
+<?php
+// The cheapest page: no session.
+echo "hello\n";

@@ -1,0 +1,186 @@
+package rig
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/template"
+)
+
+// PHPFPM is a PHP-FPM with one pool. It reads the system's php.ini and
+// extensions, and keeps its sessions, uploads and logs in its own folder.
+type PHPFPM struct {
+	*Server
+	// Sessions is the folder of its session files, unless INI says otherwise.
+	Sessions string
+
+	status Addr
+}
+
+// The pages of PHP-FPM itself, on its Addr like any script.
+const (
+	StatusPath = "/fpm-status" // pm.status_path
+	PingPath   = "/fpm-ping"   // ping.path: answers pong
+)
+
+// PHPOptions say what the pool is like. The zero value is a pool of four
+// workers on a Unix socket.
+type PHPOptions struct {
+	Name        string
+	Listen      Addr // Unix if zero
+	Workers     int  // processes, all started at once (pm = static)
+	MaxRequests int  // of a worker, which is replaced then; 0: no limit
+	// INI are settings beside the system's php.ini, read after it; the values
+	// are taken as they are. See [MemcachedSessions] and [RedisSessions].
+	INI map[string]string
+	// Pool are more lines of the pool's section.
+	Pool string
+}
+
+// PHPFPM starts a PHP-FPM.
+func (r *Rig) PHPFPM(o PHPOptions) (*PHPFPM, error) {
+	if o.Workers == 0 {
+		o.Workers = 4
+	}
+	path, err := Find("php-fpm")
+	if err != nil {
+		return nil, err
+	}
+	p := &PHPFPM{Server: &Server{Name: o.Name}}
+	if err := r.add("php-fpm", p.Server); err != nil {
+		return nil, err
+	}
+	if err := p.chooseAddrs(r, o.Listen); err != nil {
+		return nil, err
+	}
+	if err := p.writeConfig(o); err != nil {
+		return nil, fmt.Errorf("configure %s: %w", p.Name, err)
+	}
+	p.cmd = p.command(path)
+	p.ready = p.ping
+	return p, p.Start()
+}
+
+func (p *PHPFPM) chooseAddrs(r *Rig, listen Addr) (err error) {
+	if p.Addr, err = r.choose(listen, Unix, p.Name); err != nil {
+		return err
+	}
+	if p.status, err = r.Reserve("unix", p.Name+"-status"); err != nil {
+		return err
+	}
+	p.listen = []Addr{p.Addr, p.status}
+	return nil
+}
+
+func (p *PHPFPM) command(path string) command {
+	args := []string{"--nodaemonize", "--fpm-config", p.file("fpm.conf")}
+	if os.Geteuid() == 0 {
+		args = append(args, "--allow-to-run-as-root")
+	}
+	// A leading colon: the system's folder of extensions first, then ours.
+	return command{path: path, args: args, env: []string{"PHP_INI_SCAN_DIR=:" + p.file("ini")}}
+}
+
+// poolConfig is an own copy of nothing: only what a rig needs to differ in from
+// PHP-FPM's defaults.
+var poolConfig = template.Must(template.New("fpm.conf").Parse(`[global]
+error_log = {{.Log}}
+pid = {{.Dir}}/pid
+
+[www]
+{{- if .Root}}
+user = root
+group = root
+{{- end}}
+listen = {{.Listen}}
+listen.mode = 0666
+pm = static
+pm.max_children = {{.Workers}}
+pm.max_requests = {{.MaxRequests}}
+pm.status_path = {{.StatusPath}}
+pm.status_listen = {{.StatusListen}}
+ping.path = {{.PingPath}}
+catch_workers_output = yes
+decorate_workers_output = no
+{{.Pool}}
+`))
+
+func (p *PHPFPM) writeConfig(o PHPOptions) error {
+	p.Sessions = p.file("sessions")
+	for _, dir := range []string{p.Sessions, p.file("tmp"), p.file("ini")} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	ini := map[string]string{
+		"session.save_path":   p.Sessions,
+		"sys_temp_dir":        p.file("tmp"),
+		"post_max_size":       "128M",
+		"upload_max_filesize": "128M",
+	}
+	maps.Copy(ini, o.INI)
+	if err := os.WriteFile(p.file("ini/rig.ini"), iniFile(ini), 0o644); err != nil {
+		return err
+	}
+	return writeTemplate(p.file("fpm.conf"), poolConfig, map[string]any{
+		"Dir": p.dir, "Log": p.LogFile(), "Root": os.Geteuid() == 0,
+		"Listen": p.Addr.Address, "StatusListen": p.status.Address,
+		"Workers": o.Workers, "MaxRequests": o.MaxRequests,
+		"StatusPath": StatusPath, "PingPath": PingPath, "Pool": o.Pool,
+	})
+}
+
+func iniFile(settings map[string]string) []byte {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		value := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(settings[name])
+		fmt.Fprintf(&b, "%s = \"%s\"\n", name, value)
+	}
+	return []byte(b.String())
+}
+
+func (p *PHPFPM) ping(ctx context.Context) error {
+	_, err := fastcgiGet(ctx, p.Addr, PingPath, "")
+	return err
+}
+
+// Status is PHP-FPM's account of its pool.
+type Status struct {
+	Accepted     int `json:"accepted conn"`    // connections since the start
+	Queue        int `json:"listen queue"`     // connections that no worker has accepted yet
+	MaxQueue     int `json:"max listen queue"` // the most of them since the start
+	Idle         int `json:"idle processes"`   // workers that wait for a connection
+	Active       int `json:"active processes"` // workers that have one
+	MaxActive    int `json:"max active processes"`
+	SlowRequests int `json:"slow requests"`
+}
+
+// Status asks PHP-FPM for its figures. It has a socket and a process of its own
+// for that, so it answers while all workers are busy.
+func (p *PHPFPM) Status(ctx context.Context) (Status, error) {
+	var st Status
+	page, err := fastcgiGet(ctx, p.status, StatusPath, "json")
+	if err != nil {
+		return st, err
+	}
+	if err := json.Unmarshal(page, &st); err != nil {
+		return st, fmt.Errorf("read the status of %s: %w", p.Name, err)
+	}
+	return st, nil
+}
+
+// file returns the path of a file in the server's folder.
+func (s *Server) file(name string) string { return filepath.Join(s.dir, name) }
+
+func writeTemplate(path string, t *template.Template, data any) error {
+	var b strings.Builder
+	if err := t.Execute(&b, data); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(b.String()), 0o644)
+}

@@ -1,0 +1,146 @@
+package rig
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is one run of a server: its main process, which leads a process group
+// of its own, and all that it has forked into that group.
+type process struct {
+	pid    int // of the main process, and of the group
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when no process of the group is left
+
+	mu   sync.Mutex
+	done bool // the main process is reaped: its id may name another one now
+}
+
+// spawn starts a command with its output appended to a log.
+func spawn(c command, dir, logFile string) (*process, error) {
+	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd := exec.Command(c.path, c.args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), c.env...)
+	cmd.Stdout, cmd.Stderr = log, log
+	// A rig that is killed, by a test's timeout say, takes its servers with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if c.unprivileged && os.Geteuid() == 0 {
+		dropRoot(cmd.SysProcAttr)
+	}
+	if err := startOnLastingThread(cmd); err != nil {
+		return nil, err
+	}
+	p := &process{pid: cmd.Process.Pid, cmd: cmd, exited: make(chan struct{})}
+	go p.reap()
+	return p, nil
+}
+
+// dropRoot runs a program as nobody that can still open all that root can, so
+// that the rig's folder may stay as closed as it was made.
+func dropRoot(attr *syscall.SysProcAttr) {
+	const nobody = 65534
+	attr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	attr.AmbientCaps = []uintptr{unix.CAP_DAC_OVERRIDE}
+}
+
+// startOnLastingThread starts cmd on a thread that lives as long as the rig's
+// program: Linux sends the parent's death signal when the thread ends that
+// forked, and Go ends threads as it likes.
+func startOnLastingThread(cmd *exec.Cmd) error {
+	result := make(chan error)
+	lastingThread() <- func() { result <- cmd.Start() }
+	return <-result
+}
+
+var lastingThread = sync.OnceValue(func() chan<- func() {
+	jobs := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for job := range jobs {
+			job()
+		}
+	}()
+	return jobs
+})
+
+// reap waits for the main process and ends what it has left behind. Only then
+// does it take the exit state: until then the process id, and so the group's,
+// stays taken and can mean no one else.
+func (p *process) reap() {
+	defer close(p.exited)
+	waitable(p.pid)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	syscall.Kill(-p.pid, syscall.SIGKILL)
+	for !groupGone(p.pid) {
+		time.Sleep(time.Millisecond)
+	}
+	p.cmd.Wait() // its error is the exit state, which is kept
+	p.done = true
+}
+
+// waitable returns when a child has ended, and leaves it to be waited for.
+func waitable(pid int) {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, syscall.EINTR) {
+			return
+		}
+	}
+}
+
+func (p *process) hasExited() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// state is the exit state; it must not be asked for before the exit.
+func (p *process) state() *os.ProcessState { return p.cmd.ProcessState }
+
+func (p *process) signal(sig syscall.Signal) error { return p.send(p.pid, sig) }
+
+func (p *process) signalGroup(sig syscall.Signal) error { return p.send(-p.pid, sig) }
+
+func (p *process) send(target int, sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.done {
+		return ErrNotRunning
+	}
+	return os.NewSyscallError("kill", syscall.Kill(target, sig))
+}
+
+// end asks the main process to end, and kills the group if it does not in time.
+func (p *process) end(timeout time.Duration) error {
+	p.signal(syscall.SIGTERM)      // an error means that it has ended
+	p.signalGroup(syscall.SIGCONT) // a frozen one could not hear it
+	select {
+	case <-p.exited:
+		return nil
+	case <-time.After(timeout):
+		p.kill()
+		return fmt.Errorf("it did not end within %s of SIGTERM and was killed", timeout)
+	}
+}
+
+func (p *process) kill() {
+	p.signalGroup(syscall.SIGKILL) // an error means that it has ended
+	<-p.exited
+}

@@ -1,0 +1,122 @@
+package rig
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// ErrMissing is what errors about programs that are not installed wrap.
+var ErrMissing = errors.New("not installed")
+
+// program is something that the rig needs from the system.
+type program struct {
+	pkg   string   // the Debian package that holds it
+	globs []string // where it is, beside PATH; a name without a slash is looked up there
+}
+
+// programs are all that [Find] knows, by the names to ask for them.
+var programs = map[string]program{
+	"nginx":         {"nginx", []string{"nginx"}},
+	"nginx-stream":  {"libnginx-mod-stream", streamModules},
+	"php-fpm":       {"php-fpm", []string{"/usr/sbin/php-fpm[0-9]*", "php-fpm"}},
+	"php-cgi":       {"php-cgi", []string{"/usr/bin/php-cgi[0-9]*", "php-cgi"}},
+	"php":           {"php-cli", []string{"php"}},
+	"php-memcached": {"php-memcached", []string{"/usr/lib/php/*/memcached.so"}},
+	"php-redis":     {"php-redis", []string{"/usr/lib/php/*/redis.so"}},
+	"memcached":     {"memcached", []string{"memcached"}},
+	"redis-server":  {"redis-server", []string{"redis-server"}},
+	"apache2":       {"apache2", []string{"apache2"}},
+	"lighttpd":      {"lighttpd", []string{"lighttpd"}},
+	"haproxy":       {"haproxy", []string{"haproxy"}},
+	"caddy":         {"caddy", []string{"caddy"}},
+	"cgi-fcgi":      {"libfcgi-bin", []string{"cgi-fcgi"}},
+	"wrk":           {"wrk", []string{"wrk"}},
+}
+
+// Find returns the path of a program, or of a module or PHP extension, by the
+// name that its Debian package has or begins with. Of several versions it takes
+// the highest. The error for one that is missing wraps [ErrMissing].
+func Find(name string) (string, error) {
+	p, ok := programs[name]
+	if !ok {
+		return "", fmt.Errorf("find %s: the rig does not know it", name)
+	}
+	for _, glob := range p.globs {
+		if path := lookUp(glob); path != "" {
+			return path, nil
+		}
+	}
+	return "", missing([]string{name})
+}
+
+// Need returns nil if all of the named programs are there, else one error that
+// wraps [ErrMissing] and says what to install.
+func Need(names ...string) error {
+	var absent []string
+	for _, name := range names {
+		if _, err := Find(name); errors.Is(err, ErrMissing) {
+			absent = append(absent, name)
+		} else if err != nil {
+			return err
+		}
+	}
+	if absent == nil {
+		return nil
+	}
+	return missing(absent)
+}
+
+func missing(names []string) error {
+	var pkgs []string
+	for _, name := range names {
+		pkgs = append(pkgs, programs[name].pkg)
+	}
+	slices.Sort(pkgs)
+	return fmt.Errorf("%s: %w; on Debian and Ubuntu: apt-get install --no-install-recommends %s",
+		strings.Join(names, ", "), ErrMissing, strings.Join(slices.Compact(pkgs), " "))
+}
+
+// lookUp finds a program in PATH, or in the folders of system programs, which an
+// ordinary user's PATH lacks; or the highest version that a pattern matches.
+func lookUp(glob string) string {
+	if !strings.Contains(glob, "/") {
+		if path, err := exec.LookPath(glob); err == nil {
+			return path
+		}
+		return firstFile("/usr/local/sbin/"+glob, "/usr/sbin/"+glob)
+	}
+	paths, _ := filepath.Glob(glob)
+	if len(paths) == 0 {
+		return ""
+	}
+	return slices.MaxFunc(paths, compareVersions)
+}
+
+func firstFile(paths ...string) string {
+	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path
+		}
+	}
+	return ""
+}
+
+// compareVersions compares php-fpm8.2 and php-fpm8.10 by their numbers.
+func compareVersions(a, b string) int {
+	return slices.Compare(numbers(a), numbers(b))
+}
+
+func numbers(s string) []int {
+	var all []int
+	for _, digits := range strings.FieldsFunc(s, func(r rune) bool { return r < '0' || r > '9' }) {
+		n, _ := strconv.Atoi(digits)
+		all = append(all, n)
+	}
+	return all
+}

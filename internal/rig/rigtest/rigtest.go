@@ -1,0 +1,68 @@
+// Package rigtest ties a [rig.Rig] to a test: it lives in the test's folder and
+// ends with the test. When the test has failed, the servers' logs stand in its
+// output.
+package rigtest
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/fpm-gate/fpm-gate/internal/rig"
+)
+
+// New returns a rig for the test. If one of the named programs is missing, the
+// test fails where CI=true, and is skipped elsewhere.
+func New(t testing.TB, programs ...string) *rig.Rig {
+	t.Helper()
+	Need(t, programs...)
+	r, err := rig.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Errorf("close the rig: %v", err)
+		}
+		if t.Failed() {
+			showLogs(t, r)
+		}
+	})
+	return r
+}
+
+// Need ends the test as [New] does if a program is missing.
+func Need(t testing.TB, programs ...string) {
+	t.Helper()
+	err := rig.Need(programs...)
+	switch {
+	case err == nil:
+	case os.Getenv("CI") == "true":
+		t.Fatal(err)
+	default:
+		t.Skip(err)
+	}
+}
+
+// Start starts a server, and ends the test if it does not start:
+//
+//	php := rigtest.Start(t, r.PHPFPM, rig.PHPOptions{Workers: 10})
+func Start[Options, Server any](t testing.TB, start func(Options) (Server, error), o Options) Server {
+	t.Helper()
+	s, err := start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func showLogs(t testing.TB, r *rig.Rig) {
+	const most = 4 << 10
+	for _, s := range r.Servers() {
+		log := strings.TrimSpace(s.Log())
+		if cut := len(log) - most; cut > 0 {
+			log = "…" + log[cut:]
+		}
+		t.Logf("log of %s:\n%s", s.Name, log)
+	}
+}
