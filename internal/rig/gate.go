@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strings"
 	"syscall"
 )
 
@@ -78,15 +79,15 @@ func gateBlock(listen Addr, o GateOptions) string {
 `, listen, o.Upstream, o.Settings)
 }
 
-var listenLine = regexp.MustCompile(`(?m)^\s*(?:admin\s*\{\s*)?listen\s*=\s*"([^"]+)"`)
+var listenLine = regexp.MustCompile(`(?m)^[^#/\n]*\blisten\s*=\s*"([^"]+)"`)
 
 // listenAddrs finds the addresses of a configuration without knowing more of
 // its language than one line. Sockets from systemd are not the rig's to wait for.
 func listenAddrs(config string) []Addr {
 	var addrs []Addr
 	for _, m := range listenLine.FindAllStringSubmatch(config, -1) {
-		if a := ParseAddr(m[1]); a.Network == "unix" || a.Port() != "" && a.Host() != "systemd" {
-			addrs = append(addrs, a)
+		if !strings.HasPrefix(m[1], "systemd:") {
+			addrs = append(addrs, ParseAddr(m[1]))
 		}
 	}
 	return addrs

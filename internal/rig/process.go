@@ -38,7 +38,7 @@ func spawn(c command, dir, logFile string) (*process, error) {
 	// A rig that is killed, by a test's timeout say, takes its servers with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if c.unprivileged && os.Geteuid() == 0 {
-		dropRoot(cmd.SysProcAttr)
+		dropRoot(cmd)
 	}
 	if err := startOnLastingThread(cmd); err != nil {
 		return nil, err
@@ -50,10 +50,11 @@ func spawn(c command, dir, logFile string) (*process, error) {
 
 // dropRoot runs a program as nobody that can still open all that root can, so
 // that the rig's folder may stay as closed as it was made.
-func dropRoot(attr *syscall.SysProcAttr) {
+func dropRoot(cmd *exec.Cmd) {
 	const nobody = 65534
-	attr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
-	attr.AmbientCaps = []uintptr{unix.CAP_DAC_OVERRIDE}
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_DAC_OVERRIDE}
+	cmd.Dir = "/" // it has the capability from exec on, which is too late for the folder
 }
 
 // startOnLastingThread starts cmd on a thread that lives as long as the rig's
@@ -128,15 +129,15 @@ func (p *process) send(target int, sig syscall.Signal) error {
 }
 
 // end asks the main process to end, and kills the group if it does not in time.
-func (p *process) end(timeout time.Duration) error {
-	p.signal(syscall.SIGTERM)      // an error means that it has ended
+func (p *process) end(sig syscall.Signal, timeout time.Duration) error {
+	p.signal(sig)                  // an error means that it has ended
 	p.signalGroup(syscall.SIGCONT) // a frozen one could not hear it
 	select {
 	case <-p.exited:
 		return nil
 	case <-time.After(timeout):
 		p.kill()
-		return fmt.Errorf("it did not end within %s of SIGTERM and was killed", timeout)
+		return fmt.Errorf("it did not end within %s of %s and was killed", timeout, unix.SignalName(sig))
 	}
 }
 

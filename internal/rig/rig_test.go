@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
 	"os"
 	"path/filepath"
 	"strings"
@@ -236,9 +237,26 @@ func TestNeedNamesThePackages(t *testing.T) {
 	}
 }
 
+// client is a browser with cookies.
+type client struct{ http.Client }
+
+func newClient(t *testing.T) *client {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &client{http.Client{Jar: jar}}
+}
+
 func get(t *testing.T, url string) string {
 	t.Helper()
-	resp, err := http.Get(url)
+	return newClient(t).get(t, url)
+}
+
+func (c *client) get(t *testing.T, url string) string {
+	t.Helper()
+	resp, err := c.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,8 @@ type command struct {
 	env  []string // beside the rig's own environment
 	// unprivileged: the program refuses to run as root.
 	unprivileged bool
+	// stop ends the program politely; SIGTERM if zero.
+	stop syscall.Signal
 }
 
 // Start starts a stopped server again, on the same addresses and with the same
@@ -116,15 +119,16 @@ func (s *Server) answers(ctx context.Context) error {
 	return nil
 }
 
-// Stop ends the server with SIGTERM, and with SIGKILL what is left of it after
-// a few seconds. When it returns, all its processes are gone; an error says
-// that it had to be killed. Stopping a server that does not run is no error.
+// Stop asks the server to end, by SIGTERM in most cases, and ends by SIGKILL
+// what is left of it after a few seconds. When it returns, all its processes are
+// gone; an error says that it had to be killed. Stopping a server that does not
+// run is no error.
 func (s *Server) Stop() error {
 	run := s.current()
 	if run == nil || run.hasExited() {
 		return nil
 	}
-	if err := run.end(stopTimeout); err != nil {
+	if err := run.end(cmp.Or(s.cmd.stop, syscall.SIGTERM), stopTimeout); err != nil {
 		return fmt.Errorf("stop %s: %w", s.Name, err)
 	}
 	return nil
