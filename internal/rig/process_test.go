@@ -40,6 +40,7 @@ func TestAKilledRigTakesItsServersWithIt(t *testing.T) {
 		}
 		t.Cleanup(func() {
 			if t.Failed() && isRunning(pid) { // leave nothing behind, even if it is why the test failed
+				syscall.Kill(-pid, syscall.SIGKILL) // where it leads its group
 				syscall.Kill(pid, syscall.SIGKILL)
 			}
 		})
