@@ -31,7 +31,7 @@ var programs = map[string]program{
 	"php-redis":     {"php-redis", []string{"/usr/lib/php/*/redis.so"}},
 	"memcached":     {"memcached", []string{"memcached"}},
 	"redis-server":  {"redis-server", []string{"redis-server"}},
-	"apache2":       {"apache2", []string{"apache2"}},
+	"apache2":       {"apache2-bin", []string{"apache2"}},
 	"lighttpd":      {"lighttpd", []string{"lighttpd"}},
 	"haproxy":       {"haproxy", []string{"haproxy"}},
 	"caddy":         {"caddy", []string{"caddy"}},

@@ -1,0 +1,46 @@
+# Where Go was unpacked by hand it often is in no PATH. With a SHELL of our own,
+# make looks commands up in this PATH and not in the one it was called with.
+SHELL := /bin/bash
+export PATH := $(PATH):/usr/local/go/bin
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 30s
+
+.PHONY: help build demo test check test-unit fuzz bench clean need-go
+
+help: ## Show these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+build: need-go ## Build build/fpm-gate
+	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o build/fpm-gate ./cmd/fpm-gate
+
+demo: need-go ## Show the problem and the gate, side by side, on real servers (about a minute)
+	@scripts/install-deps demo
+	@$(MAKE) --no-print-directory build
+	@build/fpm-gate demo
+
+test: need-go ## Check and test everything, with all real servers
+	@scripts/install-deps test
+	@$(MAKE) --no-print-directory check
+	go test -race -count=1 ./...
+
+check: need-go ## Check the format, go vet and staticcheck
+	@unformatted=$$(gofmt -l .) && if [[ $$unformatted ]]; then echo "gofmt these:" $$unformatted; exit 1; fi
+	go vet ./...
+	go tool staticcheck ./...
+
+test-unit: need-go ## Test the packages that need no real server
+	go test -race -count=1 $$(go list ./... | grep -Ev '/(tests|internal)(/|$$)')
+
+fuzz: need-go ## Run each fuzz target for FUZZTIME (30s)
+	@scripts/fuzz $(FUZZTIME)
+
+bench: need-go ## Measure the gate against plain nginx and PHP-FPM
+	@scripts/install-deps bench
+	go run ./internal/bench
+
+clean: ## Remove what was built
+	rm -rf build
+
+need-go:
+	@command -v go >/dev/null || { echo "Go is neither in PATH nor in /usr/local/go/bin; see https://go.dev/dl/" >&2; exit 1; }
