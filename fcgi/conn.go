@@ -1,0 +1,242 @@
+package fcgi
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// Limits are what a web server is allowed on its conn. A zero duration or size is no limit.
+type Limits struct {
+	MaxParams   int           // bytes of params of one request
+	HeadTimeout time.Duration // until begin request and params are whole
+	IdleTimeout time.Duration // of a kept conn between two requests
+}
+
+// Errors of Conn.Next, beside io.EOF and those of the network.
+var (
+	// ErrIdle is that of a conn which sent nothing at all for as long as it may.
+	ErrIdle = errors.New("nothing came in time")
+	// ErrParamsTooLarge is that of a request with more params than Limits.MaxParams.
+	ErrParamsTooLarge = errors.New("params are too large")
+	// ErrUnknownRole is that of a request which asks for a role that FastCGI does not know.
+	ErrUnknownRole = errors.New("unknown role")
+	// ErrShutdown is what a context ends with when Conn.Shutdown ended it.
+	ErrShutdown = errors.New("the gate is shutting down")
+)
+
+// Conn is a connection from a web server. Its requests come one behind the other, from Next; two at a time
+// it refuses, as the specification allows. All that is written to it is whole records, so an answer to a
+// management record can go between any two writes.
+//
+// One goroutine calls Next and works on the Request it returned; Shutdown may be called from any other.
+type Conn struct {
+	nc     stream
+	limits Limits
+	req    Request
+	buf    *buffer // what has come: the head of req, then what came with it
+	kept   bool    // a request has been served before
+	spoilt bool    // bytes of the web server are left unread: close gently
+
+	mu         sync.Mutex
+	waiting    *hangUp // what Shutdown has to end
+	idle       bool    // between two requests
+	shutdown   bool
+	endWaiters bool
+}
+
+// stream is what TCP and unix connections have in common.
+type stream interface {
+	net.Conn
+	rawConn
+	CloseRead() error
+	CloseWrite() error
+}
+
+// NewConn serves nc, which must be a *net.TCPConn or a *net.UnixConn, and which it owns from now on.
+func NewConn(nc net.Conn, limits Limits) (*Conn, error) {
+	s, ok := nc.(stream)
+	if !ok {
+		return nil, fmt.Errorf("cannot serve a %T", nc)
+	}
+	return &Conn{nc: s, limits: limits}, nil
+}
+
+// Next reads the head of the next request: its begin request and the whole of its params. It answers
+// management records on the way. The Request is valid until the next call of Next or Close.
+//
+// io.EOF says that the web server closed the conn between two requests, ErrIdle that it sent nothing for too
+// long. After any error there is nothing to do but Close; a web server whose request was refused has been
+// told why by then, with the protocol status of the specification.
+func (c *Conn) Next() (*Request, error) {
+	if !c.setIdle(true) {
+		return nil, io.EOF
+	}
+	defer c.setIdle(false)
+	if c.buf == nil {
+		c.buf = newBuffer(smallBuffer)
+	}
+	c.req = Request{conn: c}
+	if err := c.readHead(); err != nil {
+		if err != io.EOF && err != ErrIdle {
+			err = fmt.Errorf("read head: %w", err)
+		}
+		return nil, err
+	}
+	return &c.req, nil
+}
+
+// readHead reads until the params stream of c.req has ended.
+func (c *Conn) readHead() error {
+	for {
+		done, need, err := c.req.parseHead(c)
+		if done || err != nil {
+			return err
+		}
+		c.buf = c.buf.grown(need)
+		if err := c.fill(); err != nil {
+			return err
+		}
+	}
+}
+
+// fill reads what has come, as much as there is room for.
+func (c *Conn) fill() error {
+	if err := c.setHeadDeadline(); err != nil {
+		return err
+	}
+	empty := c.buf.n == 0
+	n, err := c.nc.Read(c.buf.space())
+	c.buf.n += n
+	switch {
+	case n > 0:
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded) && empty:
+		return ErrIdle
+	case err == io.EOF && !empty:
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// setHeadDeadline bounds the wait for the next bytes: a kept conn may idle before the first of a request,
+// and all of a head has to come within HeadTimeout from then on.
+func (c *Conn) setHeadDeadline() error {
+	if c.buf.n == 0 && c.kept {
+		return c.setIdleDeadline()
+	}
+	if c.req.deadlineSet {
+		return nil
+	}
+	c.req.deadlineSet = true
+	return c.nc.SetReadDeadline(deadline(c.limits.HeadTimeout))
+}
+
+// setIdleDeadline is setHeadDeadline between two requests, where Shutdown may come in between.
+func (c *Conn) setIdleDeadline() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.shutdown {
+		return io.EOF
+	}
+	return c.nc.SetReadDeadline(deadline(c.limits.IdleTimeout))
+}
+
+// deadline is the time after timeout, or none for a timeout of zero.
+func deadline(timeout time.Duration) time.Time {
+	if timeout == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(timeout)
+}
+
+// Shutdown ends what the conn waits for: an idle one gets io.EOF from Next, and a Request whose Context is
+// waited for gets ErrShutdown if waiters is set. A request that is being served is left alone; its conn is
+// not kept when it is done.
+func (c *Conn) Shutdown(waiters bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.shutdown = true
+	c.endWaiters = c.endWaiters || waiters
+	if c.idle {
+		_ = c.nc.SetReadDeadline(past) // Next takes a timeout for the end, see below
+	}
+	if waiters && c.waiting != nil {
+		c.waiting.end(ErrShutdown)
+	}
+}
+
+// setIdle notes whether Shutdown may interrupt, and says whether there is still something to do.
+func (c *Conn) setIdle(idle bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.idle = idle && c.kept
+	return !c.shutdown
+}
+
+// shuttingDown says whether Shutdown has been called.
+func (c *Conn) shuttingDown() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.shutdown
+}
+
+// write sends whole records to the web server.
+func (c *Conn) write(b []byte) error {
+	_, err := c.nc.Write(b)
+	return err
+}
+
+// RemoteAddr is the web server's address; of a unix socket it is empty.
+func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+
+// Close closes the conn and frees its memory. A conn from which bytes are unread, or may yet come, is closed
+// gently: closing it at once would reset the peer, which would lose the answer that is on its way to it.
+func (c *Conn) Close() error {
+	defer func() {
+		c.buf.free()
+		c.buf = nil
+	}()
+	if c.spoilt {
+		c.linger()
+	}
+	return c.nc.Close()
+}
+
+// lingerTimeout bounds how long a conn is drained before it is closed.
+const lingerTimeout = 2 * time.Second
+
+// linger says that nothing more will come from here, and reads until the web server has seen it.
+func (c *Conn) linger() {
+	if c.nc.CloseWrite() != nil || c.nc.SetReadDeadline(time.Now().Add(lingerTimeout)) != nil {
+		return
+	}
+	b := newBuffer(smallBuffer)
+	defer b.free()
+	for {
+		if _, err := c.nc.Read(b.b); err != nil {
+			return
+		}
+	}
+}
+
+// Break ends the conn so that the web server cannot take what it got for a whole response. A plain close
+// would not do: nginx and Caddy take the end of the file for the end of the response.
+func (c *Conn) Break() {
+	if tcp, ok := c.nc.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // Close then resets
+		c.spoilt = false
+		return
+	}
+	_ = c.nc.SetWriteDeadline(time.Now().Add(lingerTimeout))
+	// No version of FastCGI is 255: whoever reads this record knows that the response is broken.
+	_ = c.write(Header{Version: 255, Type: TypeStdout, RequestID: c.req.ID}.append(nil))
+	c.spoilt = true
+}
+
+// past is a deadline that has been reached.
+var past = time.Unix(1, 0)

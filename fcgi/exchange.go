@@ -1,0 +1,303 @@
+package fcgi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+)
+
+// Exchange relays one request to PHP-FPM and its response back. The hooks are called by the goroutine that
+// called Pool.Exchange.
+type Exchange struct {
+	Request *Request
+	// Params are name-value pairs, as of AppendPair, that are sent behind the request's own, so that they win.
+	Params []byte
+	// Header is called with the header block of the response, before the web server gets it; not at all where
+	// there is none, or none that is whole within 64 KiB. Nil: nobody wants to see it.
+	Header func(*ResponseHeader)
+	// Ended is called when the script has ended and before the web server is told, or when it is not known any
+	// more how the script fares. It is called once. Nil: nobody wants to know.
+	Ended func()
+	// AbandonAfter bounds how long a script is waited for after the web server has hung up.
+	AbandonAfter time.Duration
+
+	pool     *Pool
+	up       *upstream // nil once it has been given back
+	feed     feed
+	out      []byte // what goes out first, kept to be sent again
+	inHeader bool   // the header block has not been dealt with
+	passed   bool   // the web server has got something of the response
+	finished bool   // end request has come
+	ended    bool   // Ended has been called
+}
+
+// Errors of Pool.Exchange, beside those of Pool and the context's.
+var (
+	// ErrUpstream is that of a request whose connection to PHP-FPM failed, or did not speak FastCGI, before the
+	// web server got anything of a response: it can still be answered.
+	ErrUpstream = errors.New("PHP-FPM failed")
+	// ErrBroken is that of a response that was cut short. The conn to the web server has been broken too.
+	ErrBroken = errors.New("the response is cut short")
+	// ErrAbandoned is that of a request whose web server hung up and whose script did not end in AbandonAfter.
+	ErrAbandoned = errors.New("the script was abandoned")
+
+	// errClosedUnread is that of a pooled connection that PHP-FPM had closed before it read the request.
+	errClosedUnread = errors.New("the connection had been closed")
+)
+
+// Exchange sends x.Request to PHP-FPM and relays the response. It waits for a connection as long as ctx
+// allows, which has no meaning after that. If a pooled connection turns out to have been closed by PHP-FPM
+// before it took the request, the request is sent once more over a fresh one.
+//
+// ErrHungUp says that the web server hung up and that the script has ended since.
+func (p *Pool) Exchange(ctx context.Context, x *Exchange) error {
+	x.pool = p
+	x.inHeader = true
+	defer x.end()
+	if err := x.compose(); err != nil {
+		return err
+	}
+	err := x.attempt(ctx, false)
+	if errors.Is(err, errClosedUnread) {
+		p.countRetry()
+		err = x.attempt(ctx, true)
+	}
+	return err
+}
+
+// compose puts together what goes out first: the head, with x.Params in a record of their own before the end
+// of the params stream, and what came with it. Bytes that came together go on together, because some FastCGI
+// applications take a whole small request with one read. It works in the conn's buffer.
+func (x *Exchange) compose() error {
+	r := x.Request
+	c := r.conn
+	record := AppendRecord(nil, TypeParams, r.ID, x.Params)
+	c.buf = c.buf.grown(c.buf.n + len(record))
+	b := c.buf.b
+	end := r.head - r.ending
+	copy(b[end+len(record):], b[end:c.buf.n])
+	copy(b[end:], record)
+	c.buf.n += len(record)
+	r.head += len(record)
+	b[flagsOffset] &^= flagKeepConn
+	if x.pool.options.Reuse > 0 {
+		b[flagsOffset] |= flagKeepConn
+	}
+	forward, err := r.takeStdin()
+	x.out = b[:r.head+len(forward)]
+	return err
+}
+
+// attempt sends the request over one connection, and relays the response.
+func (x *Exchange) attempt(ctx context.Context, fresh bool) error {
+	up, err := x.pool.get(ctx, fresh)
+	for err == nil && up.reused && !x.trusts(up) {
+		x.pool.put(up, false)
+		up, err = x.pool.get(ctx, fresh)
+	}
+	if err != nil {
+		return err
+	}
+	x.up = up
+	defer x.freeUpstream(false)
+	x.Request.stopWatching()
+	if err := x.send(); err != nil {
+		return err
+	}
+	x.feed.start(x)
+	return x.judge(x.relay())
+}
+
+// trusts looks at a pooled connection where a request could not be sent again if it had been closed: a body
+// that is still coming is gone once it is sent, and TCP cannot tell a closed connection from a dead worker.
+func (x *Exchange) trusts(up *upstream) bool {
+	if up.isUnix() && x.Request.stdin.whole() {
+		return true
+	}
+	return !up.dead()
+}
+
+// send writes what goes out first.
+func (x *Exchange) send() error {
+	x.pool.sent(x.up)
+	n, err := x.up.nc.Write(x.out)
+	if err != nil && n == 0 && x.up.reused {
+		return fmt.Errorf("send request: %w: %w", errClosedUnread, err)
+	}
+	// After any other error PHP-FPM may have answered without reading all of it: the answer tells.
+	return nil
+}
+
+// relay passes the response on, whole record by whole record, until end request has been passed on. After the
+// web server has hung up it goes on reading, and passes nothing on.
+func (x *Exchange) relay() error {
+	b := newBuffer(middleBuffer)
+	defer func() { b.free() }()
+	for {
+		n, err := x.up.nc.Read(b.space())
+		if n == 0 {
+			return err
+		}
+		b.n += n
+		x.pool.answered(x.up)
+		whole, end, err := x.measure(b.bytes())
+		if err != nil {
+			return err
+		}
+		if end > 0 {
+			x.passEnd(&b, whole, end)
+			return nil
+		}
+		if whole > 0 {
+			whole = x.readHeader(&b, whole, false)
+			x.pass(b.b[:whole])
+			b.drop(whole)
+		}
+		if b.n == len(b.b) || n > middleBuffer/2 {
+			b = b.grown(largeBuffer)
+		}
+	}
+}
+
+// measure says how many bytes of b are whole records that can be passed on; and, if an end request comes
+// behind them, where that ends, else 0.
+func (x *Exchange) measure(b []byte) (whole, end int, err error) {
+	for len(b)-whole >= headerLen {
+		h := ParseHeader(b[whole:])
+		if err := x.checkResponse(h); err != nil {
+			return 0, 0, err
+		}
+		if len(b)-whole < h.Len() {
+			break
+		}
+		if h.Type == TypeEndRequest {
+			return whole, whole + h.Len(), nil
+		}
+		whole += h.Len()
+	}
+	return whole, 0, nil
+}
+
+func (x *Exchange) checkResponse(h Header) error {
+	if err := h.check(); err != nil {
+		return err
+	}
+	if h.RequestID != x.Request.ID {
+		return fmt.Errorf("%w: response of request %d, want %d", ErrMalformed, h.RequestID, x.Request.ID)
+	}
+	switch {
+	case h.Type == TypeStdout || h.Type == TypeStderr:
+		return nil
+	case h.Type == TypeEndRequest && h.ContentLength == endBodyLen:
+		return nil
+	}
+	return fmt.Errorf("%w: record of type %d with %d bytes in a response", ErrMalformed, h.Type, h.ContentLength)
+}
+
+// pass sends whole records to the web server. That it has hung up is found here, or by the feed.
+func (x *Exchange) pass(b []byte) {
+	if len(b) == 0 || x.feed.hungUp() {
+		return
+	}
+	x.passed = true
+	if err := x.Request.conn.write(b); err != nil {
+		x.feed.hangUp()
+	}
+}
+
+// passEnd ends the response: the script has ended. Its connection and its lock are free again before the web
+// server learns it, so that a browser that has its response never waits for its own lock.
+func (x *Exchange) passEnd(b **buffer, whole, end int) {
+	behind := end - whole
+	clean := end == (*b).n
+	whole = x.readHeader(b, whole, true)
+	x.feed.stop()
+	x.finished = true
+	x.freeUpstream(clean && x.feed.clean())
+	x.end()
+	x.pass((*b).b[:whole+behind])
+}
+
+// freeUpstream gives the connection back, if that has not been done.
+func (x *Exchange) freeUpstream(reusable bool) {
+	if x.up != nil {
+		x.pool.put(x.up, reusable)
+		x.up = nil
+	}
+}
+
+// end calls Ended, once.
+func (x *Exchange) end() {
+	if !x.ended && x.Ended != nil {
+		x.Ended()
+	}
+	x.ended = true
+}
+
+// judge says how a request ended whose relay ended with err. One that can still be answered is left to be
+// answered, and a conn that got part of a response is broken.
+func (x *Exchange) judge(err error) error {
+	x.feed.stop()
+	r := x.Request
+	switch {
+	case x.feed.hungUp():
+		return x.afterHangUp(err)
+	case x.finished:
+		r.finish()
+		return x.feed.err
+	case x.closedUnread(err):
+		return fmt.Errorf("read response: %w", errClosedUnread)
+	case err == io.EOF:
+		err = io.ErrUnexpectedEOF
+	}
+	x.end()
+	if !x.passed {
+		return fmt.Errorf("%w: read response: %w", ErrUpstream, err)
+	}
+	r.conn.Break()
+	return fmt.Errorf("%w: read response: %w", ErrBroken, err)
+}
+
+// closedUnread says whether the request can be sent again without any doubt. A worker that reads no more
+// requests on its pooled connection ends it with a clean end of file, whatever was sent. A worker that dies at
+// work leaves bytes unread, at the least the end of stdin, and that shows as a reset.
+func (x *Exchange) closedUnread(err error) bool {
+	return err == io.EOF && x.up.reused && !x.up.answered && !x.feed.forwarded
+}
+
+// afterHangUp waits, at most AbandonAfter, for the script of a web server that has hung up. err is what the
+// relay ended with.
+func (x *Exchange) afterHangUp(err error) error {
+	x.Request.gone = true
+	if !x.finished && x.feed.silenced {
+		err = x.awaitScript()
+	}
+	if x.feed.err != nil {
+		return x.feed.err
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w after %v", ErrAbandoned, x.AbandonAfter)
+	}
+	return ErrHungUp
+}
+
+// awaitScript waits for the end of a script that has been cut off. PHP-FPM reads what is left on the
+// connection when the script has ended, and not before: so one byte that stays unread says that it runs.
+func (x *Exchange) awaitScript() error {
+	ctx, cancel := context.WithTimeout(context.Background(), x.AbandonAfter)
+	defer cancel()
+	if _, err := x.up.nc.Write([]byte{0}); err != nil {
+		return nil // the other side is closed: it has ended
+	}
+	for pause := time.Millisecond; ; pause = min(2*pause, 10*time.Millisecond) {
+		if n, err := x.up.unread(); n == 0 || err != nil {
+			return err
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return err
+		}
+	}
+}

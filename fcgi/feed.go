@@ -1,0 +1,169 @@
+package fcgi
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// watchDelay is how long a script may run before its web server is watched for hanging up. Most are done by
+// then, and never cost a goroutine.
+const watchDelay = 20 * time.Millisecond
+
+// feed reads what the web server sends while its request is served: it forwards stdin, has management records
+// answered, and notices when the web server hangs up. It runs in a goroutine of its own, from start to stop:
+// at once where stdin has yet to come, else only if the script takes its time.
+type feed struct {
+	x         *Exchange
+	timer     *time.Timer
+	running   chan struct{} // closed when the goroutine is done
+	stopped   bool
+	whole     atomic.Bool // stdin has come whole
+	gone      atomic.Bool // the web server has hung up
+	once      sync.Once   // of hangUp
+	silenced  bool        // upstream's reading side is shut: PHP-FPM's next write fails
+	forwarded bool        // something beyond what went out first has been sent
+	unsent    bool        // PHP-FPM did not take all of it
+	err       error       // what the web server did wrong
+}
+
+func (f *feed) start(x *Exchange) {
+	*f = feed{x: x, running: make(chan struct{})}
+	f.whole.Store(x.Request.stdin.whole())
+	if f.whole.Load() {
+		f.timer = time.AfterFunc(watchDelay, f.run)
+		return
+	}
+	go f.run()
+}
+
+// stop ends the feed, and hands the conn over to its next reader. A second call does nothing.
+func (f *feed) stop() {
+	if f.x == nil || f.stopped {
+		return
+	}
+	f.stopped = true
+	if f.timer != nil && f.timer.Stop() {
+		return
+	}
+	c := f.x.Request.conn
+	_ = c.nc.SetReadDeadline(past)
+	_ = f.x.up.nc.SetWriteDeadline(past)
+	<-f.running
+	_ = c.nc.SetReadDeadline(time.Time{})
+	_ = f.x.up.nc.SetWriteDeadline(time.Time{})
+}
+
+// run copies until it is stopped or the web server is gone.
+func (f *feed) run() {
+	defer close(f.running)
+	r := f.x.Request
+	b := newBuffer(middleBuffer)
+	b.n = copy(b.b, r.rest)
+	defer func() {
+		// What is left belongs to the next request; its place is the conn's buffer, which nobody else uses now
+		// that all of this request has been sent from it, or cannot be sent again.
+		r.rest = append([]byte(nil), b.bytes()...)
+		b.free()
+	}()
+	_ = r.conn.nc.SetReadDeadline(time.Time{})
+	for {
+		if b.n == len(b.b) {
+			if b = b.grown(maxRecord); b.n == len(b.b) {
+				f.fail(fmt.Errorf("%w: record is too long", ErrMalformed))
+				return
+			}
+		}
+		n, err := r.conn.nc.Read(b.space())
+		b.n += n
+		if n > 0 {
+			if err := f.forward(b); err != nil {
+				f.fail(err)
+				return
+			}
+			if r.stdin.aborted {
+				f.hangUp()
+				_ = r.conn.write(AppendEndRequest(nil, r.ID, 0, StatusRequestComplete))
+				return
+			}
+		}
+		if err != nil {
+			f.readFailed(err)
+			return
+		}
+	}
+}
+
+// forward sends on what of b is the application's, and keeps what is not whole.
+func (f *feed) forward(b *buffer) error {
+	forward, rest, err := f.x.Request.stdin.scan(b.bytes())
+	if len(forward) > 0 {
+		f.forwarded = true
+		// An error says that PHP-FPM wants no more of it. It may have answered before it closed, so its answer
+		// tells; what still comes is read and dropped.
+		if _, err := f.x.up.nc.Write(forward); err != nil {
+			f.unsent = true
+		}
+	}
+	f.whole.Store(f.x.Request.stdin.whole())
+	b.n = copy(b.b, rest)
+	return err
+}
+
+// fail ends a request whose web server does not speak FastCGI any more.
+func (f *feed) fail(err error) {
+	f.err = f.x.Request.conn.refuse(fmt.Errorf("read stdin: %w", err))
+	f.hangUp()
+}
+
+// readFailed tells a web server that has gone from one that has only said all it has to say.
+func (f *feed) readFailed(err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return // stop
+	}
+	raw, rawErr := f.x.Request.conn.nc.SyscallConn()
+	if rawErr != nil {
+		f.hangUp()
+		return
+	}
+	gone := err != io.EOF
+	if !gone {
+		gone = raw.Read(hungUp) == nil
+	}
+	if gone {
+		f.hangUp()
+	}
+}
+
+// hungUp says whether the web server has gone.
+func (f *feed) hungUp() bool { return f.gone.Load() }
+
+// clean says whether the connection to PHP-FPM has got all of the request and nothing else.
+func (f *feed) clean() bool { return f.whole.Load() && !f.unsent && !f.hungUp() }
+
+// hangUp does what the web server's going means for the script. On a unix socket its next write fails, as if
+// the gate had gone too, while the connection still tells when it ends. On TCP, and where its stdin is cut
+// short, its output is read to the end and dropped.
+func (f *feed) hangUp() {
+	f.once.Do(func() {
+		x := f.x
+		f.gone.Store(true)
+		if x.finished {
+			return
+		}
+		whole := f.whole.Load()
+		if whole && x.up.isUnix() {
+			f.silenced = true
+			_ = x.up.nc.CloseRead()
+			return
+		}
+		if !whole {
+			_ = x.up.nc.CloseWrite()
+		}
+		_ = x.up.nc.SetReadDeadline(time.Now().Add(x.AbandonAfter))
+	})
+}

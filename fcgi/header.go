@@ -1,0 +1,131 @@
+package fcgi
+
+import (
+	"bytes"
+	"iter"
+	"slices"
+	"strings"
+)
+
+// maxHeader bounds how much of a response is kept back until its header block is whole.
+const maxHeader = 64 << 10
+
+// ResponseHeader is the header block of a response, as the script made it.
+type ResponseHeader struct {
+	block  []byte // its lines, with the empty one that ends them
+	edited bool
+}
+
+// All yields the names and values of the header lines. They are valid until the hook returns or edits.
+func (h *ResponseHeader) All() iter.Seq2[[]byte, []byte] {
+	return func(yield func(name, value []byte) bool) {
+		for line := range bytes.Lines(h.block) {
+			name, value, ok := bytes.Cut(line, []byte(":"))
+			if ok && !yield(name, bytes.TrimSpace(value)) {
+				return
+			}
+		}
+	}
+}
+
+// Remove takes all lines of that name out.
+func (h *ResponseHeader) Remove(name string) {
+	kept := make([]byte, 0, len(h.block))
+	for line := range bytes.Lines(h.block) {
+		if n, _, ok := bytes.Cut(line, []byte(":")); ok && strings.EqualFold(string(n), name) {
+			h.edited = true
+			continue
+		}
+		kept = append(kept, line...)
+	}
+	h.block = kept
+}
+
+// Add puts a line at the head of the block.
+func (h *ResponseHeader) Add(name, value string) {
+	h.block = slices.Concat([]byte(name+": "+value+"\r\n"), h.block)
+	h.edited = true
+}
+
+// readHeader shows the header block to the hook, once it is whole in b[:whole], which are whole records. It
+// returns how much of b can be passed on: nothing while there is half a block, unless final says that nothing
+// more will come.
+func (x *Exchange) readHeader(b **buffer, whole int, final bool) int {
+	if !x.inHeader || x.Header == nil {
+		return whole
+	}
+	stdout, others := splitStdout((*b).b[:whole])
+	if len(stdout.content) == 0 && !final {
+		return whole
+	}
+	end := headerEnd(stdout.content)
+	if end == 0 {
+		if !final && len(stdout.content) < maxHeader {
+			return 0
+		}
+		x.inHeader = false
+		return whole
+	}
+	x.inHeader = false
+	h := ResponseHeader{block: stdout.content[:end]}
+	x.Header(&h)
+	if !h.edited {
+		return whole
+	}
+	records := AppendStream(others, TypeStdout, x.Request.ID, append(h.block, stdout.content[end:]...))
+	if stdout.ended {
+		records = AppendRecord(records, TypeStdout, x.Request.ID, nil)
+	}
+	return replace(b, whole, records)
+}
+
+// replace puts records in the place of the first n bytes of b, and returns their length.
+func replace(b **buffer, n int, records []byte) int {
+	behind := (*b).b[n:(*b).n]
+	grown := newBuffer(len(records) + len(behind))
+	grown.n = copy(grown.b, records)
+	grown.n += copy(grown.b[grown.n:], behind)
+	(*b).free()
+	*b = grown
+	return len(records)
+}
+
+// stdoutStream is what has come of a response's stdout.
+type stdoutStream struct {
+	content []byte // aliases the records where it stands in one of them
+	ended   bool
+}
+
+// splitStdout takes whole records apart: the content of those of stdout, and all others.
+func splitStdout(records []byte) (stdout stdoutStream, others []byte) {
+	for rest := records; len(rest) > 0; {
+		h := ParseHeader(rest)
+		switch {
+		case h.Type != TypeStdout:
+			others = append(others, rest[:h.Len()]...)
+		case h.ContentLength == 0:
+			stdout.ended = true
+		case stdout.content == nil:
+			stdout.content = rest[headerLen : headerLen+h.ContentLength : headerLen+h.ContentLength]
+		default:
+			stdout.content = append(stdout.content, rest[headerLen:headerLen+h.ContentLength]...)
+		}
+		rest = rest[h.Len():]
+	}
+	return stdout, others
+}
+
+// headerEnd returns the length of the header block that content begins with, or 0 if it is not whole.
+func headerEnd(content []byte) int {
+	for i := 0; ; {
+		n := bytes.IndexByte(content[i:], '\n')
+		if n < 0 {
+			return 0
+		}
+		line := content[i : i+n]
+		i += n + 1
+		if len(line) == 0 || len(line) == 1 && line[0] == '\r' {
+			return i
+		}
+	}
+}

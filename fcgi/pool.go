@@ -1,0 +1,388 @@
+package fcgi
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// PoolOptions say where PHP-FPM is and how many connections it may have to serve.
+type PoolOptions struct {
+	Addrs          []Addr
+	ConnectTimeout time.Duration // of one attempt; zero: none
+	MaxConnections int           // at once, to all addresses; zero: no limit
+	QueueTimeout   time.Duration // waiting for one of them
+	Reuse          time.Duration // how long a connection is used again after it was dialled; zero: never
+	Idle           time.Duration // how long it may wait for that
+}
+
+// Errors of a Pool. They say which answer the request gets.
+var (
+	// ErrUnreachable is that of a request for which no address could be connected to.
+	ErrUnreachable = errors.New("PHP-FPM cannot be reached")
+	// ErrQueueTimeout is that of a request that waited for one of MaxConnections for too long.
+	ErrQueueTimeout = errors.New("all connections to PHP-FPM are busy")
+)
+
+// Pool hands out connections to PHP-FPM. A connection that stays open pins its worker, which serves nobody
+// else meanwhile; so a pooled one waits for its next request for a moment only, and is closed at once where
+// a request may be queueing for the worker behind it.
+type Pool struct {
+	options PoolOptions
+
+	mu         sync.Mutex
+	backends   []*backend
+	open       int       // connections, busy and idle
+	queue      list.List // of chan *upstream: who waits for one of MaxConnections, first in, first out
+	unanswered list.List // of *upstream: fresh ones whose request has not got its first byte, oldest first
+	sweeper    *time.Timer
+	closed     bool
+	stats      PoolStats
+}
+
+// PoolStats count what a pool has done since it was made.
+type PoolStats struct {
+	Open, Idle, Queued int    // now
+	Dials, Reuses      uint64 // connections made, and requests that went over one that was there
+	DialErrors         uint64
+	Retries            uint64 // requests sent again because their pooled connection had been closed
+}
+
+// backend is one address of PHP-FPM.
+type backend struct {
+	addr      Addr
+	busy      int
+	idle      []*upstream // the last one is the freshest
+	downUntil time.Time   // passed over until then, if there is another
+	failing   bool        // its probe says so
+}
+
+const (
+	// A connection that failed is not tried again for this long while other addresses are there.
+	downTime = time.Second
+	// A fresh connection that is silent for this long may still stand in PHP-FPM's backlog, because all workers
+	// are taken.
+	backlogSuspicion = 2 * time.Millisecond
+)
+
+// NewPool makes a pool. It connects when it is asked to.
+func NewPool(options PoolOptions) *Pool {
+	p := &Pool{options: options}
+	for _, a := range options.Addrs {
+		p.backends = append(p.backends, &backend{addr: a})
+	}
+	return p
+}
+
+// get returns a connection of the least busy address: a pooled one if there is one and fresh is not asked for,
+// else a new one. It waits for a place among MaxConnections, at most QueueTimeout or until ctx is done.
+func (p *Pool) get(ctx context.Context, fresh bool) (*upstream, error) {
+	p.mu.Lock()
+	if u := p.takeIdle(fresh); u != nil {
+		p.mu.Unlock()
+		return u, nil
+	}
+	if p.full() && !p.closeOneIdle() {
+		return p.wait(ctx) // unlocks
+	}
+	p.open++
+	p.mu.Unlock()
+	return p.dial(ctx)
+}
+
+func (p *Pool) full() bool {
+	return p.options.MaxConnections > 0 && p.open >= p.options.MaxConnections
+}
+
+// takeIdle takes a pooled connection, of the least busy address that has one. Where a fresh one is asked for,
+// the pooled ones of old are not to be trusted: they are closed.
+func (p *Pool) takeIdle(fresh bool) *upstream {
+	if fresh {
+		for p.closeOneIdle() {
+		}
+		return nil
+	}
+	var best *backend
+	for _, b := range p.backends {
+		if len(b.idle) > 0 && (best == nil || b.busy < best.busy) {
+			best = b
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	last := len(best.idle) - 1
+	u := best.idle[last]
+	best.idle[last] = nil
+	best.idle = best.idle[:last]
+	best.busy++
+	u.reused = true
+	p.stats.Reuses++
+	return u
+}
+
+// closeOneIdle makes room for one more connection.
+func (p *Pool) closeOneIdle() bool {
+	for _, b := range p.backends {
+		if len(b.idle) > 0 {
+			u := b.idle[0]
+			b.idle = slices.Delete(b.idle, 0, 1)
+			p.open--
+			_ = u.nc.Close()
+			return true
+		}
+	}
+	return false
+}
+
+// wait queues for a connection. It is called with the lock held, and gives it up.
+func (p *Pool) wait(ctx context.Context) (*upstream, error) {
+	turn := make(chan *upstream, 1)
+	place := p.queue.PushBack(turn)
+	p.mu.Unlock()
+	timeout := time.NewTimer(p.options.QueueTimeout)
+	defer timeout.Stop()
+	var err error
+	select {
+	case u := <-turn:
+		return p.accept(ctx, u)
+	case <-timeout.C:
+		err = fmt.Errorf("%w: all %d, for %v", ErrQueueTimeout, p.options.MaxConnections, p.options.QueueTimeout)
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	p.mu.Lock()
+	p.queue.Remove(place)
+	p.mu.Unlock()
+	select {
+	case u := <-turn: // it came in the last moment
+		if u == nil {
+			p.forgetOne()
+		} else {
+			p.put(u, true)
+		}
+	default:
+	}
+	return nil, err
+}
+
+// accept takes a turn in the queue: a connection, or with nil the right to make one.
+func (p *Pool) accept(ctx context.Context, u *upstream) (*upstream, error) {
+	if u != nil {
+		return u, nil
+	}
+	return p.dial(ctx)
+}
+
+// dial makes a connection, for which a place has been taken. It tries each address once.
+func (p *Pool) dial(ctx context.Context) (*upstream, error) {
+	var errs []error
+	tried := make(map[*backend]bool)
+	for {
+		b := p.leastBusy(tried)
+		if b == nil {
+			p.forgetOne()
+			return nil, fmt.Errorf("%w: %w", ErrUnreachable, errors.Join(errs...))
+		}
+		nc, err := dial(ctx, b.addr, p.options.ConnectTimeout)
+		if err == nil {
+			return &upstream{nc: nc, backend: b, dialled: time.Now()}, nil
+		}
+		tried[b] = true
+		errs = append(errs, err)
+		p.mu.Lock()
+		b.busy--
+		b.downUntil = time.Now().Add(downTime)
+		p.stats.DialErrors++
+		p.mu.Unlock()
+		if ctx.Err() != nil {
+			p.forgetOne()
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// leastBusy picks the address to connect to, and counts the connection there. Those that are down come last.
+func (p *Pool) leastBusy(tried map[*backend]bool) *backend {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var best *backend
+	var bestDown bool
+	for _, b := range p.backends {
+		if tried[b] {
+			continue
+		}
+		down := len(p.backends) > 1 && (b.failing || b.downUntil.After(time.Now()))
+		if best == nil || (bestDown && !down) || (bestDown == down && b.busy < best.busy) {
+			best, bestDown = b, down
+		}
+	}
+	if best != nil {
+		best.busy++
+		p.stats.Dials++
+	}
+	return best
+}
+
+// forgetOne gives a place among MaxConnections to the next in the queue.
+func (p *Pool) forgetOne() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open--
+	p.grant()
+}
+
+// grant lets the first in the queue make a connection, if there is a place for it.
+func (p *Pool) grant() {
+	if p.full() {
+		return
+	}
+	if turn := p.next(); turn != nil {
+		p.open++
+		turn <- nil
+	}
+}
+
+// next takes the first out of the queue.
+func (p *Pool) next() chan<- *upstream {
+	front := p.queue.Front()
+	if front == nil {
+		return nil
+	}
+	return p.queue.Remove(front).(chan *upstream)
+}
+
+// put ends a request's use of u. Only a connection on which the request has been answered to its end, and on
+// which nothing else is to come, is reusable.
+func (p *Pool) put(u *upstream, reusable bool) {
+	now := time.Now()
+	p.mu.Lock()
+	u.backend.busy--
+	p.forgetUnanswered(u)
+	if !reusable || p.closed || p.options.Reuse == 0 || now.Sub(u.dialled) >= p.options.Reuse {
+		p.open--
+		p.grant()
+		p.mu.Unlock()
+		_ = u.nc.Close()
+		return
+	}
+	defer p.mu.Unlock()
+	if turn := p.next(); turn != nil {
+		u.backend.busy++
+		u.reused = true
+		p.stats.Reuses++
+		turn <- u
+		return
+	}
+	if p.mayQueueBehind(now) {
+		p.open--
+		_ = u.nc.Close()
+		return
+	}
+	u.idle = now
+	u.backend.idle = append(u.backend.idle, u)
+	if p.sweeper == nil {
+		p.sweeper = time.AfterFunc(p.options.Idle, p.sweep)
+	}
+}
+
+// countRetry notes that a request had to be sent again.
+func (p *Pool) countRetry() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stats.Retries++
+}
+
+// sent notes that u carries a request now.
+func (p *Pool) sent(u *upstream) {
+	u.answered = false
+	if u.reused || p.options.MaxConnections > 0 || p.options.Reuse == 0 {
+		return
+	}
+	u.sent = time.Now()
+	p.mu.Lock()
+	u.unanswered = p.unanswered.PushBack(u)
+	p.mu.Unlock()
+}
+
+// answered notes that the request on u has got its first byte, so that a worker must have it.
+func (p *Pool) answered(u *upstream) {
+	if u.answered {
+		return
+	}
+	u.answered = true
+	if u.unanswered != nil {
+		p.mu.Lock()
+		p.forgetUnanswered(u)
+		p.mu.Unlock()
+	}
+}
+
+// forgetUnanswered is called with the lock held.
+func (p *Pool) forgetUnanswered(u *upstream) {
+	if u.unanswered != nil {
+		p.unanswered.Remove(u.unanswered)
+		u.unanswered = nil
+	}
+}
+
+// mayQueueBehind says whether a request may stand in PHP-FPM's backlog for want of a worker, while a pooled
+// connection would pin one. MaxConnections, where it is set, is trusted to keep that from happening.
+func (p *Pool) mayQueueBehind(now time.Time) bool {
+	if p.options.MaxConnections > 0 {
+		return false
+	}
+	oldest := p.unanswered.Front()
+	return oldest != nil && now.Sub(oldest.Value.(*upstream).sent) > backlogSuspicion
+}
+
+// sweep closes the connections that have idled for long enough, and comes again while there are any.
+func (p *Pool) sweep() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	left := 0
+	for _, b := range p.backends {
+		expired := 0
+		for _, u := range b.idle {
+			if now.Sub(u.idle) < p.options.Idle && now.Sub(u.dialled) < p.options.Reuse && !p.closed {
+				break
+			}
+			_ = u.nc.Close()
+			p.open--
+			expired++
+		}
+		b.idle = slices.Delete(b.idle, 0, expired)
+		left += len(b.idle)
+	}
+	p.sweeper = nil
+	if left > 0 {
+		p.sweeper = time.AfterFunc(max(p.options.Idle/4, time.Millisecond), p.sweep)
+	}
+}
+
+// Close closes the idle connections, and the busy ones as soon as their request is done. A request that is
+// still on its way gets its connection all the same; it is not pooled afterwards.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for p.closeOneIdle() {
+	}
+}
+
+// Stats returns what the pool has done so far.
+func (p *Pool) Stats() PoolStats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.stats
+	s.Open, s.Queued = p.open, p.queue.Len()
+	for _, b := range p.backends {
+		s.Idle += len(b.idle)
+	}
+	return s
+}

@@ -1,0 +1,148 @@
+package fcgi
+
+import (
+	"context"
+	"fmt"
+)
+
+// Request is one request of a web server, from its begin request and params on. It belongs to the goroutine
+// that called Conn.Next.
+type Request struct {
+	ID       uint16
+	Role     Role
+	KeepConn bool   // the web server wants the conn to stay open
+	Params   Params // as they came
+
+	conn        *Conn
+	begun       bool
+	begin       int // length of the begin request record
+	paramsSize  int // bytes of content of the params records so far
+	head        int // length of what parseHead has taken: begin request and params records
+	ending      int // length of the last of them, the empty one
+	deadlineSet bool
+	stdin       stdinScan
+	stdinTaken  bool   // what came with the head has been scanned
+	rest        []byte // the begin of a record that has not come whole, behind all that has been scanned
+	hangUp      hangUp
+	gone        bool // the web server has hung up, or aborted the request
+}
+
+// parseHead takes the records of a head out of the conn's buffer: it leaves those of the request in place and
+// cuts all others out. It says whether the params have ended; if not, how large a buffer the next step needs.
+func (r *Request) parseHead(c *Conn) (done bool, need int, err error) {
+	for {
+		rest := c.buf.bytes()[r.head:]
+		if len(rest) < headerLen {
+			return false, r.head + headerLen + 1, nil
+		}
+		h := ParseHeader(rest)
+		if err := r.checkHead(h); err != nil {
+			return false, 0, c.refuse(err)
+		}
+		if len(rest) < h.Len() {
+			return false, r.head + h.Len(), nil
+		}
+		if !r.belongs(h) {
+			if err := c.answer(h, rest[headerLen:headerLen+h.ContentLength], r); err != nil {
+				return false, 0, err
+			}
+			c.buf.cut(r.head, h.Len())
+			continue
+		}
+		if h.Type == TypeAbortRequest {
+			return false, 0, c.refuse(fmt.Errorf("request %d was aborted in its head", r.ID))
+		}
+		if done, err := r.takeHead(c, h, rest); done || err != nil {
+			return done, 0, err
+		}
+	}
+}
+
+// checkHead refuses records that cannot stand in a head, by their header alone: before their content is
+// waited for and kept.
+func (r *Request) checkHead(h Header) error {
+	if err := h.check(); err != nil {
+		return err
+	}
+	if h.Type == TypeBeginRequest && h.ContentLength != beginBodyLen {
+		return fmt.Errorf("%w: begin request has %d bytes of content, want %d", ErrMalformed, h.ContentLength, beginBodyLen)
+	}
+	if !r.belongs(h) {
+		return nil
+	}
+	switch h.Type {
+	case TypeBeginRequest:
+		if r.begun {
+			return fmt.Errorf("%w: request %d begins twice", ErrMalformed, h.RequestID)
+		}
+	case TypeParams:
+		limit := r.conn.limits.MaxParams
+		if limit > 0 && r.paramsSize+h.ContentLength > limit {
+			return fmt.Errorf("%w: more than %d bytes", ErrParamsTooLarge, limit)
+		}
+	case TypeAbortRequest:
+	default:
+		return fmt.Errorf("%w: record of type %d before the params have ended", ErrMalformed, h.Type)
+	}
+	return nil
+}
+
+// belongs says whether a record is the request's own: its begin request, or one with its id.
+func (r *Request) belongs(h Header) bool {
+	if h.RequestID == managementID {
+		return false
+	}
+	if !r.begun {
+		return h.Type == TypeBeginRequest
+	}
+	return h.RequestID == r.ID
+}
+
+// takeHead reads one record of the request's head, which begins rest and is whole.
+func (r *Request) takeHead(c *Conn, h Header, rest []byte) (done bool, err error) {
+	record := rest[:h.Len()]
+	r.head += len(record)
+	if h.Type == TypeBeginRequest {
+		return false, r.takeBegin(c, h, record)
+	}
+	r.paramsSize += h.ContentLength
+	if h.ContentLength > 0 {
+		return false, nil
+	}
+	r.ending = len(record)
+	r.Params, err = ParseParams(c.buf.b[r.begin : r.head-r.ending])
+	if err != nil {
+		return false, c.refuse(fmt.Errorf("read params: %w", err))
+	}
+	return true, nil
+}
+
+func (r *Request) takeBegin(c *Conn, h Header, record []byte) error {
+	r.begun = true
+	r.begin = len(record)
+	r.ID = h.RequestID
+	r.Role = Role(record[headerLen])<<8 | Role(record[headerLen+1])
+	r.KeepConn = record[flagsOffset]&flagKeepConn != 0
+	r.stdin = stdinScan{request: r, wantsData: r.Role == RoleFilter}
+	if r.Role < RoleResponder || r.Role > RoleFilter {
+		return c.refuse(fmt.Errorf("%w %d", ErrUnknownRole, r.Role))
+	}
+	return nil
+}
+
+// Conn is the conn that the request came on.
+func (r *Request) Conn() *Conn { return r.conn }
+
+// Context is done when the web server hangs up or Conn.Shutdown ends waiters: for what a request does before
+// it is relayed. It watches the conn only once somebody asks for Done, so it costs nothing where nobody has to
+// wait. The first read from the conn, by Exchange or Respond, ends the watching; after that it is
+// never done.
+func (r *Request) Context() context.Context {
+	if r.hangUp.conn == nil {
+		r.hangUp.conn = r.conn
+	}
+	return &r.hangUp
+}
+
+// HungUp says whether the web server is known to have hung up, or to have aborted the request.
+func (r *Request) HungUp() bool { return r.gone || r.hangUp.err() == ErrHungUp }

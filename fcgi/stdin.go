@@ -1,0 +1,107 @@
+package fcgi
+
+import "fmt"
+
+// stdinScan follows the records that come behind the head of a request: it picks those that go to the
+// application, and has the conn answer the others.
+type stdinScan struct {
+	request   *Request
+	wantsData bool // a Filter: the data stream has to end as well
+	left      int  // bytes that are left of a record whose header has been seen
+	skip      bool // that record is not forwarded
+	ended     bool // stdin, and data if it is wanted, have ended
+	stdinDone bool
+	aborted   bool // the web server has sent an abort request
+}
+
+// takeStdin scans what came with the head, and returns what of it goes to the application. The second time
+// there is nothing left to take.
+func (r *Request) takeStdin() (forward []byte, err error) {
+	if r.stdinTaken {
+		return nil, nil
+	}
+	r.stdinTaken = true
+	forward, r.rest, err = r.stdin.scan(r.conn.buf.bytes()[r.head:])
+	if err != nil {
+		return nil, r.conn.refuse(fmt.Errorf("read stdin: %w", err))
+	}
+	return forward, nil
+}
+
+// whole says whether stdin, and a Filter's data, have come to their end.
+func (s *stdinScan) whole() bool { return s.ended && s.left == 0 }
+
+// scan takes as much of b as can be judged. The records to be forwarded are moved together at the front of b
+// and returned as forward; rest is the begin of a record that has not come whole enough, to be put before
+// what comes next.
+func (s *stdinScan) scan(b []byte) (forward, rest []byte, err error) {
+	kept := 0
+	for i := 0; i < len(b); {
+		if s.left > 0 {
+			n := min(s.left, len(b)-i)
+			if !s.skip {
+				kept += move(b, kept, i, n)
+			}
+			s.left -= n
+			i += n
+			continue
+		}
+		if len(b)-i < headerLen {
+			return b[:kept], b[i:], nil
+		}
+		h := ParseHeader(b[i:])
+		own, err := s.begin(h)
+		if err != nil {
+			return b[:kept], nil, err
+		}
+		switch {
+		case own:
+			kept += move(b, kept, i, headerLen)
+			i += headerLen
+			s.left, s.skip = h.Len()-headerLen, false
+		case h.Type != TypeBeginRequest && h.RequestID != managementID:
+			// Another request's, which has been refused, or nobody's.
+			i += headerLen
+			s.left, s.skip = h.Len()-headerLen, true
+		case len(b)-i < h.Len():
+			return b[:kept], b[i:], nil
+		default:
+			if err := s.request.conn.answer(h, b[i+headerLen:i+headerLen+h.ContentLength], s.request); err != nil {
+				return b[:kept], nil, err
+			}
+			i += h.Len()
+		}
+	}
+	return b[:kept], nil, nil
+}
+
+// begin judges a record by its header, and says whether it is to be forwarded.
+func (s *stdinScan) begin(h Header) (forward bool, err error) {
+	if err := h.check(); err != nil {
+		return false, err
+	}
+	if h.RequestID != s.request.ID {
+		return false, nil
+	}
+	switch {
+	case h.Type == TypeAbortRequest:
+		s.aborted = true
+		return false, nil
+	case h.Type == TypeStdin && !s.stdinDone:
+		s.stdinDone = h.ContentLength == 0
+		s.ended = s.stdinDone && !s.wantsData
+	case h.Type == TypeData && s.wantsData && !s.ended:
+		s.ended = h.ContentLength == 0
+	default:
+		return false, fmt.Errorf("%w: record of type %d in request %d, where it has no place", ErrMalformed, h.Type, h.RequestID)
+	}
+	return true, nil
+}
+
+// move copies n bytes within b, unless they are in their place, and returns n.
+func move(b []byte, to, from, n int) int {
+	if to != from {
+		copy(b[to:], b[from:from+n])
+	}
+	return n
+}
