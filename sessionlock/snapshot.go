@@ -1,0 +1,65 @@
+package sessionlock
+
+import (
+	"errors"
+	"slices"
+	"time"
+)
+
+// ErrBroken is that of a lock that an operator has ended.
+var ErrBroken = errors.New("the lock was broken by an operator")
+
+// SessionState is what an operator sees of a session that somebody holds or waits for.
+type SessionState struct {
+	Key     Key
+	Held    bool // somebody of this process holds it
+	Holder  Description
+	Token   Token
+	Since   time.Time
+	Expires time.Time
+	Waiters []WaiterState // in their order
+}
+
+// WaiterState is one of the waiters.
+type WaiterState struct {
+	Description
+	Since time.Time
+}
+
+// Snapshot returns the sessions that are held or waited for in this process, those held longest first. It
+// stops a part of the sessions at a time, each for a moment.
+func (m *Manager) Snapshot() []SessionState {
+	var all []SessionState
+	for i := range m.shards {
+		sh := &m.shards[i]
+		sh.mu.Lock()
+		for _, s := range sh.sessions {
+			all = append(all, s.snapshot())
+		}
+		sh.mu.Unlock()
+	}
+	slices.SortFunc(all, func(a, b SessionState) int { return a.Since.Compare(b.Since) })
+	return all
+}
+
+func (s *session) snapshot() SessionState {
+	state := SessionState{Key: s.key}
+	if l := s.holder; l != nil {
+		state.Held, state.Holder, state.Token = true, l.by.Describe(), l.token
+		state.Since, state.Expires = l.since, l.Expires()
+	}
+	for w := s.first; w != nil; w = w.next {
+		state.Waiters = append(state.Waiters, WaiterState{w.by.Describe(), w.since})
+	}
+	return state
+}
+
+// Break ends the lock of key, if somebody of this process holds it, and says whether. The holder is told by
+// Lost and goes on; the next waiter gets the lock.
+func (m *Manager) Break(key Key) bool {
+	sh := &m.shards[key[0]%uint8(len(m.shards))]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	s := sh.sessions[key]
+	return s != nil && s.holder != nil && s.holder.endLocked(broken)
+}
