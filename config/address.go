@@ -1,0 +1,105 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Address is where to listen or what to dial. Equal addresses compare equal with ==.
+type Address struct {
+	Network string // unix, tcp or systemd
+	Address string // an absolute path, host:port, or the name of a socket unit's file descriptor
+}
+
+// String returns the address as the file has it, "" for the zero Address.
+func (a Address) String() string {
+	if a.Network == "unix" || a.Network == "systemd" {
+		return a.Network + ":" + a.Address
+	}
+	return a.Address
+}
+
+// dialAddress is what PHP-FPM, memcached or an operator's socket may have.
+var dialAddress = kind[Address]{`"unix:/path" or "host:port"`, func(s string) (Address, error) {
+	if socket, ok := strings.CutPrefix(s, "unix:"); ok {
+		return unixAddress(socket)
+	}
+	return tcpAddress(s)
+}}
+
+// listenAddress is where a gate may listen.
+var listenAddress = kind[Address]{`"unix:/path", "host:port" or "systemd:NAME"`, func(s string) (Address, error) {
+	if name, ok := strings.CutPrefix(s, "systemd:"); ok {
+		return systemdAddress(name)
+	}
+	return dialAddress.parse(s)
+}}
+
+// A socket's path must fit into sockaddr_un.sun_path, with a NUL.
+const maxSocketPath = 107
+
+func unixAddress(socket string) (Address, error) {
+	clean := path.Clean(socket)
+	switch {
+	case !strings.HasPrefix(socket, "/"):
+		return Address{}, formHint(`The path of a socket starts with "/".`)
+	case strings.HasSuffix(socket, "/") || clean == "/" || hasControl(socket):
+		return Address{}, errForm
+	case len(clean) > maxSocketPath:
+		return Address{}, fmt.Errorf("must be the path of a unix socket, at most %d bytes", maxSocketPath)
+	}
+	return Address{"unix", clean}, nil
+}
+
+func tcpAddress(s string) (Address, error) {
+	host, port, err := net.SplitHostPort(strings.ToLower(s))
+	n, numErr := strconv.ParseUint(port, 10, 16)
+	switch {
+	case strings.HasPrefix(s, "/"):
+		return Address{}, formHint(fmt.Sprintf("Did you mean %q?", "unix:"+s))
+	case strings.HasPrefix(s, "systemd:"):
+		return Address{}, formHint("Only the listen of a gate can come from systemd.")
+	case err != nil:
+		return Address{}, errForm
+	case host == "":
+		return Address{}, formHint(`The host is missing, such as 127.0.0.1, or 0.0.0.0 for all of this machine's.`)
+	case !isHost(host):
+		return Address{}, errForm
+	case numErr != nil || n == 0:
+		return Address{}, formHint("A port is a number from 1 to 65535.")
+	}
+	return Address{"tcp", net.JoinHostPort(host, strconv.FormatUint(n, 10))}, nil
+}
+
+// systemdAddress takes what systemd takes as FileDescriptorName=.
+func systemdAddress(name string) (Address, error) {
+	bad := func(r rune) bool { return r < ' ' || r > '~' || r == ':' }
+	if name == "" || len(name) > 255 || strings.ContainsFunc(name, bad) {
+		return Address{}, errForm
+	}
+	return Address{"systemd", name}, nil
+}
+
+var (
+	nameForm  = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`)
+	digitForm = regexp.MustCompile(`^[0-9.]+$`) // no name, so an IPv4 address or a slip
+)
+
+// isHost tells whether s is a host name or an IP address, without a port and without brackets.
+func isHost(s string) bool {
+	if nameForm.MatchString(s) && !digitForm.MatchString(s) {
+		return len(s) <= 253
+	}
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}
+
+// hasControl tells whether s has a control character, which nobody means in a path or a pattern.
+func hasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}

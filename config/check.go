@@ -1,0 +1,171 @@
+package config
+
+import (
+	"time"
+
+	"github.com/zclconf/go-cty/cty"
+)
+
+// webServerTimeout is how long nginx waits for a response unless told otherwise
+// (fastcgi_read_timeout). A request that waits longer in the gate gets a 504 from nginx.
+const webServerTimeout = 60 * time.Second
+
+// check judges the file as a whole, after all its blocks.
+func (f *file) check(b *found) {
+	if len(f.Gates) == 0 && !b.d.broken {
+		b.fail("", `Such as gate "www" { … }, one for each PHP-FPM pool.`, "the config needs at least one gate")
+	}
+	for _, dial := range f.dials {
+		if at, own := f.listens[dial.address]; own {
+			b.d.fail(dial.at, "The gate would connect to itself.",
+				"upstream must not be where this config listens; got %q as on line %d", dial.address, at.Start.Line)
+		}
+	}
+	f.checkSecret(b)
+}
+
+// checkSecret warns of a hash that anybody can compute: whoever reads memcached could test guesses
+// of session ids.
+func (f *file) checkSecret(b *found) {
+	for _, g := range f.Gates {
+		if m := f.Memcached; g.Lock.Store == StoreMemcached && m != nil && m.Secret == "" {
+			b.in("memcached").warn("secret", "Set it to the same long random string on all hosts.",
+				"secret is empty: whoever reads memcached can test guesses of session ids")
+			return
+		}
+	}
+}
+
+// checkListen judges a listen and what belongs to it, of a gate or of admin.
+func (f *file) checkListen(b *found, listen Address) {
+	b.need("listen", `Such as listen = "unix:/run/fpm-gate/www.sock".`)
+	if listen == (Address{}) {
+		return
+	}
+	if first, taken := f.listens[listen]; taken {
+		b.fail("listen", "", "listen must differ from all others; got %q as on line %d", listen, first.Start.Line)
+	} else {
+		f.listens[listen] = b.at("listen")
+	}
+	for _, key := range []string{"listen_mode", "listen_owner", "listen_group"} {
+		if b.has(key) && listen.Network != "unix" {
+			b.warn(key, "", "%s has no effect on %q: it is for unix sockets", key, listen)
+		}
+	}
+}
+
+func checkMemcached(b *found, m *Memcached) {
+	b.need("servers", `Such as servers = ["10.0.0.1:11211"].`)
+	if b.has("servers") && len(m.Servers) == 0 {
+		b.fail("servers", "", "servers must name at least one server; got an empty list")
+	}
+	if n := len(m.Servers); m.Quorum && n > 0 && (n < 3 || n%2 == 0) {
+		b.fail("servers", "Most of the servers must be able to agree, and no two halves.",
+			"quorum needs an odd number of servers, at least 3; got %d", n)
+	}
+	// A lease is renewed at a third of its TTL, and must be before the next renewal is due.
+	if b.sound("timeout", "lease") && m.Timeout >= m.Lease/3 {
+		b.fail("timeout", "A lease is renewed at a third of its time.",
+			"timeout must be shorter than a third of lease (%s); got %q",
+			durationText(m.Lease), durationText(m.Timeout))
+	}
+}
+
+func (f *file) checkGate(b *found, g *Gate) {
+	f.checkListen(b, g.Listen)
+	b.need("upstream", `Such as upstream { address = "unix:/run/php/php8.2-fpm.sock" }.`)
+	if g.HeadTimeout > webServerTimeout {
+		b.warn("head_timeout", "A web server sends the params at once.",
+			"head_timeout of %s lets silent connections stay long", durationText(g.HeadTimeout))
+	}
+	checkWait(b.in("lock"), b.in("upstream"), g.Lock, g.Upstream)
+}
+
+// checkRoute warns of a route that no request can reach. catchAll remembers the gate's first route
+// that matches every request.
+func checkRoute(b *found, r *Route, catchAll **Route) {
+	switch {
+	case *catchAll != nil:
+		b.warn("", "The first route that matches counts.",
+			"route %q is never reached: route %q before it takes every request", r.Name, (*catchAll).Name)
+	case len(r.Path)+len(r.Methods)+len(r.Host) == 0 && b.sound("path", "methods", "host"):
+		*catchAll = r
+	}
+}
+
+// checkWait warns of waits that the web server will not stand. lock is where the lock's keys are
+// given, upstream where queue_timeout is; a route is asked with itself as both.
+func checkWait(lock, upstream *found, l Lock, u Upstream) {
+	const hint = "nginx gives a request up after 60s, unless fastcgi_read_timeout says otherwise."
+	where, key := lock, "max_wait"
+	if !lock.has(key) {
+		where, key = upstream, "queue_timeout"
+	}
+	switch {
+	case !where.has(key):
+	case l.MaxWait >= webServerTimeout:
+		where.warn(key, hint, "max_wait of %s is longer than web servers wait", durationText(l.MaxWait))
+	case l.MaxWait+u.QueueTimeout >= webServerTimeout:
+		where.warn(key, hint, "max_wait and queue_timeout together, %s and %s, are longer than web servers wait",
+			durationText(l.MaxWait), durationText(u.QueueTimeout))
+	}
+}
+
+func (f *file) checkUpstream(b *found, u *Upstream) {
+	if !b.has("addresses") {
+		b.need("address", `Such as address = "unix:/run/php/php8.2-fpm.sock".`)
+	}
+	if b.has("address") && b.has("addresses") {
+		b.fail("addresses", "", "upstream takes either address or addresses; got both")
+		return
+	}
+	key := "address"
+	if b.has("addresses") {
+		key = "addresses"
+		if len(u.Addresses) == 0 {
+			b.fail(key, "", "addresses must name at least one address; got an empty list")
+		}
+	}
+	for _, a := range u.Addresses {
+		f.dials = append(f.dials, place{a, b.at(key)})
+	}
+}
+
+func checkSession(b *found, s *Session) {
+	if len(s.Cookies)+len(s.Query) == 0 && s.Param == "" && b.sound("cookies", "query", "param") {
+		b.fail("cookies", "Without them no request has a session, and the gate locks nothing.",
+			"session needs at least one of cookies, query and param; got none")
+	}
+	if b.sound("handler", "save_path") {
+		checkSavePath(b, s)
+	}
+}
+
+// checkSavePath reads save_path as the handler does.
+func checkSavePath(b *found, s *Session) {
+	given, form, err := s.SavePath, "", error(nil)
+	switch {
+	case s.Handler == HandlerAny && given != "":
+		b.fail("save_path", "", `save_path needs handler = "files" or "memcached"; got handler = "any"`)
+	case s.Handler == HandlerMemcached && given == "":
+		b.fail("handler", "", `handler = "memcached" needs save_path, the servers as PHP has them`)
+	case given == "":
+	case s.Handler == HandlerFiles:
+		form = `a folder such as "/var/lib/php/sessions", or "2;/path" for depth 2`
+		s.SavePath, s.Depth, err = savePathFolder(given)
+	case s.Handler == HandlerMemcached:
+		form = `"host:port" or the path of a socket, several with commas between`
+		s.Servers, err = savePathServers(given)
+	}
+	if err != nil {
+		fault := newFault(cty.StringVal(given), err, form)
+		b.fail("save_path", "", "save_path of the handler %s %s", s.Handler, fault.text)
+	}
+}
+
+func (f *file) checkStore(b *found, l *Lock) {
+	if l.Store == StoreMemcached && f.Memcached == nil && !b.d.broken {
+		b.fail("store", `Such as memcached { servers = ["10.0.0.1:11211"] }, beside the gates.`,
+			`store = "memcached" needs a memcached block`)
+	}
+}

@@ -1,0 +1,350 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestSmallestConfigHasAllDefaults(t *testing.T) {
+	got := parse(t, `
+		gate "www" {
+		  listen = "unix:/run/fpm-gate/www.sock"
+		  upstream { address = "unix:/run/php/php8.2-fpm.sock" }
+		}`)
+	want := defaultConfig()
+	g := defaultGate("www")
+	g.Listen = Address{"unix", "/run/fpm-gate/www.sock"}
+	g.Upstream.Addresses = []Address{{"unix", "/run/php/php8.2-fpm.sock"}}
+	want.Gates = []*Gate{g}
+	equal(t, got, want)
+	if g.Realm != "www" {
+		t.Errorf("got realm %q, want the gate's name", g.Realm)
+	}
+}
+
+func TestEveryKeyReachesItsField(t *testing.T) {
+	got := parse(t, `
+		log {
+		  level = "debug"
+		  format = "json"
+		  slow_wait = "0s"
+		}
+		admin {
+		  listen = "127.0.0.1:9100"
+		}
+		memcached {
+		  servers = ["10.0.0.1:11211", "unix:/run/memcached.sock", "[::1]:11211"]
+		  timeout = "100ms"
+		  lease = "3s"
+		  key_prefix = ""
+		  secret = "hush"
+		  quorum = true
+		}
+		gate "www" {
+		  listen = "systemd:fpm-gate-www.socket"
+		  realm = "shop"
+		  max_conns = 1000
+		  max_params = 65536
+		  head_timeout = "1500ms"
+		  idle_timeout = "2m"
+		  upstream {
+		    addresses = ["php-1:9000", "PHP-2:09000"]
+		    connect_timeout = "2s"
+		    max_connections = 10
+		    queue_timeout = "3s"
+		    reuse = "0s"
+		    idle = "0s"
+		    ping_path = "/ping"
+		    status_path = "/status"
+		    probe_interval = "1s"
+		  }
+		  session {
+		    cookies = ["my_app", "__Host-SID"]
+		    query = ["PHPSESSID"]
+		    param = "SESSION_ID"
+		    handler = "files"
+		    save_path = "2;0600;/var/lib/php/sessions"
+		    open_within = "0s"
+		  }
+		  lock {
+		    store = "memcached"
+		    max_wait = "0s"
+		    expiry = "5m"
+		    max_waiters = 1
+		    on_max_wait = "pass"
+		    on_expiry = "abort"
+		    on_store_failure = "reject"
+		    abandon_after = "0s"
+		    release_on = "headers"
+		    status = 429
+		    retry_after = "1m"
+		    server_timing = true
+		    observe = true
+		  }
+		}`)
+	want := &Config{
+		Log:   Log{Level: "debug", Format: FormatJSON},
+		Admin: &Admin{Address{"tcp", "127.0.0.1:9100"}, 0o660},
+		Memcached: &Memcached{
+			Servers: []Address{{"tcp", "10.0.0.1:11211"}, {"unix", "/run/memcached.sock"}, {"tcp", "[::1]:11211"}},
+			Timeout: 100 * time.Millisecond,
+			Lease:   3 * time.Second,
+			Secret:  "hush",
+			Quorum:  true,
+		},
+		Gates: []*Gate{{
+			Name:        "www",
+			Listen:      Address{"systemd", "fpm-gate-www.socket"},
+			ListenMode:  0o660,
+			Realm:       "shop",
+			MaxConns:    1000,
+			MaxParams:   64 << 10,
+			HeadTimeout: 1500 * time.Millisecond,
+			IdleTimeout: 2 * time.Minute,
+			Upstream: Upstream{
+				Addresses:      []Address{{"tcp", "php-1:9000"}, {"tcp", "php-2:9000"}},
+				ConnectTimeout: 2 * time.Second,
+				MaxConnections: 10,
+				QueueTimeout:   3 * time.Second,
+				PingPath:       "/ping",
+				StatusPath:     "/status",
+				ProbeInterval:  time.Second,
+			},
+			Session: Session{
+				Cookies:  []string{"my_app", "__Host-SID"},
+				Query:    []string{"PHPSESSID"},
+				Param:    "SESSION_ID",
+				Handler:  HandlerFiles,
+				SavePath: "/var/lib/php/sessions",
+				Depth:    2,
+			},
+			Lock: Lock{
+				Store:          StoreMemcached,
+				Expiry:         5 * time.Minute,
+				MaxWaiters:     1,
+				OnMaxWait:      OnMaxWaitPass,
+				OnExpiry:       OnExpiryAbort,
+				OnStoreFailure: OnStoreFailureReject,
+				ReleaseOn:      ReleaseOnHeaders,
+				Status:         429,
+				RetryAfter:     time.Minute,
+				ServerTiming:   true,
+				Observe:        true,
+			},
+		}},
+	}
+	equal(t, got, want)
+}
+
+func TestRouteLaysItsKeysOverTheLockOfItsGate(t *testing.T) {
+	got := parse(t, `
+		gate "www" {
+		  route "api" {
+		    path     = ["/", "/cart", "/api/*", "/v2/**"]
+		    methods  = ["GET", "M-SEARCH"]
+		    host     = ["Shop.Example.org", "127.0.0.1"]
+		    mode     = "read"
+		    max_wait = "1s"
+		    observe  = false
+		  }
+		  route "rest" {}
+		  lock {
+		    store    = "local"
+		    max_wait = "5s"
+		    expiry   = "20s"
+		    observe  = true
+		  }
+		  listen = "127.0.0.1:9001"
+		  upstream { address = "127.0.0.1:9000" }
+		}`).Gates[0]
+	lock := defaultGate("").Lock
+	lock.MaxWait, lock.Expiry, lock.Observe = 5*time.Second, 20*time.Second, true
+	equal(t, got.Lock, lock)
+
+	rest := &Route{Name: "rest", Mode: ModeExclusive, Lock: lock}
+	lock.MaxWait, lock.Observe = time.Second, false
+	api := &Route{
+		Name:    "api",
+		Path:    []string{"/", "/cart", "/api/*", "/v2/**"},
+		Methods: []string{"GET", "M-SEARCH"},
+		Host:    []string{"shop.example.org", "127.0.0.1"},
+		Mode:    ModeRead,
+		Lock:    lock,
+	}
+	equal(t, got.Routes, []*Route{api, rest})
+}
+
+func TestListenOnUnixSocketTakesModeAndOwner(t *testing.T) {
+	got := parse(t, `
+		admin {
+		  listen      = "unix:/run/admin.sock"
+		  listen_mode = "600"
+		}
+		gate "www" {
+		  listen       = "unix:///run/www.sock"
+		  listen_mode  = "0666"
+		  listen_owner = "www-data"
+		  listen_group = "33"
+		  upstream { address = "127.0.0.1:9000" }
+		}`)
+	equal(t, got.Admin, &Admin{Address{"unix", "/run/admin.sock"}, 0o600})
+	g := got.Gates[0]
+	if g.Listen.String() != "unix:/run/www.sock" || g.ListenMode != 0o666 || g.ListenOwner != "www-data" || g.ListenGroup != "33" {
+		t.Errorf("got %v %o %q %q", g.Listen, g.ListenMode, g.ListenOwner, g.ListenGroup)
+	}
+}
+
+func TestSocketPathFitsIntoItsAddress(t *testing.T) {
+	longest := "unix:/" + strings.Repeat("a", 106)
+	if _, err := Default(longest, "127.0.0.1:9000"); err != nil {
+		t.Errorf("107 bytes: got %v", err)
+	}
+	if _, err := Default(longest+"a", "127.0.0.1:9000"); err == nil {
+		t.Error("108 bytes: got no error")
+	}
+}
+
+func TestSavePathIsReadAsItsHandlerReadsIt(t *testing.T) {
+	for _, c := range []struct {
+		name, handler, savePath string
+		folder                  string
+		depth                   int
+		servers                 []Address
+	}{
+		{"files without a path", "files", "", "", 0, nil},
+		{"a folder", "files", "/tmp", "/tmp", 0, nil},
+		{"a folder with depth", "files", "21;/tmp", "/tmp", 21, nil},
+		{"a folder with depth and mode", "files", "1;0600;/tmp", "/tmp", 1, nil},
+		{"servers", "memcached", "a:11211, b:11212", "a:11211, b:11212", 0,
+			[]Address{{"tcp", "a:11211"}, {"tcp", "b:11212"}}},
+		{"sockets", "memcached", "/run/m.sock,/run/n.sock:0", "/run/m.sock,/run/n.sock:0", 0,
+			[]Address{{"unix", "/run/m.sock"}, {"unix", "/run/n.sock"}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			src := fmt.Sprintf("session {\nhandler = %q\nsave_path = %q\n}", c.handler, c.savePath)
+			want := defaultGate("www").Session
+			want.Handler, want.SavePath, want.Depth, want.Servers = c.handler, c.folder, c.depth, c.servers
+			equal(t, parse(t, gate(src)).Gates[0].Session, want)
+		})
+	}
+}
+
+func TestValuesComeFromTheEnvironment(t *testing.T) {
+	t.Setenv("FPM_GATE_TEST_POOL", "shop")
+	t.Setenv("FPM_GATE_TEST_CONNS", "12")
+	t.Setenv("FPM_GATE_TEST_OBSERVE", "true")
+	t.Setenv("FPM_GATE_TEST_EMPTY", "")
+	g := parse(t, `
+		gate "www" {
+		  listen     = "unix:/run/${env("FPM_GATE_TEST_POOL")}.sock"
+		  realm      = env("FPM_GATE_TEST_UNSET", "fallback")
+		  max_conns  = env("FPM_GATE_TEST_CONNS")
+		  max_params = env("FPM_GATE_TEST_UNSET", "8KiB")
+		  upstream {
+		    address   = "127.0.0.1:9000"
+		    ping_path = env("FPM_GATE_TEST_EMPTY", "/not-this")
+		  }
+		  lock { observe = env("FPM_GATE_TEST_OBSERVE") }
+		}`).Gates[0]
+	if got, want := g.Listen.Address, "/run/shop.sock"; got != want {
+		t.Errorf("listen: got %q, want %q", got, want)
+	}
+	if got, want := g.Realm, "fallback"; got != want {
+		t.Errorf("realm: got %q, want %q", got, want)
+	}
+	if g.MaxConns != 12 || g.MaxParams != 8<<10 || g.Upstream.PingPath != "" || !g.Lock.Observe {
+		t.Errorf("got %d, %d, %q, %t", g.MaxConns, g.MaxParams, g.Upstream.PingPath, g.Lock.Observe)
+	}
+}
+
+func TestDefaultIsAGateWithAllDefaults(t *testing.T) {
+	got, err := Default("127.0.0.1:9001", "unix:/run/php.sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, got, parse(t, `
+		gate "default" {
+		  listen = "127.0.0.1:9001"
+		  upstream { address = "unix:/run/php.sock" }
+		}`))
+}
+
+func TestDefaultTellsOfBothAddresses(t *testing.T) {
+	_, err := Default("9000", "${env(\"HOME\")}\n\"\\")
+	var wrong *Error
+	if !errors.As(err, &wrong) {
+		t.Fatalf("got %v, want an *Error", err)
+	}
+	got := strings.Join(wrong.Lines(), "\n")
+	want := `--listen and --upstream:2: listen must be "unix:/path", "host:port" or "systemd:NAME"; got "9000"
+--listen and --upstream:4: address must be "unix:/path" or "host:port"; got "${env(\"HOME\")}\n\"\\"`
+	if got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestLoadReadsAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "fpm-gate.hcl")
+	if err := os.WriteFile(file, []byte(gate("")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(file)
+	if err != nil || c.Gates[0].Name != "www" {
+		t.Errorf("got %v, %v", c, err)
+	}
+	_, err = Load(file + ".gone")
+	if !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), "read config: ") {
+		t.Errorf("no file: got %v", err)
+	}
+}
+
+func TestFileBeyondTheBoundsIsRefusedUnparsed(t *testing.T) {
+	for _, c := range []struct{ name, src, want string }{
+		{"too long", strings.Repeat("#", maxFileSize+1), "a config must be at most 128KiB; this file has 131073 bytes"},
+		{"nested too deep", "a = " + strings.Repeat("[", 1000), "brackets must be nested at most 100 deep; this file has 1000"},
+		{"templates nested too deep", "a = " + strings.Repeat(`"${`, 1000), "brackets must be nested at most 100 deep; this file has 1000"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := Parse([]byte(c.src), "x.hcl")
+			if want := "x.hcl:1: " + c.want; err == nil || err.Error() != want {
+				t.Errorf("got %v, want %s", err, want)
+			}
+		})
+	}
+}
+
+// parse parses a config that must be right, without a warning.
+func parse(t *testing.T, src string) *Config {
+	t.Helper()
+	c, err := Parse([]byte(src), "test.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range c.Warnings.Lines() {
+		t.Errorf("warning: %s", line)
+	}
+	return c
+}
+
+// gate returns a config of one gate, with more in it.
+func gate(more string) string {
+	return `gate "www" {
+		listen = "unix:/run/www.sock"
+		upstream { address = "127.0.0.1:9000" }
+		` + more + `
+	}`
+}
+
+func equal(t *testing.T, got, want any) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %s\nwant %s", dump(got), dump(want))
+	}
+}

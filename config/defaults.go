@@ -1,0 +1,69 @@
+package config
+
+import "time"
+
+// All defaults stand here and nowhere else. fpm-gate.hcl repeats them for the operator; a test
+// compares the two.
+
+func defaultConfig() *Config {
+	return &Config{
+		Log: Log{
+			Level:    "info",
+			Format:   FormatText,
+			SlowWait: time.Second,
+		},
+	}
+}
+
+func defaultAdmin() *Admin {
+	return &Admin{ListenMode: 0o660}
+}
+
+func defaultMemcached() *Memcached {
+	return &Memcached{
+		Timeout:   250 * time.Millisecond,
+		Lease:     10 * time.Second,
+		KeyPrefix: "fpm-gate:",
+	}
+}
+
+func defaultGate(name string) *Gate {
+	return &Gate{
+		Name:        name,
+		ListenMode:  0o660,
+		Realm:       name,
+		MaxParams:   256 << 10,
+		HeadTimeout: 10 * time.Second,
+		IdleTimeout: 75 * time.Second,
+		Upstream: Upstream{
+			ConnectTimeout: time.Second,
+			QueueTimeout:   30 * time.Second,
+			Reuse:          time.Second,
+			Idle:           50 * time.Millisecond,
+			ProbeInterval:  5 * time.Second,
+		},
+		Session: Session{
+			Cookies:    []string{"PHPSESSID"},
+			Handler:    HandlerAny,
+			OpenWithin: 300 * time.Millisecond,
+		},
+		Lock: Lock{
+			Store:          StoreLocal,
+			MaxWait:        10 * time.Second,
+			Expiry:         60 * time.Second,
+			MaxWaiters:     64,
+			OnMaxWait:      OnMaxWaitReject,
+			OnExpiry:       OnExpiryRelease,
+			OnStoreFailure: OnStoreFailureLocal,
+			AbandonAfter:   5 * time.Second,
+			ReleaseOn:      ReleaseOnEnd,
+			Status:         503,
+			RetryAfter:     time.Second,
+		},
+	}
+}
+
+// defaultRoute takes over the lock of its gate, which must be decoded by then.
+func defaultRoute(name string, g *Gate) *Route {
+	return &Route{Name: name, Mode: ModeExclusive, Lock: g.Lock}
+}

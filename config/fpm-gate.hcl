@@ -1,0 +1,219 @@
+# /etc/fpm-gate.hcl: the configuration of fpm-gate.
+#
+# Every key stands here once. A line that is commented out shows the key's default, so taking
+# away its "#" changes nothing. The blocks admin, memcached and route do not exist unless they
+# are written; the values that they need are examples.
+#
+#   fpm-gate check --config /etc/fpm-gate.hcl    shows all errors at once
+#   systemctl reload fpm-gate                    takes a new file; a wrong one changes nothing
+#
+# Durations are strings with a unit: "250ms", "10s", "5m". Sizes are strings, "64KiB" or "1MiB",
+# or a number of bytes. Addresses are "unix:/path" or "host:port". Any value may be taken from
+# the environment: env("NAME"), or env("NAME", "default") if it may be unset.
+
+
+# What the program says, on stderr.
+log {
+  # From the most to the least: trace, debug, info, warn, error. A request is debug.
+  # level = "info"
+
+  # text for people, json for machines.
+  # format = "text"
+
+  # A request that waited longer than this for its session is logged, with the request that it
+  # waited for. "0s": every request that waited.
+  # slow_wait = "1s"
+}
+
+
+# Where metrics, health, the page and the commands "locks" and "break" are served. Who can connect
+# can see and break locks, so keep it to a socket or to an address that only you can reach.
+# admin {
+  # A unix socket or a TCP address.
+  # listen = "unix:/run/fpm-gate/admin.sock"
+
+  # Of a unix socket: an octal string.
+  # listen_mode = "0660"
+# }
+
+
+# The memcached servers through which the hosts of a fleet share their locks, for gates whose
+# lock has store = "memcached".
+# memcached {
+  # The same list, in the same order, on all hosts.
+  # servers = ["10.0.0.1:11211"]
+
+  # The longest that one round trip may take. Less than a third of the lease.
+  # timeout = "250ms"
+
+  # How soon the locks of a gate that died are free. A running gate renews its leases, so this
+  # does not limit how long a request may run. From "3s" to "1h".
+  # lease = "10s"
+
+  # Begins each key of the gate's in memcached.
+  # key_prefix = "fpm-gate:"
+
+  # Session ids are hashed before they go to memcached. With a secret, nobody who reads memcached
+  # can test guesses of ids. The same on all hosts; env("FPM_GATE_SECRET") keeps it out of this file.
+  # secret = ""
+
+  # false: each session has its lock on one of the servers. true: the servers are independent
+  # copies, and a lease needs most of them, so that one of three may die without any lock being
+  # lost. Needs an odd number of servers, at least 3.
+  # quorum = false
+# }
+
+
+# A gate stands before one PHP-FPM pool. Write one block for each pool.
+gate "www" {
+  # Where the web server connects: in nginx, fastcgi_pass unix:/run/fpm-gate/www.sock;
+  # "systemd:NAME" takes the socket with FileDescriptorName=NAME from systemd.
+  listen = "unix:/run/fpm-gate/www.sock"
+
+  # Of a unix socket. The web server needs to read and write it, so it must be the owner or in
+  # the group: on Debian that is www-data. "" leaves what the program runs as.
+  # listen_mode = "0660"
+  # listen_owner = ""
+  # listen_group = ""
+
+  # The namespace of session ids: equal ids of two realms are two sessions. The gate's name by
+  # default; in a fleet, the same on all hosts.
+  # realm = "www"
+
+  # How many connections web servers may have open at once. 0: no limit.
+  # max_conns = 0
+
+  # The most that the params of one request may take: all headers, the URL, and what the web
+  # server adds. From "4KiB" to "64MiB".
+  # max_params = "256KiB"
+
+  # How long a web server may take from its first byte until the params are whole.
+  # head_timeout = "10s"
+
+  # How long a kept connection may wait for its next request (fastcgi_keep_conn in nginx).
+  # idle_timeout = "75s"
+
+  # The PHP-FPM pool behind the gate.
+  upstream {
+    # What its pool configuration calls "listen". For several PHP-FPMs, of which the least busy
+    # is taken, write addresses = ["10.0.0.5:9000", "10.0.0.6:9000"] instead.
+    address = "unix:/run/php/php8.2-fpm.sock"
+
+    # How long connecting may take.
+    # connect_timeout = "1s"
+
+    # How many requests may be in PHP-FPM at once, over all addresses. Set it to pm.max_children
+    # or below, and nothing ever waits in PHP-FPM's backlog. 0: no limit.
+    # max_connections = 0
+
+    # How long a request waits for one of these connections, before it is answered with 503.
+    # queue_timeout = "30s"
+
+    # How long a connection is used again, and how long it may lie idle in between. A connection
+    # holds a PHP-FPM worker, busy or not, so these are short. "0s": a connection per request.
+    # reuse = "1s"
+    # idle = "50ms"
+
+    # The pool's ping.path, such as "/ping": it is probed, and an address that fails is passed
+    # over. "": no probes.
+    # ping_path = ""
+
+    # The pool's pm.status_path, such as "/status": its figures join the metrics. "": not asked.
+    # status_path = ""
+
+    # How often these two are asked.
+    # probe_interval = "5s"
+  }
+
+  # Where a request has its session id, and how PHP keeps sessions.
+  session {
+    # Names of the session cookie: session.name of php.ini, or what the application calls it.
+    # With several, the first that a request has counts.
+    # cookies = ["PHPSESSID"]
+
+    # Names in the query string, for PHP with session.use_only_cookies=0.
+    # query = []
+
+    # A FastCGI param that the web server sets to the session id, for applications that keep it
+    # elsewhere: in nginx, fastcgi_param SESSION_ID $…; with param = "SESSION_ID". It goes before
+    # the cookies. "": none.
+    # param = ""
+
+    # PHP's session.save_handler, if the gate may watch it: "files" or "memcached". A script that
+    # closes its session early then lets the next request go on at once. With "files", ids that
+    # this handler refuses take no lock. "any": nothing is watched.
+    # handler = "any"
+
+    # session.save_path of that handler: for files a folder, "/var/lib/php/sessions", with a depth
+    # "2;/var/lib/php/sessions"; for memcached its servers, "10.0.0.1:11211". "" with "files":
+    # nothing is watched.
+    # save_path = ""
+
+    # A watched script that has not opened its session by then gives its turn to the next request.
+    # "0s": never.
+    # open_within = "300ms"
+  }
+
+  # How the requests of one session wait for each other.
+  lock {
+    # local: each host for itself. memcached: all hosts together, through the block memcached.
+    # store = "local"
+
+    # The longest wait. Keep it below the web server's own patience, in nginx 60 seconds
+    # (fastcgi_read_timeout). "0s": nobody waits.
+    # max_wait = "10s"
+
+    # The longest that one request holds the lock, whatever becomes of its script.
+    # expiry = "60s"
+
+    # How many requests of one session may wait on one host. The next is answered at once, with 429.
+    # max_waiters = 64
+
+    # What becomes of a request that has waited for max_wait. reject: it is answered with status.
+    # pass: it goes on without the lock.
+    # on_max_wait = "reject"
+
+    # What becomes of a request that has held the lock for expiry. release: it runs on without the
+    # lock. abort: it is ended.
+    # on_expiry = "release"
+
+    # What to do while memcached does not answer. local: lock within this host. reject: answer
+    # with status. pass: go on without locks.
+    # on_store_failure = "local"
+
+    # How long a script keeps its lock once its browser has gone, if it does not end.
+    # abandon_after = "5s"
+
+    # end: the lock is held until the script has ended. headers: until the headers of the response
+    # are there. A script can also release its lock itself, with the header FPM-Gate-Release: 1.
+    # release_on = "end"
+
+    # The answer to a rejected request: a status from 400 to 599, and Retry-After in whole seconds.
+    # status = 503
+    # retry_after = "1s"
+
+    # Adds a Server-Timing header with the wait to responses, which browsers show to developers.
+    # server_timing = false
+
+    # true: nobody waits. What would have waited is counted and logged. Good for a first day.
+    # observe = false
+  }
+
+  # Routes make exceptions. The first that matches a request counts; path, methods and host must
+  # all match, and an empty one always does. A route takes every key of lock but store: what it
+  # does not give is as in the block lock.
+  # route "api" {
+    # Patterns of SCRIPT_NAME or of the request's path: "/a" is just that, "/a/*" has one segment
+    # more, "/a/**" is everything below /a.
+    # path = []
+
+    # Methods in capitals: ["GET", "HEAD"].
+    # methods = []
+
+    # Names of the request's host, without ports: ["shop.example.org"].
+    # host = []
+
+    # exclusive: one at a time. read: wait for the writers ahead, then hold nothing. off: no lock.
+    # mode = "exclusive"
+  # }
+}

@@ -1,0 +1,67 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// Report is what Parse has to say of one file, in the order of the file. The zero Report says
+// nothing.
+type Report struct {
+	diags hcl.Diagnostics
+	files map[string]*hcl.File
+}
+
+// Lines returns each problem as one line, `fpm-gate.hcl:3: lease must be at least 3s; got "1s"`.
+func (r Report) Lines() []string {
+	var lines []string
+	for _, diag := range r.diags {
+		lines = append(lines, line(diag))
+	}
+	return lines
+}
+
+// Write prints each problem with its place and the line of the file. Sentences are wrapped at
+// width columns, 0 for not at all; color takes a terminal.
+func (r Report) Write(w io.Writer, width uint, color bool) error {
+	return hcl.NewDiagnosticTextWriter(w, r.files, width, color).WriteDiagnostics(r.diags)
+}
+
+// errors counts the problems that are not just warnings.
+func (r Report) errors() int {
+	return len(r.diags.Errs())
+}
+
+func line(diag *hcl.Diagnostic) string {
+	s := diag.Summary
+	if diag.Detail != "" {
+		s += ": " + diag.Detail
+	}
+	s = strings.Join(strings.Fields(s), " ")
+	return fmt.Sprintf("%s:%d: %s", diag.Subject.Filename, diag.Subject.Start.Line, s)
+}
+
+// Error is a wrong config: everything that is wrong in it, and its warnings.
+type Error struct {
+	Report
+}
+
+// Error returns the first error as one line, and how many more there are.
+func (e *Error) Error() string {
+	more := ""
+	switch n := e.errors() - 1; {
+	case n == 1:
+		more = " (and 1 more problem)"
+	case n > 1:
+		more = fmt.Sprintf(" (and %d more problems)", n)
+	}
+	for _, diag := range e.diags {
+		if diag.Severity == hcl.DiagError {
+			return line(diag) + more
+		}
+	}
+	return "config is wrong" // not reached: an Error has an error
+}

@@ -1,0 +1,11 @@
+admin {}
+
+memcached {
+  quorum = true
+}
+
+gate "www" {
+  upstream {}
+}
+
+gate "shop" {}

@@ -1,0 +1,5 @@
+gate "www" {
+  listen = "unix:/run/www.sock"
+  upstream { address = "127.0.0.1:9000" }
+  lock { store = "memcached" }
+}

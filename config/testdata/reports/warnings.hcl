@@ -1,0 +1,33 @@
+memcached {
+  servers = ["10.0.0.1:11211"]
+}
+
+gate "a" {
+  listen       = "systemd:fpm-gate.socket"
+  listen_mode  = "0600"
+  listen_group = "www-data"
+  head_timeout = "5m"
+  upstream { address = "127.0.0.1:9000" }
+
+  lock {
+    store    = "memcached"
+    max_wait = "1m"
+  }
+  route "short" { max_wait = "2s" }
+  route "long" { max_wait = "29500ms" }
+  route "longer" { max_wait = "90s" }
+}
+
+gate "b" {
+  listen = "127.0.0.1:9001"
+  upstream {
+    address       = "127.0.0.1:9000"
+    queue_timeout = "1m"
+  }
+}
+
+gate "c" {
+  listen = "127.0.0.1:9002"
+  upstream { address = "127.0.0.1:9000" }
+  lock { max_wait = "30s" }
+}

@@ -1,0 +1,293 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+)
+
+// setter puts a key's value where it belongs, or leaves the default there and says what is wrong.
+type setter func(cty.Value) []fault
+
+// fault is one thing wrong with a value. Its text goes after the key's name: `must be at least 3s;
+// got "500ms"`.
+type fault struct {
+	text, hint string
+	element    int // of a list; -1: the value itself
+}
+
+// kind is a sort of value that is written as a string.
+type kind[T any] struct {
+	form string // goes after "must be": `a path such as "/ping"`
+	// parse returns errForm for what does not look like the form, and else an error that goes
+	// after the key's name: "must be at least 3s".
+	parse func(string) (T, error)
+}
+
+var errForm = errors.New("not of that form")
+
+// formHint is errForm with a sentence that helps.
+type formHint string
+
+func (h formHint) Error() string        { return string(h) }
+func (h formHint) Is(target error) bool { return target == errForm }
+
+func newFault(got cty.Value, err error, form string) fault {
+	f := fault{text: err.Error(), element: -1}
+	if errors.Is(err, errForm) {
+		f.text = "must be " + form
+		if h, ok := err.(formHint); ok {
+			f.hint = string(h)
+		}
+	}
+	f.text += "; got " + shown(got)
+	return f
+}
+
+func (k kind[T]) read(v cty.Value) (t T, err error) {
+	if v.IsNull() || v.Type() != cty.String {
+		return t, errForm
+	}
+	return k.parse(v.AsString())
+}
+
+// one sets a single value.
+func one[T any](to *T, k kind[T]) setter {
+	return func(v cty.Value) []fault {
+		t, err := k.read(v)
+		if err != nil {
+			return []fault{newFault(v, err, k.form)}
+		}
+		*to = t
+		return nil
+	}
+}
+
+// first sets a list to a single value.
+func first[T any](to *[]T, k kind[T]) setter {
+	return func(v cty.Value) []fault {
+		var t T
+		faults := one(&t, k)(v)
+		if faults == nil {
+			*to = []T{t}
+		}
+		return faults
+	}
+}
+
+// many sets a list, in which nothing may come twice.
+func many[T comparable](to *[]T, k kind[T]) setter {
+	return func(v cty.Value) (faults []fault) {
+		if v.IsNull() || !(v.Type().IsTupleType() || v.Type().IsListType()) {
+			return []fault{newFault(v, errForm, "a list, each of it "+k.form)}
+		}
+		var list []T
+		seen := map[T]bool{}
+		for i, element := range v.AsValueSlice() {
+			t, err := k.read(element)
+			if err == nil && seen[t] {
+				err = errors.New("must come once only")
+			}
+			if err != nil {
+				f := newFault(element, err, k.form)
+				f.element = i
+				faults = append(faults, f)
+				continue
+			}
+			list, seen[t] = append(list, t), true
+		}
+		if faults == nil {
+			*to = list
+		}
+		return faults
+	}
+}
+
+// yes sets a bool. Like count, it takes it from a string too, since env gives only strings.
+func yes(to *bool) setter {
+	return func(v cty.Value) []fault {
+		b, err := convert.Convert(v, cty.Bool)
+		if err != nil || b.IsNull() {
+			return []fault{newFault(v, errForm, "true or false")}
+		}
+		*to = b.True()
+		return nil
+	}
+}
+
+// unbounded is as much as an int holds everywhere.
+const unbounded = math.MaxInt32
+
+func count(to *int, least, most int) setter {
+	return number(to, least, most, "a whole number", strconv.Itoa, func(string) (int64, bool) { return 0, false })
+}
+
+// size sets a number of bytes.
+func size(to *int, least, most int) setter {
+	return number(to, least, most, `a size such as "64KiB" or "1MiB", or a number of bytes`, sizeText, parseSize)
+}
+
+// number sets an int from a number, or from a string that parse or else HCL reads as one. write
+// shows the bounds.
+func number(to *int, least, most int, form string, write func(int) string, parse func(string) (int64, bool)) setter {
+	return func(v cty.Value) []fault {
+		n, err := whole(v, parse)
+		switch {
+		case err != nil:
+		case n < int64(least) && most == unbounded:
+			err = fmt.Errorf("must be at least %s", write(least))
+		case n < int64(least) || n > int64(most):
+			err = fmt.Errorf("must be from %s to %s", write(least), write(most))
+		}
+		if err != nil {
+			return []fault{newFault(v, err, form)}
+		}
+		*to = int(n)
+		return nil
+	}
+}
+
+// whole returns the value of a whole number; one too great for an int64 comes as its bound.
+func whole(v cty.Value, parse func(string) (int64, bool)) (int64, error) {
+	if !v.IsNull() && v.Type() == cty.String {
+		if n, ok := parse(v.AsString()); ok {
+			return n, nil
+		}
+	}
+	v, err := convert.Convert(v, cty.Number)
+	if err != nil || v.IsNull() || !v.AsBigFloat().IsInt() {
+		return 0, errForm
+	}
+	n, _ := v.AsBigFloat().Int64()
+	return n, nil
+}
+
+var (
+	sizeForm  = regexp.MustCompile(`^([0-9]{1,9})(B|KiB|MiB|GiB)$`)
+	sizeUnits = []struct {
+		name  string
+		bytes int64
+	}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
+)
+
+func parseSize(s string) (int64, bool) {
+	m := sizeForm.FindStringSubmatch(s)
+	if m == nil {
+		return 0, false
+	}
+	n, _ := strconv.ParseInt(m[1], 10, 64)
+	for _, u := range sizeUnits {
+		if u.name == m[2] {
+			n *= u.bytes
+			break
+		}
+	}
+	return n, true
+}
+
+func sizeText(bytes int) string {
+	for _, u := range sizeUnits {
+		if int64(bytes)%u.bytes == 0 {
+			return strconv.FormatInt(int64(bytes)/u.bytes, 10) + u.name
+		}
+	}
+	return "" // not reached: every number is a multiple of 1
+}
+
+// longest keeps sums of durations far from an overflow.
+const longest = 1000 * time.Hour
+
+func atLeast(least time.Duration) kind[time.Duration] {
+	return between(least, longest)
+}
+
+func between(least, most time.Duration) kind[time.Duration] {
+	return kind[time.Duration]{durationForm, func(s string) (time.Duration, error) {
+		t, err := time.ParseDuration(s)
+		switch {
+		case err != nil || s == "0":
+			return 0, errForm
+		case t < least:
+			return 0, fmt.Errorf("must be at least %s", durationText(least))
+		case t > most:
+			return 0, fmt.Errorf("must be at most %s", durationText(most))
+		}
+		return t, nil
+	}}
+}
+
+const durationForm = `a string with a unit (ms, s, m, h), such as "10s" or "250ms"`
+
+var wholeSeconds = kind[time.Duration]{durationForm, func(s string) (time.Duration, error) {
+	t, err := atLeast(time.Second).parse(s)
+	if err == nil && t%time.Second != 0 {
+		return 0, errors.New("must be whole seconds")
+	}
+	return t, err
+}}
+
+// durationText is t.String() without the zeros at the end: 1h, not 1h0m0s.
+func durationText(t time.Duration) string {
+	s := t.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+var octal = regexp.MustCompile(`^0?[0-7]{3}$`)
+
+var fileMode = kind[os.FileMode]{`a string of octal digits such as "0660"`, func(s string) (os.FileMode, error) {
+	if !octal.MatchString(s) {
+		return 0, errForm
+	}
+	mode, _ := strconv.ParseUint(s, 8, 32)
+	return os.FileMode(mode), nil
+}}
+
+// choice is one of a few words.
+func choice(words ...string) kind[string] {
+	var literals []string
+	for _, w := range words {
+		literals = append(literals, strconv.Quote(w))
+	}
+	return kind[string]{alternatives(literals), func(s string) (string, error) {
+		if !slices.Contains(words, s) {
+			return "", formHint(didYouMean(s, words))
+		}
+		return s, nil
+	}}
+}
+
+// shown returns a value as the file would have it, cut short.
+func shown(v cty.Value) string {
+	const most = 80
+	switch t := v.Type(); {
+	case v.IsNull():
+		return "null"
+	case t == cty.String:
+		if r := []rune(v.AsString()); len(r) > most {
+			return strconv.Quote(string(r[:most]) + "…")
+		}
+		return strconv.Quote(v.AsString())
+	case t == cty.Number:
+		return v.AsBigFloat().Text('g', 10)
+	case t == cty.Bool:
+		return strconv.FormatBool(v.True())
+	case t.IsTupleType() || t.IsListType():
+		return "a list"
+	}
+	return "an object"
+}
