@@ -59,13 +59,23 @@ func (l *Lock) endLocked(as state) bool {
 	if l.expiry != nil {
 		l.expiry.Stop()
 	}
-	if as != released && l.lost != nil {
-		close(l.lost)
+	if as != released {
+		l.tell()
 	}
 	s := l.session
 	s.holder = nil
 	l.manager.passTurn(s)
 	return true
+}
+
+// tell says that the lock has ended without Release. It is called with the shard's mutex held.
+func (l *Lock) tell() {
+	if l.lost != nil {
+		close(l.lost)
+	}
+	if l.policy.OnLoss != nil {
+		go l.policy.OnLoss(l.state.err())
+	}
 }
 
 // Lost is closed when the lock ends without Release: Err says why.
@@ -87,7 +97,11 @@ func (l *Lock) Err() error {
 	mu := &l.session.shard.mu
 	mu.Lock()
 	defer mu.Unlock()
-	switch l.state {
+	return l.state.err()
+}
+
+func (s state) err() error {
+	switch s {
 	case expired:
 		return ErrExpired
 	case lost:

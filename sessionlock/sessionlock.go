@@ -57,6 +57,7 @@ type Policy struct {
 	MaxWait    time.Duration // zero: do not wait at all
 	Expiry     time.Duration // the longest hold, from the acquire on; zero: none
 	MaxWaiters int           // in the session's queue of this manager; zero: no limit
+	OnLoss     func(error)   // called in a goroutine of its own when the lock ends without Release, with what Lock.Err says; nil: never
 }
 
 // Holder describes who holds a lock or waits for it, to whom an operator asks. It is called while the lock is
