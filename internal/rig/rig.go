@@ -32,8 +32,9 @@ type Rig struct {
 	reserved []reservation
 
 	mu      sync.Mutex
-	names   map[string]int
+	names   map[string]int // how many have it, or begin with it
 	servers []*Server
+	closed  bool
 }
 
 // New returns a rig that keeps everything in dir, which must be there. With an
@@ -86,8 +87,12 @@ func (r *Rig) Servers() []*Server {
 }
 
 // Close stops all servers, the last one started first, and gives the reserved
-// ports back. Its error names those that had to be killed.
+// ports back. Its error names those that had to be killed. It may be called while
+// servers are being started, as on an interrupt; no further one starts then.
 func (r *Rig) Close() error {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
 	var errs []error
 	for _, s := range slices.Backward(r.Servers()) {
 		errs = append(errs, s.Stop())
@@ -103,6 +108,9 @@ func (r *Rig) Close() error {
 func (r *Rig) add(kind string, s *Server) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closed {
+		return errors.New("the rig is closed")
+	}
 	r.names[kind]++
 	if s.Name == "" {
 		s.Name = kind
