@@ -88,7 +88,7 @@ func (r *Rig) Servers() []*Server {
 
 // Close stops all servers, the last one started first, and gives the reserved
 // ports back. Its error names those that had to be killed. It may be called while
-// servers are being started, as on an interrupt; no further one starts then.
+// servers are being started, as on an interrupt; none starts after it.
 func (r *Rig) Close() error {
 	r.mu.Lock()
 	r.closed = true
@@ -104,13 +104,16 @@ func (r *Rig) Close() error {
 	return errors.Join(errs...)
 }
 
+func (r *Rig) isClosed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed
+}
+
 // add gives a server its name and folder and makes it part of the rig.
 func (r *Rig) add(kind string, s *Server) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
-		return errors.New("the rig is closed")
-	}
 	r.names[kind]++
 	if s.Name == "" {
 		s.Name = kind
@@ -121,7 +124,7 @@ func (r *Rig) add(kind string, s *Server) error {
 	if strings.ContainsRune(s.Name, filepath.Separator) {
 		return fmt.Errorf("a server's name is a folder's too; got %q", s.Name)
 	}
-	s.dir = filepath.Join(r.dir, s.Name)
+	s.rig, s.dir = r, filepath.Join(r.dir, s.Name)
 	if err := os.Mkdir(s.dir, 0o755); err != nil {
 		return fmt.Errorf("make the folder of %s: %w", s.Name, err)
 	}

@@ -123,6 +123,9 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 	if err := r.Close(); err != nil {
 		t.Error(err)
 	}
+	if err := nginx.Start(); err == nil {
+		t.Error("a server starts in a closed rig")
+	}
 	for _, pid := range pids {
 		if isRunning(pid) {
 			t.Errorf("process %d still runs", pid)

@@ -28,6 +28,7 @@ type Server struct {
 	Name string
 	Addr Addr // where it listens; the first address if there are several
 
+	rig    *Rig
 	dir    string
 	listen []Addr // all its addresses, Addr first
 	cmd    command
@@ -61,6 +62,9 @@ func (s *Server) Start() error {
 	defer s.mu.Unlock()
 	if s.run != nil && !s.run.hasExited() {
 		return fmt.Errorf("start %s: it runs already, as process %d", s.Name, s.run.pid)
+	}
+	if s.rig.isClosed() { // asked under s.mu, which Close waits for to stop s
+		return fmt.Errorf("start %s: the rig is closed", s.Name)
 	}
 	if s.removeSockets {
 		s.removeStale()
