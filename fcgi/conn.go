@@ -227,16 +227,30 @@ func (c *Conn) linger() {
 // Break ends the conn so that the web server cannot take what it got for a whole response. A plain close
 // would not do: nginx and Caddy take the end of the file for the end of the response.
 func (c *Conn) Break() {
+	c.breakOff()
+	_, reset := c.nc.(*net.TCPConn)
+	c.spoilt = !reset
+}
+
+// Kill breaks the conn off and closes it, from any goroutine, whatever it is busy with.
+func (c *Conn) Kill() {
+	c.breakOff()
+	_ = c.nc.Close()
+}
+
+// breakOff makes sure that closing the conn is not taken for the end of a response: TCP will reset the peer.
+// A unix socket cannot; but no version of FastCGI is 255.
+func (c *Conn) breakOff() {
 	if tcp, ok := c.nc.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // Close then resets
-		c.spoilt = false
+		_ = tcp.SetLinger(0)
 		return
 	}
-	_ = c.nc.SetWriteDeadline(time.Now().Add(lingerTimeout))
-	// No version of FastCGI is 255: whoever reads this record knows that the response is broken.
-	_ = c.write(Header{Version: 255, Type: TypeStdout, RequestID: c.req.ID}.append(nil))
-	c.spoilt = true
+	_ = c.nc.SetWriteDeadline(time.Now().Add(breakTimeout))
+	_ = c.write(Header{Version: 255, Type: TypeStdout}.append(nil))
 }
+
+// breakTimeout bounds how long a web server that reads nothing is waited for in order to tell it so.
+const breakTimeout = 100 * time.Millisecond
 
 // past is a deadline that has been reached.
 var past = time.Unix(1, 0)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -25,7 +26,9 @@ type Exchange struct {
 	AbandonAfter time.Duration
 
 	pool     *Pool
-	up       *upstream // nil once it has been given back
+	mu       sync.Mutex // guards up and aborted against Abort
+	up       *upstream  // nil before it is there, and once it has been given back
+	aborted  error
 	feed     feed
 	out      []byte // what goes out first, kept to be sent again
 	inHeader bool   // the header block has not been dealt with
@@ -101,8 +104,10 @@ func (x *Exchange) attempt(ctx context.Context, fresh bool) error {
 	if err != nil {
 		return err
 	}
-	x.up = up
 	defer x.freeUpstream(false)
+	if err := x.setUpstream(up); err != nil {
+		return err
+	}
 	x.Request.stopWatching()
 	if err := x.send(); err != nil {
 		return err
@@ -221,11 +226,37 @@ func (x *Exchange) passEnd(b **buffer, whole, end int) {
 	x.pass((*b).b[:whole+behind])
 }
 
+// setUpstream makes up the exchange's connection, unless it has been aborted.
+func (x *Exchange) setUpstream(up *upstream) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.up = up
+	if x.aborted != nil {
+		return fmt.Errorf("%w: %w", ErrUpstream, x.aborted)
+	}
+	return nil
+}
+
 // freeUpstream gives the connection back, if that has not been done.
 func (x *Exchange) freeUpstream(reusable bool) {
+	x.mu.Lock()
+	up := x.up
+	x.up = nil
+	reusable = reusable && x.aborted == nil
+	x.mu.Unlock()
+	if up != nil {
+		x.pool.put(up, reusable)
+	}
+}
+
+// Abort ends the exchange, from any goroutine: its error will be cause. A response that has begun is broken off.
+// An exchange that has ended is left alone.
+func (x *Exchange) Abort(cause error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.aborted = cause
 	if x.up != nil {
-		x.pool.put(x.up, reusable)
-		x.up = nil
+		_ = x.up.nc.SetDeadline(past)
 	}
 }
 
@@ -253,6 +284,11 @@ func (x *Exchange) judge(err error) error {
 	case err == io.EOF:
 		err = io.ErrUnexpectedEOF
 	}
+	x.mu.Lock()
+	if x.aborted != nil {
+		err = x.aborted
+	}
+	x.mu.Unlock()
 	x.end()
 	if !x.passed {
 		return fmt.Errorf("%w: read response: %w", ErrUpstream, err)

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/fpm-gate/fpm-gate/config"
+	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/gate"
+	"github.com/fpm-gate/fpm-gate/phpsession"
+)
+
+// gateOptions are a gate's, from its block of the config.
+func gateOptions(c *config.Config, g *config.Gate) gate.Options {
+	o := gate.Options{
+		Name:     g.Name,
+		Realm:    g.Realm,
+		MaxConns: g.MaxConns,
+		Limits:   fcgi.Limits{MaxParams: g.MaxParams, HeadTimeout: g.HeadTimeout, IdleTimeout: g.IdleTimeout},
+		Upstream: fcgi.PoolOptions{
+			Addrs:          upstreamAddrs(g),
+			ConnectTimeout: g.Upstream.ConnectTimeout,
+			MaxConnections: g.Upstream.MaxConnections,
+			QueueTimeout:   g.Upstream.QueueTimeout,
+			Reuse:          g.Upstream.Reuse,
+			Idle:           g.Upstream.Idle,
+		},
+		Probes: fcgi.ProbeOptions{
+			PingPath:   g.Upstream.PingPath,
+			StatusPath: g.Upstream.StatusPath,
+			Interval:   g.Upstream.ProbeInterval,
+		},
+		Session: phpsession.Rules{
+			Cookies: g.Session.Cookies,
+			Query:   g.Session.Query,
+			Files:   g.Session.Handler == config.HandlerFiles,
+			Depth:   g.Session.Depth,
+		},
+		Param:    g.Session.Param,
+		Policy:   lockPolicy(g.Lock),
+		SlowWait: c.Log.SlowWait,
+	}
+	if c.Memcached != nil {
+		o.Secret = []byte(c.Memcached.Secret)
+	}
+	for _, r := range g.Routes {
+		route := gate.Route{Name: r.Name, Paths: r.Path, Methods: r.Methods, Hosts: r.Host, Policy: lockPolicy(r.Lock)}
+		switch r.Mode {
+		case config.ModeRead:
+			route.Policy.Mode = gate.Read
+		case config.ModeOff:
+			route.Policy.Mode = gate.Off
+		}
+		o.Routes = append(o.Routes, route)
+	}
+	return o
+}
+
+func upstreamAddrs(g *config.Gate) []fcgi.Addr {
+	var addrs []fcgi.Addr
+	for _, a := range g.Upstream.Addresses {
+		addrs = append(addrs, fcgi.Addr(a))
+	}
+	return addrs
+}
+
+func lockPolicy(l config.Lock) gate.Policy {
+	return gate.Policy{
+		MaxWait:      l.MaxWait,
+		Expiry:       l.Expiry,
+		MaxWaiters:   l.MaxWaiters,
+		PassMaxWait:  l.OnMaxWait == config.OnMaxWaitPass,
+		AbortExpired: l.OnExpiry == config.OnExpiryAbort,
+		AbandonAfter: l.AbandonAfter,
+		AtHeaders:    l.ReleaseOn == config.ReleaseOnHeaders,
+		Status:       l.Status,
+		RetryAfter:   l.RetryAfter,
+		ServerTiming: l.ServerTiming,
+		Observe:      l.Observe,
+	}
+}
+
+// missing is what the config asks for and this version does not have. What would make a lock weaker than the
+// config says, or leave a gate unreachable, is an error; the rest is told in notes.
+func missing(c *config.Config) (notes []string, err error) {
+	if c.Admin != nil {
+		notes = append(notes, `the admin block is checked, but this version has no admin yet: nothing listens on `+c.Admin.Listen.String())
+	}
+	for _, g := range c.Gates {
+		if g.Listen.Network == "systemd" {
+			return nil, fmt.Errorf(`gate %q: listen = %q: this version cannot take sockets from systemd yet; use "unix:/path" or "host:port"`, g.Name, g.Listen)
+		}
+		if g.Lock.Store == config.StoreMemcached {
+			return nil, fmt.Errorf(`gate %q: store = "memcached": this version keeps locks in the process only; use store = "local"`, g.Name)
+		}
+		if g.Session.SavePath != "" {
+			notes = append(notes, fmt.Sprintf("gate %q: this version does not watch PHP's sessions yet: save_path and open_within have no effect, locks last until the script ends", g.Name))
+		}
+	}
+	return notes, nil
+}

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+
+	"github.com/fpm-gate/fpm-gate/config"
+	"github.com/fpm-gate/fpm-gate/gate"
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// serveFlags are the flags of serve.
+type serveFlags struct {
+	config           string
+	listen, upstream string
+	drain            time.Duration
+}
+
+// drainGrace is how long scripts may still run when the time to drain is over and the waiters have been sent away.
+const drainGrace = 2 * time.Second
+
+func serveCommand() *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the gates of a config",
+		Long: `Serve the gates of a config, or one gate with all defaults.
+
+SIGTERM and SIGINT drain: nothing more is accepted, requests that are there are served,
+and those that still wait when --drain-timeout is over are answered 503. A second one
+ends at once. SIGHUP reads the config again: a wrong one is told and changes nothing.`,
+		Example: `  fpm-gate serve --config /etc/fpm-gate.hcl
+  fpm-gate serve --listen unix:/run/fpm-gate/www.sock --upstream unix:/run/php/php8.2-fpm.sock`,
+		Args: noArgs,
+		RunE: func(*cobra.Command, []string) error { return f.run() },
+	}
+	cmd.Flags().StringVarP(&f.config, "config", "c", "", "the config `file`")
+	cmd.Flags().StringVar(&f.listen, "listen", "", "where the web server connects, instead of a config: unix:/path or host:port (`address`)")
+	cmd.Flags().StringVar(&f.upstream, "upstream", "", "where PHP-FPM listens, with --listen (`address`)")
+	cmd.Flags().DurationVar(&f.drain, "drain-timeout", 30*time.Second, "how long requests may take to end after SIGTERM")
+	return cmd
+}
+
+// load reads the config that the flags say.
+func (f *serveFlags) load() (*config.Config, error) {
+	switch {
+	case f.config != "" && f.listen == "" && f.upstream == "":
+		return config.Load(f.config)
+	case f.config == "" && f.listen != "" && f.upstream != "":
+		return config.Default(f.listen, f.upstream)
+	}
+	return nil, &usageError{errors.New("say what to serve: --config FILE, or --listen ADDRESS with --upstream ADDRESS")}
+}
+
+// run serves until a signal ends it.
+func (f *serveFlags) run() error {
+	c, err := f.load()
+	if err != nil {
+		return err
+	}
+	notes, err := missing(c)
+	if err != nil {
+		return err
+	}
+	s := newServer(c)
+	s.tell(c, notes)
+	if err := s.apply(c); err != nil {
+		return failed(err)
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	s.log.Info("serving", "version", version, "gates", len(c.Gates))
+	for sig := range signals {
+		if sig == syscall.SIGHUP {
+			s.reload(f)
+			continue
+		}
+		s.log.Info("draining", "signal", sig, "timeout_ms", f.drain.Milliseconds())
+		go func() {
+			for sig := range signals {
+				if sig != syscall.SIGHUP {
+					s.log.Warn("ending at once", "signal", sig)
+					os.Exit(exitFailed)
+				}
+			}
+		}()
+		return failed(s.shutdown(f.drain))
+	}
+	return nil
+}
+
+// server is the gates that are served, and what they share.
+type server struct {
+	log   hclog.Logger
+	locks *sessionlock.Manager
+
+	gates map[string]*serving
+	ended sync.WaitGroup // of gates that a reload has removed
+}
+
+// serving is a gate with its listener.
+type serving struct {
+	config   *config.Gate
+	gate     *gate.Gate
+	listener net.Listener
+}
+
+func newServer(c *config.Config) *server {
+	return &server{
+		log: hclog.New(&hclog.LoggerOptions{
+			Name:       "fpm-gate",
+			Level:      hclog.LevelFromString(c.Log.Level),
+			JSONFormat: c.Log.Format == config.FormatJSON,
+			Output:     os.Stderr,
+		}),
+		locks: sessionlock.NewManager(sessionlock.NewLocal()),
+		gates: make(map[string]*serving),
+	}
+}
+
+// tell logs what an operator should know of a config that is going to be served.
+func (s *server) tell(c *config.Config, notes []string) {
+	for _, line := range c.Warnings.Lines() {
+		s.log.Warn(line)
+	}
+	for _, note := range notes {
+		s.log.Warn(note)
+	}
+}
+
+// reload reads the config again and serves it. One that is wrong, or that cannot be served, leaves all as it is.
+func (s *server) reload(f *serveFlags) {
+	if f.config == "" {
+		s.log.Warn("nothing to reload: there is no config file")
+		return
+	}
+	c, err := f.load()
+	if err != nil {
+		report(err)
+		s.log.Error("config is wrong, the running one stays", "error", err)
+		return
+	}
+	notes, err := missing(c)
+	if err == nil {
+		s.tell(c, notes)
+		err = s.apply(c)
+	}
+	if err != nil {
+		s.log.Error("config cannot be served, the running one stays", "error", err)
+		return
+	}
+	s.log.SetLevel(hclog.LevelFromString(c.Log.Level))
+	s.log.Info("reloaded", "gates", len(c.Gates))
+}
+
+// apply serves the gates of c: all listeners that are new are opened first, so that c is served as a whole or,
+// with an error, not at all. A gate that stays keeps its requests and, if it listens where it did, its listener.
+func (s *server) apply(c *config.Config) error {
+	opened := make(map[string]net.Listener)
+	for _, g := range c.Gates {
+		if old := s.at(g.Listen); old != nil {
+			continue
+		}
+		l, err := listen(g)
+		if err != nil {
+			for _, l := range opened {
+				_ = l.Close()
+			}
+			return err
+		}
+		opened[g.Name] = l
+	}
+	next := make(map[string]*serving)
+	for _, g := range c.Gates {
+		next[g.Name] = s.serve(c, g, opened[g.Name])
+	}
+	for name, old := range s.gates {
+		if next[name] == nil || next[name].gate != old.gate {
+			s.remove(old)
+		}
+	}
+	s.gates = next
+	return nil
+}
+
+// at finds who listens on an address.
+func (s *server) at(a config.Address) *serving {
+	for _, g := range s.gates {
+		if g.config.Listen == a {
+			return g
+		}
+	}
+	return nil
+}
+
+// serve starts a gate on l; or, without one, changes that which listens there already.
+func (s *server) serve(c *config.Config, g *config.Gate, l net.Listener) *serving {
+	o := gateOptions(c, g)
+	if l == nil {
+		old := s.at(g.Listen)
+		old.gate.Configure(o)
+		if g.Listen.Network == "unix" {
+			if err := setAccess(g, g.Listen.Address); err != nil {
+				s.log.Error("mode and owner of the socket stay as they were", "gate", g.Name, "error", err)
+			}
+		}
+		return &serving{config: g, gate: old.gate, listener: old.listener}
+	}
+	n := &serving{config: g, gate: gate.New(o, s.locks, s.log.Named(g.Name)), listener: l}
+	go func() {
+		if err := n.gate.Serve(l); err != nil {
+			s.log.Error("gate ended", "gate", g.Name, "error", err)
+		}
+	}()
+	s.log.Info("listening", "gate", g.Name, "listen", g.Listen, "upstream", upstreamAddrs(g))
+	return n
+}
+
+// remove drains a gate that the config does not have any more, beside those that it has.
+func (s *server) remove(g *serving) {
+	s.log.Info("gate is not in the config any more, draining it", "gate", g.config.Name)
+	s.ended.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		_ = g.gate.Shutdown(ctx, drainGrace)
+	})
+}
+
+// shutdown drains all gates.
+func (s *server) shutdown(timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	var all sync.WaitGroup
+	errs := make(chan error, len(s.gates))
+	for name, g := range s.gates {
+		all.Go(func() {
+			if err := g.gate.Shutdown(ctx, drainGrace); err != nil {
+				errs <- fmt.Errorf("gate %q: requests were still there after %v", name, timeout+drainGrace)
+			}
+		})
+	}
+	all.Wait()
+	close(errs)
+	var joined error
+	for err := range errs {
+		joined = errors.Join(joined, err)
+	}
+	if joined == nil {
+		s.log.Info("all requests are done")
+	}
+	return joined
+}

@@ -1,0 +1,111 @@
+package gate
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"html"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// answer ends a request that PHP-FPM did not answer, in its place: with the answer that err calls for, if the
+// web server is there to get one. It returns err where the conn is of no more use.
+func (r *request) answer(err error) error {
+	a := r.verdict(err)
+	if a.count != nil {
+		a.count.Add(1)
+	}
+	r.logEnd(a.level, a.log, err)
+	if a.status == 0 {
+		return err
+	}
+	if err := r.Respond(r.page(a, err)); err != nil {
+		return fmt.Errorf("answer %d: %w", a.status, err)
+	}
+	return nil
+}
+
+// verdict is what an error means for the web server and for the log.
+type verdict struct {
+	status     int // 0: there is nothing to answer, or nobody
+	retryAfter time.Duration
+	text       string // for the visitor
+	log        string // for the operator
+	level      hclog.Level
+	count      *counter
+}
+
+// verdict finds what err means.
+func (r *request) verdict(err error) verdict {
+	c := &r.gate.counters
+	switch {
+	case errors.Is(err, fcgi.ErrBroken): // first: whatever the reason was, it is too late for an answer
+		return verdict{log: "response broken off", level: hclog.Error, count: &c.broken}
+	case errors.Is(err, sessionlock.ErrMaxWait):
+		return verdict{r.policy.Status, r.policy.RetryAfter, "Another page of yours is still being made. Please try again in a moment.",
+			"rejected: max_wait is over", hclog.Info, &c.rejected}
+	case errors.Is(err, sessionlock.ErrTooManyWaiters):
+		return verdict{http.StatusTooManyRequests, r.policy.RetryAfter, "Too many pages of yours are still being made. Please try again in a moment.",
+			"rejected: max_waiters wait already", hclog.Info, &c.rejected}
+	case errors.Is(err, fcgi.ErrShutdown):
+		return verdict{http.StatusServiceUnavailable, r.policy.RetryAfter, "The service is being restarted. Please try again in a moment.",
+			"rejected: shutting down", hclog.Info, &c.rejected}
+	case errors.Is(err, sessionlock.ErrStore):
+		return verdict{http.StatusServiceUnavailable, r.policy.RetryAfter, "The service is not ready. Please try again in a moment.",
+			"rejected: the lock store failed", hclog.Error, &c.rejected}
+	case errors.Is(err, sessionlock.ErrExpired):
+		return verdict{status: http.StatusGatewayTimeout, text: "The page took too long to make.",
+			log: "aborted: the lock has expired", level: hclog.Warn, count: &c.aborted}
+	case errors.Is(err, fcgi.ErrQueueTimeout):
+		return verdict{http.StatusServiceUnavailable, r.policy.RetryAfter, "The service is busy. Please try again in a moment.",
+			"rejected: no upstream connection was free", hclog.Warn, &c.upstreamErrors}
+	case errors.Is(err, fcgi.ErrUnreachable), errors.Is(err, fcgi.ErrUpstream):
+		return verdict{status: http.StatusBadGateway, text: "The service cannot be reached.",
+			log: "upstream failed", level: hclog.Error, count: &c.upstreamErrors}
+	case errors.Is(err, fcgi.ErrAbandoned):
+		return verdict{log: "script abandoned", level: hclog.Warn, count: &c.abandoned}
+	case errors.Is(err, fcgi.ErrHungUp):
+		return verdict{log: "web server hung up", level: hclog.Debug, count: &c.hungUp}
+	}
+	return verdict{log: "request failed", level: hclog.Warn, count: &c.malformed}
+}
+
+// page makes the answer: a short page, or JSON for who asks for that and not for HTML.
+func (r *request) page(a verdict, reason error) fcgi.Answer {
+	var h bytes.Buffer
+	fmt.Fprintf(&h, "Status: %d %s\r\n", a.status, http.StatusText(a.status))
+	h.WriteString("Cache-Control: no-store\r\n")
+	if a.retryAfter > 0 {
+		seconds := (a.retryAfter + time.Second - 1) / time.Second
+		h.WriteString("Retry-After: " + strconv.Itoa(int(seconds)) + "\r\n")
+	}
+	body, contentType := htmlPage(a), "text/html; charset=utf-8"
+	if r.wantsJSON() {
+		body, contentType = fmt.Appendf(nil, `{"status":%d,"error":%q}`+"\n", a.status, a.text), "application/json"
+	}
+	fmt.Fprintf(&h, "Content-Type: %s\r\nContent-Length: %d\r\n", contentType, len(body))
+	if string(r.head.method) == http.MethodHead {
+		body = nil
+	}
+	return fcgi.Answer{Header: h.Bytes(), Body: body, Stderr: "fpm-gate: " + a.log + ": " + reason.Error() + "\n"}
+}
+
+func (r *request) wantsJSON() bool {
+	accept := bytes.ToLower(r.head.accept)
+	return bytes.Contains(accept, []byte("json")) && !bytes.Contains(accept, []byte("text/html"))
+}
+
+func htmlPage(a verdict) []byte {
+	title := fmt.Sprintf("%d %s", a.status, http.StatusText(a.status))
+	return fmt.Appendf(nil, `<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>%[1]s</title></head>
+<body><h1>%[1]s</h1><p>%[2]s</p></body></html>
+`, title, html.EscapeString(a.text))
+}

@@ -1,0 +1,264 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/phpsession"
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// Gate serves the requests of web servers. It is made by New.
+type Gate struct {
+	locks    *sessionlock.Manager
+	log      hclog.Logger
+	setup    atomic.Pointer[setup]
+	counters counters
+
+	mu        sync.Mutex
+	listeners map[net.Listener]struct{}
+	conns     map[*fcgi.Conn]struct{}
+	room      *sync.Cond // is told when a conn has ended, or max_conns changed
+	draining  bool
+	rejecting bool // waiters are not waited for any more
+	serving   sync.WaitGroup
+}
+
+// setup is a gate's options with what is made from them. A request keeps the one it began with.
+type setup struct {
+	Options
+	pool  *fcgi.Pool
+	probe *fcgi.Prober
+}
+
+func (s *setup) keyFor(id []byte) sessionlock.Key {
+	return sessionlock.KeyFor(s.Secret, s.Realm, phpsession.LockName(id))
+}
+
+// New makes a gate whose locks are kept by locks, which several gates may share.
+func New(o Options, locks *sessionlock.Manager, log hclog.Logger) *Gate {
+	g := &Gate{
+		locks:     locks,
+		log:       log,
+		listeners: make(map[net.Listener]struct{}),
+		conns:     make(map[*fcgi.Conn]struct{}),
+	}
+	g.room = sync.NewCond(&g.mu)
+	g.setup.Store(newSetup(o, log))
+	return g
+}
+
+func newSetup(o Options, log hclog.Logger) *setup {
+	s := &setup{Options: o, pool: fcgi.NewPool(o.Upstream)}
+	probes := o.Probes
+	probes.Changed = func(a fcgi.Addr, err error) {
+		if err != nil {
+			log.Error("upstream fails its ping", "upstream", a, "error", err)
+		} else {
+			log.Info("upstream answers its ping again", "upstream", a)
+		}
+	}
+	s.probe = fcgi.StartProber(s.pool, probes)
+	return s
+}
+
+// Configure changes the options. Requests that are on their way go on with those that they began with.
+func (g *Gate) Configure(o Options) {
+	next := newSetup(o, g.log)
+	g.setup.Swap(next).close()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.room.Broadcast()
+}
+
+func (s *setup) close() {
+	s.probe.Stop()
+	s.pool.Close()
+}
+
+// Serve accepts conns from l until Shutdown, or until l is closed; both end it without an error. It can be
+// called for several listeners.
+func (g *Gate) Serve(l net.Listener) error {
+	if !g.addListener(l) {
+		return nil
+	}
+	defer g.removeListener(l)
+	pause := time.Duration(0)
+	for {
+		g.waitForRoom()
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			g.serving.Go(func() { g.serveConn(nc) })
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		default:
+			// Mostly the process is out of files. Those that are in use will be closed some time.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			g.log.Error("accept failed, trying again", "error", err, "pause_ms", pause.Milliseconds())
+			time.Sleep(pause)
+		}
+	}
+}
+
+// serveConn serves the requests of one conn, one behind the other, and closes it.
+func (g *Gate) serveConn(nc net.Conn) {
+	c, err := fcgi.NewConn(nc, g.setup.Load().Limits)
+	if err != nil {
+		g.log.Error("conn refused", "error", err)
+		_ = nc.Close()
+		return
+	}
+	g.addConn(c)
+	defer g.removeConn(c)
+	defer c.Close()
+	for {
+		r, err := c.Next()
+		if err != nil {
+			g.logHead(err)
+			return
+		}
+		g.counters.requests.Add(1)
+		if err := g.serve(r); err != nil || !r.Reusable() {
+			return
+		}
+	}
+}
+
+// logHead logs why no request came of a conn: the end of one that is not needed any more is nothing to log.
+func (g *Gate) logHead(err error) {
+	switch {
+	case err == io.EOF, errors.Is(err, fcgi.ErrIdle):
+	case errors.Is(err, net.ErrClosed), isReset(err):
+		g.log.Debug("conn ended", "error", err)
+	default:
+		g.counters.malformed.Add(1)
+		g.log.Warn("conn refused", "error", err)
+	}
+}
+
+// Shutdown stops accepting, and waits for the requests that are there. When ctx is done those that wait for a
+// lock are answered 503; scripts that still run then are given grace to end, and their conns are broken after
+// that. It returns nil if all requests came to their end.
+func (g *Gate) Shutdown(ctx context.Context, grace time.Duration) error {
+	g.drain()
+	done := make(chan struct{})
+	go func() {
+		g.serving.Wait()
+		close(done)
+	}()
+	defer func() { g.setup.Load().close() }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	g.shutdownConns(true)
+	select {
+	case <-done:
+		return nil
+	case <-time.After(grace):
+	}
+	g.breakConns()
+	<-done
+	return context.Cause(ctx)
+}
+
+func (g *Gate) drain() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.draining = true
+	for l := range g.listeners {
+		_ = l.Close()
+	}
+	for c := range g.conns {
+		c.Shutdown(false)
+	}
+	g.room.Broadcast()
+}
+
+func (g *Gate) shutdownConns(waiters bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.rejecting = g.rejecting || waiters
+	for c := range g.conns {
+		c.Shutdown(waiters)
+	}
+}
+
+func (g *Gate) breakConns() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for c := range g.conns {
+		c.Kill()
+	}
+}
+
+func (g *Gate) addListener(l net.Listener) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.draining {
+		_ = l.Close()
+		return false
+	}
+	g.listeners[l] = struct{}{}
+	return true
+}
+
+func (g *Gate) removeListener(l net.Listener) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.listeners, l)
+}
+
+func (g *Gate) addConn(c *fcgi.Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.conns[c] = struct{}{}
+	if g.draining {
+		c.Shutdown(g.rejecting)
+	}
+}
+
+func (g *Gate) removeConn(c *fcgi.Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.conns, c)
+	g.room.Signal()
+}
+
+// waitForRoom waits while max_conns are there. The next ones wait in the listener's backlog.
+func (g *Gate) waitForRoom() {
+	limit := g.setup.Load().MaxConns
+	if limit == 0 {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for limit > 0 && len(g.conns) >= limit && !g.draining {
+		g.room.Wait()
+		limit = g.setup.Load().MaxConns
+	}
+}
+
+// Conns is how many conns are there.
+func (g *Gate) Conns() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.conns)
+}
+
+// isReset says whether err is that of a peer which has gone.
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}

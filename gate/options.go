@@ -1,0 +1,81 @@
+// Package gate is the way of one request: from a web server, past the lock of its PHP session, to PHP-FPM
+// and back. request.go is the front door; it follows a request from begin request to end request.
+//
+// The wire is package fcgi's, the rules of session ids package phpsession's, and locks package sessionlock's.
+// The gate itself stores nothing.
+package gate
+
+import (
+	"slices"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/phpsession"
+)
+
+// Options are what a gate is told. Slices in them must not change once they are given.
+type Options struct {
+	Name     string // for logs
+	Realm    string // the namespace of session ids
+	Secret   []byte // keys the hash of session ids; nil: a plain hash
+	MaxConns int    // from web servers; zero: no limit
+	Limits   fcgi.Limits
+	Upstream fcgi.PoolOptions
+	Probes   fcgi.ProbeOptions
+	Session  phpsession.Rules
+	Param    string        // a param that holds the session id, before all cookies; empty: none
+	Policy   Policy        // of requests that match no route
+	Routes   []Route       // the first match wins
+	SlowWait time.Duration // a wait that is longer is logged
+}
+
+// Mode says what a request does with its session's lock.
+type Mode int
+
+// The modes.
+const (
+	Exclusive Mode = iota // holds it
+	Read                  // waits for those ahead, and holds nothing
+	Off                   // has nothing to do with it
+)
+
+// Policy is how the lock of a request's session is taken and given back.
+type Policy struct {
+	Mode         Mode
+	MaxWait      time.Duration
+	Expiry       time.Duration // the longest hold
+	MaxWaiters   int           // in one session's queue
+	PassMaxWait  bool          // on_max_wait = "pass": go on without the lock; else it is rejected
+	AbortExpired bool          // on_expiry = "abort": the request ends; else only its lock does
+	AbandonAfter time.Duration // how long a script whose web server has hung up keeps its lock
+	AtHeaders    bool          // release_on = "headers": of the response; else the script's end
+	Status       int           // of a rejected request
+	RetryAfter   time.Duration // of a rejected request; in whole seconds, rounded up
+	ServerTiming bool          // a Server-Timing response header tells the wait
+	Observe      bool          // nobody waits: what would have waited is counted and logged
+}
+
+// Route is a Policy for the requests that match. An empty list matches all.
+type Route struct {
+	Name    string
+	Paths   []string // patterns: /a exactly, /a/* one segment below, /a/** all below
+	Methods []string
+	Hosts   []string // without port, in lower case
+	Policy  Policy
+}
+
+// matches says whether a request of that kind takes the route. A path pattern has to match one of paths.
+func (r *Route) matches(method, host string, paths ...string) bool {
+	if len(r.Methods) > 0 && !slices.Contains(r.Methods, method) {
+		return false
+	}
+	if len(r.Hosts) > 0 && !slices.Contains(r.Hosts, host) {
+		return false
+	}
+	if len(r.Paths) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(paths, func(path string) bool {
+		return path != "" && slices.ContainsFunc(r.Paths, func(pattern string) bool { return matchPath(pattern, path) })
+	})
+}

@@ -1,0 +1,266 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// serve is the way of one request, from its head to its end request. The error says how it ended, if not well;
+// the web server has been told by then, as far as it can be.
+func (g *Gate) serve(fr *fcgi.Request) error {
+	r := newRequest(g, fr)
+	r.findSession()
+	r.chooseRoute()
+	if err := r.acquire(); err != nil {
+		return r.answer(err)
+	}
+	defer r.release()
+	if err := r.relay(); err != nil {
+		return r.answer(err)
+	}
+	return nil
+}
+
+// request is one request on its way.
+type request struct {
+	*fcgi.Request
+	gate   *Gate
+	to     *setup // as it was when the request came
+	head   head
+	id     []byte // the session id that PHP will find; nil: none
+	key    sessionlock.Key
+	policy *Policy
+	route  string
+
+	outcome outcome
+	lock    *sessionlock.Lock   // nil: none
+	more    []*sessionlock.Lock // of session ids that the response has set
+	waited  time.Duration
+	exch    fcgi.Exchange
+	scratch [320]byte // of params, to keep them off the heap
+}
+
+// outcome is what PHP is told of the lock, as FPM_GATE_LOCK.
+type outcome string
+
+const (
+	lockHeld   outcome = "held"
+	lockNone   outcome = "none"   // there is no session, or the route wants no lock
+	lockPassed outcome = "passed" // max wait is over, and the policy says to go on
+	lockRead   outcome = "read"   // those ahead have been waited for
+)
+
+func newRequest(g *Gate, fr *fcgi.Request) *request {
+	r := &request{Request: fr, gate: g, to: g.setup.Load(), outcome: lockNone}
+	r.exch.Request, r.exch.Header, r.exch.Ended = fr, r.readHeader, r.release
+	r.head.read(fr.Params, r.to.Param)
+	return r
+}
+
+// findSession finds the id that session_start() will take: by PHP's own rules, or where the web server says.
+func (r *request) findSession() {
+	rules := &r.to.Session
+	if id := r.head.param; len(id) > 0 && rules.Valid(id) {
+		r.id = id
+	} else if id, ok := rules.ID(r.head.cookie, r.head.query); ok {
+		r.id = id
+	}
+}
+
+// chooseRoute finds the policy of the request: that of the first route that matches, else the gate's.
+func (r *request) chooseRoute() {
+	r.policy = &r.to.Policy
+	if len(r.to.Routes) == 0 {
+		return
+	}
+	method, host := string(r.head.method), hostName(string(r.head.host))
+	script, target := cleanPath(string(r.head.script)), requestPath(string(r.head.target))
+	for i := range r.to.Routes {
+		if route := &r.to.Routes[i]; route.matches(method, host, script, target) {
+			r.policy, r.route = &route.Policy, route.Name
+			return
+		}
+	}
+}
+
+// acquire takes the session's lock, at once or in its turn. Without an error the request may go on, with the
+// lock or, as outcome says, without.
+func (r *request) acquire() error {
+	if r.id == nil || r.policy.Mode == Off {
+		r.gate.counters.none.Add(1)
+		return nil
+	}
+	r.key = r.to.keyFor(r.id)
+	lock, err := r.gate.locks.Acquire(r.Context(), r.key, r, r.policy.forLock(r))
+	if err != nil {
+		return r.notAcquired(err)
+	}
+	r.lock, r.waited = lock, lock.Waited()
+	r.outcome = lockHeld
+	if r.policy.Mode == Read {
+		r.outcome = lockRead
+	}
+	r.gate.counters.acquired.Add(1)
+	r.logSlowWait(lock.Behind())
+	return nil
+}
+
+// notAcquired judges a wait that did not lead to the lock: some policies let the request go on all the same.
+func (r *request) notAcquired(err error) error {
+	var behind sessionlock.Description
+	if wait := (*sessionlock.WaitError)(nil); errors.As(err, &wait) {
+		r.waited, behind = wait.Waited, wait.Behind
+	}
+	tooLong := errors.Is(err, sessionlock.ErrMaxWait)
+	switch {
+	case r.policy.Observe && tooLong:
+		r.gate.counters.observed.Add(1)
+		r.gate.log.Info("would have waited", append(r.logPairs(), describe(behind)...)...)
+	case r.policy.PassMaxWait && tooLong:
+		r.gate.counters.passed.Add(1)
+		r.logSlowWait(behind)
+	default:
+		r.logSlowWait(behind)
+		return err
+	}
+	r.outcome = lockPassed
+	return nil
+}
+
+// release gives the lock back, and those of session ids that the response has set. There may be none, or none
+// any more.
+func (r *request) release() {
+	if r.lock != nil {
+		r.lock.Release()
+	}
+	for _, l := range r.more {
+		l.Release()
+	}
+	r.more = nil
+}
+
+// relay sends the request to PHP-FPM and its response back. The lock is released when the script has ended,
+// before the web server learns it: a browser that has its response never waits for its own lock.
+func (r *request) relay() error {
+	r.exch.Params = r.gateParams(r.scratch[:0])
+	r.exch.AbandonAfter = r.policy.AbandonAfter
+	return r.to.pool.Exchange(r.Context(), &r.exch)
+}
+
+// readHeader reads the header block of the response: for a session id that changes, and for the script's wish
+// to release its lock early.
+func (r *request) readHeader(h *fcgi.ResponseHeader) {
+	early := r.policy.AtHeaders
+	remove := false
+	for name, value := range h.All() {
+		switch {
+		case isHeader(name, "Set-Cookie"):
+			r.follow(value)
+		case isHeader(name, releaseHeader):
+			remove = true
+			early = early || string(value) == "1"
+		}
+	}
+	if remove {
+		h.Remove(releaseHeader)
+	}
+	if r.policy.ServerTiming && r.id != nil {
+		h.Add("Server-Timing", fmt.Sprintf(`fpm-gate;desc="session lock %s";dur=%.1f`, r.outcome, r.waited.Seconds()*1000))
+	}
+	if early {
+		r.release()
+	}
+}
+
+// releaseHeader is the response header by which a script releases its lock.
+const releaseHeader = "FPM-Gate-Release"
+
+// follow takes the lock of the session id that the response sets, if it is another one than the request's:
+// from the moment that the browser has it, its requests meet the rest of this script there. Nobody can know a
+// new id before, so there is no wait for its lock; an id that is in use is left to those who use it.
+func (r *request) follow(setCookie []byte) {
+	if r.policy.Mode != Exclusive || r.outcome == lockPassed {
+		return
+	}
+	id, ok := r.to.Session.FromSetCookie(setCookie)
+	if !ok {
+		return
+	}
+	key := r.to.keyFor(id)
+	if r.lock != nil && key == r.key {
+		return
+	}
+	policy := r.policy.forLock(r)
+	policy.MaxWait = 0
+	lock, err := r.gate.locks.Acquire(context.Background(), key, r, policy)
+	if err == nil {
+		r.more = append(r.more, lock)
+	}
+}
+
+// lostLock is called, by a goroutine of the lock's, when a lock ends before the request does.
+func (r *request) lostLock(err error) {
+	if errors.Is(err, sessionlock.ErrExpired) {
+		r.gate.counters.expired.Add(1)
+		r.gate.log.Warn("lock expired before its script ended", "lock", r.key.Short(), "held_ms", r.policy.Expiry.Milliseconds())
+		if r.policy.AbortExpired {
+			r.exch.Abort(sessionlock.ErrExpired)
+		}
+		return
+	}
+	r.gate.counters.lost.Add(1)
+	r.gate.log.Warn("lock lost", "lock", r.key.Short(), "error", err)
+}
+
+// forLock is the part of the policy that the lock itself needs.
+func (p *Policy) forLock(r *request) sessionlock.Policy {
+	lp := sessionlock.Policy{MaxWait: p.MaxWait, Expiry: p.Expiry, MaxWaiters: p.MaxWaiters, OnLoss: r.lostLock}
+	if p.Mode == Read {
+		lp.Mode = sessionlock.Read
+	}
+	if p.Observe {
+		lp.MaxWait = 0
+	}
+	return lp
+}
+
+// Describe is what an operator sees of the request while it holds or waits for the lock.
+func (r *request) Describe() sessionlock.Description {
+	return sessionlock.Description{
+		Gate:   r.to.Name,
+		Method: string(r.head.method),
+		Path:   pathOnly(r.head.target),
+		Script: string(r.head.filename),
+	}
+}
+
+// logSlowWait logs a wait that was longer than slow_wait, with the holder that was waited for.
+func (r *request) logSlowWait(behind sessionlock.Description) {
+	if r.waited > r.to.SlowWait && r.to.SlowWait > 0 {
+		r.gate.log.Info("slow wait for a session's lock", append(r.logPairs(), describe(behind)...)...)
+	}
+}
+
+func (r *request) logPairs() []any {
+	return []any{"lock", r.key.Short(), "wait_ms", r.waited.Milliseconds(),
+		"method", string(r.head.method), "path", pathOnly(r.head.target)}
+}
+
+func describe(holder sessionlock.Description) []any {
+	if holder == (sessionlock.Description{}) {
+		return nil
+	}
+	return []any{"holder", fmt.Sprintf("%s %s", holder.Method, holder.Path), "holder_script", holder.Script}
+}
+
+// logEnd logs how a request ended, once.
+func (r *request) logEnd(level hclog.Level, text string, err error) {
+	r.gate.log.Log(level, text, "error", err, "method", string(r.head.method), "path", pathOnly(r.head.target))
+}
