@@ -1,0 +1,44 @@
+// Package tests holds the built program to what it promises, between real web
+// servers and real PHP-FPM. main_test.go builds it, harness_test.go starts it
+// and asks it; matrix_test.go runs the same cases through every web server; the
+// other files each hold one of the gate's features to the test.
+package tests
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// gateBinary is the program under test, built with the race detector.
+var gateBinary string
+
+// gateVersion is what the program is told to be.
+const gateVersion = "v0.0.0-tests"
+
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "fpm-gate-tests-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "make a folder for the program:", err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	gateBinary = filepath.Join(dir, "fpm-gate")
+	if err := build(gateBinary); err != nil {
+		fmt.Fprintln(os.Stderr, "build the program:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+func build(binary string) error {
+	cmd := exec.Command("go", "build", "-race", "-ldflags", "-X main.version="+gateVersion, "-o", binary, "../cmd/fpm-gate")
+	if output, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, output)
+	}
+	return nil
+}
