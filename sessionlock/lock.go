@@ -2,37 +2,47 @@ package sessionlock
 
 import "time"
 
-// Lock is what a request holds. It ends by Release, when its expiry is over, or when its lease is lost.
+// Lock is what a request holds. It ends by Release, when its expiry is over, when its lease is lost, or by Break.
+// Until it is held it is a place in the queue.
 type Lock struct {
-	manager *Manager
 	session *session
 	key     Key
+	token   Token
 	by      Holder
 	policy  Policy
-	token   Token
-	waited  time.Duration
+	entered time.Time     // when Acquire began
+	waited  time.Duration // zero if nobody was in the way
 	behind  Description
-	since   time.Time
+	turn    chan struct{} // closed when the turn is this waiter's; nil of one that had it at once
 
 	// Guarded by the mutex of the session's shard.
-	state  state
-	expiry *time.Timer
-	lost   chan struct{} // nil until somebody asks
+	prev, next *Lock // in the queue
+	state      state
+	since      time.Time
+	expiry     *time.Timer
+	lost       chan struct{} // nil until somebody asks
 }
 
 // state is how far a lock is in its life.
 type state int
 
 const (
-	held     state = iota
-	released       // by Release; or it never held anything
+	waiting state = iota
+	held
+	released // by Release; or it never held anything
 	expired
 	lost
 	broken
 )
 
+// failed is the error of an Acquire that did not lead to l.
+func (l *Lock) failed(err error) error {
+	return &WaitError{Err: err, Waited: time.Since(l.entered), Behind: l.behind}
+}
+
 // begin makes l held from now on. It is called with the shard's mutex held.
 func (l *Lock) begin() {
+	l.state = held
 	l.since = time.Now()
 	if l.policy.Expiry > 0 {
 		l.expiry = time.AfterFunc(l.policy.Expiry, func() { l.end(expired) })
@@ -43,14 +53,15 @@ func (l *Lock) begin() {
 // that somebody else has by now.
 func (l *Lock) Release() { l.end(released) }
 
-// end ends the lock if it is held, and says whether it was.
-func (l *Lock) end(as state) bool {
+// end ends the lock if it is held.
+func (l *Lock) end(as state) {
 	mu := &l.session.shard.mu
 	mu.Lock()
 	defer mu.Unlock()
-	return l.endLocked(as)
+	l.endLocked(as)
 }
 
+// endLocked is end with the shard's mutex held. It says whether the lock was held.
 func (l *Lock) endLocked(as state) bool {
 	if l.state != held {
 		return false
@@ -62,9 +73,8 @@ func (l *Lock) endLocked(as state) bool {
 	if as != released {
 		l.tell()
 	}
-	s := l.session
-	s.holder = nil
-	l.manager.passTurn(s)
+	l.session.holder = nil
+	l.session.passTurn()
 	return true
 }
 
@@ -85,7 +95,7 @@ func (l *Lock) Lost() <-chan struct{} {
 	defer mu.Unlock()
 	if l.lost == nil {
 		l.lost = make(chan struct{})
-		if l.state != held && l.state != released {
+		if l.state.err() != nil {
 			close(l.lost)
 		}
 	}
@@ -118,20 +128,18 @@ func (l *Lock) Key() Key { return l.key }
 // Token tells this hold from all others.
 func (l *Lock) Token() Token { return l.token }
 
-// Waited is how long Acquire waited, and Behind who held the lock when that began; the zero Description if it
-// was nobody of this process.
+// Waited is how long Acquire waited for others; zero if nobody was in the way.
 func (l *Lock) Waited() time.Duration { return l.waited }
 
-// Behind is who held the lock when the wait for it began. See Waited.
+// Behind is who held the lock when the wait for it began; the zero Description if it was nobody of this process.
 func (l *Lock) Behind() Description { return l.behind }
 
-// Since is when the hold began, and Expires when it ends at the latest: the zero time if it has no expiry. Both
-// are zero of a Lock that holds nothing.
+// Since is when the hold began; the zero time of a Lock that holds nothing.
 func (l *Lock) Since() time.Time { return l.since }
 
-// Expires is when the hold ends at the latest. See Since.
+// Expires is when the hold ends at the latest; the zero time if it has no expiry, or holds nothing.
 func (l *Lock) Expires() time.Time {
-	if l.policy.Expiry == 0 || l.since.IsZero() {
+	if l.policy.Expiry <= 0 || l.since.IsZero() {
 		return time.Time{}
 	}
 	return l.since.Add(l.policy.Expiry)

@@ -1,66 +1,126 @@
 package sessionlock
 
-import "time"
+// session is what is known of a session that somebody holds or waits for, and it is in its shard's map for as
+// long as that is so. Its fields are guarded by the shard's mutex, but for the first three, which never change.
+//
+// Without a holder the turn is the first waiter's: he takes over the lease, or asks the store for one. So there
+// is always somebody who will call passTurn.
+type session struct {
+	key     Key
+	manager *Manager
+	shard   *shard
 
-// waiter is a place in a session's queue. Its fields but turn are guarded by the shard's mutex.
-type waiter struct {
-	turn   chan struct{} // gets one value when it is this waiter's turn
-	called bool          // it has got it
-	by     Holder
-	since  time.Time
-	prev   *waiter
-	next   *waiter
-	queued bool
+	holder  *Lock    // nil: the turn is the first waiter's
+	lease   Lease    // nil: the store has to be asked for it
+	renewal *renewal // of the lease; nil if it needs none
+	refused Token    // of the last question, if the answer was ErrHeld: the store may know that we wait
+	first   *Lock
+	last    *Lock
+	length  int
 }
 
-// call tells the waiter that its turn has come.
-func (w *waiter) call() {
-	if !w.called {
-		w.called = true
-		w.turn <- struct{}{}
+// waiting is how many wait for others. The first waiter does not, if the lock is his but for the asking.
+func (s *session) waiting() int {
+	if s.holder == nil && s.refused == (Token{}) {
+		return s.length - 1
 	}
+	return s.length
 }
 
-// free says whether whoever comes now has the turn at once.
-func (s *session) free() bool { return s.holder == nil && !s.asking && s.first == nil }
-
-func (s *session) push(w *waiter) {
-	w.prev, w.next, w.queued = s.last, nil, true
-	if s.last != nil {
-		s.last.next = w
-	} else {
-		s.first = w
+// takeOver makes l, whose turn it is, the holder if the lease has been handed on with the turn.
+func (s *session) takeOver(l *Lock) bool {
+	s.shard.mu.Lock()
+	defer s.shard.mu.Unlock()
+	if s.lease == nil {
+		return false
 	}
-	s.last = w
-	s.length++
+	s.grant(l)
+	return true
 }
 
-func (s *session) pushFront(w *waiter) {
-	w.prev, w.next, w.queued, w.called = nil, s.first, true, true
-	if s.first != nil {
-		s.first.prev = w
-	} else {
-		s.last = w
-	}
-	s.first = w
-	s.length++
-}
-
-// remove takes w out of the queue. A nil one, or one that is out of it, is nothing to remove.
-func (s *session) remove(w *waiter) {
-	if w == nil || !w.queued {
+// grant ends the turn of l: it holds the lock now, or passes the turn on if it only wanted to read. It is
+// called with the shard's mutex held.
+func (s *session) grant(l *Lock) {
+	s.remove(l)
+	if l.policy.Mode == Read {
+		l.state = released
+		s.passTurn()
 		return
 	}
-	if w.prev != nil {
-		w.prev.next = w.next
-	} else {
-		s.first = w.next
+	s.holder = l
+	l.begin()
+}
+
+// leave takes l out of the queue; if it had the turn, that is the next one's now.
+func (s *session) leave(l *Lock) {
+	s.shard.mu.Lock()
+	defer s.shard.mu.Unlock()
+	hadTurn := s.holder == nil && s.first == l
+	s.remove(l)
+	if hadTurn {
+		s.passTurn()
 	}
-	if w.next != nil {
-		w.next.prev = w.prev
-	} else {
-		s.last = w.prev
+}
+
+// passTurn gives the turn to the first waiter, and the lease with it; unless another manager's turn is due, or
+// nobody waits here: then the lease ends. It is called with the shard's mutex held.
+func (s *session) passTurn() {
+	if s.lease != nil && (s.first == nil || s.lease.Due()) {
+		s.endLease()
 	}
-	w.prev, w.next, w.queued = nil, nil, false
+	if s.first != nil {
+		close(s.first.turn)
+		return
+	}
+	if s.refused != (Token{}) {
+		s.manager.store.Withdraw(s.key, s.refused)
+	}
+	delete(s.shard.sessions, s.key)
+}
+
+// lose ends the lease that r renews, and the lock that stands on it, if they have not ended yet.
+func (s *session) lose(r *renewal) {
+	s.shard.mu.Lock()
+	defer s.shard.mu.Unlock()
+	if s.renewal != r {
+		return
+	}
+	s.endLease()
+	if s.holder != nil {
+		s.holder.endLocked(lost)
+	}
+}
+
+func (s *session) endLease() {
+	s.manager.renewer.remove(s.renewal)
+	s.lease.Release()
+	s.lease, s.renewal = nil, nil
+}
+
+// push puts l behind those who wait.
+func (s *session) push(l *Lock) {
+	l.session, l.prev = s, s.last
+	if s.last != nil {
+		s.last.next = l
+	} else {
+		s.first = l
+	}
+	s.last = l
+	s.length++
+}
+
+// remove takes l, which waits, out of the queue.
+func (s *session) remove(l *Lock) {
+	if l.prev != nil {
+		l.prev.next = l.next
+	} else {
+		s.first = l.next
+	}
+	if l.next != nil {
+		l.next.prev = l.prev
+	} else {
+		s.last = l.prev
+	}
+	l.prev, l.next = nil, nil
 	s.length--
 }

@@ -8,98 +8,154 @@ import (
 	"time"
 )
 
-// renewer renews the leases of a manager, each after every. All live equally long, so the list of them is in
-// the order of their renewals, and one timer serves all.
+// renewer renews the leases of a manager at each third of their TTL. All leases live equally long, so a list of
+// them stays in the order of their times, and one timer serves all. A few goroutines talk to the store, so that
+// one server which does not answer holds up neither the others' leases nor the timer. The lease that could not
+// be renewed for a TTL is lost, whatever the store may say later.
 type renewer struct {
-	every time.Duration // zero: leases need no renewal
+	ttl time.Duration // zero: leases need no renewal
 
-	mu     sync.Mutex
-	leases map[Lease]*list.Element
-	order  list.List // of *renewal
-	timer  *time.Timer
+	mu      sync.Mutex
+	order   list.List // of *renewal, by their time
+	timer   *time.Timer
+	due     []*renewal // for the workers, the first one first
+	workers int
 }
 
+// maxWorkers bounds how many leases are renewed at once.
+const maxWorkers = 16
+
+// renewal is a lease on its way through the renewer, whose mutex guards it.
 type renewal struct {
 	session *session
 	lease   Lease
-	due     time.Time
+	place   *list.Element // in order; nil if it is not to be renewed any more
+	at      time.Time     // when to look at it again
+	asked   time.Time     // the begin of the renewal that is under way
+	until   time.Time     // the lease lives at least as long
+	waiting bool          // for a worker, or with one
 }
 
-func (r *renewer) add(m *Manager, s *session, lease Lease) {
-	if r.every == 0 {
-		return
+// now is the time from which the TTL of a new lease counts: before the store is asked for it.
+func (r *renewer) now() (t time.Time) {
+	if r.ttl > 0 {
+		t = time.Now()
+	}
+	return t
+}
+
+// every is the time between two renewals of a lease. It is rounded up, so that the third ends after the TTL.
+func (r *renewer) every() time.Duration { return (r.ttl + 2) / 3 }
+
+// add renews lease from now on. It was asked for at start. The renewal is nil if leases need none.
+func (r *renewer) add(s *session, lease Lease, start time.Time) *renewal {
+	if r.ttl == 0 {
+		return nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.leases == nil {
-		r.leases = make(map[Lease]*list.Element)
-	}
-	r.leases[lease] = r.order.PushBack(&renewal{s, lease, time.Now().Add(r.every)})
+	e := &renewal{session: s, lease: lease, at: time.Now().Add(r.every()), until: start.Add(r.ttl)}
+	e.place = r.order.PushBack(e)
 	if r.timer == nil {
-		r.timer = time.AfterFunc(r.every, func() { r.run(m) })
+		r.timer = time.AfterFunc(r.every(), r.tick)
 	}
+	return e
 }
 
-func (r *renewer) remove(lease Lease) {
-	if r.every == 0 {
+// remove ends the renewing of e. One that is with a worker comes to its end, and its result is not looked at.
+func (r *renewer) remove(e *renewal) {
+	if e == nil {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if e := r.leases[lease]; e != nil {
-		r.order.Remove(e)
-		delete(r.leases, lease)
+	r.drop(e)
+}
+
+func (r *renewer) drop(e *renewal) {
+	if e.place != nil {
+		r.order.Remove(e.place)
+		e.place = nil
 	}
 }
 
-// run renews all that are due, and sets the timer for the next.
-func (r *renewer) run(m *Manager) {
-	for {
-		due, wait := r.next()
-		if due == nil {
-			if wait > 0 {
-				r.timer.Reset(wait)
-			}
-			return
+// tick gives the leases whose time has come to the workers, ends those that are lost, and sets the timer for the
+// next.
+func (r *renewer) tick() {
+	for _, e := range r.takeDue(time.Now()) {
+		e.session.lose(e)
+	}
+}
+
+func (r *renewer) takeDue(now time.Time) (gone []*renewal) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.timer = nil
+	for first := r.order.Front(); first != nil; first = r.order.Front() {
+		e := first.Value.(*renewal)
+		if wait := e.at.Sub(now); wait > 0 {
+			r.timer = time.AfterFunc(wait, r.tick)
+			break
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), r.every)
-		err := due.lease.Renew(ctx)
+		if !now.Before(e.until) {
+			r.drop(e)
+			gone = append(gone, e)
+			continue
+		}
+		e.at = now.Add(r.every())
+		r.order.MoveToBack(first)
+		r.enqueue(e, now)
+	}
+	return gone
+}
+
+// enqueue hands e to the workers, if the last renewal of it is over.
+func (r *renewer) enqueue(e *renewal, now time.Time) {
+	if e.waiting {
+		return
+	}
+	e.waiting, e.asked = true, now
+	r.due = append(r.due, e)
+	if r.workers < maxWorkers {
+		r.workers++
+		go r.work()
+	}
+}
+
+// work renews what is due, until there is nothing.
+func (r *renewer) work() {
+	for e := r.next(); e != nil; e = r.next() {
+		ctx, cancel := context.WithDeadline(context.Background(), e.until)
+		err := e.lease.Renew(ctx)
 		cancel()
+		r.done(e, err)
 		if errors.Is(err, ErrLost) {
-			m.loseLease(due.session, due.lease)
+			e.session.lose(e)
 		}
 	}
 }
 
-// next takes the first lease, if it is due, and puts it behind the last. If none is due it says how long there
-// is to wait; if there is none at all, the timer is forgotten.
-func (r *renewer) next() (*renewal, time.Duration) {
+// next takes the first that is due, or ends the worker.
+func (r *renewer) next() *renewal {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	front := r.order.Front()
-	if front == nil {
-		r.timer = nil
-		return nil, 0
+	for len(r.due) > 0 {
+		e := r.due[0]
+		r.due = r.due[1:]
+		if e.place != nil {
+			return e
+		}
 	}
-	first := front.Value.(*renewal)
-	if wait := time.Until(first.due); wait > 0 {
-		return nil, wait
-	}
-	first.due = time.Now().Add(r.every)
-	r.order.MoveToBack(front)
-	return first, 0
+	r.due = nil
+	r.workers--
+	return nil
 }
 
-// loseLease ends the lock that stands on a lease which the store does not know any more.
-func (m *Manager) loseLease(s *session, lease Lease) {
-	s.shard.mu.Lock()
-	defer s.shard.mu.Unlock()
-	if s.lease != lease {
-		return
-	}
-	m.renew.remove(lease)
-	s.lease = nil
-	if s.holder != nil {
-		s.holder.endLocked(lost)
+func (r *renewer) done(e *renewal, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.waiting = false
+	if err == nil {
+		e.until = e.asked.Add(r.ttl)
 	}
 }

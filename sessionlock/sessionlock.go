@@ -7,9 +7,9 @@
 package sessionlock
 
 import (
-	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -19,21 +19,25 @@ import (
 // Key names a lock: a hash of a session id and of the realm that the id belongs to. It tells nobody the id.
 type Key [16]byte
 
-// KeyFor returns the key of a session. With a secret, only who knows it can find the key of an id. Managers
-// that are to share a lock have to be given the same realm and secret.
+// KeyFor returns the key of a session: the first half of the SHA-256 of the realm's length (a uvarint), the realm
+// and the id; with a secret, of their HMAC-SHA-256. With a secret, only who knows it can find the key of an id.
+// Managers that are to share a lock have to be given the same realm and secret.
 func KeyFor(secret []byte, realm string, id []byte) Key {
-	// The length keeps realm "a" with id "bc" from being realm "ab" with id "c".
-	message := make([]byte, 0, 128)
-	message = append(message, byte(len(realm)>>8), byte(len(realm)))
-	message = append(message, realm...)
-	message = append(message, id...)
 	if len(secret) == 0 {
-		sum := sha256.Sum256(message)
+		var message [128]byte // on the stack, as long as it suffices
+		sum := sha256.Sum256(appendMessage(message[:0], realm, id))
 		return Key(sum[:16])
 	}
 	mac := hmac.New(sha256.New, secret)
-	mac.Write(message)
+	mac.Write(appendMessage(nil, realm, id))
 	return Key(mac.Sum(nil)[:16])
+}
+
+// appendMessage appends what is hashed. The length keeps realm "a" with id "bc" from being realm "ab" with id "c".
+func appendMessage(b []byte, realm string, id []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(realm)))
+	b = append(b, realm...)
+	return append(b, id...)
 }
 
 // String is the key in hexadecimal digits.
@@ -57,7 +61,10 @@ type Policy struct {
 	MaxWait    time.Duration // zero: do not wait at all
 	Expiry     time.Duration // the longest hold, from the acquire on; zero: none
 	MaxWaiters int           // in the session's queue of this manager; zero: no limit
-	OnLoss     func(error)   // called in a goroutine of its own when the lock ends without Release, with what Lock.Err says; nil: never
+
+	// OnLoss is called when the lock ends without Release, with what Lock.Err says. It has a goroutine of its own,
+	// so the request may be over by then. Nil: never.
+	OnLoss func(error)
 }
 
 // Holder describes who holds a lock or waits for it, to whom an operator asks. It is called while the lock is
@@ -102,25 +109,3 @@ func (e *WaitError) Error() string {
 }
 
 func (e *WaitError) Unwrap() error { return e.Err }
-
-// Store keeps leases that several managers compete for. Its methods are called from many goroutines at once,
-// but for one key by one goroutine of a manager at a time, Renew excepted.
-type Store interface {
-	// Acquire asks once for the lease of key. It returns an error that is ErrHeld if another manager has it,
-	// and one that is ErrStore if the store cannot say.
-	Acquire(ctx context.Context, key Key, token Token) (Lease, error)
-	// TTL is how long a lease lives without a renewal; zero says that leases do not end by themselves.
-	TTL() time.Duration
-}
-
-// Lease is what a manager holds in a Store.
-type Lease interface {
-	// Renew makes the lease live for another TTL. ErrLost says that it is somebody else's, or nobody's, by now.
-	Renew(ctx context.Context) error
-	// Due says whether another manager has waited for so long that it should have its turn, although somebody
-	// waits here too. It must be quick: it is asked at each release.
-	Due() bool
-	// Release ends the lease, unless it is lost: a lease of another manager is never touched. It may return
-	// before the store knows; an Acquire by this manager that follows sees the release all the same.
-	Release()
-}

@@ -1,23 +1,22 @@
 package sessionlock
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"slices"
 	"time"
 )
 
-// ErrBroken is that of a lock that an operator has ended.
-var ErrBroken = errors.New("the lock was broken by an operator")
-
 // SessionState is what an operator sees of a session that somebody holds or waits for.
 type SessionState struct {
 	Key     Key
-	Held    bool // somebody of this process holds it
+	Held    bool // somebody of this process holds it; the next four are zero if not
 	Holder  Description
 	Token   Token
 	Since   time.Time
 	Expires time.Time
-	Waiters []WaiterState // in their order
+	Waiters []WaiterState // in their order; without a holder the first one asks the store
 }
 
 // WaiterState is one of the waiters.
@@ -26,8 +25,9 @@ type WaiterState struct {
 	Since time.Time
 }
 
-// Snapshot returns the sessions that are held or waited for in this process, those held longest first. It
-// stops a part of the sessions at a time, each for a moment.
+// Snapshot returns the sessions that are held or waited for in this process: those held longest first, and
+// behind them those that nobody of this process holds. It stops a part of the sessions at a time, each for a
+// moment.
 func (m *Manager) Snapshot() []SessionState {
 	var all []SessionState
 	for i := range m.shards {
@@ -38,26 +38,47 @@ func (m *Manager) Snapshot() []SessionState {
 		}
 		sh.mu.Unlock()
 	}
-	slices.SortFunc(all, func(a, b SessionState) int { return a.Since.Compare(b.Since) })
+	slices.SortFunc(all, heldLongest)
 	return all
+}
+
+func heldLongest(a, b SessionState) int {
+	switch {
+	case a.Held && !b.Held:
+		return -1
+	case b.Held && !a.Held:
+		return 1
+	}
+	return cmp.Or(a.Since.Compare(b.Since), bytes.Compare(a.Key[:], b.Key[:]))
 }
 
 func (s *session) snapshot() SessionState {
 	state := SessionState{Key: s.key}
 	if l := s.holder; l != nil {
-		state.Held, state.Holder, state.Token = true, l.by.Describe(), l.token
+		state.Held, state.Holder, state.Token = true, describe(l), l.token
 		state.Since, state.Expires = l.since, l.Expires()
 	}
 	for w := s.first; w != nil; w = w.next {
-		state.Waiters = append(state.Waiters, WaiterState{w.by.Describe(), w.since})
+		state.Waiters = append(state.Waiters, WaiterState{describe(w), w.entered})
 	}
 	return state
 }
 
+// describe asks who holds l or waits for it; nobody is nobody.
+func describe(l *Lock) Description {
+	if l == nil || l.by == nil {
+		return Description{}
+	}
+	return l.by.Describe()
+}
+
+// ErrBroken is that of a lock that an operator has ended.
+var ErrBroken = errors.New("the lock was broken by an operator")
+
 // Break ends the lock of key, if somebody of this process holds it, and says whether. The holder is told by
 // Lost and goes on; the next waiter gets the lock.
 func (m *Manager) Break(key Key) bool {
-	sh := &m.shards[key[0]%uint8(len(m.shards))]
+	sh := m.shardOf(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	s := sh.sessions[key]
