@@ -1,0 +1,256 @@
+package sessionlock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+func TestTheQueueIsFirstInFirstOut(t *testing.T) {
+	for _, n := range []int{1, 2, 3, 10} {
+		t.Run(fmt.Sprintf("%d waiters", n), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := local()
+				queue := []*attempt{begin(m, patient)}
+				for range n {
+					queue = append(queue, begin(m, patient))
+				}
+				for i, a := range queue {
+					a.wantHeld(t)
+					for _, later := range queue[i+1:] {
+						later.wantWaits(t)
+					}
+					a.release()
+				}
+				wantEmpty(t, m)
+			})
+		})
+	}
+}
+
+func TestTheLockIsHandedOnWithoutTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, gate, m := remote(10 * time.Second)
+		queue := []*attempt{begin(m, patient), begin(m, patient), begin(m, reader), begin(m, patient)}
+		for _, a := range queue {
+			a.wantHeld(t)
+			a.release()
+		}
+		got := gate.Counts()
+		if got.Acquire != 1 || got.Release != 1 || got.Withdraw != 0 {
+			t.Errorf("got %+v; want one acquire and one release", got)
+		}
+		wantEmpty(t, m)
+	})
+}
+
+func TestAWaitEndsAtMaxWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := local()
+		holder := begin(m, patient)
+		short := begin(m, sessionlock.Policy{MaxWait: 3 * time.Second})
+		long := begin(m, sessionlock.Policy{MaxWait: 5 * time.Second})
+		time.Sleep(3*time.Second - 1)
+		synctest.Wait()
+		short.wantWaits(t)
+		time.Sleep(1)
+		synctest.Wait()
+		got := short.wantError(t, sessionlock.ErrMaxWait)
+		if got.Waited != 3*time.Second || got.Behind.Path != "/" {
+			t.Errorf("got %v behind %q; want 3s behind the holder", got.Waited, got.Behind.Path)
+		}
+		time.Sleep(time.Second)
+		holder.release()
+		long.wantHeld(t)
+		if got, want := long.lock().Waited(), 4*time.Second; got != want {
+			t.Errorf("waited %v; want %v", got, want)
+		}
+		if got, want := long.lock().Behind(), path("/").Describe(); got != want {
+			t.Errorf("waited behind %+v; want %+v", got, want)
+		}
+		long.release()
+		wantEmpty(t, m)
+	})
+}
+
+func TestMaxWaitZeroDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, gate, m := remote(10 * time.Second)
+		now := sessionlock.Policy{}
+		here := begin(m, now)
+		here.wantHeld(t)
+		begin(m, now).wantError(t, sessionlock.ErrMaxWait)
+		other := server.Gate()
+		begin(sessionlock.NewManager(other), now).wantError(t, sessionlock.ErrMaxWait)
+		if got := other.Counts(); got.Acquire != 1 || got.Withdraw != 1 {
+			t.Errorf("got %+v of the other gate; want one acquire that was withdrawn", got)
+		}
+		if got := gate.Counts(); got.Acquire != 1 {
+			t.Errorf("got %+v; want one acquire", got)
+		}
+		here.release()
+		wantEmpty(t, m)
+	})
+}
+
+func TestMaxWaitersBoundsTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := local()
+		two := sessionlock.Policy{MaxWait: time.Hour, MaxWaiters: 2}
+		first, second, third := begin(m, two), begin(m, two), begin(m, two)
+		begin(m, two).wantError(t, sessionlock.ErrTooManyWaiters)
+		first.release()
+		fourth := begin(m, two)
+		fourth.wantWaits(t)
+		for _, a := range []*attempt{second, third, fourth} {
+			a.wantHeld(t)
+			a.release()
+		}
+		wantEmpty(t, m)
+	})
+}
+
+// Who is about to hold the lock waits for nobody, although the store has yet to answer.
+func TestMaxWaitersCountsThoseThatWaitForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, gate, m := remote(10 * time.Second)
+		gate.Slow(10 * time.Millisecond)
+		one := sessionlock.Policy{MaxWait: time.Hour, MaxWaiters: 1}
+		asking, waiting := begin(m, one), begin(m, one)
+		waiting.wantWaits(t)
+		begin(m, one).wantError(t, sessionlock.ErrTooManyWaiters)
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		asking.wantHeld(t)
+
+		other := sessionlock.NewManager(server.Gate())
+		refused := begin(other, one)
+		begin(other, one).wantError(t, sessionlock.ErrTooManyWaiters)
+		for _, a := range []*attempt{asking, refused, waiting} { // another gate's turn is due
+			a.lock().Release()
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+	})
+}
+
+func TestAReaderWaitsForWritersAndHoldsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := local()
+		begin(m, reader).wantHeld(t)
+		wantEmpty(t, m)
+
+		writer := begin(m, patient)
+		readers := []*attempt{begin(m, reader), begin(m, reader), begin(m, reader)}
+		next := begin(m, patient)
+		behind := begin(m, reader)
+		readers[1].wantWaits(t)
+		writer.release()
+		for _, a := range readers {
+			a.wantHeld(t)
+		}
+		next.wantHeld(t)
+		behind.wantWaits(t)
+		readers[0].release() // it has nothing to release
+		behind.wantWaits(t)
+		if since, expires := readers[0].lock().Since(), readers[0].lock().Expires(); !since.IsZero() || !expires.IsZero() {
+			t.Errorf("a reader holds since %v until %v; want never", since, expires)
+		}
+		next.release()
+		behind.wantHeld(t)
+		wantEmpty(t, m)
+	})
+}
+
+func TestAWaiterThatIsCancelledLeavesTheQueue(t *testing.T) {
+	for at, name := range []string{"first", "in the middle", "last"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := local()
+				holder := begin(m, patient)
+				queue := []*attempt{begin(m, patient), begin(m, patient), begin(m, patient)}
+				gone := errors.New("the web server has hung up")
+				queue[at].cancel(gone)
+				synctest.Wait()
+				queue[at].wantError(t, gone)
+				holder.release()
+				for _, a := range slices.Delete(queue, at, at+1) {
+					a.wantHeld(t)
+					a.release()
+				}
+				wantEmpty(t, m)
+			})
+		})
+	}
+}
+
+// The waiter's turn comes, its client goes and its max wait ends in one instant: whoever wins, the turn goes on.
+func TestATurnIsNeverLost(t *testing.T) {
+	gone := errors.New("gone")
+	for name, both := range map[string]func(holder, waiter *attempt){
+		"release, then cancel": func(h, w *attempt) { h.lock().Release(); w.cancel(gone) },
+		"cancel, then release": func(h, w *attempt) { w.cancel(gone); h.lock().Release() },
+		"max wait":             func(h, w *attempt) { time.Sleep(time.Second); h.lock().Release() },
+		"max wait and cancel":  func(h, w *attempt) { time.Sleep(time.Second); w.cancel(gone); h.lock().Release() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 100 {
+				synctest.Test(t, func(t *testing.T) {
+					m := local()
+					holder := begin(m, patient)
+					waiter := begin(m, sessionlock.Policy{MaxWait: time.Second})
+					next := begin(m, patient)
+					both(holder, waiter)
+					synctest.Wait()
+					if waiter.lock() != nil {
+						next.wantWaits(t)
+						waiter.release()
+					}
+					next.wantHeld(t)
+					next.release()
+					wantEmpty(t, m)
+				})
+			}
+		})
+	}
+}
+
+func TestWhoHasGoneIsNotServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := local()
+		gone := errors.New("gone")
+		holder, waiter := begin(m, patient), begin(m, patient)
+		holder.lock().Release()
+		waiter.cancel(gone)
+		synctest.Wait()
+		waiter.wantError(t, gone)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(gone)
+		if _, err := m.Acquire(ctx, key, nil, patient); !errors.Is(err, gone) {
+			t.Errorf("got error %v; want that who has gone gets no lock, although it is free", err)
+		}
+		wantEmpty(t, m)
+	})
+}
+
+func TestSessionsDoNotWaitForEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := local()
+		var all []*attempt
+		for i := range 1000 {
+			all = append(all, start(m, sessionlock.KeyFor(nil, "www", fmt.Append(nil, i)), sessionlock.Policy{}))
+		}
+		synctest.Wait()
+		for _, a := range all {
+			a.wantHeld(t)
+			a.release()
+		}
+		wantEmpty(t, m)
+	})
+}
