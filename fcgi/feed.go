@@ -29,6 +29,9 @@ type feed struct {
 	forwarded bool        // something beyond what went out first has been sent
 	unsent    bool        // PHP-FPM did not take all of it
 	err       error       // what the web server did wrong
+
+	mu     sync.Mutex // guards ending, and the conn's deadline with it: run may only begin when stop is called
+	ending bool
 }
 
 func (f *feed) start(x *Exchange) {
@@ -51,7 +54,10 @@ func (f *feed) stop() {
 		return
 	}
 	c := f.x.Request.conn
+	f.mu.Lock()
+	f.ending = true
 	_ = c.nc.SetReadDeadline(past)
+	f.mu.Unlock()
 	_ = f.x.up.nc.SetWriteDeadline(past)
 	<-f.running
 	_ = c.nc.SetReadDeadline(time.Time{})
@@ -70,7 +76,7 @@ func (f *feed) run() {
 		r.rest = append([]byte(nil), b.bytes()...)
 		b.free()
 	}()
-	_ = r.conn.nc.SetReadDeadline(time.Time{})
+	f.forgetHeadDeadline()
 	for {
 		if b.n == len(b.b) {
 			if b = b.grown(maxRecord); b.n == len(b.b) {
@@ -95,6 +101,15 @@ func (f *feed) run() {
 			f.readFailed(err)
 			return
 		}
+	}
+}
+
+// forgetHeadDeadline lifts the deadline that the head of the request had, but not the one by which stop ends run.
+func (f *feed) forgetHeadDeadline() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.ending {
+		_ = f.x.Request.conn.nc.SetReadDeadline(time.Time{})
 	}
 }
 
