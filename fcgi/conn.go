@@ -49,15 +49,7 @@ type Conn struct {
 	endWaiters bool
 }
 
-// stream is what TCP and unix connections have in common.
-type stream interface {
-	net.Conn
-	rawConn
-	CloseRead() error
-	CloseWrite() error
-}
-
-// NewConn serves nc, which must be a *net.TCPConn or a *net.UnixConn, and which it owns from now on.
+// NewConn serves nc, which it owns from now on. It must be from a Listener, or a *net.TCPConn or *net.UnixConn.
 func NewConn(nc net.Conn, limits Limits) (*Conn, error) {
 	s, ok := nc.(stream)
 	if !ok {
@@ -191,9 +183,6 @@ func (c *Conn) write(b []byte) error {
 	return err
 }
 
-// RemoteAddr is the web server's address; of a unix socket it is empty.
-func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
-
 // Close closes the conn and frees its memory. A conn from which bytes are unread, or may yet come, is closed
 // gently: closing it at once would reset the peer, which would lose the answer that is on its way to it.
 func (c *Conn) Close() error {
@@ -228,8 +217,7 @@ func (c *Conn) linger() {
 // would not do: nginx and Caddy take the end of the file for the end of the response.
 func (c *Conn) Break() {
 	c.breakOff()
-	_, reset := c.nc.(*net.TCPConn)
-	c.spoilt = !reset
+	c.spoilt = isUnix(c.nc)
 }
 
 // Kill breaks the conn off and closes it, from any goroutine, whatever it is busy with.
@@ -241,8 +229,8 @@ func (c *Conn) Kill() {
 // breakOff makes sure that closing the conn is not taken for the end of a response: TCP will reset the peer.
 // A unix socket cannot; but no version of FastCGI is 255.
 func (c *Conn) breakOff() {
-	if tcp, ok := c.nc.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
+	if !isUnix(c.nc) {
+		resetOnClose(c.nc)
 		return
 	}
 	_ = c.nc.SetWriteDeadline(time.Now().Add(breakTimeout))

@@ -141,11 +141,13 @@ func (x *Exchange) send() error {
 func (x *Exchange) relay() error {
 	b := newBuffer(middleBuffer)
 	defer func() { b.free() }()
+	read := x.up.readAnswer
 	for {
-		n, err := x.up.nc.Read(b.space())
+		n, err := read(b.space())
 		if n == 0 {
 			return err
 		}
+		read = x.up.nc.Read
 		b.n += n
 		x.pool.answered(x.up)
 		whole, end, err := x.measure(b.bytes())

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -103,11 +102,6 @@ func (c *Conn) setWaiting(h *hangUp) (ended bool) {
 	return c.endWaiters
 }
 
-// rawConn gives access to a file descriptor.
-type rawConn interface {
-	SyscallConn() (syscall.RawConn, error)
-}
-
 // hungUp asks the kernel whether the peer has closed its conn, without reading what it may have sent before.
 // A unix socket tells a peer that has closed from one that has only shut its sending side. TCP does not: a
 // FIN is taken for the end.
@@ -119,12 +113,7 @@ func hungUp(fd uintptr) bool {
 	if p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0 {
 		return true
 	}
-	return p[0].Revents&unix.POLLRDHUP != 0 && !isUnix(fd)
-}
-
-func isUnix(fd uintptr) bool {
-	domain, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
-	return err == nil && domain == unix.AF_UNIX
+	return p[0].Revents&unix.POLLRDHUP != 0 && !isUnixFD(fd)
 }
 
 // aborts looks, without taking it, at whether the next record that has come is an abort request of this id.

@@ -50,7 +50,7 @@ func dial(ctx context.Context, a Addr, timeout time.Duration) (stream, error) {
 	}
 	until := time.Now().Add(timeout)
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		nc, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: a.Address})
+		nc, err := dialUnix(a.Address)
 		if err == nil {
 			return nc, nil
 		}
@@ -73,6 +73,14 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// readAnswer reads the begin of an answer, which cannot be there yet.
+func (u *upstream) readAnswer(b []byte) (int, error) {
+	if s, ok := u.nc.(*socket); ok {
+		return s.ReadAnswer(b)
+	}
+	return u.nc.Read(b)
 }
 
 // dead looks, without waiting, at whether PHP-FPM has closed the connection, or has sent what it was not
@@ -108,7 +116,4 @@ func (u *upstream) unread() (int, error) {
 	return n, nil
 }
 
-func (u *upstream) isUnix() bool {
-	_, ok := u.nc.(*net.UnixConn)
-	return ok
-}
+func (u *upstream) isUnix() bool { return isUnix(u.nc) }

@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -85,9 +86,13 @@ func (s *setup) close() {
 	s.pool.Close()
 }
 
-// Serve accepts conns from l until Shutdown, or until l is closed; both end it without an error. It can be
+// Serve accepts conns from nl until Shutdown, or until nl is closed; both end it without an error. It can be
 // called for several listeners.
-func (g *Gate) Serve(l net.Listener) error {
+func (g *Gate) Serve(nl net.Listener) error {
+	l, err := fcgi.NewListener(nl)
+	if err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
 	if !g.addListener(l) {
 		return nil
 	}

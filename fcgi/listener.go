@@ -1,0 +1,82 @@
+package fcgi
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Listener accepts conns for NewConn from a net.Listener, which it owns.
+type Listener struct {
+	net.Listener
+	socket *socket // a second descriptor of the same listening socket
+}
+
+// NewListener makes a Listener of a *net.UnixListener or *net.TCPListener, or of one around them.
+func NewListener(l net.Listener) (*Listener, error) {
+	sc, ok := l.(rawConn)
+	if !ok {
+		return nil, net.UnknownNetworkError(l.Addr().Network())
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	var dupErr error
+	if err := raw.Control(func(own uintptr) { fd, dupErr = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return nil, err
+	}
+	if dupErr != nil {
+		return nil, fmt.Errorf("dup: %w", dupErr)
+	}
+	_, isTCP := l.Addr().(*net.TCPAddr)
+	s, err := newSocket(fd, !isTCP)
+	if err != nil {
+		return nil, err
+	}
+	return &Listener{Listener: l, socket: s}, nil
+}
+
+// Accept waits for the next conn. A web server that has gone again by then is no error.
+func (l *Listener) Accept() (net.Conn, error) {
+	var fd int
+	var errno syscall.Errno
+	err := rawSocket{l.socket}.Read(func(listener uintptr) bool {
+		fd, errno = accept(listener)
+		return errno != unix.EAGAIN
+	})
+	if err != nil {
+		return nil, err
+	}
+	if errno != 0 {
+		return nil, os.NewSyscallError("accept4", errno)
+	}
+	if !l.socket.unix {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1) // a host can vanish
+	}
+	s, err := newSocket(fd, l.socket.unix)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func accept(listener uintptr) (int, syscall.Errno) {
+	for {
+		fd, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, listener, 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+		if errno != unix.EINTR && errno != unix.ECONNABORTED {
+			return int(fd), errno
+		}
+	}
+}
+
+// Close ends Accept with net.ErrClosed.
+func (l *Listener) Close() error {
+	_ = l.socket.Close()
+	return l.Listener.Close()
+}

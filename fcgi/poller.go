@@ -1,0 +1,146 @@
+package fcgi
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// poller tells sockets that they are ready. It is an epoll instance of our own, within that of Go's runtime:
+// a socket joins it only when it has to wait for the first time, and never has to leave it. The runtime's own
+// way costs a request six system calls that nobody needs, and a scheduler that wakes for each of the others.
+type poller struct {
+	epfd   int
+	chunks [1 << 10]atomic.Pointer[[slotsPerChunk]slot] // by file descriptor
+}
+
+const slotsPerChunk = 1 << 10
+
+// slot is what is kept of a file descriptor's number; the sockets that get the number use it one behind the other.
+// A wake that comes late, for a socket that is gone, wakes the next for nothing: it looks, and waits again.
+type slot struct {
+	serial atomic.Uint32 // of the socket that has the number now
+	read   waitState
+	write  waitState
+}
+
+// waitState is one direction of a slot. At most one goroutine waits there.
+type waitState struct {
+	ready chan struct{} // holds one wake
+	timer *time.Timer   // wakes for the deadline
+}
+
+// wake makes the one that waits, or the next, look again.
+func (w *waitState) wake() {
+	select {
+	case w.ready <- struct{}{}:
+	default:
+	}
+}
+
+// waitUntil waits for a wake, or until t.
+func (w *waitState) waitUntil(t time.Time) {
+	if w.timer == nil {
+		w.timer = time.AfterFunc(time.Until(t), w.wake)
+	} else {
+		w.timer.Reset(time.Until(t))
+	}
+	<-w.ready
+	w.timer.Stop()
+}
+
+// sharedPoller is started with the first socket.
+var sharedPoller = sync.OnceValues(newPoller)
+
+func newPoller() (*poller, error) {
+	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	if err := unix.SetNonblock(epfd, true); err != nil { // so that Go's runtime waits for it
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	raw, err := os.NewFile(uintptr(epfd), "epoll").SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	p := &poller{epfd: epfd}
+	go p.run(raw)
+	return p, nil
+}
+
+// run passes events on, for as long as the process lives.
+func (p *poller) run(raw syscall.RawConn) {
+	events := make([]unix.EpollEvent, 256)
+	_ = raw.Read(func(uintptr) bool {
+		for {
+			n := p.take(events)
+			for _, e := range events[:n] {
+				p.dispatch(e)
+			}
+			if n < len(events) {
+				return false // wait: whatever comes from now on is news to the runtime
+			}
+		}
+	})
+}
+
+func (p *poller) take(events []unix.EpollEvent) int {
+	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epfd),
+		uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
+}
+
+func (p *poller) dispatch(e unix.EpollEvent) {
+	s := p.slot(int(e.Fd))
+	if s.serial.Load() != uint32(e.Pad) {
+		return // of a socket that is closed
+	}
+	if e.Events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		s.read.wake()
+	}
+	if e.Events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		s.write.wake()
+	}
+}
+
+// slot returns that of a file descriptor, which it makes with all its neighbours.
+func (p *poller) slot(fd int) *slot {
+	chunk := &p.chunks[fd/slotsPerChunk]
+	slots := chunk.Load()
+	if slots == nil {
+		made := new([slotsPerChunk]slot)
+		for i := range made {
+			made[i].read.ready = make(chan struct{}, 1)
+			made[i].write.ready = make(chan struct{}, 1)
+		}
+		if !chunk.CompareAndSwap(nil, made) {
+			made = chunk.Load()
+		}
+		slots = made
+	}
+	return &slots[fd%slotsPerChunk]
+}
+
+// maxFD is the largest file descriptor that a poller has a slot for.
+const maxFD = (1<<10)*slotsPerChunk - 1
+
+// watch has the events of a socket passed on, from now on: what it is ready for already is passed on too.
+func (p *poller) watch(fd int, serial uint32, op int, events uint32) error {
+	e := unix.EpollEvent{Events: events | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(fd), Pad: int32(serial)}
+	_, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.epfd), uintptr(op), uintptr(fd),
+		uintptr(unsafe.Pointer(&e)), 0, 0)
+	if errno != 0 {
+		return fmt.Errorf("epoll_ctl: %w", errno)
+	}
+	return nil
+}
