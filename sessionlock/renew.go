@@ -125,7 +125,7 @@ func (r *renewer) enqueue(e *renewal, now time.Time) {
 // work renews what is due, until there is nothing.
 func (r *renewer) work() {
 	for e := r.next(); e != nil; e = r.next() {
-		ctx, cancel := context.WithDeadline(context.Background(), e.until)
+		ctx, cancel := context.WithTimeout(context.Background(), r.every())
 		err := e.lease.Renew(ctx)
 		cancel()
 		r.done(e, err)

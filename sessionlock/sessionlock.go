@@ -62,8 +62,8 @@ type Policy struct {
 	Expiry     time.Duration // the longest hold, from the acquire on; zero: none
 	MaxWaiters int           // in the session's queue of this manager; zero: no limit
 
-	// OnLoss is called when the lock ends without Release, with what Lock.Err says. It has a goroutine of its own,
-	// so the request may be over by then. Nil: never.
+	// OnLoss is called when the lock ends without Release, with what Lock.Err says. It has a goroutine of its own:
+	// the request may be over by then, or Acquire yet to return. Nil: never.
 	OnLoss func(error)
 }
 

@@ -1,0 +1,214 @@
+package sessionlock_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+const ttl = 10 * time.Second
+
+var errDown = errors.New("connection refused")
+
+func TestAStoreErrorGoesToWhoAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, gate, m := remote(ttl)
+		gate.Slow(100 * time.Millisecond)
+		gate.Fail(errDown)
+		first, second, third := begin(m, patient), begin(m, patient), begin(m, patient)
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		failed := first.wantError(t, sessionlock.ErrStore)
+		first.wantError(t, errDown)
+		if failed.Waited != 100*time.Millisecond {
+			t.Errorf("waited %v; want 100ms", failed.Waited)
+		}
+		second.wantWaits(t)
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		second.wantError(t, sessionlock.ErrStore)
+		gate.Fail(nil)
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		third.wantHeld(t)
+		third.release()
+		if got := gate.Counts(); got.Acquire != 3 || got.Withdraw != 0 {
+			t.Errorf("got %+v; want each to ask once, and nothing to withdraw", got)
+		}
+		wantEmpty(t, m)
+	})
+}
+
+// A holder needs the store only to renew: those behind him get the lock while it is down.
+func TestTheLockIsHandedOnWhileTheStoreIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, gate, m := remote(ttl)
+		holder, next := begin(m, patient), begin(m, patient)
+		gate.Fail(errDown)
+		holder.release()
+		next.wantHeld(t)
+		next.release()
+		begin(m, patient).wantError(t, sessionlock.ErrStore)
+		wantEmpty(t, m)
+	})
+}
+
+func TestWhoGoesDuringAQuestionGetsTheCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, gate, m := remote(ttl)
+		gate.Slow(100 * time.Millisecond)
+		gate.Fail(errDown)
+		gone := errors.New("gone")
+		a := begin(m, patient)
+		a.cancel(gone)
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		a.wantError(t, gone)
+		wantEmpty(t, m)
+	})
+}
+
+// asked notes when it is asked, and says ErrHeld.
+type asked struct {
+	sessionlock.Store
+	by map[sessionlock.Token][]time.Time
+}
+
+func (s *asked) Acquire(_ context.Context, _ sessionlock.Key, token sessionlock.Token) (sessionlock.Lease, error) {
+	s.by[token] = append(s.by[token], time.Now())
+	return nil, sessionlock.ErrHeld
+}
+
+func TestOnlyTheFirstInTheQueueAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, _, _ := remote(ttl)
+		store := &asked{server.Gate(), make(map[sessionlock.Token][]time.Time)}
+		m := sessionlock.NewManager(store)
+		var all []*attempt
+		for range 5 {
+			all = append(all, begin(m, sessionlock.Policy{MaxWait: 10 * time.Second}))
+		}
+		time.Sleep(10*time.Second - 1)
+		synctest.Wait()
+		if len(store.by) != 1 {
+			t.Fatalf("%d waiters asked; want the first one only", len(store.by))
+		}
+		for _, times := range store.by {
+			wantPauses(t, times)
+		}
+		time.Sleep(1)
+		synctest.Wait()
+		for _, a := range all {
+			if got := a.wantError(t, sessionlock.ErrMaxWait).Waited; got != 10*time.Second {
+				t.Errorf("waited %v; want 10s", got)
+			}
+		}
+		wantEmpty(t, m)
+	})
+}
+
+// wantPauses fails unless the pauses double from 1 ms to 50 ms, each of them random by up to half.
+func wantPauses(t *testing.T, times []time.Time) {
+	t.Helper()
+	want := time.Millisecond
+	for i := 1; i < len(times); i++ {
+		if got := times[i].Sub(times[i-1]); got < want/2 || got > want {
+			t.Errorf("pause %d was %v; want %v to %v", i, got, want/2, want)
+		}
+		want = min(2*want, 50*time.Millisecond)
+	}
+	if len(times) < 10 {
+		t.Errorf("asked %d times; want it to go on", len(times))
+	}
+}
+
+func TestMaxWaitCountsTheFirstQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, gate, m := remote(ttl)
+		holder := begin(sessionlock.NewManager(server.Gate()), patient)
+		gate.Slow(300 * time.Millisecond)
+		a := begin(m, sessionlock.Policy{MaxWait: 301 * time.Millisecond})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got, most := a.wantError(t, sessionlock.ErrMaxWait).Waited, 601*time.Millisecond; got > most {
+			t.Errorf("waited %v; want no more than the max wait and one question, %v", got, most)
+		}
+		holder.release()
+		wantEmpty(t, m)
+	})
+}
+
+func TestADueTurnGoesToTheOtherGate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, gate, m := remote(ttl)
+		other := sessionlock.NewManager(server.Gate())
+		first, second := begin(m, patient), begin(m, patient)
+		away := begin(other, patient)
+		first.release()
+		second.wantWaits(t)
+		time.Sleep(50 * time.Millisecond)
+		synctest.Wait()
+		away.wantHeld(t)
+		second.wantWaits(t)
+		away.release()
+		time.Sleep(50 * time.Millisecond)
+		synctest.Wait()
+		second.wantHeld(t)
+		second.release()
+		if got := gate.Counts(); got.Release != 2 {
+			t.Errorf("got %+v; want two releases", got)
+		}
+		wantEmpty(t, m)
+		wantEmpty(t, other)
+	})
+}
+
+func TestTheLastWaiterWithdraws(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, gate, m := remote(ttl)
+		holder := begin(sessionlock.NewManager(server.Gate()), patient)
+		first, last := begin(m, patient), begin(m, sessionlock.Policy{MaxWait: time.Minute})
+		first.cancel(nil)
+		synctest.Wait()
+		if got := gate.Counts(); got.Withdraw != 0 {
+			t.Errorf("got %+v; want no withdrawal while somebody waits", got)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		last.wantError(t, sessionlock.ErrMaxWait)
+		if got := gate.Counts(); got.Withdraw != 1 {
+			t.Errorf("got %+v; want one withdrawal", got)
+		}
+		holder.release()
+		wantEmpty(t, m)
+	})
+}
+
+func TestLocalLeavesNoTrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := sessionlock.NewLocal()
+		one, other := sessionlock.NewManager(store), sessionlock.NewManager(store)
+		holder, quits := begin(one, patient), begin(other, sessionlock.Policy{MaxWait: time.Second})
+		holder.release() // the turn is kept for the other
+		if got := store.Leases(); got != 1 {
+			t.Errorf("%d leases and turns are kept; want the other's turn", got)
+		}
+		quits.cancel(nil)
+		synctest.Wait()
+		if quits.lock() != nil {
+			quits.release()
+		}
+		if got := store.Leases(); got != 0 {
+			t.Errorf("%d leases and turns are left; want none", got)
+		}
+		next := begin(one, sessionlock.Policy{})
+		next.wantHeld(t)
+		next.release()
+		wantEmpty(t, one)
+		wantEmpty(t, other)
+	})
+}
