@@ -134,6 +134,7 @@ func sessionBlock(s *Session) block {
 			{"param", one(&s.Param, paramName)},
 			{"handler", one(&s.Handler, choice(HandlerAny, HandlerFiles, HandlerMemcached))},
 			{"save_path", one(&s.SavePath, text)}, // read by checkSession, once the handler is known
+			{"max_input_vars", count(&s.MaxInputVars, 1, 1_000_000)},
 			{"open_within", one(&s.OpenWithin, atLeast(0))},
 		},
 		check: func(b *found) { checkSession(b, s) },

@@ -93,6 +93,8 @@ type Session struct {
 	Depth      int           // levels of folders below SavePath
 	Servers    []Address     // those of SavePath, for the handler memcached
 	OpenWithin time.Duration // 0: a script never gives its turn away
+
+	MaxInputVars int // PHP's own limit
 }
 
 // Lock is the policy of a session's lock.

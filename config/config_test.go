@@ -71,6 +71,7 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 		    param = "SESSION_ID"
 		    handler = "files"
 		    save_path = "2;0600;/var/lib/php/sessions"
+		    max_input_vars = 5000
 		    open_within = "0s"
 		  }
 		  lock {
@@ -118,12 +119,13 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 				ProbeInterval:  time.Second,
 			},
 			Session: Session{
-				Cookies:  []string{"my_app", "__Host-SID"},
-				Query:    []string{"PHPSESSID"},
-				Param:    "SESSION_ID",
-				Handler:  HandlerFiles,
-				SavePath: "/var/lib/php/sessions",
-				Depth:    2,
+				Cookies:      []string{"my_app", "__Host-SID"},
+				Query:        []string{"PHPSESSID"},
+				Param:        "SESSION_ID",
+				Handler:      HandlerFiles,
+				SavePath:     "/var/lib/php/sessions",
+				Depth:        2,
+				MaxInputVars: 5000,
 			},
 			Lock: Lock{
 				Store:          StoreMemcached,

@@ -43,9 +43,10 @@ func defaultGate(name string) *Gate {
 			ProbeInterval:  5 * time.Second,
 		},
 		Session: Session{
-			Cookies:    []string{"PHPSESSID"},
-			Handler:    HandlerAny,
-			OpenWithin: 300 * time.Millisecond,
+			Cookies:      []string{"PHPSESSID"},
+			Handler:      HandlerAny,
+			MaxInputVars: 1000,
+			OpenWithin:   300 * time.Millisecond,
 		},
 		Lock: Lock{
 			Store:          StoreLocal,

@@ -149,6 +149,10 @@ gate "www" {
     # nothing is watched.
     # save_path = ""
 
+    # PHP's max_input_vars. It has to be the same here: PHP reads no cookies beyond it, and a visitor who knows
+    # that they differ can hide his session id from one of the two.
+    # max_input_vars = 1000
+
     # A watched script that has not opened its session by then gives its turn to the next request.
     # "0s": never.
     # open_within = "300ms"

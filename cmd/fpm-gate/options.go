@@ -34,6 +34,8 @@ func gateOptions(c *config.Config, g *config.Gate) gate.Options {
 			Query:   g.Session.Query,
 			Files:   g.Session.Handler == config.HandlerFiles,
 			Depth:   g.Session.Depth,
+
+			MaxInputVars: g.Session.MaxInputVars,
 		},
 		Param:    g.Session.Param,
 		Policy:   lockPolicy(g.Lock),
