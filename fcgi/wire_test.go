@@ -1,0 +1,261 @@
+package fcgi
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// patience is how long a test waits for what must come. Nothing that passes takes so long.
+const patience = 10 * time.Second
+
+// socketPair returns the two ends of a connection.
+func socketPair(t testing.TB, network string) (server, client net.Conn) {
+	t.Helper()
+	l := listen(t, network)
+	defer l.Close()
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		nc, err := l.Accept()
+		if err != nil {
+			close(accepted)
+			return
+		}
+		accepted <- nc
+	}()
+	client, err := net.Dial(network, l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, ok := <-accepted
+	if !ok {
+		t.Fatal("nothing was accepted")
+	}
+	t.Cleanup(func() {
+		client.Close()
+		server.Close()
+	})
+	return server, client
+}
+
+func listen(t testing.TB, network string) net.Listener {
+	t.Helper()
+	address := "127.0.0.1:0"
+	if network == "unix" {
+		address = filepath.Join(t.TempDir(), "s")
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// both runs a test on unix sockets and on TCP.
+func both(t *testing.T, test func(t *testing.T, network string)) {
+	for _, network := range []string{"unix", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			t.Parallel()
+			test(t, network)
+		})
+	}
+}
+
+// await waits until something is so.
+func await(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !so(); {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// receive takes a value that must come.
+func receive[T any](t testing.TB, what string, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("waited in vain: %s", what)
+		panic("unreachable")
+	}
+}
+
+// joined puts records together.
+func joined(records ...[]byte) []byte { return bytes.Join(records, nil) }
+
+// padded is a record with n bytes of padding that are not zero.
+func padded(t RecordType, id uint16, content string, n int) []byte {
+	b := AppendRecord(nil, t, id, []byte(content))
+	b[6] = byte(n)
+	return append(b, bytes.Repeat([]byte{0xee}, n)...)
+}
+
+// paramsOf are the records of a params stream, with its end. Names and values take turns.
+func paramsOf(id uint16, pairs ...string) []byte {
+	return AppendRecord(AppendStream(nil, TypeParams, id, pairsOf(pairs...)), TypeParams, id, nil)
+}
+
+func pairsOf(pairs ...string) []byte {
+	var b []byte
+	for i := 0; i < len(pairs); i += 2 {
+		b = AppendPair(b, pairs[i], pairs[i+1])
+	}
+	return b
+}
+
+// stdinOf are the records of a stdin stream, with its end.
+func stdinOf(id uint16, body string) []byte {
+	return AppendRecord(AppendStream(nil, TypeStdin, id, []byte(body)), TypeStdin, id, nil)
+}
+
+// requestOf are the records of a whole request.
+func requestOf(id uint16, keepConn bool, body string, pairs ...string) []byte {
+	return joined(AppendBeginRequest(nil, id, RoleResponder, keepConn), paramsOf(id, pairs...), stdinOf(id, body))
+}
+
+// peer is the other side of a connection, which reads whole records.
+type peer struct {
+	net.Conn
+	t testing.TB
+}
+
+func newPeer(t testing.TB, nc net.Conn) *peer {
+	_ = nc.SetDeadline(time.Now().Add(patience))
+	return &peer{nc, t}
+}
+
+func (p *peer) send(records ...[]byte) {
+	p.t.Helper()
+	if _, err := p.Write(joined(records...)); err != nil {
+		p.t.Errorf("send: %v", err)
+	}
+}
+
+// record returns the next record. A connection that ends before it ends the test.
+func (p *peer) record() (Header, []byte) {
+	p.t.Helper()
+	h, content, err := readRecord(p)
+	if err != nil {
+		p.t.Fatalf("read record: %v", err)
+	}
+	return h, content
+}
+
+func readRecord(r io.Reader) (Header, []byte, error) {
+	var head [headerLen]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return Header{}, nil, err
+	}
+	h := ParseHeader(head[:])
+	content := make([]byte, h.ContentLength+h.PaddingLength)
+	if _, err := io.ReadFull(r, content); err != nil {
+		return h, nil, fmt.Errorf("in a record: %w", err)
+	}
+	return h, content[:h.ContentLength], nil
+}
+
+// response is what a web server gets.
+type response struct {
+	stdout, stderr string
+	appStatus      uint32
+	status         ProtocolStatus
+	managed        []Header // management records, and ends of other requests
+}
+
+// response reads until the end request of id. A connection that ends before it ends the test.
+func (p *peer) response(id uint16) response {
+	p.t.Helper()
+	r, err := readResponse(p, id)
+	if err != nil {
+		p.t.Fatalf("read response: %v, after %q", err, r.stdout)
+	}
+	return r
+}
+
+func readResponse(from io.Reader, id uint16) (r response, err error) {
+	for {
+		h, content, err := readRecord(from)
+		switch {
+		case err != nil:
+			return r, err
+		case h.Version != version:
+			return r, fmt.Errorf("version %d", h.Version)
+		case h.RequestID != id:
+			r.managed = append(r.managed, h)
+		case h.Type == TypeStdout:
+			r.stdout += string(content)
+		case h.Type == TypeStderr:
+			r.stderr += string(content)
+		case h.Type == TypeEndRequest:
+			r.appStatus = binary.BigEndian.Uint32(content)
+			r.status = ProtocolStatus(content[4])
+			return r, nil
+		default:
+			return r, fmt.Errorf("record of type %d", h.Type)
+		}
+	}
+}
+
+// atEnd checks that nothing more comes, and how the connection ends: cleanly, not by a reset.
+func (p *peer) atEnd() {
+	p.t.Helper()
+	if rest, err := io.ReadAll(p); err != nil || len(rest) > 0 {
+		p.t.Errorf("got %q and %v, want a clean end", rest, err)
+	}
+}
+
+// memory is a stream of no network: it is read in the pieces that it is given, and keeps what is written.
+type memory struct {
+	stream
+	pieces  [][]byte
+	written bytes.Buffer
+	closed  bool
+}
+
+func (m *memory) Read(b []byte) (int, error) {
+	for len(m.pieces) > 0 && len(m.pieces[0]) == 0 {
+		m.pieces = m.pieces[1:]
+	}
+	if len(m.pieces) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, m.pieces[0])
+	m.pieces[0] = m.pieces[0][n:]
+	return n, nil
+}
+
+func (m *memory) Write(b []byte) (int, error)      { return m.written.Write(b) }
+func (m *memory) Close() error                     { m.closed = true; return nil }
+func (m *memory) CloseRead() error                 { return nil }
+func (m *memory) CloseWrite() error                { return nil }
+func (m *memory) SetDeadline(time.Time) error      { return nil }
+func (m *memory) SetReadDeadline(time.Time) error  { return nil }
+func (m *memory) SetWriteDeadline(time.Time) error { return nil }
+
+// cutAt returns b in pieces, each as long as the next of lengths says, and the rest in one.
+func cutAt(b []byte, lengths []byte) [][]byte {
+	var pieces [][]byte
+	for _, n := range lengths {
+		n := min(int(n)+1, len(b))
+		pieces = append(pieces, b[:n:n])
+		b = b[n:]
+	}
+	return append(pieces, b[:len(b):len(b)])
+}
+
+// everyCut calls test with b cut in two at every byte, and with b in single bytes.
+func everyCut(b []byte, test func(name string, pieces [][]byte)) {
+	for i := range len(b) + 1 {
+		test(fmt.Sprintf("cut at %d", i), [][]byte{b[:i:i], b[i:]})
+	}
+	test("in single bytes", cutAt(b, make([]byte, len(b))))
+}
