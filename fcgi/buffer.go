@@ -71,7 +71,7 @@ func (b *buffer) grown(size int) *buffer {
 	if size <= len(b.b) {
 		return b
 	}
-	larger := newBuffer(max(size, min(2*len(b.b), largeBuffer)))
+	larger := newBuffer(max(size, 2*len(b.b))) // twice, so that what comes bit by bit is not copied each time
 	larger.n = copy(larger.b, b.bytes())
 	b.free()
 	return larger

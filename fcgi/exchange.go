@@ -164,7 +164,7 @@ func (x *Exchange) relay() error {
 			b.drop(whole)
 		}
 		if b.n == len(b.b) || n > middleBuffer/2 {
-			b = b.grown(largeBuffer)
+			b = b.grown(max(largeBuffer, b.n+1)) // a header block that is kept back can fill the largest
 		}
 	}
 }

@@ -7,8 +7,13 @@ import (
 	"strings"
 )
 
-// maxHeader bounds how much of a response is kept back until its header block is whole.
-const maxHeader = 64 << 10
+const (
+	// maxHeader is the longest header block that is read.
+	maxHeader = 64 << 10
+	// maxHeld bounds how much of a response is kept back until its header block is whole: with stderr in between,
+	// heads of records and padding.
+	maxHeld = 128 << 10
+)
 
 // ResponseHeader is the header block of a response, as the script made it.
 type ResponseHeader struct {
@@ -59,14 +64,13 @@ func (x *Exchange) readHeader(b **buffer, whole int, final bool) int {
 		return whole
 	}
 	end := headerEnd(stdout.content)
-	if end == 0 {
-		if !final && len(stdout.content) < maxHeader {
-			return 0
-		}
-		x.inHeader = false
-		return whole
+	if end == 0 && !final && len(stdout.content) < maxHeader && whole < maxHeld {
+		return 0
 	}
 	x.inHeader = false
+	if end == 0 || end > maxHeader {
+		return whole
+	}
 	h := ResponseHeader{block: stdout.content[:end]}
 	x.Header(&h)
 	if !h.edited {
