@@ -42,7 +42,9 @@ type upstream struct {
 // timeout is over, so that a burst waits here instead of failing there.
 func dial(ctx context.Context, a Addr, timeout time.Duration) (stream, error) {
 	if a.Network != "unix" {
-		nc, err := (&net.Dialer{Timeout: timeout, KeepAlive: -1}).DialContext(ctx, a.Network, a.Address)
+		// Without ctx: net would ask for its Done in a goroutine of its own, which may do so when the request is
+		// over and its conn belongs to the next one.
+		nc, err := (&net.Dialer{Timeout: timeout, KeepAlive: -1}).Dial(a.Network, a.Address)
 		if err != nil {
 			return nil, err
 		}
