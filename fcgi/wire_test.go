@@ -14,10 +14,13 @@ import (
 // patience is how long a test waits for what must come. Nothing that passes takes so long.
 const patience = 10 * time.Second
 
-// socketPair returns the two ends of a connection.
+// socketPair returns the two ends of a connection, the server's as a gate gets it.
 func socketPair(t testing.TB, network string) (server, client net.Conn) {
 	t.Helper()
-	l := listen(t, network)
+	l, err := NewListener(listen(t, network))
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer l.Close()
 	accepted := make(chan net.Conn, 1)
 	go func() {
@@ -28,7 +31,7 @@ func socketPair(t testing.TB, network string) (server, client net.Conn) {
 		}
 		accepted <- nc
 	}()
-	client, err := net.Dial(network, l.Addr().String())
+	client, err = net.Dial(network, l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
