@@ -39,20 +39,23 @@ func (r *Request) Respond(a Answer) error {
 	return nil
 }
 
-// finish leaves the conn ready for the next request, where that can be. A stdin that has not come whole by now
-// leaves it unfit: nobody knows whether the web server goes on sending it.
+// finish leaves the conn ready for the next request. Where PHP-FPM has answered without all of stdin, as it does
+// when nothing but its end is missing, Next passes over what still comes of it; and a conn that is closed
+// instead has to be closed gently.
 func (r *Request) finish() {
 	c := r.conn
 	c.kept = true
+	c.buf = c.buf.grown(len(r.rest))
 	c.buf.n = copy(c.buf.b, r.rest)
 	if !r.stdin.whole() {
 		c.spoilt = true
 	}
 }
 
-// Reusable says, once the request is over, whether the conn can serve another one.
+// Reusable says, once the request is over, whether the conn can serve another one. It cannot in the middle of a
+// record.
 func (r *Request) Reusable() bool {
-	return r.KeepConn && !r.conn.spoilt && !r.HungUp() && !r.conn.shuttingDown()
+	return r.KeepConn && r.stdin.left == 0 && !r.HungUp() && !r.conn.shuttingDown()
 }
 
 // stopWatching gives the conn back to its reader.
