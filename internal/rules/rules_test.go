@@ -1,0 +1,86 @@
+package rules
+
+import (
+	"go/build"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/fpm-gate/fpm-gate/"
+
+// mayImport says which packages of ours a package may import, tests left aside. What is not listed may import nothing of ours.
+var mayImport = map[string][]string{
+	"cmd/fpm-gate":         {"config", "fcgi", "gate", "internal/demo", "phpsession", "sessionlock"},
+	"gate":                 {"fcgi", "phpsession", "sessionlock"},
+	"internal/bench":       {"internal/rig", "fcgi"},
+	"internal/demo":        {"internal/rig"},
+	"internal/rig/rigtest": {"internal/rig"},
+	"sessionlock/locktest": {"sessionlock"},
+}
+
+func TestImportDirections(t *testing.T) {
+	for dir, pkg := range packages(t) {
+		for _, path := range pkg.Imports {
+			if name, ours := strings.CutPrefix(path, module); ours && !slices.Contains(mayImport[dir], name) {
+				t.Errorf("%s imports %s, which docs/DESIGN.md does not allow", dir, name)
+			}
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItIsFor(t *testing.T) {
+	for dir, pkg := range packages(t) {
+		if len(pkg.GoFiles) == 0 {
+			continue
+		}
+		var lines int
+		for _, name := range pkg.GoFiles {
+			f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(pkg.Dir, name), nil, parser.ParseComments|parser.PackageClauseOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines += strings.Count(f.Doc.Text(), "\n")
+		}
+		if lines < 3 {
+			t.Errorf("the doc of package %s has %d lines, want 3 or more", dir, lines)
+		}
+	}
+}
+
+// packages returns the packages of the repository by their folders.
+func packages(t *testing.T) map[string]*build.Package {
+	t.Helper()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]*build.Package)
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		if name := d.Name(); path != root && (strings.HasPrefix(name, ".") || name == "testdata" || name == "build") {
+			return filepath.SkipDir
+		}
+		pkg, err := build.ImportDir(path, 0)
+		if err != nil {
+			return nil // no Go files
+		}
+		dir, _ := filepath.Rel(root, path)
+		all[dir] = pkg
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil || len(all) < 8 {
+		t.Fatalf("found %d packages below %s, which cannot be all", len(all), root)
+	}
+	return all
+}
