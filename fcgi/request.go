@@ -16,7 +16,7 @@ type Request struct {
 	conn        *Conn
 	begun       bool
 	begin       int // length of the begin request record
-	paramsSize  int // bytes of content of the params records so far
+	paramsSize  int // bytes of the params records so far, with their heads and padding, which take memory too
 	head        int // length of what parseHead has taken: begin request and params records
 	ending      int // length of the last of them, the empty one
 	deadlineSet bool
@@ -50,7 +50,7 @@ func (r *Request) parseHead(c *Conn) (done bool, need int, err error) {
 			continue
 		}
 		if h.Type == TypeAbortRequest {
-			return false, 0, c.refuse(fmt.Errorf("request %d was aborted in its head", r.ID))
+			return false, 0, c.refuse(fmt.Errorf("%w: request %d was aborted in its head", ErrHungUp, r.ID))
 		}
 		if done, err := r.takeHead(c, h, rest); done || err != nil {
 			return done, 0, err
@@ -77,7 +77,7 @@ func (r *Request) checkHead(h Header) error {
 		}
 	case TypeParams:
 		limit := r.conn.limits.MaxParams
-		if limit > 0 && r.paramsSize+h.ContentLength > limit {
+		if limit > 0 && r.paramsSize+h.Len() > limit {
 			return fmt.Errorf("%w: more than %d bytes", ErrParamsTooLarge, limit)
 		}
 	case TypeAbortRequest:
@@ -105,7 +105,7 @@ func (r *Request) takeHead(c *Conn, h Header, rest []byte) (done bool, err error
 	if h.Type == TypeBeginRequest {
 		return false, r.takeBegin(c, h, record)
 	}
-	r.paramsSize += h.ContentLength
+	r.paramsSize += len(record)
 	if h.ContentLength > 0 {
 		return false, nil
 	}
@@ -123,7 +123,8 @@ func (r *Request) takeBegin(c *Conn, h Header, record []byte) error {
 	r.ID = h.RequestID
 	r.Role = Role(record[headerLen])<<8 | Role(record[headerLen+1])
 	r.KeepConn = record[flagsOffset]&flagKeepConn != 0
-	r.stdin = stdinScan{request: r, wantsData: r.Role == RoleFilter}
+	// An authorizer gets no stdin (section 6.3); some web servers end it all the same.
+	r.stdin = stdinScan{request: r, wantsData: r.Role == RoleFilter, ended: r.Role == RoleAuthorizer}
 	if r.Role < RoleResponder || r.Role > RoleFilter {
 		return c.refuse(fmt.Errorf("%w %d", ErrUnknownRole, r.Role))
 	}

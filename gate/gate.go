@@ -144,7 +144,7 @@ func (g *Gate) serveConn(nc net.Conn) {
 func (g *Gate) logHead(err error) {
 	switch {
 	case err == io.EOF, errors.Is(err, fcgi.ErrIdle):
-	case errors.Is(err, net.ErrClosed), isReset(err):
+	case errors.Is(err, net.ErrClosed), errors.Is(err, fcgi.ErrHungUp), isReset(err):
 		g.log.Debug("conn ended", "error", err)
 	default:
 		g.counters.malformed.Add(1)
