@@ -165,7 +165,7 @@ func TestHeadsThatCannotBeServedAreRefused(t *testing.T) {
 		{name: "version 0", in: []byte{0, 1, 0, 1, 0, 8, 0, 0}, want: ErrMalformed, silent: true},
 		{name: "HTTP", in: []byte("GET / HTTP/1.1\r\n\r\n"), want: ErrMalformed, silent: true},
 		{name: "version 2 in the middle of a head", in: joined(begin, []byte{2, 4, 0, 1, 0, 0, 0, 0}), want: ErrMalformed, reason: "version 2, want 1"},
-		{name: "get values that are cut short", in: joined(begin, AppendRecord(nil, TypeGetValues, 0, []byte("\x09\x00x"))), want: ErrMalformed, reason: "get values: name-value pair"},
+		{name: "get values that are cut short", in: joined(begin, AppendRecord(nil, TypeGetValues, 0, []byte("\x09\x00x"))), want: ErrMalformed, reason: "get values: malformed FastCGI: name-value pair"},
 	} {
 		everyCut(c.in, func(cut string, pieces [][]byte) {
 			heads, web, err := readHeads(Limits{MaxParams: 100}, pieces)
