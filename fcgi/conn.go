@@ -65,10 +65,6 @@ func NewConn(nc net.Conn, limits Limits) (*Conn, error) {
 // long. After any error there is nothing to do but Close; a web server whose request was refused has been
 // told why by then, with the protocol status of the specification.
 func (c *Conn) Next() (*Request, error) {
-	if !c.setIdle(true) {
-		return nil, io.EOF
-	}
-	defer c.setIdle(false)
 	if c.buf == nil {
 		c.buf = newBuffer(smallBuffer)
 	}
@@ -98,16 +94,20 @@ func (c *Conn) readHead() error {
 
 // fill reads what has come, as much as there is room for.
 func (c *Conn) fill() error {
+	empty := c.buf.n == 0
 	if err := c.setHeadDeadline(); err != nil {
 		return err
 	}
-	empty := c.buf.n == 0
 	n, err := c.nc.Read(c.buf.space())
 	c.buf.n += n
+	c.endIdle()
 	switch {
 	case n > 0:
 		return nil
 	case errors.Is(err, os.ErrDeadlineExceeded) && empty:
+		if c.shuttingDown() {
+			return io.EOF
+		}
 		return ErrIdle
 	case err == io.EOF && !empty:
 		return io.ErrUnexpectedEOF
@@ -119,7 +119,8 @@ func (c *Conn) fill() error {
 // and all of a head has to come within HeadTimeout from then on.
 func (c *Conn) setHeadDeadline() error {
 	if c.buf.n == 0 && c.kept {
-		return c.setIdleDeadline()
+		c.req.deadlineSet = false
+		return c.beginIdle()
 	}
 	if c.req.deadlineSet {
 		return nil
@@ -128,14 +129,26 @@ func (c *Conn) setHeadDeadline() error {
 	return c.nc.SetReadDeadline(deadline(c.limits.HeadTimeout))
 }
 
-// setIdleDeadline is setHeadDeadline between two requests, where Shutdown may come in between.
-func (c *Conn) setIdleDeadline() error {
+// beginIdle is setHeadDeadline between two requests, where Shutdown may come in between.
+func (c *Conn) beginIdle() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.shutdown {
 		return io.EOF
 	}
+	c.idle = true
 	return c.nc.SetReadDeadline(deadline(c.limits.IdleTimeout))
+}
+
+// endIdle keeps Shutdown from interrupting: a request whose first byte has come is served. If it was faster, the
+// deadline that it has set is not that of the head which has begun.
+func (c *Conn) endIdle() {
+	if !c.kept {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.idle = false
 }
 
 // deadline is the time after timeout, or none for a timeout of zero.
@@ -146,28 +159,20 @@ func deadline(timeout time.Duration) time.Time {
 	return time.Now().Add(timeout)
 }
 
-// Shutdown ends what the conn waits for: an idle one gets io.EOF from Next, and a Request whose Context is
-// waited for gets ErrShutdown if waiters is set. A request that is being served is left alone; its conn is
-// not kept when it is done.
+// Shutdown ends what the conn waits for: one that idles between two requests gets io.EOF from Next, and a Request
+// whose Context is waited for gets ErrShutdown if waiters is set. A request that is being served, or that comes on
+// a new conn, is left alone; its conn is not kept when it is done.
 func (c *Conn) Shutdown(waiters bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.shutdown = true
 	c.endWaiters = c.endWaiters || waiters
 	if c.idle {
-		_ = c.nc.SetReadDeadline(past) // Next takes a timeout for the end, see below
+		_ = c.nc.SetReadDeadline(past) // Next takes it for the end
 	}
 	if waiters && c.waiting != nil {
 		c.waiting.end(ErrShutdown)
 	}
-}
-
-// setIdle notes whether Shutdown may interrupt, and says whether there is still something to do.
-func (c *Conn) setIdle(idle bool) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.idle = idle && c.kept
-	return !c.shutdown
 }
 
 // shuttingDown says whether Shutdown has been called.

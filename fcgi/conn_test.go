@@ -247,7 +247,6 @@ func newConn(t testing.TB, network string, limits Limits) (*Conn, *peer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
 	return c, newPeer(t, client)
 }
 
