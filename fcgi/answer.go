@@ -60,7 +60,7 @@ func (r *Request) Reusable() bool {
 
 // stopWatching gives the conn back to its reader.
 func (r *Request) stopWatching() {
-	if r.hangUp.conn != nil {
+	if r.hangUp != nil {
 		r.hangUp.stop()
 	}
 }

@@ -68,7 +68,11 @@ func (c *Conn) Next() (*Request, error) {
 	if c.buf == nil {
 		c.buf = newBuffer(smallBuffer)
 	}
-	c.req = Request{conn: c}
+	h := c.req.hangUp
+	if h == nil || h.asked() {
+		h = &hangUp{conn: c} // who has asked the old one for Done may still do so
+	}
+	c.req = Request{conn: c, hangUp: h}
 	if err := c.readHead(); err != nil {
 		if err != io.EOF && err != ErrIdle {
 			err = fmt.Errorf("read head: %w", err)
@@ -195,6 +199,7 @@ func (c *Conn) Close() error {
 		c.buf.free()
 		c.buf = nil
 	}()
+	c.req.stopWatching()
 	if c.spoilt {
 		c.linger()
 	}

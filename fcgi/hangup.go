@@ -82,16 +82,20 @@ func (h *hangUp) end(cause error) {
 
 // stop ends the watching, if it was ever begun, so that somebody else can read from the conn.
 func (h *hangUp) stop() {
-	h.mu.Lock()
-	watching := h.done != nil
-	h.mu.Unlock()
-	if !watching {
+	if !h.asked() {
 		return
 	}
 	h.conn.setWaiting(nil)
 	_ = h.conn.nc.SetReadDeadline(past)
 	<-h.stopped
 	_ = h.conn.nc.SetReadDeadline(time.Time{})
+}
+
+// asked says whether Done has been called.
+func (h *hangUp) asked() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.done != nil
 }
 
 // setWaiting notes what Shutdown has to end, and says whether it has been called to end waiters already.

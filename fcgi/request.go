@@ -23,7 +23,7 @@ type Request struct {
 	stdin       stdinScan
 	stdinTaken  bool   // what came with the head has been scanned
 	rest        []byte // the begin of a record that has not come whole, behind all that has been scanned
-	hangUp      hangUp
+	hangUp      *hangUp
 	gone        bool // the web server has hung up, or aborted the request
 }
 
@@ -139,10 +139,7 @@ func (r *Request) Conn() *Conn { return r.conn }
 // wait. The first read from the conn, by Exchange or Respond, ends the watching; after that it is
 // never done.
 func (r *Request) Context() context.Context {
-	if r.hangUp.conn == nil {
-		r.hangUp.conn = r.conn
-	}
-	return &r.hangUp
+	return r.hangUp
 }
 
 // HungUp says whether the web server is known to have hung up, or to have aborted the request.

@@ -1,0 +1,202 @@
+package fcgi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+)
+
+// newRequest returns a request whose head has come, and its web server.
+func newRequest(t testing.TB, network string, behind ...[]byte) (*Request, *peer) {
+	t.Helper()
+	c, web := newConn(t, network, Limits{HeadTimeout: 50 * time.Millisecond})
+	web.send(AppendBeginRequest(nil, 1, RoleResponder, true), paramsOf(1, "A", "1"), joined(behind...))
+	r, err := c.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, web
+}
+
+func TestWaitEndsWhenTheWebServerHangsUp(t *testing.T) {
+	both(t, func(t *testing.T, network string) {
+		for name, behind := range map[string][]byte{
+			"all of stdin has come": stdinOf(1, "body"),
+			"half of it has come":   stdinOf(1, strings.Repeat("body", 10_000))[:20_000],
+			"none of it has come":   nil,
+		} {
+			r, web := newRequest(t, network, behind)
+			done := r.Context().Done()
+			select {
+			case <-done:
+				t.Errorf("%s: the wait ended before the web server hung up", name)
+			default:
+			}
+			web.Close()
+			receive(t, name, done)
+			if got := context.Cause(r.Context()); !errors.Is(got, ErrHungUp) || !r.HungUp() {
+				t.Errorf("%s: got %v and %t, want ErrHungUp", name, got, r.HungUp())
+			}
+			r.conn.Close()
+		}
+	})
+}
+
+func TestHangUpBeforeTheWaitEndsItAtOnce(t *testing.T) {
+	both(t, func(t *testing.T, network string) {
+		r, web := newRequest(t, network, stdinOf(1, ""))
+		web.Close()
+		receive(t, "the end of the wait", r.Context().Done())
+	})
+}
+
+func TestWaitEndsWhenTheRequestIsAborted(t *testing.T) {
+	abort := AppendRecord(nil, TypeAbortRequest, 1, nil)
+	both(t, func(t *testing.T, network string) {
+		r, web := newRequest(t, network, stdinOf(1, ""))
+		done := r.Context().Done()
+		web.send(abort[:5])
+		web.send(abort[5:])
+		receive(t, "the end of the wait", done)
+		if !r.HungUp() {
+			t.Error("the request is not said to be over")
+		}
+	})
+}
+
+func TestAbortOfAnotherRequestEndsNoWait(t *testing.T) {
+	r, web := newRequest(t, "unix", stdinOf(1, ""))
+	done := r.Context().Done()
+	web.send(AppendRecord(nil, TypeAbortRequest, 2, nil))
+	select {
+	case <-done:
+		t.Errorf("the wait ended: %v", r.Context().Err())
+	case <-time.After(20 * time.Millisecond):
+	}
+}
+
+// A web server on a unix socket may say that it has said all, and wait for its answer. TCP cannot tell that from one
+// that has gone.
+func TestHalfClosedUnixConnGetsItsAnswer(t *testing.T) {
+	r, web := newRequest(t, "unix", stdinOf(1, ""))
+	done := r.Context().Done()
+	if err := web.Conn.(stream).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-done:
+		t.Errorf("the wait ended: %v", r.Context().Err())
+	case <-time.After(20 * time.Millisecond):
+	}
+	if err := r.Respond(Answer{Body: []byte("answer")}); err != nil {
+		t.Fatal(err)
+	}
+	if got := web.response(1); got.stdout != "\r\nanswer" {
+		t.Errorf("got %q", got.stdout)
+	}
+}
+
+func TestWhatComesDuringTheWaitIsThereAfterIt(t *testing.T) {
+	both(t, func(t *testing.T, network string) {
+		r, web := newRequest(t, network)
+		done := r.Context().Done()
+		body := strings.Repeat("body", 1000)
+		web.send(stdinOf(1, body))
+		time.Sleep(60 * time.Millisecond) // longer than HeadTimeout, which does not count any more
+		r.stopWatching()
+		select {
+		case <-done:
+			t.Errorf("the wait ended: %v", r.Context().Err())
+		default:
+		}
+		if got, err := readStdin(r); got != body || err != nil {
+			t.Errorf("got %d bytes and %v, want %d", len(got), err, len(body))
+		}
+	})
+}
+
+func TestStoppedContextIsNeverDone(t *testing.T) {
+	both(t, func(t *testing.T, network string) {
+		r, web := newRequest(t, network, stdinOf(1, ""))
+		done := r.Context().Done()
+		r.stopWatching()
+		r.stopWatching() // a second time does nothing
+		web.Close()
+		r.conn.Shutdown(true)
+		if _, err := r.conn.nc.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("read: got %v, want EOF", err)
+		}
+		select {
+		case <-done:
+			t.Errorf("the context ended: %v", r.Context().Err())
+		default:
+		}
+	})
+}
+
+func TestContextsOfRequestsOneBehindTheOtherAreNotMixedUp(t *testing.T) {
+	both(t, func(t *testing.T, network string) {
+		c, web := newConn(t, network, Limits{})
+		for i := range 200 {
+			web.send(requestOf(1, true, ""))
+			r, err := c.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := r.Context().Done()
+			if i == 199 {
+				web.Close()
+				receive(t, "the end of the last wait", done)
+				return
+			}
+			if err := r.Respond(Answer{Body: fmt.Append(nil, i)}); err != nil {
+				t.Fatal(err)
+			}
+			if got := web.response(1); got.stdout != fmt.Sprint("\r\n", i) {
+				t.Fatalf("got %q to request %d", got.stdout, i)
+			}
+		}
+	})
+}
+
+// The context package asks for Done in a goroutine of its own, which may be late: its request can be over by then, and
+// the conn busy with the next one.
+func TestDoneThatIsAskedForTooLateDisturbsNobody(t *testing.T) {
+	c, web := newConn(t, "unix", Limits{})
+	for range 2 {
+		web.send(requestOf(1, true, ""))
+		r, err := c.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := r.Context()
+		derived, cancel := context.WithCancel(ctx)
+		late := make(chan struct{})
+		go func() {
+			defer close(late)
+			<-derived.Done()
+			for range 100 {
+				ctx.Done()
+				_ = ctx.Err()
+			}
+		}()
+		if err := r.Respond(Answer{Body: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+		web.response(1)
+		cancel()
+		web.send(requestOf(1, true, ""))
+		if _, err := c.Next(); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, "the late one", late)
+		if err := c.req.Respond(Answer{Body: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+		web.response(1)
+	}
+}
