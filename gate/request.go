@@ -243,7 +243,7 @@ func (r *request) Describe() sessionlock.Description {
 
 // logSlowWait logs a wait that was longer than slow_wait, with the holder that was waited for.
 func (r *request) logSlowWait(behind sessionlock.Description) {
-	if r.waited > r.to.SlowWait && r.to.SlowWait > 0 {
+	if r.waited > r.to.SlowWait {
 		r.gate.log.Info("slow wait for a session's lock", append(r.logPairs(), describe(behind)...)...)
 	}
 }
