@@ -237,14 +237,15 @@ func (c *Conn) Kill() {
 }
 
 // breakOff makes sure that closing the conn is not taken for the end of a response: TCP will reset the peer.
-// A unix socket cannot; but no version of FastCGI is 255.
+// A unix socket cannot; but a record of version 255 that ends before its content is too much for every web server.
+// Its request id must not be 0: HAProxy 2.6 takes that for a management record, and crashes.
 func (c *Conn) breakOff() {
 	if !isUnix(c.nc) {
 		resetOnClose(c.nc)
 		return
 	}
 	_ = c.nc.SetWriteDeadline(time.Now().Add(breakTimeout))
-	_ = c.write(Header{Version: 255, Type: TypeStdout}.append(nil))
+	_ = c.write(Header{Version: 255, Type: TypeStdout, RequestID: 1<<16 - 1, ContentLength: maxContent}.append(nil))
 }
 
 // breakTimeout bounds how long a web server that reads nothing is waited for in order to tell it so.

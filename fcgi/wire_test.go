@@ -159,6 +159,9 @@ func readRecord(r io.Reader) (Header, []byte, error) {
 		return Header{}, nil, err
 	}
 	h := ParseHeader(head[:])
+	if h.Version != version {
+		return h, nil, fmt.Errorf("version %d", h.Version)
+	}
 	content := make([]byte, h.ContentLength+h.PaddingLength)
 	if _, err := io.ReadFull(r, content); err != nil {
 		return h, nil, fmt.Errorf("in a record: %w", err)
@@ -190,8 +193,6 @@ func readResponse(from io.Reader, id uint16) (r response, err error) {
 		switch {
 		case err != nil:
 			return r, err
-		case h.Version != version:
-			return r, fmt.Errorf("version %d", h.Version)
 		case h.RequestID != id:
 			r.managed = append(r.managed, h)
 		case h.Type == TypeStdout:
