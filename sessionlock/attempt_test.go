@@ -36,14 +36,14 @@ type path string
 func (p path) Describe() sessionlock.Description { return sessionlock.Description{Path: string(p)} }
 
 // begin begins to acquire key, and returns when that can get no further without time.
-func begin(m *sessionlock.Manager, p sessionlock.Policy) *attempt {
-	a := start(m, key, p)
+func begin(t *testing.T, m *sessionlock.Manager, p sessionlock.Policy) *attempt {
+	a := start(t, m, key, p)
 	synctest.Wait()
 	return a
 }
 
-func start(m *sessionlock.Manager, key sessionlock.Key, p sessionlock.Policy) *attempt {
-	ctx, cancel := context.WithCancelCause(context.Background())
+func start(t *testing.T, m *sessionlock.Manager, key sessionlock.Key, p sessionlock.Policy) *attempt {
+	ctx, cancel := context.WithCancelCause(t.Context())
 	a := &attempt{cancel: cancel}
 	go func() {
 		begun := time.Now()

@@ -49,7 +49,7 @@ func TestALockExpiresAndIsHandedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, loss := local(), make(told, 10)
 		minute := loss.policy(sessionlock.Policy{MaxWait: time.Hour, Expiry: time.Minute})
-		holder, next, last := begin(m, minute), begin(m, minute), begin(m, patient)
+		holder, next, last := begin(t, m, minute), begin(t, m, minute), begin(t, m, patient)
 		since := holder.lock().Since()
 		if got, want := holder.lock().Expires(), since.Add(time.Minute); !got.Equal(want) {
 			t.Errorf("expires at %v; want %v", got, want)
@@ -84,7 +84,7 @@ func TestALockExpiresAndIsHandedOn(t *testing.T) {
 func TestALockWithoutExpiryIsHeldForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, _, m := remote(10 * time.Second)
-		holder := begin(m, patient)
+		holder := begin(t, m, patient)
 		time.Sleep(24 * time.Hour)
 		synctest.Wait()
 		holder.wantHeld(t)
@@ -99,7 +99,7 @@ func TestALockWithoutExpiryIsHeldForEver(t *testing.T) {
 func TestAReleasedLockIsNotLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, loss := local(), make(told, 10)
-		a := begin(m, loss.policy(sessionlock.Policy{Expiry: time.Minute}))
+		a := begin(t, m, loss.policy(sessionlock.Policy{Expiry: time.Minute}))
 		lost := a.lock().Lost()
 		a.release()
 		time.Sleep(time.Hour)
@@ -122,8 +122,8 @@ func TestReleaseAndExpiryInOneInstant(t *testing.T) {
 	for range 100 {
 		synctest.Test(t, func(t *testing.T) {
 			m := local()
-			holder := begin(m, sessionlock.Policy{Expiry: time.Second})
-			next, last := begin(m, patient), begin(m, patient)
+			holder := begin(t, m, sessionlock.Policy{Expiry: time.Second})
+			next, last := begin(t, m, patient), begin(t, m, patient)
 			go func() {
 				time.Sleep(time.Second)
 				holder.lock().Release()
@@ -146,9 +146,9 @@ func TestBreakEndsALock(t *testing.T) {
 		if m.Break(key) {
 			t.Error("broke a lock that nobody holds")
 		}
-		holder, next := begin(m, loss.policy(patient)), begin(m, patient)
+		holder, next := begin(t, m, loss.policy(patient)), begin(t, m, patient)
 		elsewhere := sessionlock.NewManager(server.Gate())
-		waiter := begin(elsewhere, sessionlock.Policy{MaxWait: time.Second})
+		waiter := begin(t, elsewhere, sessionlock.Policy{MaxWait: time.Second})
 		if elsewhere.Break(key) {
 			t.Error("broke a lock that another process holds")
 		}
@@ -173,7 +173,7 @@ func TestOnLossMayUseTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := local()
 		lost, again := make(chan *sessionlock.Lock, 1), make(chan error, 1)
-		holder := begin(m, sessionlock.Policy{Expiry: time.Second, OnLoss: func(error) {
+		holder := begin(t, m, sessionlock.Policy{Expiry: time.Second, OnLoss: func(error) {
 			(<-lost).Release()
 			l, err := m.Acquire(context.Background(), key, nil, patient)
 			if err == nil {
@@ -192,7 +192,7 @@ func TestOnLossMayUseTheManager(t *testing.T) {
 func TestTokensTellHoldsAndManagersApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, other := local(), local()
-		a, b, c := begin(one, patient), begin(one, patient), begin(other, patient)
+		a, b, c := begin(t, one, patient), begin(t, one, patient), begin(t, other, patient)
 		a.release()
 		ta, tb, tc := a.lock().Token(), b.lock().Token(), c.lock().Token()
 		if ta == tb || ta == tc || tb == tc {

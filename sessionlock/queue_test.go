@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
@@ -17,9 +19,9 @@ func TestTheQueueIsFirstInFirstOut(t *testing.T) {
 		t.Run(fmt.Sprintf("%d waiters", n), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := local()
-				queue := []*attempt{begin(m, patient)}
+				queue := []*attempt{begin(t, m, patient)}
 				for range n {
-					queue = append(queue, begin(m, patient))
+					queue = append(queue, begin(t, m, patient))
 				}
 				for i, a := range queue {
 					a.wantHeld(t)
@@ -37,7 +39,7 @@ func TestTheQueueIsFirstInFirstOut(t *testing.T) {
 func TestTheLockIsHandedOnWithoutTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, gate, m := remote(10 * time.Second)
-		queue := []*attempt{begin(m, patient), begin(m, patient), begin(m, reader), begin(m, patient)}
+		queue := []*attempt{begin(t, m, patient), begin(t, m, patient), begin(t, m, reader), begin(t, m, patient)}
 		for _, a := range queue {
 			a.wantHeld(t)
 			a.release()
@@ -53,9 +55,9 @@ func TestTheLockIsHandedOnWithoutTheStore(t *testing.T) {
 func TestAWaitEndsAtMaxWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := local()
-		holder := begin(m, patient)
-		short := begin(m, sessionlock.Policy{MaxWait: 3 * time.Second})
-		long := begin(m, sessionlock.Policy{MaxWait: 5 * time.Second})
+		holder := begin(t, m, patient)
+		short := begin(t, m, sessionlock.Policy{MaxWait: 3 * time.Second})
+		long := begin(t, m, sessionlock.Policy{MaxWait: 5 * time.Second})
 		time.Sleep(3*time.Second - 1)
 		synctest.Wait()
 		short.wantWaits(t)
@@ -83,11 +85,11 @@ func TestMaxWaitZeroDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, gate, m := remote(10 * time.Second)
 		now := sessionlock.Policy{}
-		here := begin(m, now)
+		here := begin(t, m, now)
 		here.wantHeld(t)
-		begin(m, now).wantError(t, sessionlock.ErrMaxWait)
+		begin(t, m, now).wantError(t, sessionlock.ErrMaxWait)
 		other := server.Gate()
-		begin(sessionlock.NewManager(other), now).wantError(t, sessionlock.ErrMaxWait)
+		begin(t, sessionlock.NewManager(other), now).wantError(t, sessionlock.ErrMaxWait)
 		if got := other.Counts(); got.Acquire != 1 || got.Withdraw != 1 {
 			t.Errorf("got %+v of the other gate; want one acquire that was withdrawn", got)
 		}
@@ -103,10 +105,10 @@ func TestMaxWaitersBoundsTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := local()
 		two := sessionlock.Policy{MaxWait: time.Hour, MaxWaiters: 2}
-		first, second, third := begin(m, two), begin(m, two), begin(m, two)
-		begin(m, two).wantError(t, sessionlock.ErrTooManyWaiters)
+		first, second, third := begin(t, m, two), begin(t, m, two), begin(t, m, two)
+		begin(t, m, two).wantError(t, sessionlock.ErrTooManyWaiters)
 		first.release()
-		fourth := begin(m, two)
+		fourth := begin(t, m, two)
 		fourth.wantWaits(t)
 		for _, a := range []*attempt{second, third, fourth} {
 			a.wantHeld(t)
@@ -122,16 +124,16 @@ func TestMaxWaitersCountsThoseThatWaitForOthers(t *testing.T) {
 		server, gate, m := remote(10 * time.Second)
 		gate.Slow(10 * time.Millisecond)
 		one := sessionlock.Policy{MaxWait: time.Hour, MaxWaiters: 1}
-		asking, waiting := begin(m, one), begin(m, one)
+		asking, waiting := begin(t, m, one), begin(t, m, one)
 		waiting.wantWaits(t)
-		begin(m, one).wantError(t, sessionlock.ErrTooManyWaiters)
+		begin(t, m, one).wantError(t, sessionlock.ErrTooManyWaiters)
 		time.Sleep(10 * time.Millisecond)
 		synctest.Wait()
 		asking.wantHeld(t)
 
 		other := sessionlock.NewManager(server.Gate())
-		refused := begin(other, one)
-		begin(other, one).wantError(t, sessionlock.ErrTooManyWaiters)
+		refused := begin(t, other, one)
+		begin(t, other, one).wantError(t, sessionlock.ErrTooManyWaiters)
 		for _, a := range []*attempt{asking, refused, waiting} { // another gate's turn is due
 			a.lock().Release()
 			time.Sleep(time.Second)
@@ -143,13 +145,13 @@ func TestMaxWaitersCountsThoseThatWaitForOthers(t *testing.T) {
 func TestAReaderWaitsForWritersAndHoldsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := local()
-		begin(m, reader).wantHeld(t)
+		begin(t, m, reader).wantHeld(t)
 		wantEmpty(t, m)
 
-		writer := begin(m, patient)
-		readers := []*attempt{begin(m, reader), begin(m, reader), begin(m, reader)}
-		next := begin(m, patient)
-		behind := begin(m, reader)
+		writer := begin(t, m, patient)
+		readers := []*attempt{begin(t, m, reader), begin(t, m, reader), begin(t, m, reader)}
+		next := begin(t, m, patient)
+		behind := begin(t, m, reader)
 		readers[1].wantWaits(t)
 		writer.release()
 		for _, a := range readers {
@@ -173,8 +175,8 @@ func TestAWaiterThatIsCancelledLeavesTheQueue(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := local()
-				holder := begin(m, patient)
-				queue := []*attempt{begin(m, patient), begin(m, patient), begin(m, patient)}
+				holder := begin(t, m, patient)
+				queue := []*attempt{begin(t, m, patient), begin(t, m, patient), begin(t, m, patient)}
 				gone := errors.New("the web server has hung up")
 				queue[at].cancel(gone)
 				synctest.Wait()
@@ -203,9 +205,9 @@ func TestATurnIsNeverLost(t *testing.T) {
 			for range 100 {
 				synctest.Test(t, func(t *testing.T) {
 					m := local()
-					holder := begin(m, patient)
-					waiter := begin(m, sessionlock.Policy{MaxWait: time.Second})
-					next := begin(m, patient)
+					holder := begin(t, m, patient)
+					waiter := begin(t, m, sessionlock.Policy{MaxWait: time.Second})
+					next := begin(t, m, patient)
 					both(holder, waiter)
 					synctest.Wait()
 					if waiter.lock() != nil {
@@ -225,7 +227,7 @@ func TestWhoHasGoneIsNotServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := local()
 		gone := errors.New("gone")
-		holder, waiter := begin(m, patient), begin(m, patient)
+		holder, waiter := begin(t, m, patient), begin(t, m, patient)
 		holder.lock().Release()
 		waiter.cancel(gone)
 		synctest.Wait()
@@ -244,7 +246,7 @@ func TestSessionsDoNotWaitForEachOther(t *testing.T) {
 		m := local()
 		var all []*attempt
 		for i := range 1000 {
-			all = append(all, start(m, sessionlock.KeyFor(nil, "www", fmt.Append(nil, i)), sessionlock.Policy{}))
+			all = append(all, start(t, m, sessionlock.KeyFor(nil, "www", fmt.Append(nil, i)), sessionlock.Policy{}))
 		}
 		synctest.Wait()
 		for _, a := range all {
@@ -253,4 +255,48 @@ func TestSessionsDoNotWaitForEachOther(t *testing.T) {
 		}
 		wantEmpty(t, m)
 	})
+}
+
+// unwatched is a context that must not be watched: there it costs a goroutine and two calls of the kernel.
+type unwatched struct{ context.Context }
+
+func (unwatched) Done() <-chan struct{} { panic("asked for Done") }
+
+func TestWhoNeedNotWaitDoesNotWatchTheContext(t *testing.T) {
+	server, _, m := remote(ttl)
+	ctx := unwatched{t.Context()}
+	l, err := m.Acquire(ctx, key, nil, patient)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, m := range map[string]*sessionlock.Manager{"the holder's": m, "another": sessionlock.NewManager(server.Gate())} {
+		if _, err := m.Acquire(ctx, key, nil, sessionlock.Policy{}); !errors.Is(err, sessionlock.ErrMaxWait) {
+			t.Errorf("in %s manager: got error %v; want ErrMaxWait", name, err)
+		}
+	}
+	l.Release()
+}
+
+// The runtime keeps some timers that were stopped, until they are too many of all.
+func TestLocksThatAreOverAreNotKeptUntilTheirExpiry(t *testing.T) {
+	m := local()
+	over := make([]weak.Pointer[sessionlock.Lock], 1000)
+	for i := range over {
+		l, err := m.Acquire(t.Context(), key, nil, sessionlock.Policy{Expiry: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		over[i] = weak.Make(l)
+		l.Release()
+	}
+	runtime.GC()
+	kept := 0
+	for _, p := range over {
+		if p.Value() != nil {
+			kept++
+		}
+	}
+	if kept > len(over)/2 {
+		t.Errorf("%d of %d locks are still in memory; want nearly none", kept, len(over))
+	}
 }

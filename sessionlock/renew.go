@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// renewer renews the leases of a manager at each third of their TTL. All leases live equally long, so a list of
-// them stays in the order of their times, and one timer serves all. A few goroutines talk to the store, so that
-// one server which does not answer holds up neither the others' leases nor the timer. The lease that could not
-// be renewed for a TTL is lost, whatever the store may say later.
+// renewer renews the leases of a manager at each third of their TTL. One timer serves all: they stand in a list in
+// the order of their times, which is nearly that of their coming, as all live equally long. A few goroutines talk
+// to the store, so that one server which does not answer holds up neither the others' leases nor the timer. The
+// lease that could not be renewed for a TTL is lost, whatever the store may say later.
 type renewer struct {
 	ttl time.Duration // zero: leases need no renewal
 
@@ -44,7 +44,7 @@ func (r *renewer) now() (t time.Time) {
 	return t
 }
 
-// every is the time between two renewals of a lease. It is rounded up, so that the third ends after the TTL.
+// every is the time between two renewals of a lease, rounded up: the third time is not before the TTL is over.
 func (r *renewer) every() time.Duration { return (r.ttl + 2) / 3 }
 
 // add renews lease from now on. It was asked for at start. The renewal is nil if leases need none.
@@ -54,12 +54,38 @@ func (r *renewer) add(s *session, lease Lease, start time.Time) *renewal {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e := &renewal{session: s, lease: lease, at: time.Now().Add(r.every()), until: start.Add(r.ttl)}
-	e.place = r.order.PushBack(e)
-	if r.timer == nil {
-		r.timer = time.AfterFunc(r.every(), r.tick)
+	e := &renewal{session: s, lease: lease, until: start.Add(r.ttl)}
+	r.insert(e, start)
+	if r.timer == nil || r.order.Front() == e.place {
+		r.setTimer()
 	}
 	return e
+}
+
+// insert puts e where its next time is, which is every after from; or, if it would be lost by then, just when.
+func (r *renewer) insert(e *renewal, from time.Time) {
+	e.at = from.Add(r.every())
+	if e.at.After(e.until) {
+		e.at = e.until
+	}
+	for before := r.order.Back(); before != nil; before = before.Prev() {
+		if !before.Value.(*renewal).at.After(e.at) {
+			e.place = r.order.InsertAfter(e, before)
+			return
+		}
+	}
+	e.place = r.order.PushFront(e)
+}
+
+// setTimer sets the timer for the first lease.
+func (r *renewer) setTimer() {
+	if r.timer != nil {
+		r.timer.Stop()
+		r.timer = nil
+	}
+	if first := r.order.Front(); first != nil {
+		r.timer = time.AfterFunc(time.Until(first.Value.(*renewal).at), r.tick)
+	}
 }
 
 // remove ends the renewing of e. One that is with a worker comes to its end, and its result is not looked at.
@@ -90,22 +116,20 @@ func (r *renewer) tick() {
 func (r *renewer) takeDue(now time.Time) (gone []*renewal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.timer = nil
 	for first := r.order.Front(); first != nil; first = r.order.Front() {
 		e := first.Value.(*renewal)
-		if wait := e.at.Sub(now); wait > 0 {
-			r.timer = time.AfterFunc(wait, r.tick)
+		if e.at.After(now) {
 			break
 		}
-		if !now.Before(e.until) {
-			r.drop(e)
+		r.drop(e)
+		if e.until.After(now) {
+			r.insert(e, now)
+			r.enqueue(e, now)
+		} else {
 			gone = append(gone, e)
-			continue
 		}
-		e.at = now.Add(r.every())
-		r.order.MoveToBack(first)
-		r.enqueue(e, now)
 	}
+	r.setTimer()
 	return gone
 }
 

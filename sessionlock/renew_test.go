@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/sessionlock"
-	"github.com/fpm-gate/fpm-gate/sessionlock/locktest"
 )
 
 // many acquires the locks of n other sessions.
@@ -47,6 +47,7 @@ func TestLeasesAreRenewedAtAThirdOfTheirTTL(t *testing.T) {
 			}
 			time.Sleep(ttl/3 + 1)
 		}
+		synctest.Wait()
 		for _, l := range all {
 			if l.Err() != nil {
 				t.Errorf("lock lost: %v", l.Err())
@@ -66,7 +67,7 @@ func TestALostLeaseIsSaidAtTheNextRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, gate, m := remote(ttl)
 		loss := make(told, 10)
-		holder, next := begin(m, loss.policy(patient)), begin(m, patient)
+		holder, next := begin(t, m, loss.policy(patient)), begin(t, m, patient)
 		server.Drop(key)
 		time.Sleep(ttl / 3)
 		synctest.Wait()
@@ -89,9 +90,9 @@ func TestALostLeaseIsSaidAtTheNextRenewal(t *testing.T) {
 func TestALeaseThatAnotherGateTookIsNotTouched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, _, m := remote(ttl)
-		holder := begin(m, patient)
+		holder := begin(t, m, patient)
 		server.Drop(key)
-		thief := begin(sessionlock.NewManager(server.Gate()), patient)
+		thief := begin(t, sessionlock.NewManager(server.Gate()), patient)
 		thief.wantHeld(t)
 		time.Sleep(ttl)
 		synctest.Wait()
@@ -111,14 +112,14 @@ func TestALeaseThatCannotBeRenewedIsLostAfterItsTTL(t *testing.T) {
 		t.Run(fmt.Sprintf("after %d renewals", lastRenewal), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				server, gate, m := remote(ttl)
-				holder, next := begin(m, patient), begin(m, patient)
+				holder, next := begin(t, m, patient), begin(t, m, patient)
 				time.Sleep(time.Duration(lastRenewal) * (ttl/3 + 1))
 				synctest.Wait()
 				gate.Fail(errDown)
 				time.Sleep(ttl - 1)
 				synctest.Wait()
 				holder.wantHeld(t)
-				time.Sleep(3) // each third is rounded up
+				time.Sleep(1)
 				synctest.Wait()
 				holder.wantLost(t, sessionlock.ErrLost)
 				next.wantError(t, sessionlock.ErrStore)
@@ -134,7 +135,7 @@ func TestALeaseThatCannotBeRenewedIsLostAfterItsTTL(t *testing.T) {
 func TestOneFailedRenewalIsMadeGood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, gate, m := remote(ttl)
-		holder := begin(m, patient)
+		holder := begin(t, m, patient)
 		for range 10 {
 			time.Sleep(ttl / 6)
 			gate.Fail(errDown)
@@ -149,65 +150,102 @@ func TestOneFailedRenewalIsMadeGood(t *testing.T) {
 	})
 }
 
-// The lease counts from the question. That its answer took long does not make it longer.
+// A lease counts from the question: its answer may have taken long.
 func TestASlowAnswerDoesNotLengthenTheLease(t *testing.T) {
+	for name, renewals := range map[string]int{"to an acquire": 0, "to a renewal": 1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const slow = 2 * time.Second
+				_, gate, m := remote(ttl)
+				if renewals == 0 {
+					gate.Slow(slow)
+				}
+				asked := time.Now()
+				holder := begin(t, m, patient)
+				if renewals > 0 {
+					gate.Slow(slow)
+					time.Sleep(ttl/3 + 1)
+					asked = time.Now()
+				}
+				time.Sleep(slow)
+				synctest.Wait()
+				gate.Fail(errDown)
+				<-holder.lock().Lost()
+				if got := time.Since(asked); got != ttl {
+					t.Errorf("lost %v after the question; want %v", got, ttl)
+				}
+			})
+		})
+	}
+}
+
+func TestALeaseThatCameLateIsRenewedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, gate, m := remote(ttl)
 		gate.Slow(3 * time.Second)
-		begun := time.Now()
-		holder := begin(m, patient)
-		time.Sleep(3 * time.Second)
+		holder := begin(t, m, patient)
+		gate.Slow(0)
+		time.Sleep(time.Second)
+		all := many(t, m, 1) // asked for later, and there before
+		time.Sleep(ttl/3 + 1 - time.Second)
 		synctest.Wait()
-		gate.Fail(errDown)
-		<-holder.lock().Lost()
-		if got, most := time.Since(begun), 3*time.Second+ttl+2; got > most {
-			t.Errorf("lost after %v; want %v at most", got, most)
+		if got := gate.Counts().Renew; got != 1 {
+			t.Errorf("%d leases were renewed at a third of the TTL of the first; want that one", got)
 		}
+		holder.release()
+		release(all)
+		wantEmpty(t, m)
 	})
 }
 
-// mute is a store that does not answer renewals of some keys until ctx ends; or not even then.
+// mute is a store that does not answer renewals of some keys: until ctx is done, or until it is told to say err.
 type mute struct {
 	sessionlock.Store
-	keys map[sessionlock.Key]bool
-	deaf chan struct{} // not nil: closed when at last it answers
+	keys  map[sessionlock.Key]bool
+	err   chan error // nil: it heeds ctx
+	asked atomic.Int64
 }
 
 func (s *mute) Acquire(ctx context.Context, key sessionlock.Key, token sessionlock.Token) (sessionlock.Lease, error) {
 	lease, err := s.Store.Acquire(ctx, key, token)
 	if err == nil && s.keys[key] {
-		lease = &muteLease{lease, s.deaf}
+		lease = &muteLease{lease, s}
 	}
 	return lease, err
 }
 
 type muteLease struct {
 	sessionlock.Lease
-	deaf chan struct{}
+	store *mute
 }
 
 func (l *muteLease) Renew(ctx context.Context) error {
-	if l.deaf != nil {
-		<-l.deaf
-		return nil
+	l.store.asked.Add(1)
+	if l.store.err != nil {
+		return <-l.store.err
 	}
 	<-ctx.Done()
 	return ctx.Err()
 }
 
-func TestAServerThatHangsHoldsUpNoOtherLease(t *testing.T) {
+func TestARenewalThatHangsHoldsUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := &mute{Store: locktest.NewFake(ttl).Gate(), keys: map[sessionlock.Key]bool{key: true}}
-		m := sessionlock.NewManager(store)
-		holder := begin(m, patient)
+		_, gate, _ := remote(ttl)
+		m := sessionlock.NewManager(&mute{Store: gate, keys: map[sessionlock.Key]bool{key: true}})
+		holder := begin(t, m, patient)
 		all := many(t, m, 100)
-		time.Sleep(ttl + 2)
+		time.Sleep(ttl/3 + 1)
+		synctest.Wait()
+		if got := gate.Counts().Renew; got != len(all) {
+			t.Errorf("%d leases were renewed while one hung; want %d", got, len(all))
+		}
+		time.Sleep(2 * ttl / 3)
 		synctest.Wait()
 		holder.wantLost(t, sessionlock.ErrLost)
 		time.Sleep(time.Minute)
 		for _, l := range all {
 			if l.Err() != nil {
-				t.Errorf("a lock of another server is lost: %v", l.Err())
+				t.Errorf("another lock is lost: %v", l.Err())
 			}
 		}
 		release(all)
@@ -217,26 +255,32 @@ func TestAServerThatHangsHoldsUpNoOtherLease(t *testing.T) {
 
 func TestLeasesAreLostInTimeAlthoughEveryRenewalHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := &mute{Store: locktest.NewFake(ttl).Gate(), keys: make(map[sessionlock.Key]bool), deaf: make(chan struct{})}
+		_, gate, _ := remote(ttl)
+		store := &mute{Store: gate, keys: make(map[sessionlock.Key]bool), err: make(chan error)}
 		m := sessionlock.NewManager(store)
 		for i := range 100 {
 			store.keys[sessionlock.KeyFor(nil, "many", fmt.Append(nil, i))] = true
 		}
 		all := many(t, m, 100)
-		time.Sleep(ttl + 2)
+		next := start(t, m, all[0].Key(), patient)
+		time.Sleep(ttl)
 		synctest.Wait()
 		for _, l := range all {
 			if !errors.Is(l.Err(), sessionlock.ErrLost) {
 				t.Fatalf("got error %v of a lock; want ErrLost", l.Err())
 			}
 		}
-		again := many(t, m, 1)
-		close(store.deaf) // the late answers are for leases that are over
-		synctest.Wait()
-		if err := again[0].Err(); err != nil {
-			t.Errorf("got error %v of the lock that came after; want none", err)
+		next.wantHeld(t)
+		asked := store.asked.Load()
+		for range asked {
+			store.err <- sessionlock.ErrLost // late, of a lease that is over
 		}
-		release(again)
+		synctest.Wait()
+		next.wantHeld(t)
+		if got := store.asked.Load(); got != asked {
+			t.Errorf("%d leases were renewed that were lost before", got-asked)
+		}
+		next.release()
 		wantEmpty(t, m)
 	})
 }

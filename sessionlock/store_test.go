@@ -19,7 +19,7 @@ func TestAStoreErrorGoesToWhoAsked(t *testing.T) {
 		_, gate, m := remote(ttl)
 		gate.Slow(100 * time.Millisecond)
 		gate.Fail(errDown)
-		first, second, third := begin(m, patient), begin(m, patient), begin(m, patient)
+		first, second, third := begin(t, m, patient), begin(t, m, patient), begin(t, m, patient)
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
 		failed := first.wantError(t, sessionlock.ErrStore)
@@ -47,12 +47,12 @@ func TestAStoreErrorGoesToWhoAsked(t *testing.T) {
 func TestTheLockIsHandedOnWhileTheStoreIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, gate, m := remote(ttl)
-		holder, next := begin(m, patient), begin(m, patient)
+		holder, next := begin(t, m, patient), begin(t, m, patient)
 		gate.Fail(errDown)
 		holder.release()
 		next.wantHeld(t)
 		next.release()
-		begin(m, patient).wantError(t, sessionlock.ErrStore)
+		begin(t, m, patient).wantError(t, sessionlock.ErrStore)
 		wantEmpty(t, m)
 	})
 }
@@ -63,7 +63,7 @@ func TestWhoGoesDuringAQuestionGetsTheCause(t *testing.T) {
 		gate.Slow(100 * time.Millisecond)
 		gate.Fail(errDown)
 		gone := errors.New("gone")
-		a := begin(m, patient)
+		a := begin(t, m, patient)
 		a.cancel(gone)
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
@@ -90,7 +90,7 @@ func TestOnlyTheFirstInTheQueueAsks(t *testing.T) {
 		m := sessionlock.NewManager(store)
 		var all []*attempt
 		for range 5 {
-			all = append(all, begin(m, sessionlock.Policy{MaxWait: 10 * time.Second}))
+			all = append(all, begin(t, m, sessionlock.Policy{MaxWait: 10 * time.Second}))
 		}
 		time.Sleep(10*time.Second - 1)
 		synctest.Wait()
@@ -129,9 +129,9 @@ func wantPauses(t *testing.T, times []time.Time) {
 func TestMaxWaitCountsTheFirstQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, gate, m := remote(ttl)
-		holder := begin(sessionlock.NewManager(server.Gate()), patient)
+		holder := begin(t, sessionlock.NewManager(server.Gate()), patient)
 		gate.Slow(300 * time.Millisecond)
-		a := begin(m, sessionlock.Policy{MaxWait: 301 * time.Millisecond})
+		a := begin(t, m, sessionlock.Policy{MaxWait: 301 * time.Millisecond})
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if got, most := a.wantError(t, sessionlock.ErrMaxWait).Waited, 601*time.Millisecond; got > most {
@@ -146,8 +146,8 @@ func TestADueTurnGoesToTheOtherGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, gate, m := remote(ttl)
 		other := sessionlock.NewManager(server.Gate())
-		first, second := begin(m, patient), begin(m, patient)
-		away := begin(other, patient)
+		first, second := begin(t, m, patient), begin(t, m, patient)
+		away := begin(t, other, patient)
 		first.release()
 		second.wantWaits(t)
 		time.Sleep(50 * time.Millisecond)
@@ -159,8 +159,8 @@ func TestADueTurnGoesToTheOtherGate(t *testing.T) {
 		synctest.Wait()
 		second.wantHeld(t)
 		second.release()
-		if got := gate.Counts(); got.Release != 2 {
-			t.Errorf("got %+v; want two releases", got)
+		if got := gate.Counts(); got.Release != 2 || got.Withdraw != 0 {
+			t.Errorf("got %+v; want two releases, and no withdrawal of who got his turn", got)
 		}
 		wantEmpty(t, m)
 		wantEmpty(t, other)
@@ -170,8 +170,8 @@ func TestADueTurnGoesToTheOtherGate(t *testing.T) {
 func TestTheLastWaiterWithdraws(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, gate, m := remote(ttl)
-		holder := begin(sessionlock.NewManager(server.Gate()), patient)
-		first, last := begin(m, patient), begin(m, sessionlock.Policy{MaxWait: time.Minute})
+		holder := begin(t, sessionlock.NewManager(server.Gate()), patient)
+		first, last := begin(t, m, patient), begin(t, m, sessionlock.Policy{MaxWait: time.Minute})
 		first.cancel(nil)
 		synctest.Wait()
 		if got := gate.Counts(); got.Withdraw != 0 {
@@ -185,30 +185,5 @@ func TestTheLastWaiterWithdraws(t *testing.T) {
 		}
 		holder.release()
 		wantEmpty(t, m)
-	})
-}
-
-func TestLocalLeavesNoTrace(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := sessionlock.NewLocal()
-		one, other := sessionlock.NewManager(store), sessionlock.NewManager(store)
-		holder, quits := begin(one, patient), begin(other, sessionlock.Policy{MaxWait: time.Second})
-		holder.release() // the turn is kept for the other
-		if got := store.Leases(); got != 1 {
-			t.Errorf("%d leases and turns are kept; want the other's turn", got)
-		}
-		quits.cancel(nil)
-		synctest.Wait()
-		if quits.lock() != nil {
-			quits.release()
-		}
-		if got := store.Leases(); got != 0 {
-			t.Errorf("%d leases and turns are left; want none", got)
-		}
-		next := begin(one, sessionlock.Policy{})
-		next.wantHeld(t)
-		next.release()
-		wantEmpty(t, one)
-		wantEmpty(t, other)
 	})
 }
