@@ -46,6 +46,8 @@ func (r *Request) finish() {
 	c := r.conn
 	c.kept = true
 	c.buf = c.buf.grown(len(r.rest))
+	c.buf.n = 0
+	c.makeRoom(len(r.rest))
 	c.buf.n = copy(c.buf.b, r.rest)
 	if !r.stdin.whole() {
 		c.spoilt = true

@@ -35,12 +35,13 @@ var (
 //
 // One goroutine calls Next and works on the Request it returned; Shutdown may be called from any other.
 type Conn struct {
-	nc     stream
-	limits Limits
-	req    Request
-	buf    *buffer // what has come: the head of req, then what came with it
-	kept   bool    // a request has been served before
-	spoilt bool    // bytes of the web server are left unread: close gently
+	nc      stream
+	limits  Limits
+	req     Request
+	buf     *buffer // what has come: the head of req, then what came with it
+	aliased *buffer // where req.Params are, if buf was too small for what was added to them; else nil
+	kept    bool    // a request has been served before
+	spoilt  bool    // bytes of the web server are left unread: close gently
 
 	mu         sync.Mutex
 	waiting    *hangUp // what Shutdown has to end
@@ -68,6 +69,8 @@ func (c *Conn) Next() (*Request, error) {
 	if c.buf == nil {
 		c.buf = newBuffer(smallBuffer)
 	}
+	c.aliased.free()
+	c.aliased = nil
 	h := c.req.hangUp
 	if h == nil || h.asked() {
 		h = &hangUp{conn: c} // who has asked the old one for Done may still do so
@@ -155,6 +158,17 @@ func (c *Conn) endIdle() {
 	c.idle = false
 }
 
+// makeRoom makes room for n more bytes. What has come stays where it is as well, because the Params alias it, and
+// others than us may look at them as long as the request lasts.
+func (c *Conn) makeRoom(n int) {
+	if c.buf.n+n <= len(c.buf.b) {
+		return
+	}
+	larger := newBuffer(c.buf.n + n)
+	larger.n = copy(larger.b, c.buf.bytes())
+	c.aliased, c.buf = c.buf, larger
+}
+
 // deadline is the time after timeout, or none for a timeout of zero.
 func deadline(timeout time.Duration) time.Time {
 	if timeout == 0 {
@@ -197,7 +211,8 @@ func (c *Conn) write(b []byte) error {
 func (c *Conn) Close() error {
 	defer func() {
 		c.buf.free()
-		c.buf = nil
+		c.aliased.free()
+		c.buf, c.aliased = nil, nil
 	}()
 	c.req.stopWatching()
 	if c.spoilt {

@@ -14,7 +14,8 @@ import (
 // called Pool.Exchange.
 type Exchange struct {
 	Request *Request
-	// Params are name-value pairs, as of AppendPair, that are sent behind the request's own, so that they win.
+	// Params are name-value pairs, as of AppendPair, that are sent behind the request's own, so that they win. Each
+	// of them must fit in a record.
 	Params []byte
 	// Header is called with the header block of the response, before the web server gets it; not at all where
 	// there is none, or none that is whole within 64 KiB. Nil: nobody wants to see it.
@@ -71,20 +72,20 @@ func (p *Pool) Exchange(ctx context.Context, x *Exchange) error {
 	return err
 }
 
-// compose puts together what goes out first: the head, with x.Params in a record of their own before the end
-// of the params stream, and what came with it. Bytes that came together go on together, because some FastCGI
+// compose puts together what goes out first: the head, with x.Params in records of their own before the end of
+// the params stream, and what came with it. Bytes that came together go on together, because some FastCGI
 // applications take a whole small request with one read. It works in the conn's buffer.
 func (x *Exchange) compose() error {
 	r := x.Request
 	c := r.conn
-	record := AppendRecord(nil, TypeParams, r.ID, x.Params)
-	c.buf = c.buf.grown(c.buf.n + len(record))
+	records := appendParams(nil, r.ID, x.Params)
+	c.makeRoom(len(records))
 	b := c.buf.b
 	end := r.head - r.ending
-	copy(b[end+len(record):], b[end:c.buf.n])
-	copy(b[end:], record)
-	c.buf.n += len(record)
-	r.head += len(record)
+	copy(b[end+len(records):], b[end:c.buf.n])
+	copy(b[end:], records)
+	c.buf.n += len(records)
+	r.head += len(records)
 	b[flagsOffset] &^= flagKeepConn
 	if x.pool.options.Reuse > 0 {
 		b[flagsOffset] |= flagKeepConn

@@ -68,7 +68,7 @@ func (f *feed) stop() {
 func (f *feed) run() {
 	defer close(f.running)
 	r := f.x.Request
-	b := newBuffer(middleBuffer)
+	b := newBuffer(max(middleBuffer, len(r.rest)))
 	b.n = copy(b.b, r.rest)
 	defer func() {
 		// What is left belongs to the next request; its place is the conn's buffer, which nobody else uses now

@@ -86,6 +86,27 @@ func AppendPair[N, V string | []byte](b []byte, name N, value V) []byte {
 	return append(b, value...)
 }
 
+// appendParams appends name-value pairs as records of a params stream, each of whole pairs. No pairs are no record:
+// an empty one would end the stream.
+func appendParams(b []byte, id uint16, pairs []byte) []byte {
+	for len(pairs) > maxContent {
+		n := 0
+		for {
+			_, _, size, err := pair(pairs[n:])
+			if err != nil || n+size > maxContent {
+				break
+			}
+			n += size
+		}
+		if n == 0 {
+			return b
+		}
+		b = AppendRecord(b, TypeParams, id, pairs[:n])
+		pairs = pairs[n:]
+	}
+	return AppendStream(b, TypeParams, id, pairs)
+}
+
 // pair reads the name-value pair at the head of b, and says how many bytes it took.
 func pair(b []byte) (name, value []byte, n int, err error) {
 	nameLen, i, ok := length(b)
