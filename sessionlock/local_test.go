@@ -7,7 +7,14 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/sessionlock"
+	"github.com/fpm-gate/fpm-gate/sessionlock/locktest"
 )
+
+func TestLocalKeepsThePromises(t *testing.T) {
+	t.Parallel()
+	store := sessionlock.NewLocal()
+	locktest.Run(t, locktest.Config{New: func(*testing.T) sessionlock.Store { return store }})
+}
 
 func TestLocalLeavesNoTrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -19,7 +19,6 @@ type Lock struct {
 	prev, next *Lock // in the queue
 	state      state
 	since      time.Time
-	expiry     *time.Timer
 	lost       chan struct{} // nil until somebody asks
 }
 
@@ -45,30 +44,27 @@ func (l *Lock) begin() {
 	l.state = held
 	l.since = time.Now()
 	if l.policy.Expiry > 0 {
-		l.expiry = time.AfterFunc(l.policy.Expiry, func() { l.end(expired) })
+		l.session.startExpiry(l.policy.Expiry)
 	}
 }
 
 // Release gives the lock to the next waiter. A lock that has ended is nothing to release: it never touches one
 // that somebody else has by now.
-func (l *Lock) Release() { l.end(released) }
-
-// end ends the lock if it is held.
-func (l *Lock) end(as state) {
+func (l *Lock) Release() {
 	mu := &l.session.shard.mu
 	mu.Lock()
 	defer mu.Unlock()
-	l.endLocked(as)
+	l.end(released)
 }
 
-// endLocked is end with the shard's mutex held. It says whether the lock was held.
-func (l *Lock) endLocked(as state) bool {
+// end ends the lock if it is held, and says whether it was. It is called with the shard's mutex held.
+func (l *Lock) end(as state) bool {
 	if l.state != held {
 		return false
 	}
 	l.state = as
-	if l.expiry != nil {
-		l.expiry.Stop()
+	if l.policy.Expiry > 0 {
+		l.session.expiry.Stop()
 	}
 	if as != released {
 		l.tell()

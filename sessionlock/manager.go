@@ -26,6 +26,7 @@ type Manager struct {
 type shard struct {
 	mu       sync.Mutex
 	sessions map[Key]*session
+	spare    *session // to use again: most requests begin a session and end it
 }
 
 // NewManager makes a manager on store.
@@ -66,9 +67,7 @@ func (m *Manager) enter(l *Lock) error {
 	defer sh.mu.Unlock()
 	s := sh.sessions[l.key]
 	if s == nil {
-		s = &session{key: l.key, manager: m, shard: sh}
-		sh.sessions[l.key] = s
-		s.push(l)
+		m.open(sh, l.key).push(l)
 		return nil
 	}
 	l.behind = describe(s.holder)
@@ -81,6 +80,18 @@ func (m *Manager) enter(l *Lock) error {
 	l.turn = make(chan struct{})
 	s.push(l)
 	return nil
+}
+
+// open makes the session of key. It is called with the shard's mutex held.
+func (m *Manager) open(sh *shard, key Key) *session {
+	s := sh.spare
+	if s == nil {
+		s = &session{manager: m, shard: sh}
+	}
+	sh.spare = nil
+	s.key = key
+	sh.sessions[key] = s
+	return s
 }
 
 // wait waits for the turn of l, and from then on asks the store until it has the lease.

@@ -1,19 +1,24 @@
 package sessionlock
 
+import "time"
+
 // session is what is known of a session that somebody holds or waits for, and it is in its shard's map for as
-// long as that is so. Its fields are guarded by the shard's mutex, but for the first three, which never change.
+// long as that is so. Without a holder the turn is the first waiter's: he takes over the lease, or asks the store
+// for one. So there is always somebody who will call passTurn.
 //
-// Without a holder the turn is the first waiter's: he takes over the lease, or asks the store for one. So there
-// is always somebody who will call passTurn.
+// Once it is over it may become another session of its shard. Who still knows it then, a lock that has ended or a
+// renewal that has, finds that out by itself, with the shard's mutex held.
 type session struct {
-	key     Key
 	manager *Manager
 	shard   *shard
 
-	holder  *Lock    // nil: the turn is the first waiter's
-	lease   Lease    // nil: the store has to be asked for it
-	renewal *renewal // of the lease; nil if it needs none
-	refused Token    // of the last question, if the answer was ErrHeld: the store may know that we wait
+	// Guarded by the shard's mutex.
+	key     Key
+	holder  *Lock       // nil: the turn is the first waiter's
+	expiry  *time.Timer // of the holder; nil if no holder had one yet
+	lease   Lease       // nil: the store has to be asked for it
+	renewal *renewal    // of the lease; nil if it needs none
+	refused Token       // of the last question, if the answer was ErrHeld: the store may know that we wait
 	first   *Lock
 	last    *Lock
 	length  int
@@ -74,8 +79,29 @@ func (s *session) passTurn() {
 	}
 	if s.refused != (Token{}) {
 		s.manager.store.Withdraw(s.key, s.refused)
+		s.refused = Token{}
 	}
 	delete(s.shard.sessions, s.key)
+	s.shard.spare = s
+}
+
+// startExpiry ends the holder's lock after d, if it is held for so long. It is called with the shard's mutex held.
+func (s *session) startExpiry(d time.Duration) {
+	if s.expiry == nil {
+		s.expiry = time.AfterFunc(d, s.expire)
+		return
+	}
+	s.expiry.Reset(d)
+}
+
+// expire ends the holder's lock if its time has come. It has not for the one who took over while the timer of his
+// predecessor went off.
+func (s *session) expire() {
+	s.shard.mu.Lock()
+	defer s.shard.mu.Unlock()
+	if l := s.holder; l != nil && l.policy.Expiry > 0 && !time.Now().Before(l.Expires()) {
+		l.end(expired)
+	}
 }
 
 // lose ends the lease that r renews, and the lock that stands on it, if they have not ended yet.
@@ -87,7 +113,7 @@ func (s *session) lose(r *renewal) {
 	}
 	s.endLease()
 	if s.holder != nil {
-		s.holder.endLocked(lost)
+		s.holder.end(lost)
 	}
 }
 

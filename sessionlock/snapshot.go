@@ -82,5 +82,5 @@ func (m *Manager) Break(key Key) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	s := sh.sessions[key]
-	return s != nil && s.holder != nil && s.holder.endLocked(broken)
+	return s != nil && s.holder != nil && s.holder.end(broken)
 }

@@ -1,4 +1,4 @@
-package sessionlock_test
+package locktest_test
 
 import (
 	"testing"
@@ -8,14 +8,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock/locktest"
 )
 
-func TestLocalKeepsThePromises(t *testing.T) {
-	t.Parallel()
-	store := sessionlock.NewLocal()
-	locktest.Run(t, locktest.Config{New: func(*testing.T) sessionlock.Store { return store }})
-}
-
 func TestFakeKeepsThePromises(t *testing.T) {
-	t.Parallel()
 	server := locktest.NewFake(2 * time.Second)
 	locktest.Run(t, locktest.Config{
 		New: func(*testing.T) sessionlock.Store {
