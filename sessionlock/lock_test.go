@@ -122,8 +122,8 @@ func TestReleaseAndExpiryInOneInstant(t *testing.T) {
 	for range 100 {
 		synctest.Test(t, func(t *testing.T) {
 			m := local()
-			holder := begin(t, m, sessionlock.Policy{Expiry: time.Second})
-			next, last := begin(t, m, patient), begin(t, m, patient)
+			second := sessionlock.Policy{MaxWait: time.Hour, Expiry: time.Second}
+			holder, next, last := begin(t, m, second), begin(t, m, second), begin(t, m, second)
 			go func() {
 				time.Sleep(time.Second)
 				holder.lock().Release()

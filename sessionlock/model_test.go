@@ -91,7 +91,7 @@ func newModel(t *testing.T, seed uint64) *model {
 		rng:    rand.New(rand.NewPCG(seed, 1)),
 		faults: seed%2 == 1,
 		server: locktest.NewFake(ttl),
-		keys:   []sessionlock.Key{{1, 1}, {2, 2}},
+		keys:   []sessionlock.Key{{1, 1}, {65, 65}}, // of one shard
 		drops:  make(map[sessionlock.Key][]time.Time),
 	}
 	for range 3 {

@@ -183,6 +183,11 @@ func TestTheLastWaiterWithdraws(t *testing.T) {
 		if got := gate.Counts(); got.Withdraw != 1 {
 			t.Errorf("got %+v; want one withdrawal", got)
 		}
+		gate.Fail(errDown)
+		begin(t, m, patient).wantError(t, sessionlock.ErrStore)
+		if got := gate.Counts(); got.Withdraw != 1 {
+			t.Errorf("got %+v; want no withdrawal of who was not told to wait", got)
+		}
 		holder.release()
 		wantEmpty(t, m)
 	})

@@ -56,6 +56,9 @@ type stress struct {
 
 func ends(session int) bool { return session < 2 }
 
+// keyOf is in the same shard for all.
+func keyOf(session int) sessionlock.Key { return sessionlock.Key{byte(session * 64)} }
+
 // client acquires locks with short limits, and gives them back in time, too late or twice.
 func (s *stress) client() {
 	for time.Now().Before(s.end) {
@@ -68,7 +71,7 @@ func (s *stress) client() {
 			p.Expiry = 1 + rand.N(2*time.Millisecond)
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 1+rand.N(20*time.Millisecond))
-		l, err := s.managers[rand.IntN(len(s.managers))].Acquire(ctx, sessionlock.Key{byte(session)}, path("/"), p)
+		l, err := s.managers[rand.IntN(len(s.managers))].Acquire(ctx, keyOf(session), path("/"), p)
 		switch {
 		case err == nil:
 			s.hold(l, session)
@@ -101,7 +104,7 @@ func (s *stress) operator() {
 	for time.Now().Before(s.end) {
 		for _, m := range s.managers {
 			for _, state := range m.Snapshot() {
-				if session := int(state.Key[0]); ends(session) {
+				if session := int(state.Key[0]) / 64; ends(session) {
 					m.Break(state.Key)
 				}
 			}
