@@ -156,12 +156,13 @@ func (x *Exchange) relay() error {
 			return err
 		}
 		if end > 0 {
-			x.passEnd(&b, whole, end)
-			return nil
+			return x.passEnd(&b, whole, end)
 		}
 		if whole > 0 {
 			whole = x.readHeader(&b, whole, false)
-			x.pass(b.b[:whole])
+			if err := x.pass(b.b[:whole]); err != nil {
+				return err
+			}
 			b.drop(whole)
 		}
 		if b.n == len(b.b) || n > middleBuffer/2 {
@@ -205,20 +206,34 @@ func (x *Exchange) checkResponse(h Header) error {
 	return fmt.Errorf("%w: record of type %d with %d bytes in a response", ErrMalformed, h.Type, h.ContentLength)
 }
 
-// pass sends whole records to the web server. That it has hung up is found here, or by the feed.
-func (x *Exchange) pass(b []byte) {
+// pass sends whole records to the web server. That it has hung up is found here, or by the feed. An error says that
+// Abort has interrupted it, maybe in the middle of a record.
+func (x *Exchange) pass(b []byte) error {
 	if len(b) == 0 || x.feed.hungUp() {
-		return
+		return nil
 	}
 	x.passed = true
-	if err := x.Request.conn.write(b); err != nil {
-		x.feed.hangUp()
+	err := x.Request.conn.write(b)
+	if err == nil {
+		return nil
 	}
+	if x.interrupted() {
+		return err
+	}
+	x.feed.hangUp()
+	return nil
+}
+
+// interrupted says whether Abort has been called while the connection to PHP-FPM was in use.
+func (x *Exchange) interrupted() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.aborted != nil && x.up != nil
 }
 
 // passEnd ends the response: the script has ended. Its connection and its lock are free again before the web
 // server learns it, so that a browser that has its response never waits for its own lock.
-func (x *Exchange) passEnd(b **buffer, whole, end int) {
+func (x *Exchange) passEnd(b **buffer, whole, end int) error {
 	behind := end - whole
 	clean := end == (*b).n
 	whole = x.readHeader(b, whole, true)
@@ -226,7 +241,7 @@ func (x *Exchange) passEnd(b **buffer, whole, end int) {
 	x.finished = true
 	x.freeUpstream(clean && x.feed.clean())
 	x.end()
-	x.pass((*b).b[:whole+behind])
+	return x.pass((*b).b[:whole+behind])
 }
 
 // setUpstream makes up the exchange's connection, unless it has been aborted.
@@ -245,7 +260,10 @@ func (x *Exchange) freeUpstream(reusable bool) {
 	x.mu.Lock()
 	up := x.up
 	x.up = nil
-	reusable = reusable && x.aborted == nil
+	if x.aborted != nil && up != nil {
+		reusable = false
+		_ = x.Request.conn.nc.SetWriteDeadline(time.Time{}) // what is passed on from now on, Abort leaves alone
+	}
 	x.mu.Unlock()
 	if up != nil {
 		x.pool.put(up, reusable)
@@ -260,6 +278,7 @@ func (x *Exchange) Abort(cause error) {
 	x.aborted = cause
 	if x.up != nil {
 		_ = x.up.nc.SetDeadline(past)
+		_ = x.Request.conn.nc.SetWriteDeadline(past) // of a web server that does not read
 	}
 }
 
@@ -302,9 +321,10 @@ func (x *Exchange) judge(err error) error {
 
 // closedUnread says whether the request can be sent again without any doubt. A worker that reads no more
 // requests on its pooled connection ends it with a clean end of file, whatever was sent. A worker that dies at
-// work leaves bytes unread, at the least the end of stdin, and that shows as a reset.
+// work leaves bytes unread, at the least the end of stdin, and that shows as a reset; unless that end has not been
+// sent yet.
 func (x *Exchange) closedUnread(err error) bool {
-	return err == io.EOF && x.up.reused && !x.up.answered && !x.feed.forwarded
+	return err == io.EOF && x.up.reused && !x.up.answered && !x.feed.forwarded && x.Request.stdin.whole()
 }
 
 // afterHangUp waits, at most AbandonAfter, for the script of a web server that has hung up. err is what the

@@ -179,6 +179,10 @@ func (f *feed) hangUp() {
 		if !whole {
 			_ = x.up.nc.CloseWrite()
 		}
-		_ = x.up.nc.SetReadDeadline(time.Now().Add(x.AbandonAfter))
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		if x.aborted == nil {
+			_ = x.up.nc.SetReadDeadline(time.Now().Add(x.AbandonAfter))
+		}
 	})
 }
