@@ -1,0 +1,87 @@
+package demo
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// measured is a row of the table: figure says a side's figure as text, and as a
+// number to compare, of which the smaller one is better.
+func measured[T any](p *Pair[T], label string, figure func(T) (string, float64)) row {
+	without, a := figure(p.Without)
+	with, b := figure(p.With)
+	return row{label, without, with, less(a, b)}
+}
+
+// String is the duration in milliseconds, with a decimal where it matters.
+func (m Millis) String() string { return m.number() + " ms" }
+
+func (m Millis) number() string {
+	if m < 9.95 { // else it is 10.0
+		return fmt.Sprintf("%.1f", float64(m))
+	}
+	return thousands(fmt.Sprintf("%.0f", float64(m)))
+}
+
+// seconds is the duration in seconds.
+func (m Millis) seconds() string { return fmt.Sprintf("%.1f s", float64(m)/1000) }
+
+// whole is the duration in whole seconds.
+func (m Millis) whole() string { return fmt.Sprintf("%.0f s", float64(m)/1000) }
+
+// short is the duration in the unit that suits it.
+func (m Millis) short() string {
+	if m < 1000 {
+		return m.String()
+	}
+	return m.seconds()
+}
+
+// change is a figure before and during something; the latter is compared.
+func change(before, during Millis) (string, float64) {
+	return before.number() + " → " + during.String(), float64(during)
+}
+
+// workersLabel is that of the rows on Held.
+var workersLabel = fmt.Sprintf("workers held, of %d", workers)
+
+func (h Held) row() (string, float64) {
+	return fmt.Sprintf("median %d, most %d", h.Median, h.Most), float64(h.Median)
+}
+
+// workersHeld and workersAre tell of workers in words.
+func workersHeld(n int) string {
+	switch n {
+	case 1:
+		return "1 worker"
+	case workers:
+		return fmt.Sprintf("all %d workers", workers)
+	}
+	return fmt.Sprintf("%d workers", n)
+}
+
+func workersAre(n int) string {
+	if n == 1 {
+		return "1 worker is"
+	}
+	return workersHeld(n) + " are"
+}
+
+// statuses lists how many answers of each status there were.
+func statuses(counts map[string]int) string {
+	var all []string
+	for _, status := range slices.Sorted(maps.Keys(counts)) {
+		all = append(all, fmt.Sprintf("%d × %s", counts[status], status))
+	}
+	return strings.Join(all, ", ")
+}
+
+// thousands puts commas into the digits of a number.
+func thousands(digits string) string {
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}
