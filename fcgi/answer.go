@@ -39,6 +39,11 @@ func (r *Request) Respond(a Answer) error {
 	return nil
 }
 
+// endAborted ends a request that the web server has aborted.
+func (r *Request) endAborted() {
+	_ = r.conn.write(AppendEndRequest(nil, r.ID, 0, StatusRequestComplete))
+}
+
 // finish leaves the conn ready for the next request. Where PHP-FPM has answered without all of stdin, as it does
 // when nothing but its end is missing, Next passes over what still comes of it; and a conn that is closed
 // instead has to be closed gently.

@@ -64,6 +64,11 @@ func (p *Pool) Exchange(ctx context.Context, x *Exchange) error {
 	if err := x.compose(); err != nil {
 		return err
 	}
+	if x.Request.stdin.aborted { // before it has begun
+		x.Request.gone = true
+		x.Request.endAborted()
+		return ErrHungUp
+	}
 	err := x.attempt(ctx, false)
 	if errors.Is(err, errClosedUnread) {
 		p.countRetry()

@@ -93,7 +93,7 @@ func (f *feed) run() {
 			}
 			if r.stdin.aborted {
 				f.hangUp()
-				_ = r.conn.write(AppendEndRequest(nil, r.ID, 0, StatusRequestComplete))
+				r.endAborted()
 				return
 			}
 		}
@@ -147,6 +147,9 @@ func (f *feed) readFailed(err error) {
 	}
 	gone := err != io.EOF
 	if !gone {
+		if !f.whole.Load() {
+			_ = f.x.up.nc.CloseWrite() // no more of stdin comes: PHP-FPM should not wait for it
+		}
 		gone = raw.Read(hungUp) == nil
 	}
 	if gone {
