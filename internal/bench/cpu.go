@@ -42,20 +42,20 @@ func (c *cpuCase) measure(st *stage) (row, error) {
 	if err != nil {
 		return row{}, err
 	}
-	rounds := st.rounds(21)
-	if err := interleave(rounds, st.progress(c.name, rounds), relay, gate); err != nil {
+	if err := interleave(st.plan(c.name, 21), relay, gate); err != nil {
 		return row{}, err
 	}
-	micros := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 	with, without := of(gate, micros), of(relay, micros)
 	return row{
 		what:   "CPU per request, " + c.name,
 		gate:   fmt.Sprintf("%.1f µs", with.median()),
-		other:  fmt.Sprintf("%.1f µs nginx stream relay", without.median()),
+		other:  fmt.Sprintf("%.1f µs: nginx stream relay", without.median()),
 		ratios: with.over(without),
 		target: c.target,
 	}, nil
 }
+
+func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 
 // start starts both chains: a web server, the relay or the gate, and a PHP-FPM
 // of its own, because kept connections pin workers.
@@ -82,23 +82,22 @@ func (c *cpuCase) start(st *stage) (relay, gate *side[time.Duration], err error)
 	if _, err := st.Nginx(rig.NginxOptions{Sites: sites}); err != nil {
 		return nil, nil, err
 	}
-	return c.side(st, relayServer, sites[0]), c.side(st, gateServer.Server, sites[1]), nil
+	return c.side(st, "relay", relayServer, sites[0]), c.side(st, "gate", gateServer.Server, sites[1]), nil
 }
 
 // side measures the CPU time of a server per request to the site before it.
-func (c *cpuCase) side(st *stage, s *rig.Server, site *rig.Site) *side[time.Duration] {
-	l := &load{site: site, path: "/hello.php", want: "hello\n", browsers: c.browsers, cookies: true}
-	measure := func() (time.Duration, error) {
+func (c *cpuCase) side(st *stage, name string, s *rig.Server, site *rig.Site) *side[time.Duration] {
+	l := hello(site, c.browsers)
+	return &side[time.Duration]{name: name, measure: func() (time.Duration, error) {
 		before, err := s.CPU()
 		if err != nil {
 			return 0, err
 		}
-		got, err := l.run(st.ctx, scale(st, 300*time.Millisecond, 50*time.Millisecond))
+		got, err := l.run(st.ctx, full(st, 300*time.Millisecond, 50*time.Millisecond))
 		if err != nil {
 			return 0, err
 		}
 		after, err := s.CPU()
 		return (after - before) / time.Duration(got.requests), err
-	}
-	return &side[time.Duration]{name: s.Name, measure: measure}
+	}}
 }

@@ -15,26 +15,27 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends it at once
 	o, err := parseFlags(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		return
 	}
 	if err == nil {
-		err = run(ctx, o)
+		err = run(ctx, o, os.Stdout)
 	}
 	if err != nil {
-		stop()
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -55,7 +56,7 @@ func parseFlags(args []string) (options, error) {
 	out := &optional{value: documentFile}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.BoolVar(&o.quick, "quick", false, "a smoke run of a few seconds: the numbers mean nothing, and no document is written")
-	flags.StringVar(&only, "only", "", "measure these `names` only, separated by commas, and write no document: "+strings.Join(names(measures), ", "))
+	flags.StringVar(&only, "only", "", "measure these `names` only, separated by commas, and write no document: "+strings.Join(names(), ", "))
 	flags.StringVar(&o.gate, "gate", "", "the `binary` to measure, instead of a fresh build")
 	flags.StringVar(&o.perf, "perf", "", "record the gates with perf as `FILE`.MEASURE-N; this disturbs the measurement")
 	flags.Var(out, "o", "the `file` to write, even of a part or a smoke run (default "+documentFile+" of a whole run)")
@@ -76,8 +77,8 @@ func parseFlags(args []string) (options, error) {
 
 func (o *options) check() error {
 	for _, name := range o.only {
-		if !slices.Contains(names(measures), name) {
-			return fmt.Errorf("-only takes %s; got %q", strings.Join(names(measures), ", "), name)
+		if !slices.Contains(names(), name) {
+			return fmt.Errorf("-only takes %s; got %q", strings.Join(names(), ", "), name)
 		}
 	}
 	return nil
@@ -96,18 +97,17 @@ func (o *optional) Set(value string) error {
 	return nil
 }
 
-// run measures what o asks for, prints the table and writes the document.
-func run(ctx context.Context, o options) error {
-	report := newReport()
-	root, err := repository()
-	if err != nil {
-		return err
-	}
-	b, err := newBench(ctx, o, root)
+// run measures what o asks for, shows the tables and writes the document.
+func run(ctx context.Context, o options, show io.Writer) error {
+	b, err := newBench(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer b.close()
+	r, err := newReport(b)
+	if err != nil {
+		return err
+	}
 	for _, m := range measures {
 		if len(o.only) > 0 && !slices.Contains(o.only, m.name) {
 			continue
@@ -116,12 +116,15 @@ func run(ctx context.Context, o options) error {
 		if err != nil {
 			return fmt.Errorf("measure %s: %w", m.name, err)
 		}
-		report.add(m.name, rows)
-		fmt.Print(report.tables[len(report.tables)-1], "\n")
+		b.say("")
+		r.tables[m.name] = table(rows)
+		fmt.Fprintf(show, "%s\n", r.tables[m.name])
 	}
-	report.took = time.Since(report.began)
 	if o.out == "" {
 		return nil
 	}
-	return report.write(inRoot(root, o.out))
+	if !filepath.IsAbs(o.out) {
+		o.out = filepath.Join(b.root, o.out)
+	}
+	return r.write(o.out)
 }

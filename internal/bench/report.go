@@ -1,148 +1,176 @@
 package main
 
 import (
+	_ "embed"
 	"fmt"
 	"os"
-	"slices"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
 	"strings"
+	"text/template"
 	"time"
-	"unicode/utf8"
+
+	"github.com/fpm-gate/fpm-gate/internal/rig"
+	"golang.org/x/sys/unix"
 )
 
 // documentFile is what a whole run writes, in the repository.
 const documentFile = "docs/BENCHMARKS.md"
 
-// row is one line of the tables: what the gate did beside what it is compared with.
-type row struct {
-	what   string
-	gate   string // with the gate
-	other  string // what it is compared with
-	ratios series // of the two, by rounds; none where one number says it all
-	value  float64
-	target target
-}
-
-// target is what a row has to reach.
-type target struct {
-	sign  string  // ≤ or ≥; empty: the row is there for information
-	limit float64 // of the median ratio; of the row's value if there is a unit
-	unit  string
-}
-
-var noTarget target
-
-func atMost(ratio float64) target { return target{sign: "≤", limit: ratio} }
-
-func atLeast(ratio float64) target { return target{sign: "≥", limit: ratio} }
-
-func atMostOf(limit float64, unit string) target { return target{"≤", limit, unit} }
-
-func (t target) String() string {
-	switch {
-	case t.sign == "":
-		return "–"
-	case t.unit == "":
-		return fmt.Sprintf("%s %.4g ×", t.sign, t.limit)
-	}
-	return fmt.Sprintf("%s %.4g %s", t.sign, t.limit, t.unit)
-}
-
-// reached says yes or no, – where there was nothing to reach.
-func (r row) reached() string {
-	got := r.value
-	if r.target.unit == "" {
-		got = r.ratios.median()
-	}
-	switch {
-	case r.target.sign == "":
-		return "–"
-	case r.target.sign == "≤" && got <= r.target.limit, r.target.sign == "≥" && got >= r.target.limit:
-		return "yes"
-	}
-	return "no"
-}
-
-// ratio is the median of the rounds' ratios.
-func (r row) ratio() string {
-	if len(r.ratios) == 0 {
-		return "–"
-	}
-	return number(r.ratios.median()) + " ×"
-}
-
-// spread is the range of the rounds' ratios.
-func (r row) spread() string {
-	if len(r.ratios) == 0 {
-		return "–"
-	}
-	return fmt.Sprintf("%s–%s (%d)", number(slices.Min(r.ratios)), number(slices.Max(r.ratios)), len(r.ratios))
-}
-
-// number shows as many digits as mean something.
-func number(f float64) string {
-	if f >= 100 {
-		return fmt.Sprintf("%.0f", f)
-	}
-	return fmt.Sprintf("%.2f", f)
-}
-
-// report is what a run has found.
+// report is what a run has found, and where.
 type report struct {
-	began  time.Time
-	took   time.Duration
-	tables []table
+	Began    time.Time
+	Machine  string
+	Programs string
+	Busy     string // what other programs did to the machine
+	tables   map[string]table
 }
 
-func newReport() *report { return &report{began: time.Now()} }
-
-func (r *report) add(name string, rows []row) {
-	r.tables = append(r.tables, table{name, rows})
+// newReport notes what there is to know before a run.
+func newReport(b *bench) (*report, error) {
+	r := &report{Began: time.Now(), tables: map[string]table{}}
+	var err error
+	if r.Machine, err = machine(); err != nil {
+		return nil, err
+	}
+	r.Programs = strings.Join(append(b.version(), programs()...), ", ")
+	if r.Busy, err = busy(); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
-// table is the result of one measure.
-type table struct {
-	name string
-	rows []row
-}
+//go:embed document.md
+var document string
 
-// String returns the table in Markdown, its columns lined up for a terminal.
-func (t table) String() string {
-	lines := [][]string{
-		{"measure: " + t.name, "with the gate", "compared with", "ratio", "spread (rounds)", "target", "reached"},
-		nil,
-	}
-	for _, r := range t.rows {
-		lines = append(lines, []string{r.what, r.gate, r.other, r.ratio(), r.spread(), r.target.String(), r.reached()})
-	}
-	return align(lines)
-}
-
-// align pads the cells of a Markdown table, whose second line it fills in.
-func align(lines [][]string) string {
-	widths := make([]int, len(lines[0]))
-	for _, cells := range lines {
-		for i, cell := range cells {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
-		}
-	}
-	for _, w := range widths {
-		lines[1] = append(lines[1], strings.Repeat("-", w))
-	}
-	var b strings.Builder
-	for _, cells := range lines {
-		for i, cell := range cells {
-			pad := widths[i] - utf8.RuneCountInString(cell)
-			b.WriteString("| " + cell + strings.Repeat(" ", pad+1))
-		}
-		b.WriteString("|\n")
-	}
-	return b.String()
-}
-
+// write writes the document.
 func (r *report) write(file string) error {
+	t, err := template.New("document").Funcs(template.FuncMap{"table": r.table}).Parse(document)
+	if err != nil {
+		return err
+	}
 	var b strings.Builder
-	for _, t := range r.tables {
-		b.WriteString(t.String() + "\n")
+	if err := t.Execute(&b, r); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
 	}
 	return os.WriteFile(file, []byte(b.String()), 0o644)
+}
+
+func (r *report) table(name string) string {
+	if t, ok := r.tables[name]; ok {
+		return t.String()
+	}
+	return "Not measured in this run.\n"
+}
+
+// Took is how long the run has taken.
+func (r *report) Took() time.Duration { return time.Since(r.Began).Round(time.Second) }
+
+// What the document says of how it was measured.
+func (r *report) KeptConns() int            { return keptConns }
+func (r *report) Storm() int                { return stormSize }
+func (r *report) StormMillis() int          { return stormMillis }
+func (r *report) VisitEvery() time.Duration { return visitEvery }
+func (r *report) Handoffs() int             { return handoffs }
+func (r *report) LeftTime() time.Duration   { return leftTime }
+func (r *report) LargeMB() int              { return largeMB }
+
+// machine says what the benchmark runs on.
+func machine() (string, error) {
+	cpus, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "", err
+	}
+	model := "unknown CPU"
+	if m := regexp.MustCompile(`(?m)^model name\s*: (.*)$`).FindSubmatch(cpus); m != nil {
+		model = strings.TrimSpace(string(m[1]))
+	}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return "", os.NewSyscallError("sysinfo", err)
+	}
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return "", os.NewSyscallError("uname", err)
+	}
+	memory := float64(info.Totalram) * float64(info.Unit) / (1 << 30)
+	return fmt.Sprintf("%d × %s, %.0f GiB of memory, Linux %s",
+		runtime.NumCPU(), model, memory, unix.ByteSliceToString(name.Release[:])), nil
+}
+
+// version says which gate is measured, if it was built.
+func (b *bench) version() []string {
+	if b.options.gate != "" {
+		return nil
+	}
+	git := exec.Command("git", "describe", "--tags", "--always", "--dirty")
+	git.Dir = b.root
+	commit, err := git.Output()
+	if err != nil {
+		return nil
+	}
+	return []string{"fpm-gate " + strings.TrimSpace(string(commit))}
+}
+
+var versionNumber = regexp.MustCompile(`\d+\.\d+(\.\d+)?`)
+
+// programs says which versions are measured. One that does not tell is left out.
+func programs() []string {
+	found := []string{"Go " + strings.TrimPrefix(runtime.Version(), "go")}
+	for _, p := range []struct{ name, flag string }{
+		{"nginx", "-v"}, {"php-fpm", "-v"}, {"memcached", "-V"}, {"redis-server", "-v"},
+	} {
+		path, err := rig.Find(p.name)
+		if err != nil {
+			continue
+		}
+		output, _ := exec.Command(path, p.flag).CombinedOutput() // an error leaves no version in it
+		if v := versionNumber.Find(output); v != nil {
+			found = append(found, p.name+" "+string(v))
+		}
+	}
+	return found
+}
+
+// busy says how much of the machine others use, in a second in which the
+// benchmark does nothing.
+func busy() (string, error) {
+	idle, total, err := cpuTicks()
+	if err != nil {
+		return "", err
+	}
+	time.Sleep(time.Second)
+	idleNow, totalNow, err := cpuTicks()
+	if err != nil {
+		return "", err
+	}
+	used := 100 * (1 - (idleNow-idle)/(totalNow-total))
+	return fmt.Sprintf("%.0f %%", used), nil
+}
+
+// cpuTicks reads how much time all CPUs have had, and been idle.
+func cpuTicks() (idle, total float64, err error) {
+	stat, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0, err
+	}
+	line, _, _ := strings.Cut(string(stat), "\n")
+	for i, field := range strings.Fields(line)[1:] {
+		var ticks float64
+		if _, err := fmt.Sscan(field, &ticks); err != nil {
+			return 0, 0, fmt.Errorf("read /proc/stat: %w", err)
+		}
+		if i < 8 { // the guests' time is part of the user's
+			total += ticks
+		}
+		if i == 3 || i == 4 { // idle, waiting for disks
+			idle += ticks
+		}
+	}
+	return idle, total, nil
 }

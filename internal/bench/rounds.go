@@ -13,14 +13,27 @@ type side[T any] struct {
 	rounds  []T
 }
 
+// plan says how sides take turns.
+type plan struct {
+	rounds int
+	warmUp bool                         // a round before the first is forgotten
+	say    func(round int, side string) // is told of each turn; may be nil
+}
+
 // interleave measures all sides in turn, over and over, each round in the other
-// direction than the one before, so that no side is always first after another.
-// A round before the first warms up and is forgotten.
-func interleave[T any](rounds int, progress func(round int, side string), sides ...*side[T]) error {
+// direction than the one before, so that no side always comes first or after
+// the same other one.
+func interleave[T any](p plan, sides ...*side[T]) error {
 	order := slices.Clone(sides)
-	for round := range rounds + 1 {
+	first := 1
+	if p.warmUp {
+		first = 0
+	}
+	for round := first; round <= p.rounds; round++ {
 		for _, s := range order {
-			progress(round, s.name)
+			if p.say != nil {
+				p.say(round, s.name)
+			}
 			value, err := s.measure()
 			if err != nil {
 				return err
@@ -34,23 +47,23 @@ func interleave[T any](rounds int, progress func(round int, side string), sides 
 	return nil
 }
 
-// series are the values of one side, or of the ratios of two, by rounds.
-type series []float64
-
 // of picks one number of each round of a side.
 func of[T any](s *side[T], number func(T) float64) series {
-	var values series
-	for _, v := range s.rounds {
-		values = append(values, number(v))
+	values := make(series, len(s.rounds))
+	for i, v := range s.rounds {
+		values[i] = number(v)
 	}
 	return values
 }
 
+// series are numbers by rounds, of one side or the ratios of two.
+type series []float64
+
 // over returns the ratio of s to base in each round.
 func (s series) over(base series) series {
-	var ratios series
-	for i := range min(len(s), len(base)) {
-		ratios = append(ratios, s[i]/base[i])
+	ratios := make(series, min(len(s), len(base)))
+	for i := range ratios {
+		ratios[i] = s[i] / base[i]
 	}
 	return ratios
 }
