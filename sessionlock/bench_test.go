@@ -74,6 +74,7 @@ func BenchmarkHandOver(b *testing.B) {
 // it waits: its goroutine's stack, its place in the queue and its timer.
 func BenchmarkWaiters(b *testing.B) {
 	const n = 10_000
+	long := sessionlock.Policy{MaxWait: time.Hour, Expiry: time.Minute}
 	m := local()
 	var bytes uint64
 	for b.Loop() {
@@ -82,9 +83,12 @@ func BenchmarkWaiters(b *testing.B) {
 		var all sync.WaitGroup
 		for range n {
 			all.Go(func() {
-				if l, err := m.Acquire(context.Background(), key, path("/"), sessionlock.Policy{MaxWait: time.Hour, Expiry: time.Minute}); err == nil {
-					l.Release()
+				l, err := m.Acquire(context.Background(), key, path("/"), long)
+				if err != nil {
+					b.Error(err)
+					return
 				}
+				l.Release()
 			})
 		}
 		for len(m.Snapshot()[0].Waiters) < n {

@@ -61,7 +61,7 @@ func TestAWaitEndsAtMaxWait(t *testing.T) {
 		time.Sleep(3*time.Second - 1)
 		synctest.Wait()
 		short.wantWaits(t)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		got := short.wantError(t, sessionlock.ErrMaxWait)
 		if got.Waited != 3*time.Second || got.Behind.Path != "/" {

@@ -72,7 +72,7 @@ func TestALostLeaseIsSaidAtTheNextRenewal(t *testing.T) {
 		time.Sleep(ttl / 3)
 		synctest.Wait()
 		holder.wantHeld(t) // nobody can know yet
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		holder.wantLost(t, sessionlock.ErrLost)
 		loss.want(t, sessionlock.ErrLost)
@@ -119,7 +119,7 @@ func TestALeaseThatCannotBeRenewedIsLostAfterItsTTL(t *testing.T) {
 				time.Sleep(ttl - 1)
 				synctest.Wait()
 				holder.wantHeld(t)
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				synctest.Wait()
 				holder.wantLost(t, sessionlock.ErrLost)
 				next.wantError(t, sessionlock.ErrStore)

@@ -100,7 +100,7 @@ func TestOnlyTheFirstInTheQueueAsks(t *testing.T) {
 		for _, times := range store.by {
 			wantPauses(t, times)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		for _, a := range all {
 			if got := a.wantError(t, sessionlock.ErrMaxWait).Waited; got != 10*time.Second {

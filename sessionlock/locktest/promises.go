@@ -84,7 +84,7 @@ func firstInFirstOut(s *suite) {
 
 // turns keeps the queues of some gates full: none hands the lock on among its own for ever.
 func turns(s *suite) {
-	const gates, clients, total = 3, 4, 90
+	const gates, clients, total = 3, 4, 120
 	var taken atomic.Int64
 	var share [gates]atomic.Int64
 	var all sync.WaitGroup
@@ -101,7 +101,7 @@ func turns(s *suite) {
 					if taken.Add(1) <= total {
 						share[g].Add(1)
 					}
-					time.Sleep(time.Millisecond)
+					time.Sleep(5 * time.Millisecond)
 					l.Release()
 				}
 			})
