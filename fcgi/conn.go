@@ -240,7 +240,10 @@ func (c *Conn) linger() {
 
 // Break ends the conn so that the web server cannot take what it got for a whole response. A plain close
 // would not do: nginx and Caddy take the end of the file for the end of the response.
+//
+// lighttpd completes even a broken response if it has not sent its header yet; so it gets a moment for that first.
 func (c *Conn) Break() {
+	time.Sleep(breakPause)
 	c.breakOff()
 	c.spoilt = isUnix(c.nc)
 }
@@ -262,6 +265,9 @@ func (c *Conn) breakOff() {
 	_ = c.nc.SetWriteDeadline(time.Now().Add(breakTimeout))
 	_ = c.write(Header{Version: 255, Type: TypeStdout, RequestID: 1<<16 - 1, ContentLength: maxContent}.append(nil))
 }
+
+// breakPause is longer than a web server takes, on a busy day, to pass on what it has got. Tests shorten it.
+var breakPause = 50 * time.Millisecond
 
 // breakTimeout bounds how long a web server that reads nothing is waited for in order to tell it so.
 const breakTimeout = 100 * time.Millisecond
