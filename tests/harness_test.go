@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +97,24 @@ func startGate(t testing.TB, r *rig.Rig, o rig.GateOptions) *rig.Gate {
 	})
 	return g
 }
+
+// reload has a gate take another config, and waits until it has.
+func reload(t testing.TB, g *rig.Gate, config string) {
+	t.Helper()
+	const taken = "reloaded"
+	before := strings.Count(g.Log(), taken)
+	if err := g.Reload(config); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the gate has reloaded", func() bool { return strings.Count(g.Log(), taken) > before })
+}
+
+// withUpstream adds lines to the upstream block of a config that the rig made.
+func withUpstream(config, lines string) string {
+	return upstreamBlock.ReplaceAllString(config, "upstream {\n$1\n"+lines+"\n}")
+}
+
+var upstreamBlock = regexp.MustCompile(`upstream \{ (.*) \}`)
 
 // checkLog fails the test over a gate's log that tells of a bug, or that tells
 // session ids.

@@ -1,0 +1,279 @@
+package tests
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/fpm-gate/fpm-gate/internal/rig"
+	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
+)
+
+// TestEveryWebServer runs the same cases through every web server, over both
+// kinds of socket.
+func TestEveryWebServer(t *testing.T) {
+	for _, web := range webServers {
+		for _, network := range []rig.Addr{rig.Unix, rig.TCP} {
+			t.Run(web.name+" over "+network.Network, func(t *testing.T) {
+				t.Parallel()
+				p := newPassage(t, web, network)
+				for _, c := range passageCases {
+					t.Run(c.name, func(t *testing.T) { c.hold(t, p) })
+				}
+			})
+		}
+	}
+}
+
+// passage is a web server with two sites: one whose PHP-FPM is behind the gate,
+// and one whose PHP-FPM is not, to compare with.
+type passage struct {
+	*rig.Rig
+	web      webServer
+	php      *rig.PHPFPM // behind the gate
+	gate     *rig.Gate
+	gated    *rig.Site
+	log      func() string // of the web server of gated
+	straight *rig.Site
+}
+
+func newPassage(t *testing.T, web webServer, network rig.Addr) *passage {
+	p := &passage{Rig: newRig(t, web.program, "php-fpm"), web: web}
+	php := rig.PHPOptions{Listen: network, Workers: 6}
+	p.php = rigtest.Start(t, p.PHPFPM, php)
+	p.gate = startGate(t, p.Rig, rig.GateOptions{Listen: network, Upstream: p.php.Addr})
+	p.gated = &rig.Site{FastCGI: p.gate.Addr, Keepalive: web.keepalive, Unbuffered: true}
+	p.log = web.start(t, p.Rig, p.gated)
+
+	reference := rigtest.Start(t, p.PHPFPM, php)
+	p.straight = &rig.Site{FastCGI: reference.Addr, Keepalive: web.keepalive, Unbuffered: true}
+	web.start(t, p.Rig, p.straight)
+	return p
+}
+
+// passageCases are what holds through every web server. Those that stop PHP-FPM
+// stand last.
+var passageCases = []struct {
+	name string
+	hold func(*testing.T, *passage)
+}{
+	{"responses are the same as without the gate", sameResponses},
+	{"bodies of 5 MB arrive whole", largeBodies},
+	{"a response of 20 MB arrives whole", largeResponse},
+	{"stderr reaches the web server's log", stderrReachesTheLog},
+	{"a response is passed on while it is made", responseStreams},
+	{"200 requests at once are all served", manyAtOnce},
+	{"a response whose worker is killed never looks whole", killedWorker},
+	{"no request fails after a restart of PHP-FPM", restartedPHP},
+	{"without PHP-FPM there is a 502", stoppedPHP},
+}
+
+func sameResponses(t *testing.T, p *passage) {
+	form := map[string]string{"Content-Type": "application/x-www-form-urlencoded"}
+	for _, q := range []struct {
+		name, method, path, body string
+		header                   map[string]string
+	}{
+		{name: "GET", path: "/hello.php"},
+		{name: "a query and a path info", path: "/info.php/a%20b/c?session=0&x=%00%26+y&z[]=1"},
+		{name: "HEAD", method: "HEAD", path: "/headers.php?status=200"},
+		{name: "HEAD of a large response", method: "HEAD", path: "/big.php?mb=1"},
+		{name: "POST", method: "POST", path: "/upload.php", body: "a=1&b=2", header: form},
+		{name: "POST with an empty body", method: "POST", path: "/upload.php", header: form},
+		{name: "PUT", method: "PUT", path: "/upload.php", body: "put"},
+		{name: "DELETE", method: "DELETE", path: "/info.php?session=0"},
+		{name: "OPTIONS", method: "OPTIONS", path: "/info.php?session=0"},
+		{name: "several cookies and headers", path: "/headers.php?status=201&bytes=1500"},
+		{name: "a status of PHP's own", path: "/headers.php?status=418"},
+		{name: "an error of PHP's own", path: "/headers.php?status=500"},
+		{name: "503 from PHP", path: "/headers.php?status=503"},
+		{name: "an empty 200", path: "/empty.php?status=200"},
+		{name: "204", path: "/empty.php?status=204"},
+		{name: "302", path: "/redirect.php?to=/hello.php"},
+		{name: "304", path: "/empty.php?status=304"},
+		{name: "a script that is not there", path: "/missing.php"},
+		{name: "many cookies", path: "/info.php?session=0", header: map[string]string{"Cookie": "a=1; b=\"2\"; PHPSESSIONS=x; c=" + strings.Repeat("x", 3000)}},
+	} {
+		t.Run(q.name, func(t *testing.T) {
+			r := func(site *rig.Site) response {
+				return ask(site, request{method: q.method, path: q.path, header: q.header, body: strings.NewReader(q.body)})
+			}
+			compare(t, r(p.gated), r(p.straight))
+		})
+	}
+}
+
+// compare holds a response to being the same as the one without the gate. Date
+// tells the time, and Content-Length what the web server had when it began.
+func compare(t *testing.T, got, want response) {
+	t.Helper()
+	if got.err != nil || want.err != nil {
+		t.Fatalf("got error %v, want %v", got.err, want.err)
+	}
+	if got.status != want.status {
+		t.Errorf("status: got %d, want %d", got.status, want.status)
+	}
+	for _, h := range []http.Header{got.header, want.header} {
+		h.Del("Date")
+		h.Del("Content-Length")
+	}
+	if !reflect.DeepEqual(got.header, want.header) {
+		t.Errorf("header: got %q, want %q", got.header, want.header)
+	}
+	if got, want := withoutPid(got.body), withoutPid(want.body); got != want {
+		t.Errorf("body: got %.500q, want %.500q", got, want)
+	}
+}
+
+// withoutPid cuts off what info.php says last, which no two workers have in
+// common, and what only the gate tells.
+func withoutPid(body string) string {
+	before, _, _ := strings.Cut(body, `,"pid":`)
+	return strings.Replace(before, `{"FPM_GATE_LOCK":"none"}`, "{}", 1)
+}
+
+func largeBodies(t *testing.T, p *passage) {
+	body := bytes.Repeat([]byte("0123456789abcdef"), 5<<16)
+	sum := fmt.Sprintf("%d %x\n", len(body), sha256.Sum256(body))
+	var form bytes.Buffer
+	w := multipart.NewWriter(&form)
+	part, err := w.CreateFormFile("file", "file.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	part.Write(body)
+	w.Close()
+	for contentType, body := range map[string][]byte{"application/octet-stream": body, w.FormDataContentType(): form.Bytes()} {
+		for _, session := range []string{"", newSession()} {
+			ask(p.gated, request{
+				method:  "POST",
+				path:    "/upload.php",
+				session: session,
+				header:  map[string]string{"Content-Type": contentType},
+				body:    bytes.NewReader(body),
+			}).mustBe(t, sum)
+		}
+	}
+}
+
+func largeResponse(t *testing.T, p *passage) {
+	got := ask(p.gated, request{path: "/big.php?mb=20"})
+	want := ask(p.straight, request{path: "/hash.php?mb=20"})
+	if err := got.failure(); err != nil {
+		t.Fatal(err)
+	}
+	want.mustBe(t, fmt.Sprintf("%x\n", sha256.Sum256([]byte(got.body))))
+}
+
+func stderrReachesTheLog(t *testing.T, p *passage) {
+	ask(p.gated, request{path: "/stderr.php?say=hear-hear"}).mustBe(t, "before\nafter\n")
+	p.mustLog(t, "hear-hear")
+}
+
+// mustLog waits until the web server has logged what came on stderr.
+func (p *passage) mustLog(t *testing.T, text string) {
+	t.Helper()
+	if !p.web.quiet {
+		eventually(t, fmt.Sprintf("the web server has logged %q", text), func() bool { return strings.Contains(p.log(), text) })
+	}
+}
+
+func responseStreams(t *testing.T, p *passage) {
+	resp, err := open(p.gated, request{path: "/wait.php?flush=1&mark=stream", session: newSession()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	first := make([]byte, len("first\n"))
+	if _, err := io.ReadFull(resp.Body, first); err != nil || string(first) != "first\n" {
+		t.Fatalf("got %q and error %v, want the first half", first, err)
+	}
+	if marked(p.Rig, "stream.ended") {
+		t.Error("the script has ended before its first half was here")
+	}
+	letGo(t, p.Rig, "stream")
+	if rest, err := io.ReadAll(resp.Body); err != nil || string(rest) != "last\n" {
+		t.Errorf("got %q and error %v, want the other half", rest, err)
+	}
+}
+
+func manyAtOnce(t *testing.T, p *passage) {
+	body := strings.Repeat("0123456789", 10000)
+	sum := fmt.Sprintf("%d %x\n", len(body), sha256.Sum256([]byte(body)))
+	var posts, gets []<-chan response
+	for range 100 {
+		post := request{method: "POST", path: "/upload.php", body: strings.NewReader(body)}
+		posts = append(posts, begin(p.gated, post))
+		gets = append(gets, begin(p.gated, request{path: "/hello.php", session: newSession()}))
+	}
+	for i := range posts {
+		(<-posts[i]).mustBe(t, sum)
+		(<-gets[i]).mustBe(t, "hello\n")
+	}
+}
+
+func killedWorker(t *testing.T, p *passage) {
+	for i, kb := range []int{100, 1, 2000, 64} {
+		r := ask(p.gated, request{path: fmt.Sprintf("/die.php?kb=%d", kb), session: newSession()})
+		switch {
+		case r.failure() != nil:
+		case p.web.aborts == "":
+			t.Errorf("killed after %d KB: got a whole response of status 200 with %d bytes", kb, len(r.body))
+		default:
+			eventually(t, "the web server has seen the cut", func() bool { return strings.Count(p.log(), p.web.aborts) == i+1 })
+		}
+	}
+	if r := ask(p.gated, request{path: "/die.php?kb=0", session: newSession()}); r.status != http.StatusBadGateway {
+		t.Errorf("killed before the response: got status %d and error %v, want 502", r.status, r.err)
+	}
+	ask(p.gated, request{path: "/hello.php"}).mustBe(t, "hello\n")
+}
+
+// restartedPHP restarts PHP-FPM while the gate has connections to it in its
+// pool, which it keeps for long enough to notice.
+func restartedPHP(t *testing.T, p *passage) {
+	reload(t, p.gate, withUpstream(p.gate.Config, `
+	reuse           = "1m"
+	idle            = "1m"
+	max_connections = 6`))
+	posted := fmt.Sprintf("6 %x\n", sha256.Sum256([]byte("posted")))
+	for range 3 {
+		var warm []<-chan response
+		for range 6 {
+			warm = append(warm, begin(p.gated, request{path: "/nosession.php?ms=20"}))
+		}
+		for _, r := range warm {
+			(<-r).mustBe(t, "no session\n")
+		}
+		if err := p.php.Restart(); err != nil {
+			t.Fatal(err)
+		}
+		for range 8 {
+			ask(p.gated, request{path: "/hello.php", session: newSession()}).mustBe(t, "hello\n")
+			ask(p.gated, request{method: "POST", path: "/upload.php", body: strings.NewReader("posted")}).mustBe(t, posted)
+		}
+	}
+}
+
+func stoppedPHP(t *testing.T, p *passage) {
+	if err := p.php.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	for _, session := range []string{"", newSession()} {
+		r := ask(p.gated, request{path: "/hello.php", session: session})
+		if r.status != http.StatusBadGateway {
+			t.Errorf("got status %d and error %v, want 502", r.status, r.err)
+		}
+	}
+	p.mustLog(t, "PHP-FPM cannot be reached")
+	if err := p.php.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ask(p.gated, request{path: "/hello.php"}).mustBe(t, "hello\n")
+}

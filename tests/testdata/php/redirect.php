@@ -1,0 +1,3 @@
+<?php
+// redirect.php?to=PATH: a redirect.
+header('Location: ' . ($_GET['to'] ?? '/'));
