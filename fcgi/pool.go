@@ -87,7 +87,7 @@ func (p *Pool) get(ctx context.Context, fresh bool) (*upstream, error) {
 		return u, nil
 	}
 	if p.full() && !p.closeOneIdle() {
-		return p.wait(ctx) // unlocks
+		return p.wait(ctx, fresh) // unlocks
 	}
 	p.open++
 	p.mu.Unlock()
@@ -140,7 +140,7 @@ func (p *Pool) closeOneIdle() bool {
 }
 
 // wait queues for a connection. It is called with the lock held, and gives it up.
-func (p *Pool) wait(ctx context.Context) (*upstream, error) {
+func (p *Pool) wait(ctx context.Context, fresh bool) (*upstream, error) {
 	turn := make(chan *upstream, 1)
 	place := p.queue.PushBack(turn)
 	p.mu.Unlock()
@@ -149,7 +149,7 @@ func (p *Pool) wait(ctx context.Context) (*upstream, error) {
 	var err error
 	select {
 	case u := <-turn:
-		return p.accept(ctx, u)
+		return p.accept(ctx, u, fresh)
 	case <-timeout.C:
 		err = fmt.Errorf("%w: all %d, for %v", ErrQueueTimeout, p.options.MaxConnections, p.options.QueueTimeout)
 	case <-ctx.Done():
@@ -170,10 +170,18 @@ func (p *Pool) wait(ctx context.Context) (*upstream, error) {
 	return nil, err
 }
 
-// accept takes a turn in the queue: a connection, or with nil the right to make one.
-func (p *Pool) accept(ctx context.Context, u *upstream) (*upstream, error) {
-	if u != nil {
+// accept takes a turn in the queue: a connection, or with nil the right to make one. Where a fresh one is asked for,
+// it is made in the place of the other.
+func (p *Pool) accept(ctx context.Context, u *upstream, fresh bool) (*upstream, error) {
+	if u != nil && !fresh {
 		return u, nil
+	}
+	if u != nil {
+		p.mu.Lock()
+		u.backend.busy--
+		p.stats.Reuses--
+		p.mu.Unlock()
+		_ = u.nc.Close()
 	}
 	return p.dial(ctx)
 }
@@ -194,15 +202,22 @@ func (p *Pool) dial(ctx context.Context) (*upstream, error) {
 		}
 		tried[b] = true
 		errs = append(errs, err)
-		p.mu.Lock()
-		b.busy--
-		b.downUntil = time.Now().Add(downTime)
-		p.stats.DialErrors++
-		p.mu.Unlock()
+		p.dialFailed(b, ctx.Err() != nil)
 		if ctx.Err() != nil {
 			p.forgetOne()
 			return nil, context.Cause(ctx)
 		}
+	}
+}
+
+// dialFailed notes that b could not be connected to. Where the request was given up meanwhile, that says nothing of b.
+func (p *Pool) dialFailed(b *backend, givenUp bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b.busy--
+	if !givenUp {
+		b.downUntil = time.Now().Add(downTime)
+		p.stats.DialErrors++
 	}
 }
 
