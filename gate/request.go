@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-
 	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
@@ -25,6 +23,7 @@ func (g *Gate) serve(fr *fcgi.Request) error {
 	if err := r.relay(); err != nil {
 		return r.answer(err)
 	}
+	r.logDone()
 	return nil
 }
 
@@ -43,6 +42,7 @@ type request struct {
 	lock    *sessionlock.Lock   // nil: none
 	more    []*sessionlock.Lock // of session ids that the response has set
 	waited  time.Duration
+	behind  sessionlock.Description // who held the lock when the wait began
 	exch    fcgi.Exchange
 	scratch [320]byte // of params, to keep them off the heap
 }
@@ -102,32 +102,30 @@ func (r *request) acquire() error {
 	if err != nil {
 		return r.notAcquired(err)
 	}
-	r.lock, r.waited = lock, lock.Waited()
+	r.lock, r.waited, r.behind = lock, lock.Waited(), lock.Behind()
 	r.outcome = lockHeld
 	if r.policy.Mode == Read {
 		r.outcome = lockRead
 	}
 	r.gate.counters.acquired.Add(1)
-	r.logSlowWait(lock.Behind())
+	r.logSlowWait()
 	return nil
 }
 
 // notAcquired judges a wait that did not lead to the lock: some policies let the request go on all the same.
 func (r *request) notAcquired(err error) error {
-	var behind sessionlock.Description
 	if wait := (*sessionlock.WaitError)(nil); errors.As(err, &wait) {
-		r.waited, behind = wait.Waited, wait.Behind
+		r.waited, r.behind = wait.Waited, wait.Behind
 	}
 	tooLong := errors.Is(err, sessionlock.ErrMaxWait)
 	switch {
 	case r.policy.Observe && tooLong:
 		r.gate.counters.observed.Add(1)
-		r.gate.log.Info("would have waited", append(r.logPairs(), describe(behind)...)...)
+		r.gate.log.Info("would have waited", r.logPairs()...)
 	case r.policy.PassMaxWait && tooLong:
 		r.gate.counters.passed.Add(1)
-		r.logSlowWait(behind)
+		r.logSlowWait()
 	default:
-		r.logSlowWait(behind)
 		return err
 	}
 	r.outcome = lockPassed
@@ -205,18 +203,20 @@ func (r *request) follow(setCookie []byte) {
 	}
 }
 
-// lostLock is called, by a goroutine of the lock's, when a lock ends before the request does.
-func (r *request) lostLock(err error) {
-	if errors.Is(err, sessionlock.ErrExpired) {
-		r.gate.counters.expired.Add(1)
-		r.gate.log.Warn("lock expired before its script ended", "lock", r.key.Short(), "held_ms", r.policy.Expiry.Milliseconds())
-		if r.policy.AbortExpired {
-			r.exch.Abort(sessionlock.ErrExpired)
-		}
+// lostLock is called, by a goroutine of the lock's, when a lock ends before the request does. The request may have
+// ended too by now: its params are not to be read any more.
+func (r *request) lostLock(holder sessionlock.Description, err error) {
+	pairs := []any{"lock", r.key.Short(), "method", holder.Method, "path", holder.Path, "script", holder.Script}
+	if !errors.Is(err, sessionlock.ErrExpired) {
+		r.gate.counters.lost.Add(1)
+		r.gate.log.Warn("lock lost", append(pairs, "error", err)...)
 		return
 	}
-	r.gate.counters.lost.Add(1)
-	r.gate.log.Warn("lock lost", "lock", r.key.Short(), "error", err)
+	r.gate.counters.expired.Add(1)
+	r.gate.log.Warn("lock expired before its script ended", append(pairs, "held_ms", r.policy.Expiry.Milliseconds())...)
+	if r.policy.AbortExpired && !r.policy.Observe {
+		r.exch.Abort(sessionlock.ErrExpired)
+	}
 }
 
 // forLock is the part of the policy that the lock itself needs.
@@ -239,28 +239,4 @@ func (r *request) Describe() sessionlock.Description {
 		Path:   pathOnly(r.head.target),
 		Script: string(r.head.filename),
 	}
-}
-
-// logSlowWait logs a wait that was longer than slow_wait, with the holder that was waited for.
-func (r *request) logSlowWait(behind sessionlock.Description) {
-	if r.waited > r.to.SlowWait {
-		r.gate.log.Info("slow wait for a session's lock", append(r.logPairs(), describe(behind)...)...)
-	}
-}
-
-func (r *request) logPairs() []any {
-	return []any{"lock", r.key.Short(), "wait_ms", r.waited.Milliseconds(),
-		"method", string(r.head.method), "path", pathOnly(r.head.target)}
-}
-
-func describe(holder sessionlock.Description) []any {
-	if holder == (sessionlock.Description{}) {
-		return nil
-	}
-	return []any{"holder", fmt.Sprintf("%s %s", holder.Method, holder.Path), "holder_script", holder.Script}
-}
-
-// logEnd logs how a request ended, once.
-func (r *request) logEnd(level hclog.Level, text string, err error) {
-	r.gate.log.Log(level, text, "error", err, "method", string(r.head.method), "path", pathOnly(r.head.target))
 }

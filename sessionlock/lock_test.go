@@ -14,7 +14,7 @@ import (
 type told chan error
 
 func (c told) policy(p sessionlock.Policy) sessionlock.Policy {
-	p.OnLoss = func(err error) { c <- err }
+	p.OnLoss = func(_ sessionlock.Description, err error) { c <- err }
 	return p
 }
 
@@ -173,7 +173,7 @@ func TestOnLossMayUseTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := local()
 		lost, again := make(chan *sessionlock.Lock, 1), make(chan error, 1)
-		holder := begin(t, m, sessionlock.Policy{Expiry: time.Second, OnLoss: func(error) {
+		holder := begin(t, m, sessionlock.Policy{Expiry: time.Second, OnLoss: func(Description, error) {
 			(<-lost).Release()
 			l, err := m.Acquire(context.Background(), key, nil, patient)
 			if err == nil {

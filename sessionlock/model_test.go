@@ -149,7 +149,7 @@ func (m *model) act() {
 func (m *model) acquire(gate *modelGate, key sessionlock.Key) {
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &try{gate: gate, key: key, begun: time.Now(), cancel: cancel}
-	a.policy.OnLoss = func(err error) {
+	a.policy.OnLoss = func(_ sessionlock.Description, err error) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if !a.told.IsZero() {

@@ -62,9 +62,9 @@ type Policy struct {
 	Expiry     time.Duration // the longest hold, from the acquire on; zero: none
 	MaxWaiters int           // in the session's queue of this manager; zero: no limit
 
-	// OnLoss is called when the lock ends without Release, with what Lock.Err says. It has a goroutine of its own:
+	// OnLoss is called when the lock ends without Release, with its holder and what Lock.Err says. It has a goroutine of its own:
 	// the request may be over by then, or Acquire yet to return. Nil: never.
-	OnLoss func(error)
+	OnLoss func(holder Description, err error)
 }
 
 // Holder describes who holds a lock or waits for it, to whom an operator asks. It is called while the lock is

@@ -1,0 +1,44 @@
+package gate
+
+import (
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// logDone logs a normal request, for who wants to see them all.
+func (r *request) logDone() {
+	if r.gate.log.IsDebug() {
+		r.gate.log.Debug("request done", append(r.logPairs(), "status", string(r.outcome))...)
+	}
+}
+
+// logSlowWait logs a wait that was longer than slow_wait, with the holder that was waited for.
+func (r *request) logSlowWait() {
+	if r.waited > r.to.SlowWait {
+		r.gate.log.Info("slow wait for a session's lock", r.logPairs()...)
+	}
+}
+
+// logEnd logs how a request ended that did not end well, once.
+func (r *request) logEnd(level hclog.Level, text string, err error) {
+	r.gate.log.Log(level, text, append(r.logPairs(), "error", err)...)
+}
+
+// logPairs are what a log line tells of a request, and of the holder that it waited for. A session id is in none
+// of them: of the lock's name, which is a hash, there is the begin.
+func (r *request) logPairs() []any {
+	d := r.Describe()
+	pairs := []any{"method", d.Method, "path", d.Path, "script", d.Script}
+	if r.route != "" {
+		pairs = append(pairs, "route", r.route)
+	}
+	if r.id == nil {
+		return pairs
+	}
+	pairs = append(pairs, "lock", r.key.Short(), "wait_ms", r.waited.Milliseconds())
+	if r.behind != (sessionlock.Description{}) {
+		pairs = append(pairs, "holder", r.behind.Method+" "+r.behind.Path, "holder_script", r.behind.Script)
+	}
+	return pairs
+}
