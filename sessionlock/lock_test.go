@@ -173,7 +173,7 @@ func TestOnLossMayUseTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := local()
 		lost, again := make(chan *sessionlock.Lock, 1), make(chan error, 1)
-		holder := begin(t, m, sessionlock.Policy{Expiry: time.Second, OnLoss: func(Description, error) {
+		holder := begin(t, m, sessionlock.Policy{Expiry: time.Second, OnLoss: func(sessionlock.Description, error) {
 			(<-lost).Release()
 			l, err := m.Acquire(context.Background(), key, nil, patient)
 			if err == nil {
