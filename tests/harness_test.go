@@ -85,6 +85,7 @@ var testScripts embed.FS
 func startGate(t testing.TB, r *rig.Rig, o rig.GateOptions) *rig.Gate {
 	t.Helper()
 	o.Binary = cmp.Or(o.Binary, gateBinary)
+	o.Env = append(o.Env, raceOptions)
 	if o.Args == nil {
 		o.Args = []string{"--drain-timeout", "1s"} // what a test leaves behind is not worth more
 	}
@@ -97,6 +98,9 @@ func startGate(t testing.TB, r *rig.Rig, o rig.GateOptions) *rig.Gate {
 	})
 	return g
 }
+
+// raceOptions keep the race detector from pausing for a second at each exit.
+const raceOptions = "GORACE=atexit_sleep_ms=20"
 
 // reload has a gate take another config, and waits until it has.
 func reload(t testing.TB, g *rig.Gate, config string) {
