@@ -15,70 +15,70 @@ const (
 // measureHandoff measures how long it takes from the end of one script's work on
 // its session to the begin of the next one's, with all that is between: the
 // session is written, unlocked, locked and read again, and with the gate PHP
-// starts the next script.
+// starts the next script. How long that takes alone is told by a visitor who has
+// no gate and sends one request after the other.
 func measureHandoff(st *stage) ([]row, error) {
 	handlers, err := st.handlers()
 	if err != nil {
 		return nil, err
 	}
-	patient := handlers[:3] // who goes on without the lock has nothing to hand off
-	var with, without []*side[handed]
-	for _, h := range patient {
-		plain, err := handoffSide(st, h, "without a gate", nil)
+	var all []*side[handed]
+	for _, h := range handlers[:3] { // who goes on without the lock has nothing to hand off
+		o := rig.PHPOptions{Workers: workers, INI: h.ini}
+		plain, err := st.startChain(h.name+" without a gate", o, nil)
 		if err != nil {
 			return nil, err
 		}
-		gate, err := handoffSide(st, h, "with the gate", &recommended)
+		gate, err := st.startChain(h.name+" with the gate", o, &recommended)
 		if err != nil {
 			return nil, err
 		}
-		without, with = append(without, plain), append(with, gate)
+		all = append(all, handoffSide(st, gate, together), handoffSide(st, plain, together), handoffSide(st, plain, inTurn))
 	}
-	if err := interleave(st.plan("40 requests of a session", 15), append(without, with...)...); err != nil {
+	if err := interleave(st.plan("40 requests of a session", 15), all...); err != nil {
 		return nil, err
 	}
 	var rows []row
-	for i, h := range patient {
-		rows = append(rows, handoffRow(h.name, with[i], without[i]))
+	for i, h := range handlers[:3] {
+		gate, own, alone := all[3*i], all[3*i+1], all[3*i+2]
+		rows = append(rows,
+			handoffRow("Hand-off of a session, "+h.name, gate, own, "the handler's own lock", atMost(1)),
+			handoffRow("the same", gate, alone, "nobody waits", noTarget))
 	}
 	return rows, nil
 }
 
-// handed is what came of requests of one session that were sent at once.
+// handed is what came of requests of one session.
 type handed struct {
 	handoff float64 // in ms
 	gaveUp  int     // those that did not get their session
 }
 
-func handoffRow(name string, with, without *side[handed]) row {
+func handoffRow(what string, gate, other *side[handed], otherName string, t target) row {
 	took := func(got handed) float64 { return got.handoff }
-	gate, own := of(with, took), of(without, took)
+	with, without := of(gate, took), of(other, took)
 	r := row{
-		what:   "Hand-off of a session, " + name,
-		gate:   fmt.Sprintf("%.2f ms", gate.median()),
-		other:  fmt.Sprintf("%.2f ms: the handler's own lock", own.median()),
-		ratios: gate.over(own),
-		target: atMost(1),
+		what:   what,
+		gate:   number(with.median()) + " ms",
+		other:  number(without.median()) + " ms: " + otherName,
+		ratios: with.over(without),
+		target: t,
 	}
-	gaveUp := of(without, func(got handed) float64 { return float64(got.gaveUp) })
+	gaveUp := of(other, func(got handed) float64 { return float64(got.gaveUp) })
 	if gaveUp.median() > 0 {
 		r.other += fmt.Sprintf("; %.0f of %d gave up", gaveUp.median(), handoffs)
 	}
 	return r
 }
 
-func handoffSide(st *stage, h handler, how string, settings *gateSettings) (*side[handed], error) {
-	c, err := st.startChain(h.name+" "+how, rig.PHPOptions{Workers: workers, INI: h.ini}, settings)
-	if err != nil {
-		return nil, err
-	}
+// handoffSide sends the requests to c in the way of send.
+func handoffSide(st *stage, c *chain, send func(n int, do func(int) error) error) *side[handed] {
 	return &side[handed]{name: c.name, measure: func() (handed, error) {
-		return handoff(st, c.site, st.session())
-	}}, nil
+		return handoff(st, c.site, send)
+	}}
 }
 
-// handoff sends the requests, all at once.
-func handoff(st *stage, site *rig.Site, session string) (handed, error) {
+func handoff(st *stage, site *rig.Site, send func(n int, do func(int) error) error) (handed, error) {
 	var browsers [handoffs]*browser
 	for i := range browsers {
 		b, err := openBrowser(st.ctx, site)
@@ -88,13 +88,24 @@ func handoff(st *stage, site *rig.Site, session string) (handed, error) {
 		defer b.close()
 		browsers[i] = b
 	}
+	session := st.session()
 	var worked [handoffs]time.Duration // zero: did not get its session
 	start := time.Now()
-	err := together(handoffs, func(i int) (err error) {
+	err := send(handoffs, func(i int) (err error) {
 		worked[i], err = work(browsers[i], session)
 		return err
 	})
 	return divide(time.Since(start), worked[:]), err
+}
+
+// inTurn runs n functions one after the other.
+func inTurn(n int, do func(i int) error) error {
+	for i := range n {
+		if err := do(i); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // divide shares the time that nobody worked among those who got their session.
