@@ -32,6 +32,9 @@ type Gate struct {
 	draining  bool
 	rejecting bool // waiters are not waited for any more
 	serving   sync.WaitGroup
+
+	spare   chan net.Conn // takes a conn if a goroutine has nothing to do
+	drained chan struct{} // closed when no more conns will come
 }
 
 // setup is a gate's options with what is made from them. A request keeps the one it began with.
@@ -52,6 +55,8 @@ func New(o Options, locks *sessionlock.Manager, log hclog.Logger) *Gate {
 		log:       log,
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[*fcgi.Conn]struct{}),
+		spare:     make(chan net.Conn),
+		drained:   make(chan struct{}),
 	}
 	g.room = sync.NewCond(&g.mu)
 	g.setup.Store(newSetup(o, log))
@@ -104,7 +109,7 @@ func (g *Gate) Serve(nl net.Listener) error {
 		switch {
 		case err == nil:
 			pause = 0
-			g.serving.Go(func() { g.serveConn(nc) })
+			g.handOver(nc)
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		default:
@@ -112,6 +117,36 @@ func (g *Gate) Serve(nl net.Listener) error {
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			g.log.Error("accept failed, trying again", "error", err, "pause_ms", pause.Milliseconds())
 			time.Sleep(pause)
+		}
+	}
+}
+
+// spareTime is how long a goroutine that has served a conn waits for another. Its stack has grown by then to what a
+// request needs, and growing one anew for each conn is a good part of what a request costs outside the kernel.
+const spareTime = time.Second
+
+// handOver has a conn served: by a goroutine that has served one before, if one is free.
+func (g *Gate) handOver(nc net.Conn) {
+	select {
+	case g.spare <- nc:
+	default:
+		g.serving.Go(func() { g.serveConns(nc) })
+	}
+}
+
+// serveConns serves nc, and then whatever is handed over, until nothing has been for a while.
+func (g *Gate) serveConns(nc net.Conn) {
+	idle := time.NewTimer(spareTime)
+	defer idle.Stop()
+	for {
+		g.serveConn(nc)
+		idle.Reset(spareTime)
+		select {
+		case nc = <-g.spare:
+		case <-idle.C:
+			return
+		case <-g.drained:
+			return
 		}
 	}
 }
@@ -182,6 +217,9 @@ func (g *Gate) Shutdown(ctx context.Context, grace time.Duration) error {
 func (g *Gate) drain() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if !g.draining {
+		close(g.drained)
+	}
 	g.draining = true
 	for l := range g.listeners {
 		_ = l.Close()
@@ -217,6 +255,7 @@ func (g *Gate) addListener(l net.Listener) bool {
 		return false
 	}
 	g.listeners[l] = struct{}{}
+	g.serving.Add(1) // Serve itself: a conn that it has accepted already is served
 	return true
 }
 
@@ -224,6 +263,7 @@ func (g *Gate) removeListener(l net.Listener) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.listeners, l)
+	g.serving.Done()
 }
 
 func (g *Gate) addConn(c *fcgi.Conn) {
