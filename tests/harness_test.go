@@ -31,7 +31,7 @@ type stack struct {
 // stackOptions say in what a stack differs from the zero value of each.
 type stackOptions struct {
 	PHP  rig.PHPOptions
-	Gate rig.GateOptions // Upstream is PHP's if it is left open
+	Gate rig.GateOptions // Upstream is PHP's, unless Config has gates of its own
 	Site rig.Site        // FastCGI is the gate's if it is left open
 }
 
@@ -40,7 +40,7 @@ func newStack(t testing.TB, o stackOptions, programs ...string) *stack {
 	t.Helper()
 	s := &stack{Rig: newRig(t, append(programs, "nginx", "php-fpm")...)}
 	s.PHP = rigtest.Start(t, s.PHPFPM, o.PHP)
-	if o.Gate.Upstream.Address == "" && o.Gate.Config == "" {
+	if o.Gate.Upstream.Address == "" && !strings.Contains(o.Gate.Config, "gate \"") {
 		o.Gate.Upstream = s.PHP.Addr
 	}
 	s.Gate = startGate(t, s.Rig, o.Gate)
@@ -234,6 +234,22 @@ func (r response) mustBe(t testing.TB, body string) {
 		t.Errorf("got %v, want %.100q", err, body)
 	} else if r.body != body {
 		t.Errorf("got %.300q, want %.100q", r.body, body)
+	}
+}
+
+// copyScript gives a script another name, which may have folders in it.
+func copyScript(t testing.TB, r *rig.Rig, name, as string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(r.DocRoot, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(r.DocRoot, as)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, text, 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -161,13 +161,17 @@ type info struct {
 // info asks for info.php, of which path may be another name.
 func (s *stack) info(t testing.TB, q request) info {
 	t.Helper()
-	r := ask(s.Site, q)
+	return infoOf(t, ask(s.Site, q))
+}
+
+// infoOf reads a response of info.php.
+func infoOf(t testing.TB, r response) (i info) {
+	t.Helper()
 	if err := r.failure(); err != nil {
-		t.Fatalf("%s: %v", q.path, err)
+		t.Fatal(err)
 	}
-	var i info
 	if err := json.Unmarshal([]byte(r.body), &i); err != nil {
-		t.Fatalf("%s: %v in %q", q.path, err, r.body)
+		t.Fatalf("%v in %q", err, r.body)
 	}
 	return i
 }
