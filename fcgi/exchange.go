@@ -103,9 +103,8 @@ func (x *Exchange) compose() error {
 // attempt sends the request over one connection, and relays the response.
 func (x *Exchange) attempt(ctx context.Context, fresh bool) error {
 	up, err := x.pool.get(ctx, fresh)
-	for err == nil && up.reused && !x.trusts(up) {
-		x.pool.put(up, false)
-		up, err = x.pool.get(ctx, fresh)
+	if err == nil && up.reused && !x.trusts(up) {
+		up, err = x.pool.replace(ctx, up)
 	}
 	if err != nil {
 		return err
@@ -122,13 +121,14 @@ func (x *Exchange) attempt(ctx context.Context, fresh bool) error {
 	return x.judge(x.relay())
 }
 
-// trusts looks at a pooled connection where a request could not be sent again if it had been closed: a body
-// that is still coming is gone once it is sent, and TCP cannot tell a closed connection from a dead worker.
+// trusts looks at a pooled connection: whether its worker is there for the next request; and, where a request could
+// not be sent again, whether it has been closed: a body that is still coming is gone once it is sent, and TCP cannot
+// tell a closed connection from a dead worker.
 func (x *Exchange) trusts(up *upstream) bool {
 	if up.isUnix() && x.Request.stdin.whole() {
-		return true
+		return up.rests()
 	}
-	return !up.dead()
+	return !up.dead() && up.rests()
 }
 
 // send writes what goes out first.

@@ -173,16 +173,22 @@ func (p *Pool) wait(ctx context.Context, fresh bool) (*upstream, error) {
 // accept takes a turn in the queue: a connection, or with nil the right to make one. Where a fresh one is asked for,
 // it is made in the place of the other.
 func (p *Pool) accept(ctx context.Context, u *upstream, fresh bool) (*upstream, error) {
-	if u != nil && !fresh {
-		return u, nil
+	switch {
+	case u == nil:
+		return p.dial(ctx)
+	case fresh:
+		return p.replace(ctx, u)
 	}
-	if u != nil {
-		p.mu.Lock()
-		u.backend.busy--
-		p.stats.Reuses--
-		p.mu.Unlock()
-		_ = u.nc.Close()
-	}
+	return u, nil
+}
+
+// replace makes a connection in the place of one that was taken to be used again, and turned out not to be fit for it.
+func (p *Pool) replace(ctx context.Context, u *upstream) (*upstream, error) {
+	p.mu.Lock()
+	u.backend.busy--
+	p.stats.Reuses--
+	p.mu.Unlock()
+	_ = u.nc.Close()
 	return p.dial(ctx)
 }
 

@@ -101,6 +101,30 @@ func (u *upstream) dead() bool {
 	return dead || err != nil
 }
 
+// restWait is how long the worker of a pooled connection may take to come back after its answer. Most are there at
+// the first look.
+const restWait = 500 * time.Microsecond
+
+// rests says whether the worker of a pooled connection waits for its next request. After fastcgi_finish_request its
+// script goes on behind the answer, and would let the next request wait. But it leaves the end of stdin unread, until
+// it has ended; a unix socket can tell that. TCP cannot: there the worker is believed to rest.
+func (u *upstream) rests() bool {
+	if !u.isUnix() {
+		return true
+	}
+	until := time.Now().Add(restWait)
+	for pause := 10 * time.Microsecond; ; pause *= 2 {
+		n, err := u.unread()
+		if n == 0 || err != nil {
+			return err == nil
+		}
+		if time.Now().Add(pause).After(until) {
+			return false
+		}
+		time.Sleep(pause)
+	}
+}
+
 // unread says how many bytes of ours PHP-FPM has not read yet. Only a unix socket knows.
 func (u *upstream) unread() (int, error) {
 	raw, err := u.nc.SyscallConn()
