@@ -1,0 +1,431 @@
+package memcachelock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/rig"
+	"github.com/fpm-gate/fpm-gate/memcachelock"
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// slack is what a noisy machine may add to a time that is promised.
+const slack = time.Second
+
+func TestAServerThatRefusesFailsAtOnceAndComesBack(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 1)
+	f.servers[0].Kill()
+	s := f.store(t, f.options())
+	m := sessionlock.NewManager(s)
+	start := time.Now()
+	wantStoreError(t, m, newKey(t))
+	if took := time.Since(start); took > timeout+slack {
+		t.Errorf("the error took %v; want it at once", took)
+	}
+	restart(t, f.servers[0])
+	lockSoon(t, m, newKey(t)).Release()
+	if err := s.Health(); err != nil {
+		t.Errorf("got health %v; want none", err)
+	}
+}
+
+// Many requests meet a server that hangs: together they wait for one timeout, and those after them for none.
+func TestAServerThatHangsCostsOneTimeout(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 1)
+	events := new(journal)
+	o := f.options()
+	o.OnEvent = events.add
+	s := f.store(t, o)
+	m := sessionlock.NewManager(s)
+	lockSoon(t, m, newKey(t)).Release()
+	freeze(t, f.servers[0])
+	start := time.Now()
+	var all sync.WaitGroup
+	for range 100 {
+		all.Go(func() { wantStoreError(t, m, newKey(t)) })
+	}
+	all.Wait()
+	if took := time.Since(start); took > timeout+slack {
+		t.Errorf("100 requests took %v together; want a timeout, %v", took, timeout)
+	}
+	before := s.Stats().Servers[0]
+	for range 1000 {
+		wantStoreError(t, m, newKey(t))
+	}
+	after := s.Stats().Servers[0]
+	if after.Questions != before.Questions {
+		t.Errorf("%d questions to a server that is known to hang; want none", after.Questions-before.Questions)
+	}
+	if after.Up || after.Err == nil || s.Health() == nil {
+		t.Errorf("got %+v, health %v; want it down", after, s.Health())
+	}
+	thaw(t, f.servers[0])
+	lockSoon(t, m, newKey(t)).Release()
+	events.want(t, memcachelock.ServerDown, memcachelock.ServerUp)
+}
+
+func TestAServerThatTalksGarbageIsAnError(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		for {
+			nc, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer nc.Close()
+				buf := make([]byte, 4096)
+				for {
+					if _, err := nc.Read(buf); err != nil {
+						return
+					}
+					if _, err := fmt.Fprintf(nc, "HTTP/1.1 400 Bad Request\r\n\r\n"); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	s := (&fleet{}).store(t, memcachelock.Options{Servers: []memcachelock.Addr{{Network: "tcp", Address: listener.Addr().String()}}})
+	m := sessionlock.NewManager(s)
+	for range 20 {
+		wantStoreError(t, m, newKey(t))
+	}
+}
+
+// The server is restarted while one gate holds and another waits: the holder's lease is there again before the
+// other can take it.
+func TestARestartTakesNoLock(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []struct {
+		name string
+		do   func(*testing.T, *rig.Server)
+	}{
+		{"restarted", func(t *testing.T, s *rig.Server) { s.Kill(); restart(t, s) }},
+		{"flushed", func(t *testing.T, s *rig.Server) { talkTo(t, s).want(talkTo(t, s).ask("flush_all"), "OK") }},
+	} {
+		t.Run(fault.name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t, 1)
+			o := f.options()
+			o.Lease = 10 * time.Second // that of the renewals would be too late
+			events := new(journal)
+			o.OnEvent = events.add
+			holder := f.store(t, o)
+			other := f.store(t, f.options())
+			here, there := sessionlock.NewManager(holder), sessionlock.NewManager(other)
+			key := newKey(t)
+			l := lockSoon(t, here, key)
+			waiter := make(chan *sessionlock.Lock, 1)
+			go func() {
+				l, err := there.Acquire(context.Background(), key, nil, sessionlock.Policy{MaxWait: time.Minute})
+				for errors.Is(err, sessionlock.ErrStore) { // while it is down
+					l, err = there.Acquire(context.Background(), key, nil, sessionlock.Policy{MaxWait: time.Minute})
+				}
+				if err != nil {
+					t.Errorf("the waiter: %v", err)
+				}
+				waiter <- l
+			}()
+			eventually(t, "the other waits", func() bool { return other.Stats().Waits == 1 })
+			for range 3 {
+				fault.do(t, f.servers[0])
+				select {
+				case <-waiter:
+					t.Fatal("the waiter has the lock that another holds")
+				case <-l.Lost():
+					t.Fatalf("the holder lost the lock: %v", l.Err())
+				case <-time.After(2 * time.Second): // more than the grace: real time is the subject
+				}
+			}
+			if got, _ := talkTo(t, f.servers[0]).get("get", lockName(key)); got == "" {
+				t.Error("the lease was not added again")
+			}
+			events.want(t, memcachelock.ServerForgot, memcachelock.LeaseRegained)
+			l.Release()
+			select {
+			case l := <-waiter:
+				l.Release()
+			case <-time.After(5 * time.Second):
+				t.Error("the waiter never had its turn")
+			}
+		})
+	}
+}
+
+// A gate that was started after the loss does not know that there was one, but that the epoch is young.
+func TestANewGateMindsTheGrace(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 1)
+	old := sessionlock.NewManager(f.store(t, f.options()))
+	l := lockSoon(t, old, newKey(t))
+	defer l.Release()
+	restart(t, f.servers[0])
+	s := f.store(t, f.options())
+	eventually(t, "the new gate knows the server", func() bool { return s.Stats().Servers[0].Up })
+	_, err := sessionlock.NewManager(s).Acquire(context.Background(), l.Key(), nil, sessionlock.Policy{})
+	if !errors.Is(err, sessionlock.ErrMaxWait) {
+		t.Errorf("got error %v; want the lock held", err)
+	}
+}
+
+func TestAnEvictedLeaseIsAddedAgainOrLost(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 1)
+	o := f.options()
+	events := new(journal)
+	o.OnEvent = events.add
+	s := f.store(t, o)
+	m := sessionlock.NewManager(s)
+	kept, taken := lockSoon(t, m, newKey(t)), lockSoon(t, m, newKey(t))
+	f.remove(t, kept.Key(), f.servers[0])
+	f.remove(t, taken.Key(), f.servers[0])
+	talkTo(t, f.servers[0]).ask("add %s 0 60 8\r\nsomebody", lockName(taken.Key()))
+	select {
+	case <-taken.Lost():
+	case <-time.After(s.TTL()/3 + slack):
+		t.Errorf("nobody was told that the lease is somebody else's")
+	}
+	eventually(t, "the lease is added again", func() bool {
+		h, ok, err := s.Holder(context.Background(), kept.Key())
+		return err == nil && ok && h.Token == kept.Token()
+	})
+	if err := kept.Err(); err != nil {
+		t.Errorf("got error %v; want it held", err)
+	}
+	kept.Release()
+	events.want(t, memcachelock.LeaseRegained, memcachelock.LeaseLost)
+	if got := s.Stats(); got.Lost != 1 || got.Servers[0].Regained != 1 {
+		t.Errorf("got %+v; want one lease lost and one regained", got)
+	}
+}
+
+// What a hanging server was asked and answers only later leaves no lease.
+func TestALateAddLeavesNoLease(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 1)
+	o := f.options()
+	o.Lease = time.Minute
+	m := sessionlock.NewManager(f.store(t, o))
+	lockSoon(t, m, newKey(t)).Release()
+	freeze(t, f.servers[0])
+	var keys []sessionlock.Key
+	for range 5 {
+		keys = append(keys, newKey(t))
+		wantStoreError(t, m, keys[len(keys)-1])
+	}
+	thaw(t, f.servers[0])
+	other := sessionlock.NewManager(f.store(t, o))
+	for _, key := range keys {
+		lockSoon(t, other, key).Release()
+	}
+}
+
+// Answers are lost on their way: what was done is asked for before it is believed.
+func TestLostAnswersAreAskedFor(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 1)
+	relay := newRelay(t, f.servers[0])
+	o := f.options()
+	o.Servers[0] = memcachelock.Addr{Network: "tcp", Address: relay.address()}
+	s := f.store(t, o)
+	m := sessionlock.NewManager(s)
+	key := newKey(t)
+	lockSoon(t, m, key).Release()
+	other := sessionlock.NewManager(f.store(t, f.options()))
+	for _, lost := range []string{"add ", "cas "} {
+		relay.loseAnswerTo(lost + memcachelock.DefaultPrefix)
+		l := lockSoon(t, m, key)
+		if got, _ := talkTo(t, f.servers[0]).get("get", lockName(key)); got == "" {
+			t.Errorf("%s: the lock is held and nothing is in memcached", lost)
+		}
+		l.Release()
+		lockSoon(t, other, key).Release()
+	}
+	if got := relay.lost.Load(); got != 2 {
+		t.Errorf("%d answers were lost; want 2", got)
+	}
+}
+
+func TestAQuorumOutlivesOneServer(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []struct {
+		name     string
+		do, undo func(*testing.T, *rig.Server)
+	}{
+		{"killed", func(_ *testing.T, s *rig.Server) { s.Kill() }, restart},
+		{"frozen", freeze, thaw},
+		{"flushed", func(t *testing.T, s *rig.Server) { talkTo(t, s).ask("flush_all") }, func(*testing.T, *rig.Server) {}},
+		{"restarted", func(t *testing.T, s *rig.Server) { s.Kill(); restart(t, s) }, func(*testing.T, *rig.Server) {}},
+	} {
+		t.Run(fault.name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t, 3)
+			here, there := sessionlock.NewManager(f.store(t, f.quorum())), sessionlock.NewManager(f.store(t, f.quorum()))
+			held := lockSoon(t, here, newKey(t))
+			lockSoon(t, there, newKey(t)).Release()
+			for _, server := range f.servers {
+				fault.do(t, server)
+				for range 20 {
+					start := time.Now()
+					l, err := there.Acquire(context.Background(), newKey(t), nil, sessionlock.Policy{MaxWait: 10 * time.Second})
+					if err != nil {
+						t.Fatalf("acquire without %s: %v", server.Name, err)
+					}
+					if took := time.Since(start); took > timeout+slack {
+						t.Errorf("acquired after %v; want a timeout at most, %v", took, timeout)
+					}
+					l.Release()
+				}
+				if l, err := there.Acquire(context.Background(), held.Key(), nil, sessionlock.Policy{MaxWait: 200 * time.Millisecond}); err == nil {
+					l.Release()
+					t.Errorf("without %s: two hold the lock", server.Name)
+				}
+				fault.undo(t, server)
+				time.Sleep(1500 * time.Millisecond) // the grace, and a renewal: one server at a time is what is promised
+			}
+			if err := held.Err(); err != nil {
+				t.Errorf("the lock is lost: %v", err)
+			}
+			held.Release()
+		})
+	}
+}
+
+func TestAQuorumWithoutMostOfItsServersFails(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 3)
+	s := f.store(t, f.quorum())
+	m := sessionlock.NewManager(s)
+	lockSoon(t, m, newKey(t)).Release()
+	f.servers[0].Kill()
+	freeze(t, f.servers[1])
+	start := time.Now()
+	wantStoreError(t, m, newKey(t))
+	if took := time.Since(start); took > timeout+slack {
+		t.Errorf("the error took %v; want a timeout at most, %v", took, timeout)
+	}
+	eventually(t, "the store is not healthy", func() bool { return s.Health() != nil })
+	thaw(t, f.servers[1])
+	lockSoon(t, m, newKey(t)).Release()
+	if err := s.Health(); err != nil {
+		t.Errorf("got health %v of two servers of three; want none", err)
+	}
+}
+
+// relay passes on what a gate and memcached say, and loses an answer when told to.
+type relay struct {
+	listener net.Listener
+	server   *rig.Server
+	lost     atomic.Int64
+
+	mu   sync.Mutex
+	lose string
+}
+
+func newRelay(t *testing.T, s *rig.Server) *relay {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &relay{listener: listener, server: s}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			nc, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() { r.serve(nc) })
+		}
+	})
+	t.Cleanup(func() { listener.Close() })
+	return r
+}
+
+func (r *relay) address() string { return r.listener.Addr().String() }
+
+// loseAnswerTo ends the connection of the next question that begins with prefix, when the server has answered it.
+func (r *relay) loseAnswerTo(prefix string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lose = prefix
+}
+
+func (r *relay) loses(question []byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lose == "" || len(question) < len(r.lose) || string(question[:len(r.lose)]) != r.lose {
+		return false
+	}
+	r.lose = ""
+	r.lost.Add(1)
+	return true
+}
+
+// serve knows that both sides speak in turn, and that what they say comes in one piece.
+func (r *relay) serve(gate net.Conn) {
+	defer gate.Close()
+	server, err := net.Dial(r.server.Addr.Network, r.server.Addr.Address)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := gate.Read(buf)
+		if err != nil {
+			return
+		}
+		lose := r.loses(buf[:n])
+		if _, err := server.Write(buf[:n]); err != nil {
+			return
+		}
+		if n, err = server.Read(buf); err != nil || lose {
+			return
+		}
+		if _, err := gate.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// journal keeps the events.
+type journal struct {
+	mu   sync.Mutex
+	seen map[memcachelock.EventKind]int
+}
+
+func (j *journal) add(e memcachelock.Event) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.seen == nil {
+		j.seen = make(map[memcachelock.EventKind]int)
+	}
+	j.seen[e.Kind]++
+}
+
+// want waits until each of the events was told.
+func (j *journal) want(t *testing.T, kinds ...memcachelock.EventKind) {
+	t.Helper()
+	for _, kind := range kinds {
+		eventually(t, kind.String()+" is told", func() bool {
+			j.mu.Lock()
+			defer j.mu.Unlock()
+			return j.seen[kind] > 0
+		})
+	}
+}

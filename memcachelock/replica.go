@@ -1,0 +1,340 @@
+package memcachelock
+
+import (
+	"bytes"
+	"errors"
+	"sync"
+
+	"github.com/bradfitz/gomemcache/memcache"
+
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// replica is the item of a lease on one server. All but the look is in the hands of who has the ticket.
+type replica struct {
+	lease  *lease
+	server *server
+	ours   bool
+	casID  uint64 // 0: not known
+
+	// What the look before has seen; in the hands of Acquire.
+	looked bool
+	vote   vote
+	seen   *memcache.Item
+}
+
+// look says yes if the lock is there for us to take: it is free, or kept for us, or a stray of ours.
+func (r *replica) look(names []string, w *wait) answer {
+	if r.server.inGrace() {
+		return answer{vote: voteNo}
+	}
+	items, err := r.server.get(names...)
+	if err != nil {
+		return r.failed(err)
+	}
+	a := answer{vote: voteNo, seen: items[names[0]], line: items[names[1]]}
+	epoch := ""
+	if item := items[names[2]]; item != nil {
+		epoch = string(item.Value)
+	}
+	if r.server.meet(epoch) != nil || epoch == "" {
+		return a
+	}
+	if a.seen == nil || r.isForUs(a.seen.Value, w.manager) {
+		a.vote = voteYes
+	}
+	return a
+}
+
+// isForUs says whether the lock is kept for us, or has the token of a question of ours whose answer was lost.
+func (r *replica) isForUs(value []byte, m manager) bool {
+	if bytes.Equal(value, turnValue(m)) {
+		return true
+	}
+	h, ok := parseHeld(value)
+	return ok && manager(h.Token.Manager()) == m && !r.lease.store.held(r.lease.key)
+}
+
+func (r *replica) failed(err error) answer {
+	if errors.Is(err, errForgot) {
+		return answer{vote: voteNo} // it will know us again after the grace
+	}
+	return answer{vote: voteFailed, err: err}
+}
+
+// takeOrLeave takes the item, and then sees to it beside the request: with the CAS id, if the lease is won; else it
+// is given back.
+func (r *replica) takeOrLeave(t *ticket) answer {
+	a := r.take()
+	if !r.ours {
+		t.leave()
+		return a
+	}
+	r.lease.store.background.Go(func() {
+		defer t.leave()
+		<-r.lease.decided
+		if r.lease.won && a.vote == voteYes {
+			r.learn()
+		} else {
+			r.remove()
+		}
+	})
+	return a
+}
+
+// take adds the item, or takes what is kept for us. If the answer is lost it asks before it believes anything.
+func (r *replica) take() answer {
+	l := r.lease
+	if r.looked && r.vote != voteYes || r.server.inGrace() {
+		return answer{vote: voteNo}
+	}
+	err := r.write()
+	if err != nil && !answered(err) {
+		err = r.confirm(err)
+	}
+	switch {
+	case err == nil && r.server.inGrace():
+		r.ours = true // which was too early: it will be given back
+		return answer{vote: voteNo}
+	case err == nil:
+		r.ours = true
+		return answer{vote: voteYes}
+	case answered(err):
+		return answer{vote: voteNo}
+	}
+	if !unasked(err) {
+		r.server.doubtful(l)
+	}
+	return r.failed(err)
+}
+
+func (r *replica) write() error {
+	l := r.lease
+	if r.seen != nil {
+		return r.server.compareAndSwap(l.name, l.value, l.store.seconds, r.seen.CasID)
+	}
+	return r.server.add(l.name, l.value, l.store.seconds)
+}
+
+// confirm finds out what became of a write whose answer was lost. A server that timed out is not asked again.
+func (r *replica) confirm(err error) error {
+	if unasked(err) || timedOut(err) {
+		return err
+	}
+	r.server.counts.lostAnswers.Add(1)
+	l := r.lease
+	items, getErr := r.server.get(l.name)
+	switch item := items[l.name]; {
+	case getErr != nil:
+		return errors.Join(err, getErr)
+	case sameValue(item, l.value):
+		r.casID = item.CasID
+		return nil
+	case item == nil:
+		return r.server.add(l.name, l.value, l.store.seconds)
+	}
+	return memcache.ErrNotStored
+}
+
+// learn reads the CAS id, which the release needs, and who waits for the lock.
+func (r *replica) learn() {
+	l := r.lease
+	line, epoch := l.store.lineName(l.key), l.store.epochName()
+	items, err := r.server.get(l.name, line, epoch)
+	if err != nil {
+		return // the release will ask
+	}
+	if item := items[l.name]; sameValue(item, l.value) {
+		r.casID = item.CasID
+	} else {
+		r.ours = false
+	}
+	if r == l.replicas[0] || items[line] != nil {
+		l.waiters(parseLine(items[line]))
+	}
+	if e := items[epoch]; e != nil {
+		_ = r.server.meet(string(e.Value))
+	} else {
+		_ = r.server.meet("")
+	}
+}
+
+// renew makes the item live on, or adds it again.
+func (r *replica) renew() answer {
+	l := r.lease
+	if l.isReleased() {
+		return answer{vote: voteNo}
+	}
+	item, err := r.server.getAndTouch(l.name, l.store.seconds)
+	switch {
+	case errors.Is(err, memcache.ErrCacheMiss):
+		return r.addAgain()
+	case err != nil:
+		return answer{vote: voteFailed, err: err}
+	case !sameValue(item, l.value):
+		r.ours = false
+		return answer{vote: voteNo}
+	}
+	r.ours = true
+	return answer{vote: voteYes}
+}
+
+// addAgain adds the item of a lease that its server has lost.
+func (r *replica) addAgain() answer {
+	l := r.lease
+	if l.isReleased() {
+		return answer{vote: voteNo}
+	}
+	r.casID = 0
+	err := r.server.add(l.name, l.value, l.store.seconds)
+	if err != nil && !answered(err) {
+		err = r.confirm(err)
+	}
+	switch {
+	case err == nil:
+		r.ours = true
+		r.server.counts.regained.Add(1)
+		l.store.tell(Event{Kind: LeaseRegained, Server: r.server.addr, Key: l.key})
+		return answer{vote: voteYes}
+	case !answered(err):
+		return answer{vote: voteFailed, err: err}
+	}
+	return r.renewFound()
+}
+
+// renewFound says whether the item that is there already is ours.
+func (r *replica) renewFound() answer {
+	items, err := r.server.get(r.lease.name)
+	if err != nil {
+		return answer{vote: voteFailed, err: err}
+	}
+	item := items[r.lease.name]
+	if r.ours = sameValue(item, r.lease.value); !r.ours {
+		return answer{vote: voteNo}
+	}
+	r.casID = item.CasID
+	return answer{vote: voteYes}
+}
+
+// release deletes the item, or keeps the lock for next. If the server cannot be asked, its watcher will see to it.
+func (r *replica) release(next manager) {
+	if !r.ours {
+		return
+	}
+	r.ours = false
+	if err := r.free(next); err != nil {
+		r.server.doubtful(r.lease)
+	}
+}
+
+// remove gives back what was taken in vain.
+func (r *replica) remove() { r.release(manager{}) }
+
+// free is an atomic compare-and-delete, or compare-and-swap. That of somebody else is never touched.
+func (r *replica) free(next manager) error {
+	l := r.lease
+	for range 2 {
+		if r.casID == 0 {
+			items, err := r.server.get(l.name)
+			if err != nil {
+				return err
+			}
+			item := items[l.name]
+			if !sameValue(item, l.value) {
+				return nil
+			}
+			r.casID = item.CasID
+		}
+		value, seconds := []byte(nil), int32(deleteNow)
+		if next != (manager{}) {
+			value, seconds = turnValue(next), turnSeconds
+		}
+		err := r.server.compareAndSwap(l.name, value, seconds, r.casID)
+		if answered(err) {
+			return nil
+		}
+		if timedOut(err) || unasked(err) {
+			return err
+		}
+		r.casID = 0 // the answer was lost: ask
+	}
+	return errors.New("no answer to a release")
+}
+
+// removeStray deletes the item if it is there and is no lease of ours any more. It says whether that is over: the
+// item was there, and is not now.
+func (r *replica) removeStray() (over bool, err error) {
+	l := r.lease
+	<-l.decided
+	if l.won && !l.isReleased() {
+		return false, errLive
+	}
+	items, err := r.server.get(l.name)
+	if err != nil {
+		return false, err
+	}
+	item := items[l.name]
+	if !sameValue(item, l.value) {
+		return false, nil
+	}
+	err = r.server.compareAndSwap(l.name, nil, deleteNow, item.CasID)
+	return err == nil, err
+}
+
+var errLive = errors.New("the lease is held")
+
+// addAgain adds the leases of ours that the server may have lost, if it is up and has lost them. Those that fail
+// are left to the next heartbeat.
+func (v *server) addAgain() {
+	v.mu.Lock()
+	lost := v.forgot && v.down == nil
+	if lost {
+		v.forgot = false
+	}
+	v.mu.Unlock()
+	if lost {
+		v.store.background.Go(func() { v.store.addAgain(v) })
+	}
+}
+
+func (s *Store) addAgain(v *server) {
+	s.mu.Lock()
+	lost := make(chan *lease, len(s.leases))
+	for _, l := range s.leases {
+		lost <- l
+	}
+	s.mu.Unlock()
+	close(lost)
+	var all sync.WaitGroup
+	for range min(len(lost), maxQuestions/2) {
+		all.Go(func() {
+			for l := range lost {
+				l.addAgain(v)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// addAgain adds the item of l to v, where it belongs. That it is somebody else's is told at its next renewal.
+func (l *lease) addAgain(v *server) {
+	for _, r := range l.replicas {
+		if r.server != v {
+			continue
+		}
+		t := v.ticket(l.key)
+		t.wait()
+		a := r.addAgain()
+		if a.vote == voteYes && r.casID == 0 {
+			r.learn()
+		}
+		t.leave()
+		if a.vote == voteFailed {
+			v.mu.Lock()
+			v.forgot = true
+			v.mu.Unlock()
+		}
+	}
+}
+
+var _ sessionlock.Lease = (*lease)(nil)

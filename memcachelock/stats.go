@@ -1,0 +1,127 @@
+package memcachelock
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// Event is something that an operator may want to know, once.
+type Event struct {
+	Kind   EventKind
+	Server Addr
+	Key    sessionlock.Key // of LeaseRegained and LeaseLost
+	Err    error           // of ServerDown
+}
+
+// EventKind says what has happened.
+type EventKind int
+
+// The kinds of events.
+const (
+	ServerDown    EventKind = iota // it could not be reached; it is not asked until it is back
+	ServerUp                       // it is back
+	ServerForgot                   // it was restarted or flushed: all leases may be gone from it
+	LeaseRegained                  // a lease was gone from it, and was added again before anybody else had it
+	LeaseLost                      // a lease is somebody else's
+)
+
+func (k EventKind) String() string {
+	switch k {
+	case ServerDown:
+		return "server is down"
+	case ServerUp:
+		return "server is up"
+	case ServerForgot:
+		return "server has lost its leases"
+	case LeaseRegained:
+		return "lease was gone and is regained"
+	case LeaseLost:
+		return "lease is lost"
+	}
+	return fmt.Sprintf("event %d", int(k))
+}
+
+func (s *Store) tell(e Event) {
+	if s.options.OnEvent != nil {
+		s.options.OnEvent(e)
+	}
+}
+
+// counts are what a server's figures are made of.
+type counts struct {
+	questions, failures, timeouts, unasked, lostAnswers, forgot, regained atomic.Uint64
+}
+
+// Stats are the figures of a Store.
+type Stats struct {
+	Leases  int    // held now
+	Waits   int    // locks that some manager waits for
+	Lost    uint64 // leases that were somebody else's when they were renewed
+	Servers []ServerStats
+}
+
+// ServerStats are the figures of one server. The counters begin with the Store.
+type ServerStats struct {
+	Server Addr
+	Up     bool
+	Since  time.Time // Up has its value since; zero: it was never reached
+	Grace  bool      // it grants no new leases yet
+	Err    error     // the last failure, which may be over
+
+	Questions   uint64 // commands asked, those of the watcher aside
+	Failures    uint64 // of them, without an answer
+	Timeouts    uint64 // of the failures
+	Unasked     uint64 // failed without being asked: the server was known to be down, or too many were under way
+	LostAnswers uint64 // had to be asked for again
+	Forgot      uint64 // times that all leases may have been lost
+	Regained    uint64 // leases that were gone and were added again
+}
+
+// Stats returns the figures as they are now.
+func (s *Store) Stats() Stats {
+	s.mu.Lock()
+	stats := Stats{Leases: len(s.leases), Waits: len(s.waits), Lost: s.counts.lost.Load()}
+	s.mu.Unlock()
+	for _, v := range s.servers {
+		stats.Servers = append(stats.Servers, v.stats())
+	}
+	return stats
+}
+
+func (v *server) stats() ServerStats {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return ServerStats{
+		Server:      v.addr,
+		Up:          v.down == nil && !v.since.IsZero(),
+		Since:       v.since,
+		Grace:       time.Now().Before(v.grace),
+		Err:         v.err,
+		Questions:   v.counts.questions.Load(),
+		Failures:    v.counts.failures.Load(),
+		Timeouts:    v.counts.timeouts.Load(),
+		Unasked:     v.counts.unasked.Load(),
+		LostAnswers: v.counts.lostAnswers.Load(),
+		Forgot:      v.counts.forgot.Load(),
+		Regained:    v.counts.regained.Load(),
+	}
+}
+
+// Health is nil if all locks can be had; else it says which servers are down that they need. With a quorum that is
+// only so if less than most of them are up.
+func (s *Store) Health() error {
+	var down []error
+	for _, v := range s.servers {
+		if err := v.downErr(); err != nil {
+			down = append(down, v.named(err))
+		}
+	}
+	if s.options.Quorum && len(s.servers)-len(down) >= majority(len(s.servers)) {
+		return nil
+	}
+	return errors.Join(down...)
+}

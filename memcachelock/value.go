@@ -1,0 +1,124 @@
+package memcachelock
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bradfitz/gomemcache/memcache"
+
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// Holder is who holds a lock, on any host.
+type Holder struct {
+	Gate, Host string
+	Since      time.Time // by the holder's clock, in milliseconds
+	Token      sessionlock.Token
+}
+
+// The item of a lock has one of two values, words with a space between:
+//
+//	held <token, 32 hex digits> <since, Unix ms> <gate> <host>    the last two as in a URL's query
+//	turn <manager, 16 hex digits>                                 free, but kept for a gate that waits
+const (
+	wordHeld = "held"
+	wordTurn = "turn"
+)
+
+func heldValue(h Holder) []byte {
+	return fmt.Appendf(nil, "%s %s %d %s %s", wordHeld, h.Token, h.Since.UnixMilli(),
+		url.QueryEscape(h.Gate), url.QueryEscape(h.Host))
+}
+
+func turnValue(m manager) []byte { return fmt.Appendf(nil, "%s %s", wordTurn, m) }
+
+// parseHeld reads the value of a lock that is held. One that it does not understand is held by nobody it knows.
+func parseHeld(value []byte) (h Holder, ok bool) {
+	words := strings.Split(string(value), " ")
+	if len(words) < 5 || words[0] != wordHeld {
+		return Holder{}, false
+	}
+	since, err := strconv.ParseInt(words[2], 10, 64)
+	if err != nil || len(words[1]) != hex.EncodedLen(len(h.Token)) {
+		return Holder{}, false
+	}
+	if _, err := hex.Decode(h.Token[:], []byte(words[1])); err != nil {
+		return Holder{}, false
+	}
+	h.Since = time.UnixMilli(since)
+	h.Gate, _ = url.QueryUnescape(words[3])
+	h.Host, _ = url.QueryUnescape(words[4])
+	return h, true
+}
+
+// Holder asks who holds the lock of key, in this process or elsewhere; false: nobody, as far as most of its servers
+// know. ctx is looked at before each question, which takes one timeout at most.
+func (s *Store) Holder(ctx context.Context, key sessionlock.Key) (Holder, bool, error) {
+	servers := s.serversOf(key)
+	var failed error
+	answers := 0
+	votes := make(map[string]int)
+	for _, v := range servers {
+		if ctx.Err() != nil {
+			return Holder{}, false, context.Cause(ctx)
+		}
+		items, err := v.get(s.lockName(key))
+		if err != nil {
+			failed = err
+			continue
+		}
+		answers++
+		if item := items[s.lockName(key)]; item != nil {
+			votes[string(item.Value)]++
+		}
+	}
+	if answers < majority(len(servers)) {
+		return Holder{}, false, storeError(failed)
+	}
+	for value, n := range votes {
+		if h, ok := parseHeld([]byte(value)); ok && n >= majority(len(servers)) {
+			return h, true, nil
+		}
+	}
+	return Holder{}, false, nil
+}
+
+func sameValue(item *memcache.Item, value []byte) bool {
+	return item != nil && bytes.Equal(item.Value, value)
+}
+
+// manager is what the tokens of one sessionlock.Manager begin with.
+type manager [8]byte
+
+func (m manager) String() string { return hex.EncodeToString(m[:]) }
+
+// parseLine reads the managers that wait, the first that came first. What it does not understand it leaves out.
+func parseLine(item *memcache.Item) (line []manager) {
+	if item == nil {
+		return nil
+	}
+	for word := range strings.FieldsSeq(string(item.Value)) {
+		var m manager
+		if len(word) != hex.EncodedLen(len(m)) {
+			continue
+		}
+		if _, err := hex.Decode(m[:], []byte(word)); err == nil {
+			line = append(line, m)
+		}
+	}
+	return line
+}
+
+func lineValue(line []manager) []byte {
+	words := make([]string, len(line))
+	for i, m := range line {
+		words[i] = m.String()
+	}
+	return []byte(strings.Join(words, " "))
+}
