@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -332,8 +333,9 @@ type relay struct {
 	server   *rig.Server
 	lost     atomic.Int64
 
-	mu   sync.Mutex
-	lose string
+	mu    sync.Mutex
+	lose  string
+	heard []string // questions
 }
 
 func newRelay(t *testing.T, s *rig.Server) *relay {
@@ -365,9 +367,40 @@ func (r *relay) loseAnswerTo(prefix string) {
 	r.lose = prefix
 }
 
+// commands are what was asked about name.
+func (r *relay) commands(name string) (commands []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, question := range r.heard {
+		if command, rest, _ := strings.Cut(question, " "); strings.HasPrefix(rest, name) {
+			commands = append(commands, command)
+		}
+	}
+	return commands
+}
+
+// settle waits until nothing is asked any more but for the heartbeats.
+func (r *relay) settle(t *testing.T) {
+	t.Helper()
+	asked := func() (n int) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, question := range r.heard {
+			if !strings.HasPrefix(question, "get ") {
+				n++
+			}
+		}
+		return n
+	}
+	for before := -1; before != asked(); time.Sleep(50 * time.Millisecond) {
+		before = asked()
+	}
+}
+
 func (r *relay) loses(question []byte) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.heard = append(r.heard, string(question))
 	if r.lose == "" || len(question) < len(r.lose) || string(question[:len(r.lose)]) != r.lose {
 		return false
 	}

@@ -50,12 +50,19 @@ type fleet struct {
 
 func newFleet(t testing.TB, n int, args ...string) *fleet {
 	t.Helper()
+	f := startFleet(t, n, args...)
+	f.age(t)
+	return f
+}
+
+// startFleet is newFleet of servers that the test does not talk to.
+func startFleet(t testing.TB, n int, args ...string) *fleet {
+	t.Helper()
 	r := rigtest.New(t, "memcached")
 	f := new(fleet)
 	for range n {
 		f.servers = append(f.servers, rigtest.Start(t, r.Memcached, rig.StoreOptions{Args: args}))
 	}
-	f.age(t)
 	return f
 }
 
