@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,15 +14,20 @@ import (
 // ErrHungUp is that of a request whose web server has closed its conn, or has aborted it.
 var ErrHungUp = errors.New("the web server has hung up")
 
+// queueWatchDelay is how long a request may wait before its web server is watched for hanging up. Most have their
+// turn by then, where they wait for a connection, and never cost a goroutine.
+const queueWatchDelay = 5 * time.Millisecond
+
 // hangUp is the context of a request that waits. It is done when the web server hangs up; a goroutine
-// watches for that from the first call of Done until stop.
+// watches for that, from shortly after the first call of Done until stop.
 type hangUp struct {
 	conn *Conn
 
 	mu      sync.Mutex
 	done    chan struct{} // nil until somebody asks
 	cause   error         // set before done is closed
-	stopped chan struct{} // closed by the watcher when it returns
+	timer   *time.Timer   // starts watch
+	stopped chan struct{} // closed by watch when it returns
 }
 
 var _ context.Context = (*hangUp)(nil)
@@ -43,7 +50,7 @@ func (h *hangUp) Done() <-chan struct{} {
 		h.done = make(chan struct{})
 		h.stopped = make(chan struct{})
 		_ = h.conn.nc.SetReadDeadline(time.Time{})
-		go h.watch()
+		h.timer = time.AfterFunc(queueWatchDelay, h.watch)
 	}
 	h.mu.Unlock()
 	if first && h.conn.setWaiting(h) {
@@ -57,18 +64,13 @@ func (h *hangUp) Done() <-chan struct{} {
 func (h *hangUp) watch() {
 	defer close(h.stopped)
 	raw, err := h.conn.nc.SyscallConn()
-	if err != nil {
-		return
-	}
-	gone := false
-	_ = raw.Read(func(fd uintptr) bool {
-		gone = hungUp(fd) || aborts(fd, h.conn.req.ID)
-		return gone
-	})
-	if gone {
+	if err == nil && raw.Read(h.look) == nil {
 		h.end(ErrHungUp)
 	}
 }
+
+// look asks, without waiting, whether the web server has hung up, or has aborted the request.
+func (h *hangUp) look(fd uintptr) bool { return hungUp(fd) || aborts(fd, h.conn.req.ID) }
 
 // end makes the context done, with the first cause that is given.
 func (h *hangUp) end(cause error) {
@@ -86,9 +88,27 @@ func (h *hangUp) stop() {
 		return
 	}
 	h.conn.setWaiting(nil)
+	if h.timer.Stop() {
+		close(h.stopped)
+		h.lookOnce()
+		return
+	}
 	_ = h.conn.nc.SetReadDeadline(past)
 	<-h.stopped
 	_ = h.conn.nc.SetReadDeadline(time.Time{})
+}
+
+// lookOnce is for a wait that was over before it was watched.
+func (h *hangUp) lookOnce() {
+	raw, err := h.conn.nc.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if h.look(fd) {
+			h.end(ErrHungUp)
+		}
+	})
 }
 
 // asked says whether Done has been called.
@@ -110,14 +130,15 @@ func (c *Conn) setWaiting(h *hangUp) (ended bool) {
 // A unix socket tells a peer that has closed from one that has only shut its sending side. TCP does not: a
 // FIN is taken for the end.
 func hungUp(fd uintptr) bool {
-	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}}
-	if _, err := unix.Poll(p, 0); err != nil {
+	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}
+	n, _, errno := syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&unix.Timespec{})), 0, 0, 0)
+	if errno != 0 || n == 0 {
 		return false
 	}
-	if p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0 {
+	if p.Revents&(unix.POLLHUP|unix.POLLERR) != 0 {
 		return true
 	}
-	return p[0].Revents&unix.POLLRDHUP != 0 && !isUnixFD(fd)
+	return p.Revents&unix.POLLRDHUP != 0 && !isUnixFD(fd)
 }
 
 // aborts looks, without taking it, at whether the next record that has come is an abort request of this id.

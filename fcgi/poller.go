@@ -26,6 +26,7 @@ const slotsPerChunk = 1 << 10
 // A wake that comes late, for a socket that is gone, wakes the next for nothing: it looks, and waits again.
 type slot struct {
 	serial atomic.Uint32 // of the socket that has the number now
+	hungUp atomic.Bool   // its peer has ended its side, which is told once only
 	read   waitState
 	write  waitState
 }
@@ -104,6 +105,9 @@ func (p *poller) dispatch(e unix.EpollEvent) {
 	s := p.slot(int(e.Fd))
 	if s.serial.Load() != uint32(e.Pad) {
 		return // of a socket that is closed
+	}
+	if e.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		s.hungUp.Store(true)
 	}
 	if e.Events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		s.read.wake()

@@ -2,6 +2,8 @@ package fcgi
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,18 +66,17 @@ func QueryStatus(a Addr, path string, timeout time.Duration) (Status, error) {
 // get makes one request of the gate's own. What is asked for is small and comes seldom: this is not the way
 // that the requests of web servers take.
 func get(a Addr, path, query string, timeout time.Duration) (status int, body []byte, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
 	client, err := gofast.SimpleClientFactory(func() (net.Conn, error) {
-		nc, err := net.DialTimeout(a.Network, a.Address, timeout)
-		if err != nil {
-			return nil, err
-		}
-		return nc, nc.SetDeadline(time.Now().Add(timeout))
+		return new(net.Dialer).DialContext(ctx, a.Network, a.Address)
 	})()
 	if err != nil {
 		return 0, nil, err
 	}
 	defer client.Close()
 	r := gofast.NewRequest(nil)
+	r.Raw = new(http.Request).WithContext(ctx) // without it, an answer that is not understood is waited for without end
 	r.Params = map[string]string{
 		"SCRIPT_NAME": path, "SCRIPT_FILENAME": path, "REQUEST_URI": path, "QUERY_STRING": query,
 		"REQUEST_METHOD": http.MethodGet, "SERVER_PROTOCOL": "HTTP/1.1", "GATEWAY_INTERFACE": "CGI/1.1",
@@ -87,7 +88,7 @@ func get(a Addr, path, query string, timeout time.Duration) (status int, body []
 	p := page{status: http.StatusOK, header: make(http.Header)}
 	var stderr bytes.Buffer
 	if err := pipe.WriteTo(&p, &stderr); err != nil {
-		return 0, nil, err
+		return 0, nil, cmp.Or(ctx.Err(), fmt.Errorf("%w: %w", ErrProbe, err))
 	}
 	if text := strings.TrimSpace(stderr.String()); text != "" {
 		return 0, nil, fmt.Errorf("%w: %s", ErrProbe, text)

@@ -50,6 +50,7 @@ func newSocket(fd int, isUnix bool) (*socket, error) {
 		return nil, err
 	}
 	s := &socket{fd: fd, unix: isUnix, poller: p, slot: p.slot(fd), serial: serials.Add(1)}
+	s.slot.hungUp.Store(false)
 	s.slot.serial.Swap(s.serial) // whoever had the number is done with the slot
 	return s, nil
 }
@@ -190,14 +191,17 @@ func (s *socket) Write(b []byte) (int, error) {
 	return written, nil
 }
 
-// ReadAnswer is Read where nothing can have come yet: it waits first, and saves a look for nothing.
+// ReadAnswer is Read where no data can have come yet: it waits first, and saves a look for nothing. What can have
+// come is the end, along with the data of an earlier Read.
 func (s *socket) ReadAnswer(b []byte) (int, error) {
 	if err := s.enter(); err != nil {
 		return 0, err
 	}
 	defer s.leave()
-	if err := s.wait(&s.slot.read, &s.reading, unix.EPOLLIN); err != nil {
-		return 0, err
+	if !s.slot.hungUp.Load() {
+		if err := s.wait(&s.slot.read, &s.reading, unix.EPOLLIN); err != nil {
+			return 0, err
+		}
 	}
 	return s.Read(b)
 }

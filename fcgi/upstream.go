@@ -4,9 +4,10 @@ import (
 	"container/list"
 	"context"
 	"errors"
-	"fmt"
 	"net"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -101,45 +102,42 @@ func (u *upstream) dead() bool {
 	return dead || err != nil
 }
 
-// restWait is how long the worker of a pooled connection may take to come back after its answer. Most are there at
-// the first look.
+// restWait is how long the worker of a pooled connection may take to come back after its answer.
 const restWait = 500 * time.Microsecond
 
 // rests says whether the worker of a pooled connection waits for its next request. After fastcgi_finish_request its
 // script goes on behind the answer, and would let the next request wait. But it leaves the end of stdin unread, until
-// it has ended; a unix socket can tell that. TCP cannot: there the worker is believed to rest.
+// it has ended; a unix socket can tell that, and has an event for it. TCP cannot: there the worker is believed to rest.
 func (u *upstream) rests() bool {
 	if !u.isUnix() {
 		return true
 	}
-	until := time.Now().Add(restWait)
-	for pause := 10 * time.Microsecond; ; pause *= 2 {
-		n, err := u.unread()
-		if n == 0 || err != nil {
-			return err == nil
-		}
-		if time.Now().Add(pause).After(until) {
-			return false
-		}
-		time.Sleep(pause)
+	raw, err := u.nc.SyscallConn()
+	if err != nil || u.nc.SetWriteDeadline(time.Now().Add(restWait)) != nil {
+		return false
 	}
+	defer u.nc.SetWriteDeadline(time.Time{})
+	return raw.Write(func(fd uintptr) bool { return outQueue(fd) == 0 }) == nil
 }
 
 // unread says how many bytes of ours PHP-FPM has not read yet. Only a unix socket knows.
-func (u *upstream) unread() (int, error) {
+func (u *upstream) unread() (n int, err error) {
 	raw, err := u.nc.SyscallConn()
 	if err != nil {
 		return 0, err
 	}
-	var n int
-	var errno error
-	if err := raw.Control(func(fd uintptr) { n, errno = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); err != nil {
-		return 0, err
+	err = raw.Control(func(fd uintptr) { n = outQueue(fd) })
+	return n, err
+}
+
+// outQueue is the memory that the kernel holds for what has been sent and not been read: 0 if all has.
+func outQueue(fd uintptr) int {
+	var n int32
+	_, _, errno := syscall.RawSyscall(unix.SYS_IOCTL, fd, unix.SIOCOUTQ, uintptr(unsafe.Pointer(&n)))
+	if errno != 0 {
+		return 0 // of a connection that is broken
 	}
-	if errno != nil {
-		return 0, fmt.Errorf("SIOCOUTQ: %w", errno)
-	}
-	return n, nil
+	return int(n)
 }
 
 func (u *upstream) isUnix() bool { return isUnix(u.nc) }

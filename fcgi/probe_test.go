@@ -1,0 +1,237 @@
+package fcgi
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/rig"
+)
+
+func TestPingAsksARealPHPFPM(t *testing.T) {
+	both(t, func(t *testing.T, network string) {
+		f := startFPM(t, network, rig.PHPOptions{})
+		if err := Ping(f.addr, rig.PingPath, patience); err != nil {
+			t.Errorf("got %v", err)
+		}
+		err := Ping(f.addr, "/not-the-ping-path", patience)
+		if !errors.Is(err, ErrProbe) || !strings.Contains(err.Error(), f.addr.String()) {
+			t.Errorf("a wrong path: got %v, want ErrProbe with the address", err)
+		}
+		if err := f.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if err := Ping(f.addr, rig.PingPath, patience); err == nil || errors.Is(err, ErrProbe) {
+			t.Errorf("a PHP-FPM that is stopped: got %v, want an error of the connection", err)
+		}
+	})
+}
+
+// pageOf serves every request of a connection the same response.
+func pageOf(response string) func(*phpConn) {
+	return func(p *phpConn) {
+		for {
+			r, err := p.request()
+			if err != nil {
+				return
+			}
+			p.answer(r.id, response)
+		}
+	}
+}
+
+const pong = "Content-Type: text/plain\r\n\r\npong"
+
+const statusPage = "Content-Type: application/json\r\n\r\n" + `{"pool":"www","process manager":"static","start time":1,
+"accepted conn":7,"listen queue":1,"max listen queue":2,"idle processes":3,"active processes":4,"total processes":7,
+"max active processes":5,"max children reached":6,"slow requests":8}`
+
+func TestStatusPageIsRead(t *testing.T) {
+	got, err := QueryStatus(startPHP(t, "unix", pageOf(statusPage)), "/status", patience)
+	want := Status{
+		Pool: "www", ProcessManager: "static", AcceptedConn: 7, ListenQueue: 1, MaxListenQueue: 2, IdleProcesses: 3,
+		ActiveProcesses: 4, TotalProcesses: 7, MaxActiveProcesses: 5, MaxChildrenReached: 6, SlowRequests: 8,
+	}
+	if err != nil || got != want {
+		t.Errorf("got %+v and %v, want %+v", got, err, want)
+	}
+}
+
+func TestStatusOfARealPHPFPMHasTheseNames(t *testing.T) {
+	f := startFPM(t, "unix", rig.PHPOptions{Workers: 3})
+	f.script("names.php", `echo json_encode(array_keys(fpm_get_status()));`)
+	p := f.dial()
+	p.send(f.get(1, false, "names.php", ""))
+	body := p.response(1).body()
+	var names []string
+	if err := json.Unmarshal([]byte(body), &names); err != nil {
+		t.Fatalf("%q: %v", body, err)
+	}
+	has := map[string]bool{}
+	for _, name := range names {
+		has[strings.ReplaceAll(name, "-", " ")] = true
+	}
+	var fields map[string]any
+	text, _ := json.Marshal(Status{})
+	if err := json.Unmarshal(text, &fields); err != nil {
+		t.Fatal(err)
+	}
+	for name := range fields {
+		if !has[name] {
+			t.Errorf("PHP-FPM has no %q among %q", name, names)
+		}
+	}
+}
+
+func TestProbeOfWhatIsNoPHPFPM(t *testing.T) {
+	for name, serve := range map[string]func(*phpConn){
+		"an error page":       pageOf("Status: 500 Internal Server Error\r\n\r\nsorry"),
+		"a page without body": pageOf("Content-Type: text/plain\r\n\r\n"),
+		"stderr": func(p *phpConn) {
+			r, _ := p.request()
+			p.send(AppendRecord(nil, TypeStderr, r.id, []byte("Primary script unknown")), answerOf(r.id, pong))
+		},
+	} {
+		a := startPHP(t, "unix", serve)
+		if err := Ping(a, "/ping", patience); !errors.Is(err, ErrProbe) {
+			t.Errorf("ping, %s: got %v, want ErrProbe", name, err)
+		}
+		if _, err := QueryStatus(a, "/status", patience); !errors.Is(err, ErrProbe) {
+			t.Errorf("status, %s: got %v, want ErrProbe", name, err)
+		}
+	}
+	a := startPHP(t, "unix", pageOf(pong))
+	if _, err := QueryStatus(a, "/status", patience); !errors.Is(err, ErrProbe) {
+		t.Errorf("status, a page that is not JSON: got %v, want ErrProbe", err)
+	}
+}
+
+func TestProbeOfWhoSaysNothingEnds(t *testing.T) {
+	for name, serve := range map[string]func(*phpConn){
+		"nothing":           func(p *phpConn) { p.ended() },
+		"half an answer":    func(p *phpConn) { p.send(answerOf(1, "\r\npong")[:10]); p.ended() },
+		"an early end":      func(p *phpConn) { _, _ = p.request() },
+		"no header":         pageOf("\r\npong"),
+		"a bad header":      pageOf("what is this?\r\n\r\n" + strings.Repeat("pong", 100_000)),
+		"no FastCGI at all": func(p *phpConn) { p.send([]byte("220 mail.example.com ESMTP ready, please go on\r\n")); p.ended() },
+	} {
+		a := startPHP(t, "unix", serve)
+		if err := waitFor(t, name, func() error { return Ping(a, "/ping", 50*time.Millisecond) }); err == nil {
+			t.Errorf("%s: got no error", name)
+		}
+	}
+}
+
+func TestProbesLeaveNothingBehind(t *testing.T) {
+	good := startPHP(t, "unix", pageOf(pong))
+	bad := startPHP(t, "unix", func(p *phpConn) { p.ended() })
+	worse := startPHP(t, "unix", pageOf("what is this?\r\n\r\n"+strings.Repeat("pong", 100_000)))
+	goroutines, files := runtime.NumGoroutine(), openFiles(t)
+	for range 20 {
+		if err := Ping(good, "/ping", patience); err != nil {
+			t.Error(err)
+		}
+		_ = Ping(bad, "/ping", 5*time.Millisecond)
+		_ = Ping(worse, "/ping", 5*time.Millisecond)
+		_ = Ping(nobody(t), "/ping", patience)
+	}
+	await(t, "goroutines and files are as before", func() bool {
+		return runtime.NumGoroutine() <= goroutines && openFiles(t) <= files
+	})
+}
+
+// openFiles is how many files and sockets the test has open.
+func openFiles(t testing.TB) int {
+	t.Helper()
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(open)
+}
+
+func TestProberTellsWhenAnAddressFailsAndWhenItIsBack(t *testing.T) {
+	f := startFPM(t, "unix", rig.PHPOptions{})
+	other := startPHP(t, "unix", pageOf(pong))
+	pool := newPool(t, nil, f.addr, other)
+	type change struct {
+		addr Addr
+		err  error
+	}
+	changes := make(chan change, 10)
+	p := StartProber(pool, ProbeOptions{
+		PingPath: rig.PingPath, Interval: 5 * time.Millisecond,
+		Changed: func(a Addr, err error) { changes <- change{a, err} },
+	})
+	defer p.Stop()
+	if err := f.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if c := receive(t, "the failure is noticed", changes); c.addr != f.addr || c.err == nil {
+		t.Errorf("got %+v, want %v to fail", c, f.addr)
+	}
+	for range 3 {
+		if u := connect(t, pool); u.backend.addr != other {
+			t.Error("the failing address is not passed over")
+		}
+	}
+	if err := f.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if c := receive(t, "the return is noticed", changes); c.addr != f.addr || c.err != nil {
+		t.Errorf("got %+v, want %v to be back", c, f.addr)
+	}
+	pool.mu.Lock()
+	pool.backends[0].downUntil = time.Time{}
+	pool.mu.Unlock()
+	if u := connect(t, pool); u.backend.addr != f.addr {
+		t.Error("the address that is back is not used")
+	}
+}
+
+func TestProberKeepsTheLastStatus(t *testing.T) {
+	l := listen(t, "unix")
+	a := Addr{"unix", l.Addr().String()}
+	serving := make(chan struct{})
+	go func() {
+		defer close(serving)
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			pageOf(statusPage)(&phpConn{peer: newPeer(t, nc)})
+			nc.Close()
+		}
+	}()
+	p := StartProber(newPool(t, nil, a), ProbeOptions{StatusPath: "/status", Interval: 5 * time.Millisecond})
+	await(t, "a status", func() bool { return p.Statuses()[a].AcceptedConn == 7 })
+	l.Close()
+	<-serving
+	await(t, "it is forgotten when none comes any more", func() bool { return len(p.Statuses()) == 0 })
+	p.Stop()
+}
+
+func TestProberStopsInTheMiddleOfAProbe(t *testing.T) {
+	asked := make(chan struct{}, 100)
+	a := startPHP(t, "unix", func(p *phpConn) {
+		asked <- struct{}{}
+		p.ended()
+	})
+	p := StartProber(newPool(t, nil, a), ProbeOptions{PingPath: "/ping", Interval: 50 * time.Millisecond})
+	receive(t, "a probe", asked)
+	_ = waitFor(t, "the end of the prober", func() error { p.Stop(); return nil })
+}
+
+func TestProberWithoutAPathAsksForNothing(t *testing.T) {
+	a := startPHP(t, "unix", func(*phpConn) { t.Error("PHP-FPM was asked") })
+	p := StartProber(newPool(t, nil, a), ProbeOptions{})
+	p.Stop()
+	if got := p.Statuses(); len(got) != 0 {
+		t.Errorf("got %v", got)
+	}
+}
