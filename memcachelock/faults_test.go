@@ -249,7 +249,10 @@ func TestLostAnswersAreAskedFor(t *testing.T) {
 	other := sessionlock.NewManager(f.store(t, f.options()))
 	for _, lost := range []string{"add ", "cas "} {
 		relay.loseAnswerTo(lost + memcachelock.DefaultPrefix)
-		l := lockSoon(t, m, key)
+		l, err := m.Acquire(context.Background(), key, nil, sessionlock.Policy{}) // at once, or never
+		if err != nil {
+			t.Fatalf("%s: %v", lost, err)
+		}
 		if got, _ := talkTo(t, f.servers[0]).get("get", lockName(key)); got == "" {
 			t.Errorf("%s: the lock is held and nothing is in memcached", lost)
 		}

@@ -48,6 +48,7 @@ type answer struct {
 	vote    vote
 	seen    *memcache.Item // the lock
 	line    *memcache.Item
+	gone    bool  // with voteNo: the lock is nobody's
 	err     error // with voteFailed
 }
 
@@ -130,14 +131,14 @@ func (l *lease) ask(question func(*replica, *ticket) answer, heard func(answer))
 // look asks who has the lock, before a waiter asks for it again. The error is ErrHeld if it is not for us.
 func (l *lease) look(w *wait) error {
 	names := []string{l.name, l.store.lineName(l.key), l.store.epochName()}
-	free, lineKnown := false, false
+	free, lineKnown, lineServer := false, false, l.store.lineServer(l.key)
 	result := l.ask(func(r *replica, t *ticket) answer {
 		defer t.leave()
 		return r.look(names, w)
 	}, func(a answer) {
 		a.replica.looked, a.replica.seen, a.replica.vote = true, a.seen, a.vote
 		free = free || a.vote == voteYes && a.seen == nil
-		if a.vote != voteFailed && !lineKnown {
+		if a.vote != voteFailed && a.replica.server == lineServer {
 			w.line, lineKnown = a.line, true
 		}
 	})
@@ -148,7 +149,9 @@ func (l *lease) look(w *wait) error {
 	}
 	if errors.Is(err, sessionlock.ErrHeld) {
 		w.deferred = false
-		l.store.stayInLine(l.key, w)
+		if lineKnown {
+			l.store.stayInLine(l.key, w)
+		}
 	}
 	return err
 }

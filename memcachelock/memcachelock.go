@@ -1,15 +1,11 @@
-// Package memcachelock is a sessionlock.Store in memcached: the gates of a fleet that are given the same servers and
-// prefix meet the same locks.
+// Package memcachelock is a sessionlock.Store in memcached: gates that are given the same servers and prefix meet
+// the same locks. It knows nothing of requests, and trusts an address to be one memcached and no proxy to several.
 //
-// A lock is an item, written by add and ended by an atomic compare-and-delete (cas with exptime −1), that lives for
-// a lease. Its name is the prefix and the 32 hexadecimal digits of sessionlock.Key. Of several servers, that of a
-// lock is number crc32(name) modulo their count, in the order of the configuration, by the CRC of IEEE 802.3 (which
-// is gomemcache's own choice); a server that is down is not replaced. With Quorum all servers have each lock, and
-// most of them make a lease.
-//
-// Beside a lock stand the line of the gates that wait (name + ":line") and, once a server, the epoch (prefix +
-// "epoch"): if it is gone, so may be the leases. The package knows nothing of requests, and trusts each server to
-// be one memcached, and no proxy to several.
+// A lock is an item named prefix + the 32 hex digits of its sessionlock.Key: value.go has its value. Of several
+// servers it is on number crc32(name) modulo their count, in the order of Options.Servers, by the CRC of IEEE 802.3
+// as gomemcache's own selector; one that is down is not replaced. With Quorum it is on all, and most make a lease.
+// Beside it is the line of the gates that wait (name + ":line"), and once a server its epoch (prefix + "epoch"): if
+// that has gone, so may have the leases.
 package memcachelock
 
 import (

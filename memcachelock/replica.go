@@ -149,7 +149,7 @@ func (r *replica) learn() {
 	} else {
 		r.ours = false
 	}
-	if r == l.replicas[0] || items[line] != nil {
+	if r.server == l.store.lineServer(l.key) {
 		l.waiters(parseLine(items[line]))
 	}
 	if e := items[epoch]; e != nil {
@@ -164,6 +164,12 @@ func (r *replica) renew() answer {
 	l := r.lease
 	if l.isReleased() {
 		return answer{vote: voteNo}
+	}
+	if !r.ours {
+		// Touching the item would make another's live on, which may be what a dead gate has left.
+		if a := r.renewFound(); a.vote != voteYes && !a.gone {
+			return a
+		}
 	}
 	item, err := r.server.getAndTouch(l.name, l.store.seconds)
 	switch {
@@ -210,7 +216,7 @@ func (r *replica) renewFound() answer {
 	}
 	item := items[r.lease.name]
 	if r.ours = sameValue(item, r.lease.value); !r.ours {
-		return answer{vote: voteNo}
+		return answer{vote: voteNo, gone: item == nil}
 	}
 	r.casID = item.CasID
 	return answer{vote: voteYes}
@@ -329,7 +335,8 @@ func (l *lease) addAgain(v *server) {
 			r.learn()
 		}
 		t.leave()
-		if a.vote == voteFailed {
+		if a.vote == voteFailed || a.vote == voteNo && v.inGrace() && !l.isReleased() {
+			// Who was there before us may have been too early, and give it back.
 			v.mu.Lock()
 			v.forgot = true
 			v.mu.Unlock()

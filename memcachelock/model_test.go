@@ -1,0 +1,466 @@
+package memcachelock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/memcachelock"
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// TestRandomInterleavingsKeepThePromises lets three gates and two sessions live through what a seed says, and holds
+// what came of it to the promises after each step. With one server, that may be slow, lose answers, hang, and be
+// restarted; with a quorum one of three at a time. Other seeds flush and evict, too, and cut a gate off.
+func TestRandomInterleavingsKeepThePromises(t *testing.T) {
+	t.Parallel()
+	const seeds, steps = 18, 80
+	var mu sync.Mutex
+	held, lost, failed := 0, 0, 0
+	for seed := range uint64(seeds) {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				m := newModel(t, seed)
+				defer m.shut()
+				for range steps {
+					m.step()
+					m.check()
+				}
+				m.end()
+				mu.Lock()
+				defer mu.Unlock()
+				held, lost, failed = held+m.held, lost+m.lost, failed+m.failed
+			})
+		})
+	}
+	t.Cleanup(func() {
+		if held < 10*seeds || failed < seeds || lost == 0 {
+			t.Errorf("%d locks were held, %d of them lost, and %d questions failed; want a test that does more", held, lost, failed)
+		}
+	})
+}
+
+const (
+	modelLease   = 6 * time.Second
+	modelTTL     = modelLease - time.Second
+	modelTimeout = 250 * time.Millisecond
+	modelLatency = 4 * time.Millisecond
+	heartbeat    = 250 * time.Millisecond
+)
+
+// model is what happened so far.
+type model struct {
+	*testing.T
+	rng     *rand.Rand
+	level   int // of faults: 0 none, 1 those that take no lock, 2 all
+	servers []*fakeServer
+	gates   []*modelGate
+	keys    []sessionlock.Key
+	quiet   time.Time // since when all is well
+	excuses []time.Time
+	sick    *fakeServer // the one that something was done to
+
+	held, lost, failed int
+
+	mu    sync.Mutex // guards the fields of the tries
+	tries []*try     // in the order of their begin
+}
+
+type modelGate struct {
+	number int
+	store  *memcachelock.Store
+	locks  *sessionlock.Manager
+}
+
+// try is one Acquire and what came of it. The times are zero until then.
+type try struct {
+	gate     *modelGate
+	key      sessionlock.Key
+	policy   sessionlock.Policy
+	begun    time.Time
+	cancel   context.CancelFunc
+	answered time.Time
+	lock     *sessionlock.Lock
+	err      error
+	told     time.Time
+	loss     error
+	released time.Time
+}
+
+func newModel(t *testing.T, seed uint64) *model {
+	m := &model{
+		T:     t,
+		rng:   rand.New(rand.NewPCG(seed, 2)),
+		level: int(seed % 3),
+		keys:  []sessionlock.Key{{1, 1}, {2, 2}},
+		quiet: time.Now(),
+	}
+	servers := 1
+	if seed%2 == 1 {
+		servers = 3
+	}
+	o := memcachelock.Options{Lease: modelLease, Timeout: modelTimeout, Quorum: servers > 1}
+	for i := range servers {
+		m.servers = append(m.servers, newFakeServer(modelLatency))
+		o.Servers = append(o.Servers, memcachelock.Addr{Network: "tcp", Address: strconv.Itoa(i)})
+	}
+	for i := range 3 {
+		o.Dial = func(ctx context.Context, _, address string) (net.Conn, error) {
+			n, _ := strconv.Atoi(address)
+			return m.servers[n].dial(ctx, i)
+		}
+		store, err := memcachelock.New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.gates = append(m.gates, &modelGate{i, store, sessionlock.NewManager(store)})
+	}
+	return m
+}
+
+// step does one to three things in one instant, and lets some time pass or none.
+func (m *model) step() {
+	for range 1 + m.rng.IntN(3) {
+		m.act()
+	}
+	synctest.Wait()
+	switch m.rng.IntN(4) {
+	case 0:
+		time.Sleep(m.upTo(2 * modelLatency))
+	case 1:
+		time.Sleep(m.upTo(time.Second))
+	case 2:
+		time.Sleep(m.upTo(modelLease))
+	}
+	synctest.Wait()
+}
+
+func (m *model) upTo(d time.Duration) time.Duration { return 1 + time.Duration(m.rng.Int64N(int64(d))) }
+
+func (m *model) act() {
+	gate, key := m.gates[m.rng.IntN(len(m.gates))], m.keys[m.rng.IntN(len(m.keys))]
+	switch n := m.rng.IntN(100); {
+	case n < 45:
+		m.acquire(gate, key)
+	case n < 60:
+		m.pick((*try).got, (*model).release) // late ones and double ones, too
+	case n < 75:
+		m.pick((*try).holds, (*model).release)
+	case n < 80:
+		m.pick(func(a *try) bool { return a.answered.IsZero() }, func(_ *model, a *try) { a.cancel() })
+	default:
+		m.harm(gate, key)
+	}
+}
+
+// harm does something to a server, or undoes it.
+func (m *model) harm(gate *modelGate, key sessionlock.Key) {
+	if m.level == 0 {
+		return
+	}
+	if s := m.sick; s != nil {
+		m.heal(s)
+		return
+	}
+	// Whoever lost leases needs the grace to get them back, before another loses some.
+	if time.Since(m.quiet) < 2*time.Second+modelTTL/3 {
+		return
+	}
+	s := m.servers[m.rng.IntN(len(m.servers))]
+	switch n := m.rng.IntN(10); {
+	case n < 3:
+		s.set(func() { s.lose = 1 + m.rng.IntN(2) })
+	case n < 5:
+		m.sick = s
+		s.freeze()
+	case n < 7:
+		m.sick = s
+		s.kill()
+		if m.rng.IntN(2) == 0 {
+			m.heal(s)
+		}
+	case m.level < 2:
+	case n < 8:
+		m.excuses = append(m.excuses, time.Now())
+		s.set(func() { clear(s.items) })
+	case n < 9:
+		m.excuses = append(m.excuses, time.Now())
+		s.set(func() { delete(s.items, lockName(key)) })
+	default:
+		m.sick = s
+		s.set(func() { s.cut[gate.number] = true })
+	}
+	m.quiet = time.Now()
+}
+
+func (m *model) heal(s *fakeServer) {
+	s.thaw()
+	s.start()
+	s.set(func() { clear(s.cut) })
+	m.sick, m.quiet = nil, time.Now()
+}
+
+func (m *model) acquire(gate *modelGate, key sessionlock.Key) {
+	ctx, cancel := context.WithCancel(context.Background())
+	a := &try{gate: gate, key: key, begun: time.Now(), cancel: cancel}
+	a.policy = sessionlock.Policy{MaxWait: m.upTo(3 * modelTTL), Expiry: m.upTo(3 * modelTTL)}
+	a.policy.OnLoss = func(_ sessionlock.Description, err error) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		a.told, a.loss = time.Now(), err
+	}
+	m.mu.Lock()
+	m.tries = append(m.tries, a)
+	m.mu.Unlock()
+	go func() {
+		lock, err := gate.locks.Acquire(ctx, key, path("/"), a.policy)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		a.answered, a.lock, a.err = time.Now(), lock, err
+	}()
+	synctest.Wait() // so that the tries are in the order of the queues
+}
+
+// pick does something to one of the tries that fit.
+func (m *model) pick(fits func(*try) bool, do func(*model, *try)) {
+	m.mu.Lock()
+	var some []*try
+	for _, a := range m.tries {
+		if fits(a) {
+			some = append(some, a)
+		}
+	}
+	m.mu.Unlock()
+	if len(some) > 0 {
+		do(m, some[m.rng.IntN(len(some))])
+	}
+}
+
+func (m *model) release(a *try) {
+	m.mu.Lock()
+	if a.end().IsZero() {
+		a.released = time.Now()
+	}
+	m.mu.Unlock()
+	a.lock.Release()
+}
+
+func (a *try) got() bool { return a.lock != nil }
+
+// end is when the hold was over: at its release, or when it was told of its loss.
+func (a *try) end() time.Time {
+	if a.told.IsZero() || !a.released.IsZero() && a.released.Before(a.told) {
+		return a.released
+	}
+	return a.told
+}
+
+func (a *try) holds() bool { return a.got() && a.end().IsZero() }
+
+// check holds all that happened so far to the promises.
+func (m *model) check() {
+	m.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	for i, a := range m.tries {
+		m.checkTimes(a, now)
+		m.checkProgress(a, now)
+		for _, b := range m.tries[i+1:] {
+			if a.key == b.key {
+				m.checkPair(a, b, now)
+			}
+		}
+	}
+	if m.Failed() {
+		m.FailNow()
+	}
+	m.forget(now.Add(-3 * modelLease))
+}
+
+// checkTimes: no wait is longer than its max wait and one timeout, no hold longer than its expiry, and a loss is
+// one of those that can be.
+func (m *model) checkTimes(a *try, now time.Time) {
+	if got, most := orNow(a.answered, now).Sub(a.begun), a.policy.MaxWait+modelTimeout+10*modelLatency; got > most {
+		m.Errorf("waited %v; want %v at most", got, most)
+	}
+	if !a.got() {
+		return
+	}
+	if got := orNow(a.end(), now).Sub(a.lock.Since()); got > a.policy.Expiry {
+		m.Errorf("held for %v; want %v at most", got, a.policy.Expiry)
+	}
+	if m.level == 0 && errors.Is(a.loss, sessionlock.ErrLost) {
+		m.Error("a lease is lost of servers that lose none")
+	}
+}
+
+// checkPair: two holds of a session have no time in common, and who came first to a gate is served first.
+func (m *model) checkPair(a, b *try, now time.Time) {
+	if a.got() && b.got() {
+		from, to := later(a.lock.Since(), b.lock.Since()), earlier(orNow(a.end(), now), orNow(b.end(), now))
+		if from.Before(to) && !m.excused(from, to) {
+			m.Errorf("gates %d and %d hold the lock for %v, from %v to %v", a.gate.number, b.gate.number, to.Sub(from), from, to)
+		}
+	}
+	if a.gate == b.gate && b.got() && b.answered.Before(orNow(a.answered, now)) {
+		m.Errorf("who came at %v got the lock at %v; who came at %v did not", b.begun, b.answered, a.begun)
+	}
+}
+
+// excused says whether a lease was flushed or evicted such a short time before that its holder needs not know yet.
+// A flush is seen by the next heartbeat, and an eviction at the next renewal; either is told at the next renewal.
+func (m *model) excused(from, to time.Time) bool {
+	for _, loss := range m.excuses {
+		if !from.Before(loss) && !to.After(loss.Add(modelTTL)) {
+			return true
+		}
+	}
+	return false
+}
+
+// checkProgress: nobody waits for a lock that is free while all is well. What a gate has left behind is free after
+// a lease.
+func (m *model) checkProgress(a *try, now time.Time) {
+	if !a.answered.IsZero() || m.sick != nil {
+		return
+	}
+	free := later(a.begun, m.quiet)
+	for _, b := range m.tries {
+		if b.key != a.key || !b.got() {
+			continue
+		}
+		if b.holds() {
+			return
+		}
+		free = later(free, b.end())
+	}
+	most := 2*time.Second + 200*time.Millisecond // a turn that nobody takes
+	if m.level > 0 {
+		most += modelLease + time.Second
+	}
+	if got := now.Sub(free); got > most {
+		m.Errorf("waits for a lock that has been free for %v; want %v at most", got, most)
+	}
+}
+
+// forget leaves out what was over long before.
+func (m *model) forget(before time.Time) {
+	var rest []*try
+	for _, a := range m.tries {
+		if a.answered.IsZero() || a.holds() || !later(a.answered, a.end()).Before(before) {
+			rest = append(rest, a)
+		} else {
+			m.count(a)
+		}
+	}
+	m.tries = rest
+}
+
+func (m *model) count(a *try) {
+	if a.got() {
+		m.held++
+	}
+	if errors.Is(a.loss, sessionlock.ErrLost) {
+		m.lost++
+	}
+	if errors.Is(a.err, sessionlock.ErrStore) {
+		m.failed++
+	}
+}
+
+// end lets all that waits or holds come to its end, and looks at what is left.
+func (m *model) end() {
+	for _, s := range m.servers {
+		m.heal(s)
+	}
+	for _, a := range m.tries {
+		a.cancel()
+	}
+	time.Sleep(2 * time.Second)
+	synctest.Wait()
+	m.pickAll((*try).holds, m.release)
+	time.Sleep(5 * time.Second) // strays are swept, turns and lines end
+	synctest.Wait()
+	for i, s := range m.servers {
+		if left := s.locks(); len(left) > 0 {
+			m.Errorf("server %d still has %s", i, strings.Join(left, ", "))
+		}
+	}
+	for _, gate := range m.gates {
+		if stats := gate.store.Stats(); stats.Leases != 0 || stats.Waits != 0 {
+			m.Errorf("gate %d still has %d leases and %d waits", gate.number, stats.Leases, stats.Waits)
+		}
+	}
+	for _, a := range m.tries {
+		m.count(a)
+	}
+}
+
+// shut ends all that goes on, whether the test has failed or not.
+func (m *model) shut() {
+	for _, s := range m.servers {
+		m.heal(s)
+	}
+	for _, a := range m.tries {
+		a.cancel()
+	}
+	time.Sleep(time.Second)
+	m.pickAll((*try).holds, m.release)
+	for _, gate := range m.gates {
+		if err := gate.store.Close(); err != nil {
+			m.Errorf("close: %v", err)
+		}
+	}
+	for _, s := range m.servers {
+		s.kill()
+	}
+	time.Sleep(time.Second)
+	synctest.Wait()
+}
+
+func (m *model) pickAll(fits func(*try) bool, do func(*try)) {
+	for _, a := range m.tries {
+		m.mu.Lock()
+		fit := fits(a)
+		m.mu.Unlock()
+		if fit {
+			do(a)
+		}
+	}
+}
+
+func orNow(t, now time.Time) time.Time {
+	if t.IsZero() {
+		return now
+	}
+	return t
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// path is a request that is known by its path.
+type path string
+
+func (p path) Describe() sessionlock.Description { return sessionlock.Description{Path: string(p)} }
