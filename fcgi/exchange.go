@@ -239,19 +239,17 @@ func (x *Exchange) interrupted() bool {
 	return x.aborted != nil && x.up != nil
 }
 
-// passEnd ends the response: the script has ended. Its lock is free before the web server learns it, so that a
-// browser that has its response never waits for its own lock. Its connection is free a moment later: the worker
-// needs that, to come back for the next request.
+// passEnd ends the response: the script has ended. Its connection and its lock are free again before the web
+// server learns it, so that a browser that has its response never waits for its own lock.
 func (x *Exchange) passEnd(b **buffer, whole, end int) error {
 	behind := end - whole
 	clean := end == (*b).n
 	whole = x.readHeader(b, whole, true)
 	x.feed.stop()
 	x.finished = true
-	x.end()
-	err := x.pass((*b).b[:whole+behind])
 	x.freeUpstream(clean && x.feed.clean())
-	return err
+	x.end()
+	return x.pass((*b).b[:whole+behind])
 }
 
 // setUpstream makes up the exchange's connection, unless it has been aborted.
