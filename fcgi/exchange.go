@@ -306,7 +306,7 @@ func (x *Exchange) judge(err error) error {
 	switch {
 	case x.feed.hungUp():
 		return x.afterHangUp(err)
-	case x.finished:
+	case x.finished && err == nil:
 		r.finish()
 		return x.feed.err
 	case x.closedUnread(err):
