@@ -20,7 +20,7 @@ const watchDelay = 20 * time.Millisecond
 type feed struct {
 	x         *Exchange
 	timer     *time.Timer
-	running   chan struct{} // closed when the goroutine is done
+	running   sync.WaitGroup // of the goroutine, from start on
 	stopped   bool
 	whole     atomic.Bool // stdin has come whole
 	gone      atomic.Bool // the web server has hung up
@@ -35,7 +35,8 @@ type feed struct {
 }
 
 func (f *feed) start(x *Exchange) {
-	*f = feed{x: x, running: make(chan struct{})}
+	*f = feed{x: x}
+	f.running.Add(1)
 	f.whole.Store(x.Request.stdin.whole())
 	if f.whole.Load() {
 		f.timer = time.AfterFunc(watchDelay, f.run)
@@ -51,6 +52,7 @@ func (f *feed) stop() {
 	}
 	f.stopped = true
 	if f.timer != nil && f.timer.Stop() {
+		f.running.Done()
 		return
 	}
 	c := f.x.Request.conn
@@ -59,14 +61,14 @@ func (f *feed) stop() {
 	_ = c.nc.SetReadDeadline(past)
 	f.mu.Unlock()
 	_ = f.x.up.nc.SetWriteDeadline(past)
-	<-f.running
+	f.running.Wait()
 	_ = c.nc.SetReadDeadline(time.Time{})
 	_ = f.x.up.nc.SetWriteDeadline(time.Time{})
 }
 
 // run copies until it is stopped or the web server is gone.
 func (f *feed) run() {
-	defer close(f.running)
+	defer f.running.Done()
 	r := f.x.Request
 	b := newBuffer(max(middleBuffer, len(r.rest)))
 	b.n = copy(b.b, r.rest)

@@ -195,7 +195,7 @@ func (p *Pool) replace(ctx context.Context, u *upstream) (*upstream, error) {
 // dial makes a connection, for which a place has been taken. It tries each address once.
 func (p *Pool) dial(ctx context.Context) (*upstream, error) {
 	var errs []error
-	tried := make(map[*backend]bool)
+	var tried []*backend
 	for {
 		b := p.leastBusy(tried)
 		if b == nil {
@@ -206,7 +206,7 @@ func (p *Pool) dial(ctx context.Context) (*upstream, error) {
 		if err == nil {
 			return &upstream{nc: nc, backend: b, dialled: time.Now()}, nil
 		}
-		tried[b] = true
+		tried = append(tried, b)
 		errs = append(errs, err)
 		p.dialFailed(b, ctx.Err() != nil)
 		if ctx.Err() != nil {
@@ -228,13 +228,13 @@ func (p *Pool) dialFailed(b *backend, givenUp bool) {
 }
 
 // leastBusy picks the address to connect to, and counts the connection there. Those that are down come last.
-func (p *Pool) leastBusy(tried map[*backend]bool) *backend {
+func (p *Pool) leastBusy(tried []*backend) *backend {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var best *backend
 	var bestDown bool
 	for _, b := range p.backends {
-		if tried[b] {
+		if slices.Contains(tried, b) {
 			continue
 		}
 		down := len(p.backends) > 1 && (b.failing || b.downUntil.After(time.Now()))
