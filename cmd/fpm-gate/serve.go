@@ -79,6 +79,7 @@ func (f *serveFlags) run() error {
 	if err := s.apply(c); err != nil {
 		return failed(err)
 	}
+	go new(memory).watch(s.conns)
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	s.log.Info("serving", "version", versionText(), "gates", len(c.Gates))
@@ -114,6 +115,7 @@ type server struct {
 	log   hclog.Logger
 	locks *sessionlock.Manager
 
+	mu    sync.Mutex // guards gates against conns; only the goroutine that serves signals writes them
 	gates map[string]*serving
 	ended sync.WaitGroup // of gates that a reload has removed
 }
@@ -199,8 +201,21 @@ func (s *server) apply(c *config.Config) error {
 			s.remove(old)
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.gates = next
 	return nil
+}
+
+// conns is how many conns all gates have.
+func (s *server) conns() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, g := range s.gates {
+		n += g.gate.Conns()
+	}
+	return n
 }
 
 // at finds who listens on an address.
