@@ -164,7 +164,7 @@ func TestProberTellsWhenAnAddressFailsAndWhenItIsBack(t *testing.T) {
 	}
 	changes := make(chan change, 10)
 	p := StartProber(pool, ProbeOptions{
-		PingPath: rig.PingPath, Interval: 5 * time.Millisecond,
+		PingPath: rig.PingPath, Interval: 300 * time.Millisecond,
 		Changed: func(a Addr, err error) { changes <- change{a, err} },
 	})
 	defer p.Stop()
