@@ -73,11 +73,7 @@ func (c *crowd) measure(n int) (rows []row, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.gather(n); err != nil {
-		return nil, err
-	}
-	c.say("%s: %d requests wait", c.name, n)
-	waiting, err := c.settled()
+	first, err := c.waiting(n, before)
 	if err != nil {
 		return nil, err
 	}
@@ -85,19 +81,41 @@ func (c *crowd) measure(n int) (rows []row, err error) {
 	if err != nil {
 		return nil, err
 	}
-	each := kib(waiting-before) / float64(n)
-	left, err := c.left(n, before)
+	if err := c.dismiss(n); err != nil {
+		return nil, err
+	}
+	second, err := c.waiting(n, before)
 	if err != nil {
 		return nil, err
 	}
-	return []row{{
-		what:   fmt.Sprintf("Memory of a waiting request, of %d", n),
+	left, err := c.left(n, before)
+	return []row{
+		waitingRow(fmt.Sprintf("Memory of a waiting request, of %d", n), first, worker),
+		waitingRow("the same, after as many others", second, worker),
+		left,
+	}, err
+}
+
+func waitingRow(what string, each, worker float64) row {
+	return row{
+		what:   what,
 		gate:   fmt.Sprintf("%.1f KiB", each),
-		other:  fmt.Sprintf("%.0f KiB: a PHP-FPM worker with a script of three lines", kib(worker)),
-		ratios: series{each / kib(worker)},
+		other:  fmt.Sprintf("%.0f KiB: a PHP-FPM worker with a script of three lines", worker),
+		ratios: series{each / worker},
 		value:  each,
 		target: atMostOf(20, "KiB"),
-	}, left}, nil
+	}
+}
+
+// waiting gathers n requests, and returns how many KiB of memory each has added
+// to before.
+func (c *crowd) waiting(n int, before int64) (float64, error) {
+	if err := c.gather(n); err != nil {
+		return 0, err
+	}
+	c.say("%s: %d requests wait", c.name, n)
+	now, err := c.settled()
+	return kib(now-before) / float64(n), err
 }
 
 func kib(bytes int64) float64 { return float64(bytes) / 1024 }
@@ -154,6 +172,10 @@ func (c *crowd) settled() (int64, error) {
 
 // gather sends the scripts that hold the locks, then n requests that wait for them.
 func (c *crowd) gather(n int) error {
+	if err := os.RemoveAll(c.goFile()); err != nil {
+		return err
+	}
+	c.served.Store(0)
 	c.start("/hold.php", workers)
 	if err := c.await(func() (bool, error) {
 		status, err := c.php.Status(c.ctx)
@@ -202,22 +224,25 @@ func (c *crowd) await(so func() (bool, error)) error {
 	}
 }
 
-// worker returns the private memory of a PHP-FPM worker.
-func (c *crowd) worker() (int64, error) {
+// worker returns how many KiB of private memory a PHP-FPM worker has.
+func (c *crowd) worker() (float64, error) {
 	var all series
 	for _, pid := range c.php.Pids()[1:] { // the first is no worker
 		m, err := rig.ProcessMemory(pid)
 		if err != nil {
 			return 0, err
 		}
-		all = append(all, float64(m.Private))
+		all = append(all, kib(m.Private))
 	}
-	return int64(all.median()), nil
+	return all.median(), nil
 }
+
+// goFile is what the scripts that hold the locks wait for.
+func (c *crowd) goFile() string { return filepath.Join(c.DocRoot, "go") }
 
 // dismiss ends the scripts that hold the locks, and waits until all are served.
 func (c *crowd) dismiss(n int) error {
-	if err := os.WriteFile(filepath.Join(c.DocRoot, "go"), nil, 0o644); err != nil {
+	if err := os.WriteFile(c.goFile(), nil, 0o644); err != nil {
 		return err
 	}
 	c.group.Wait()
@@ -232,7 +257,7 @@ func (c *crowd) dismiss(n int) error {
 
 // leftTime is how long what is left may take to go: Go collects garbage at least
 // every two minutes, and a pool of buffers needs two collections.
-const leftTime = 200 * time.Second
+const leftTime = 5 * time.Minute
 
 // left lets all requests be served, and measures what the gate does not give back
 // to the system, now and later, with some visitors about.
@@ -248,7 +273,7 @@ func (c *crowd) left(n int, before int64) (row, error) {
 	served, now := time.Now(), first
 	for time.Since(served) < full(c.stage, leftTime, 100*time.Millisecond) && kib(now.Private-before) > enough*float64(n) {
 		c.say("%s: %.0f MiB are left after %.0f s, %.0f MiB before", c.name, mib(now.Private), time.Since(served).Seconds(), mib(before))
-		if err := c.traffic(full(c.stage, 5*time.Second, 100*time.Millisecond)); err != nil {
+		if err := c.traffic(full(c.stage, 10*time.Second, 100*time.Millisecond)); err != nil {
 			return row{}, err
 		}
 		if now, err = c.gate.Memory(); err != nil {
