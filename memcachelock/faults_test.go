@@ -244,10 +244,10 @@ func TestLostAnswersAreAskedFor(t *testing.T) {
 	o.Servers[0] = memcachelock.Addr{Network: "tcp", Address: relay.address()}
 	s := f.store(t, o)
 	m := sessionlock.NewManager(s)
-	key := newKey(t)
-	lockSoon(t, m, key).Release()
+	lockSoon(t, m, newKey(t)).Release()
 	other := sessionlock.NewManager(f.store(t, f.options()))
 	for _, lost := range []string{"add ", "cas "} {
+		key := newKey(t)
 		relay.loseAnswerTo(lost + memcachelock.DefaultPrefix)
 		l, err := m.Acquire(context.Background(), key, nil, sessionlock.Policy{}) // at once, or never
 		if err != nil {
