@@ -117,7 +117,10 @@ type server struct {
 
 	mu    sync.Mutex // guards gates against conns; only the goroutine that serves signals writes them
 	gates map[string]*serving
-	ended sync.WaitGroup // of gates that a reload has removed
+
+	removed sync.WaitGroup  // gates that a reload has removed, and that drain
+	life    context.Context // of removed: it ends when the time to drain all is over
+	end     context.CancelFunc
 }
 
 // serving is a gate with its listener.
@@ -128,6 +131,7 @@ type serving struct {
 }
 
 func newServer(c *config.Config) *server {
+	life, end := context.WithCancel(context.Background())
 	return &server{
 		log: hclog.New(&hclog.LoggerOptions{
 			Name:       "fpm-gate",
@@ -137,6 +141,8 @@ func newServer(c *config.Config) *server {
 		}),
 		locks: sessionlock.NewManager(sessionlock.NewLocal()),
 		gates: make(map[string]*serving),
+		life:  life,
+		end:   end,
 	}
 }
 
@@ -192,12 +198,13 @@ func (s *server) apply(c *config.Config) error {
 		}
 		opened[g.Name] = l
 	}
-	next := make(map[string]*serving)
+	next, kept := make(map[string]*serving), make(map[*gate.Gate]bool)
 	for _, g := range c.Gates {
 		next[g.Name] = s.serve(c, g, opened[g.Name])
+		kept[next[g.Name].gate] = true // under another name, it may be
 	}
-	for name, old := range s.gates {
-		if next[name] == nil || next[name].gate != old.gate {
+	for _, old := range s.gates {
+		if !kept[old.gate] {
 			s.remove(old)
 		}
 	}
@@ -254,18 +261,20 @@ func (s *server) serve(c *config.Config, g *config.Gate, l net.Listener) *servin
 // remove drains a gate that the config does not have any more, beside those that it has.
 func (s *server) remove(g *serving) {
 	s.log.Info("gate is not in the config any more, draining it", "gate", g.config.Name)
-	s.ended.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	s.removed.Go(func() {
+		ctx, cancel := context.WithTimeout(s.life, time.Minute)
 		defer cancel()
 		_ = g.gate.Shutdown(ctx, drainGrace)
 	})
 }
 
-// shutdown drains all gates.
+// shutdown drains all gates, and waits for those that a reload has removed.
 func (s *server) shutdown(timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
+	defer context.AfterFunc(ctx, s.end)()
 	var all sync.WaitGroup
+	all.Go(s.removed.Wait)
 	errs := make(chan error, len(s.gates))
 	for name, g := range s.gates {
 		all.Go(func() {
