@@ -89,6 +89,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or config.`,
 			return &usageError{errors.New("say what to do: a command is missing")}
 		},
 	}
+	root.SuggestionsMinimumDistance = 2 // letters that may be wrong in a command
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(serveCommand(), checkCommand(), demoCommand(), versionCommand())
 	return root
