@@ -1,0 +1,311 @@
+package tests
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/rig"
+	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
+)
+
+// run runs the program to its end, which must come soon.
+func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, gateBinary, args...)
+	cmd.Env = append(os.Environ(), raceOptions)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Run(); err != nil && !errors.As(err, new(*exec.ExitError)) {
+		t.Fatal(err)
+	}
+	checkLog(t, "fpm-gate "+strings.Join(args, " "), errOut.String())
+	return cmd.ProcessState.ExitCode(), out.String(), errOut.String()
+}
+
+// configFile writes a config to a file of the test.
+func configFile(t *testing.T, config string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fpm-gate.hcl")
+	if err := os.WriteFile(path, []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const rightConfig = `gate "www" {
+  listen = "unix:/tmp/never-opened.sock"
+  upstream { address = "unix:/tmp/never-dialled.sock" }
+}
+`
+
+func TestExitCodesTellWrongUsageFromFailure(t *testing.T) {
+	t.Parallel()
+	right := configFile(t, rightConfig)
+	wrong := configFile(t, strings.Replace(rightConfig, "upstream", "expire = 1\nupstream", 1))
+	unserveable := configFile(t, strings.Replace(rightConfig, "/tmp/", "/tmp/no/such/folder/", 1))
+	for _, tt := range []struct {
+		args string
+		code int
+		says string // on stderr, or on stdout where the code is 0
+	}{
+		{"version", 0, "fpm-gate " + gateVersion},
+		{"--version", 0, gateVersion},
+		{"--help", 0, "Exit codes"},
+		{"help serve", 0, "--drain-timeout"},
+		{"check --config " + right, 0, "is right"},
+		{"check -c " + right, 0, `gate "www": unix:/tmp/never-opened.sock to unix:/tmp/never-dialled.sock`},
+
+		{"", 2, "a command is missing"},
+		{"sreve", 2, `did you mean "serve"`},
+		{"version now", 2, "unexpected argument"},
+		{"check", 2, "--config FILE"},
+		{"check --config " + right + " --probes", 2, "unknown flag"},
+		{"check --config /no/such/file.hcl", 2, "/no/such/file.hcl"},
+		{"check --config " + wrong, 2, wrong},
+		{"serve", 2, "--config FILE"},
+		{"serve --listen unix:/tmp/x.sock", 2, "--upstream"},
+		{"serve --config " + right + " --listen unix:/tmp/x.sock --upstream 127.0.0.1:9000", 2, "--config FILE"},
+		{"serve --listen /tmp/x.sock --upstream 127.0.0.1:9000", 2, "unix:/tmp/x.sock"},
+		{"serve --config " + wrong, 2, "expire"},
+		{"serve --config " + right + " --drain-timeout soon", 2, "drain-timeout"},
+
+		{"check --probe --config " + right, 1, "not fit to serve"},
+		{"serve --config " + unserveable, 1, "/tmp/no/such/folder/never-opened.sock"},
+	} {
+		code, stdout, stderr := run(t, strings.Fields(tt.args)...)
+		if code != tt.code {
+			t.Errorf("fpm-gate %s: got exit code %d, want %d; %s", tt.args, code, tt.code, stderr)
+		}
+		said := stderr
+		if tt.code == 0 {
+			said = stdout
+		}
+		if !strings.Contains(said, tt.says) {
+			t.Errorf("fpm-gate %s: got %q and on stderr %q, want %q", tt.args, stdout, stderr, tt.says)
+		}
+	}
+}
+
+func TestCheckShowsAllErrorsWithTheirPlaces(t *testing.T) {
+	t.Parallel()
+	path := configFile(t, `gate "www" {
+  listen = "unix:/tmp/never-opened.sock"
+  upstream { address = "unix:/tmp/never-dialled.sock" }
+  lock {
+    max_wait = "-1s"
+    status   = 200
+  }
+  route "a" { mode = "excl" }
+}
+log { level = "loud" }
+`)
+	code, _, stderr := run(t, "check", "--config", path)
+	if code != 2 {
+		t.Errorf("exit code: got %d, want 2", code)
+	}
+	for line, key := range map[int]string{5: "max_wait", 6: "status", 8: "mode", 10: "level"} {
+		if place := fmt.Sprintf("%s line %d", path, line); !strings.Contains(stderr, place) || !strings.Contains(stderr, key) {
+			t.Errorf("got %s, want %s at %s in it", stderr, key, place)
+		}
+	}
+}
+
+func TestTheSampleConfigIsRight(t *testing.T) {
+	t.Parallel()
+	if code, _, stderr := run(t, "check", "--config", "../config/fpm-gate.hcl"); code != 0 {
+		t.Errorf("got exit code %d and %s, want 0", code, stderr)
+	}
+}
+
+func TestCheckProbesPHPFPM(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "php-fpm")
+	php := rigtest.Start(t, r.PHPFPM, rig.PHPOptions{Workers: 3})
+	upstream := fmt.Sprintf(`
+    address     = %q
+    ping_path   = %q
+    status_path = %q`, php.Addr, rig.PingPath, rig.StatusPath)
+	config := gateOf("www", rig.ParseAddr("unix:/tmp/never-opened.sock"), upstream, "")
+	code, stdout, stderr := run(t, "check", "--probe", "--config", configFile(t, config))
+	if code != 0 || !strings.Contains(stdout, "answers its ping") || !strings.Contains(stdout, `pool "www" has 3 workers`) {
+		t.Errorf("got exit code %d, %q and %q", code, stdout, stderr)
+	}
+
+	wrong := configFile(t, strings.Replace(config, rig.PingPath, "/elsewhere", 1))
+	code, stdout, _ = run(t, "check", "--probe", "--config", wrong)
+	if code != 1 || !strings.Contains(stdout, "Primary script unknown") {
+		t.Errorf("with a wrong ping_path: got exit code %d and %q", code, stdout)
+	}
+}
+
+func TestServeWithoutAConfig(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "nginx", "php-fpm")
+	php := rigtest.Start(t, r.PHPFPM, rig.PHPOptions{})
+	listen, err := r.Reserve("unix", "gate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, "serve", "--listen", listen.String(), "--upstream", php.Addr.String())
+	eventually(t, "it listens", func() bool { return accepts(listen) })
+	site := &rig.Site{FastCGI: listen}
+	rigtest.Start(t, r.Nginx, rig.NginxOptions{Sites: []*rig.Site{site}})
+	ask(site, request{path: "/hello.php", session: newSession()}).mustBe(t, "hello\n")
+
+	p.signal(t, syscall.SIGHUP)
+	eventually(t, "it has said that there is nothing to reload", func() bool { return strings.Contains(p.log(), "nothing to reload") })
+	ask(site, request{path: "/hello.php", session: newSession()}).mustBe(t, "hello\n")
+	p.signal(t, syscall.SIGINT)
+	if code := p.exitCode(t); code != 0 {
+		t.Errorf("exit code: got %d, want 0", code)
+	}
+	if _, err := os.Lstat(listen.Address); err == nil {
+		t.Error("its socket is still there")
+	}
+}
+
+// process is the program, run beside the test.
+type process struct {
+	cmd     *exec.Cmd
+	logFile string
+	exited  chan struct{}
+}
+
+// start runs the program until the test ends, at the latest.
+func start(t *testing.T, args ...string) *process {
+	t.Helper()
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	p := &process{cmd: exec.Command(gateBinary, args...), logFile: log.Name(), exited: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), raceOptions)
+	p.cmd.Stderr = log
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		p.cmd.Wait()
+		close(p.exited)
+	}()
+	t.Cleanup(func() {
+		p.cmd.Process.Kill()
+		<-p.exited
+		checkLog(t, "fpm-gate", p.log())
+	})
+	return p
+}
+
+func (p *process) signal(t *testing.T, sig syscall.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *process) exitCode(t *testing.T) int {
+	t.Helper()
+	eventually(t, "it has ended", func() bool {
+		select {
+		case <-p.exited:
+			return true
+		default:
+			return false
+		}
+	})
+	return p.cmd.ProcessState.ExitCode()
+}
+
+func (p *process) log() string {
+	text, _ := os.ReadFile(p.logFile)
+	return string(text)
+}
+
+func TestASocketIsTakenOverFromTheDeadOnly(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "gate.sock")
+	serve := []string{"serve", "--listen", "unix:" + path, "--upstream", "127.0.0.1:9"}
+
+	left, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := run(t, serve...); code != 1 || !strings.Contains(stderr, "another process is listening") {
+		t.Errorf("while somebody listens: got exit code %d and %q", code, stderr)
+	}
+	left.SetUnlinkOnClose(false)
+	left.Close()
+
+	first := start(t, serve...)
+	eventually(t, "it has taken the socket over", func() bool { return accepts(rig.ParseAddr("unix:" + path)) })
+	if code, _, stderr := run(t, serve...); code != 1 || !strings.Contains(stderr, "another process is listening") {
+		t.Errorf("while a gate listens: got exit code %d and %q", code, stderr)
+	}
+	if !accepts(rig.ParseAddr("unix:" + path)) {
+		t.Error("the one that was refused took the socket along")
+	}
+	first.signal(t, syscall.SIGKILL)
+	first.exitCode(t)
+	start(t, serve...)
+	eventually(t, "the next has taken the socket over", func() bool { return accepts(rig.ParseAddr("unix:" + path)) })
+}
+
+func TestAFileIsNotTakenForASocket(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "gate.sock")
+	if err := os.WriteFile(path, []byte("precious"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := run(t, "serve", "--listen", "unix:"+path, "--upstream", "127.0.0.1:9")
+	if code != 1 || !strings.Contains(stderr, "not a socket") {
+		t.Errorf("got exit code %d and %q", code, stderr)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "precious" {
+		t.Errorf("the file: got %q and error %v", text, err)
+	}
+}
+
+func TestAPortThatIsTakenIsRefused(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	code, _, stderr := run(t, "serve", "--listen", taken.Addr().String(), "--upstream", "127.0.0.1:9")
+	if code != 1 || !strings.Contains(stderr, "address already in use") {
+		t.Errorf("got exit code %d and %q", code, stderr)
+	}
+}
+
+func TestTheModeOfASocket(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for setting, want := range map[string]os.FileMode{
+		"":                                 0o660,
+		`listen_mode = "0600"`:             0o600,
+		`listen_mode = "0666"`:             0o666,
+		`listen_group = "` + group() + `"`: 0o660,
+	} {
+		gate := startGate(t, r, rig.GateOptions{Upstream: rig.ParseAddr("127.0.0.1:9"), Settings: setting})
+		if got := socketMode(t, gate.Addr); got != want {
+			t.Errorf("%s: got mode %o, want %o", setting, got, want)
+		}
+	}
+}
+
+// group is a group that whoever runs the test may give a file to.
+func group() string { return fmt.Sprint(os.Getgid()) }
