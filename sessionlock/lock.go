@@ -80,7 +80,7 @@ func (l *Lock) tell() {
 		close(l.lost)
 	}
 	if l.policy.OnLoss != nil {
-		go l.policy.OnLoss(l.by.Describe(), l.state.err())
+		go l.policy.OnLoss(describe(l), l.state.err())
 	}
 }
 

@@ -208,3 +208,30 @@ func TestTokensTellHoldsAndManagersApart(t *testing.T) {
 		c.release()
 	})
 }
+
+func TestALossNamesItsHolderIfThereIsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := local()
+		for _, c := range []struct {
+			by   sessionlock.Holder
+			want sessionlock.Description
+		}{
+			{nil, sessionlock.Description{}},
+			{script("/report.php"), sessionlock.Description{Script: "/report.php"}},
+		} {
+			named := make(chan sessionlock.Description, 1)
+			p := sessionlock.Policy{Expiry: time.Second, OnLoss: func(holder sessionlock.Description, _ error) { named <- holder }}
+			if _, err := m.Acquire(t.Context(), key, c.by, p); err != nil {
+				t.Fatal(err)
+			}
+			if got := <-named; got != c.want {
+				t.Errorf("got %+v, want %+v", got, c.want)
+			}
+		}
+	})
+}
+
+// script is a holder that is known by its script.
+type script string
+
+func (s script) Describe() sessionlock.Description { return sessionlock.Description{Script: string(s)} }
