@@ -147,6 +147,55 @@ func TestScriptThatRunsOnForTooLongIsAbandoned(t *testing.T) {
 	})
 }
 
+func TestScriptThatRunsOnIsNotWaitedForAfterAnAbort(t *testing.T) {
+	onAll(t, func(t *testing.T, web, php string) {
+		for name, abort := range map[string]func(*running) error{
+			"by abort": func(run *running) error { run.x.Abort(errStop); return errStop },
+			"by kill":  func(run *running) error { run.conn.Kill(); return ErrKilled },
+		} {
+			for when, gone := range map[string]bool{"after a hang-up": true, "before": false} {
+				s := newScript()
+				pool := newPool(t, nil, startPHP(t, php, s.serve))
+				run := start(t, pool, web, nil, requestOf(1, true, "body"))
+				receive(t, "the script runs", s.started)
+				want := ErrBroken
+				if gone {
+					want = ErrAbandoned
+					run.web.Close()
+					if php == "unix" {
+						receive(t, "the script is cut off", s.failed)
+					} else {
+						time.Sleep(3 * watchDelay) // the hang-up is noticed by then
+					}
+				}
+				cause := abort(run)
+				if err := run.result(); !errors.Is(err, cause) || !errors.Is(err, want) && gone {
+					t.Errorf("%s, %s: got %v, want %v: %v", name, when, err, want, cause)
+				}
+				if !run.isEnded() {
+					t.Errorf("%s, %s: Ended was not called", name, when)
+				}
+				close(s.end)
+				run.web.Close()
+			}
+		}
+	})
+}
+
+func TestRequestOnAKilledConnNeverReachesPHP(t *testing.T) {
+	pool := newPool(t, nil, startPHP(t, "unix", func(*phpConn) { t.Error("PHP was connected to") }))
+	c, web := newConn(t, "unix", Limits{})
+	web.send(requestOf(1, true, ""))
+	r, err := c.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Kill()
+	if err := pool.Exchange(r.Context(), &Exchange{Request: r}); !errors.Is(err, ErrKilled) {
+		t.Errorf("got %v, want ErrKilled", err)
+	}
+}
+
 func TestResponseThatIsOnItsWayWhenTheWebServerGoesIsTheEnd(t *testing.T) {
 	onAll(t, func(t *testing.T, web, php string) {
 		for range 30 {

@@ -25,6 +25,8 @@ var (
 	ErrParamsTooLarge = errors.New("params are too large")
 	// ErrUnknownRole is that of a request which asks for a role that FastCGI does not know.
 	ErrUnknownRole = errors.New("unknown role")
+	// ErrKilled is that of a request whose conn was ended by Conn.Kill.
+	ErrKilled = errors.New("the conn was killed")
 	// ErrShutdown is what a context ends with when Conn.Shutdown ended it.
 	ErrShutdown = errors.New("the gate is shutting down")
 )
@@ -48,6 +50,8 @@ type Conn struct {
 	idle       bool    // between two requests
 	shutdown   bool
 	endWaiters bool
+	exchange   *Exchange // what Kill has to abort
+	killed     bool
 }
 
 // NewConn serves nc, which it owns from now on. It must be from a Listener, or a *net.TCPConn or *net.UnixConn.
@@ -248,10 +252,26 @@ func (c *Conn) Break() {
 	c.spoilt = isUnix(c.nc)
 }
 
-// Kill breaks the conn off and closes it, from any goroutine, whatever it is busy with.
+// Kill breaks the conn off and closes it, from any goroutine, whatever it is busy with. An exchange is aborted with
+// ErrKilled: its script is not waited for.
 func (c *Conn) Kill() {
+	c.mu.Lock()
+	c.killed = true
+	x := c.exchange
+	c.mu.Unlock()
+	if x != nil {
+		x.Abort(ErrKilled)
+	}
 	c.breakOff()
 	_ = c.nc.Close()
+}
+
+// setExchange notes what Kill has to abort, and says whether it has been called already.
+func (c *Conn) setExchange(x *Exchange) (killed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.exchange = x
+	return c.killed
 }
 
 // breakOff makes sure that closing the conn is not taken for the end of a response: TCP will reset the peer.

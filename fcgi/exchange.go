@@ -45,7 +45,8 @@ var (
 	ErrUpstream = errors.New("PHP-FPM failed")
 	// ErrBroken is that of a response that was cut short. The conn to the web server has been broken too.
 	ErrBroken = errors.New("the response is cut short")
-	// ErrAbandoned is that of a request whose web server hung up and whose script did not end in AbandonAfter.
+	// ErrAbandoned is that of a request whose web server hung up and whose script did not end in AbandonAfter, or
+	// before Abort.
 	ErrAbandoned = errors.New("the script was abandoned")
 
 	// errClosedUnread is that of a pooled connection that PHP-FPM had closed before it read the request.
@@ -61,6 +62,10 @@ func (p *Pool) Exchange(ctx context.Context, x *Exchange) error {
 	x.pool = p
 	x.inHeader = true
 	defer x.end()
+	defer x.Request.conn.setExchange(nil)
+	if x.Request.conn.setExchange(x) {
+		return ErrKilled
+	}
 	if err := x.compose(); err != nil {
 		return err
 	}
@@ -345,6 +350,9 @@ func (x *Exchange) afterHangUp(err error) error {
 	if x.feed.err != nil {
 		return x.feed.err
 	}
+	if !x.finished && x.interrupted() {
+		return fmt.Errorf("%w: %w", ErrAbandoned, x.aborted)
+	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("%w after %v", ErrAbandoned, x.AbandonAfter)
 	}
@@ -359,7 +367,7 @@ func (x *Exchange) awaitScript() error {
 	if _, err := x.up.nc.Write([]byte{0}); err != nil {
 		return nil // the other side is closed: it has ended
 	}
-	for pause := time.Millisecond; ; pause = min(2*pause, 10*time.Millisecond) {
+	for pause := time.Millisecond; !x.interrupted(); pause = min(2*pause, 10*time.Millisecond) {
 		if n, err := x.up.unread(); n == 0 || err != nil {
 			return err
 		}
@@ -367,4 +375,5 @@ func (x *Exchange) awaitScript() error {
 			return err
 		}
 	}
+	return nil
 }

@@ -123,6 +123,7 @@ type Prober struct {
 	pool     *Pool
 	options  ProbeOptions
 	stop     chan struct{}
+	stopOnce sync.Once
 	running  sync.WaitGroup
 	mu       sync.Mutex
 	statuses map[Addr]Status
@@ -140,9 +141,10 @@ func StartProber(pool *Pool, options ProbeOptions) *Prober {
 	return p
 }
 
-// Stop ends the probing, and waits until it has ended: for a probe that is under way at most an interval.
+// Stop ends the probing, and waits until it has ended: for a probe that is under way at most an interval. It may be
+// called again.
 func (p *Prober) Stop() {
-	close(p.stop)
+	p.stopOnce.Do(func() { close(p.stop) })
 	p.running.Wait()
 }
 

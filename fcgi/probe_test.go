@@ -225,6 +225,7 @@ func TestProberStopsInTheMiddleOfAProbe(t *testing.T) {
 	p := StartProber(newPool(t, nil, a), ProbeOptions{PingPath: "/ping", Interval: 50 * time.Millisecond})
 	receive(t, "a probe", asked)
 	_ = waitFor(t, "the end of the prober", func() error { p.Stop(); return nil })
+	p.Stop()
 }
 
 func TestProberWithoutAPathAsksForNothing(t *testing.T) {
