@@ -31,10 +31,11 @@ type Gate struct {
 	room      *sync.Cond // is told when a conn has ended, or max_conns changed
 	draining  bool
 	rejecting bool // waiters are not waited for any more
+	breaking  bool // nor are scripts
 	serving   sync.WaitGroup
 
-	spare   chan net.Conn // takes a conn if a goroutine has nothing to do
-	drained chan struct{} // closed when no more conns will come
+	spare   chan *fcgi.Conn // takes a conn if a goroutine has nothing to do
+	drained chan struct{}   // closed when no more conns will come
 }
 
 // setup is a gate's options with what is made from them. A request keeps the one it began with.
@@ -55,7 +56,7 @@ func New(o Options, locks *sessionlock.Manager, log hclog.Logger) *Gate {
 		log:       log,
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[*fcgi.Conn]struct{}),
-		spare:     make(chan net.Conn),
+		spare:     make(chan *fcgi.Conn),
 		drained:   make(chan struct{}),
 	}
 	g.room = sync.NewCond(&g.mu)
@@ -91,8 +92,8 @@ func (s *setup) close() {
 	s.pool.Close()
 }
 
-// Serve accepts conns from nl until Shutdown, or until nl is closed; both end it without an error. It can be
-// called for several listeners.
+// Serve accepts conns from nl, which it owns from now on, until Shutdown ends it without an error. It can be called
+// for several listeners.
 func (g *Gate) Serve(nl net.Listener) error {
 	l, err := fcgi.NewListener(nl)
 	if err != nil {
@@ -109,7 +110,9 @@ func (g *Gate) Serve(nl net.Listener) error {
 		switch {
 		case err == nil:
 			pause = 0
-			g.handOver(nc)
+			if c := g.addConn(nc); c != nil {
+				g.handOver(c)
+			}
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		default:
@@ -126,23 +129,23 @@ func (g *Gate) Serve(nl net.Listener) error {
 const spareTime = time.Second
 
 // handOver has a conn served: by a goroutine that has served one before, if one is free.
-func (g *Gate) handOver(nc net.Conn) {
+func (g *Gate) handOver(c *fcgi.Conn) {
 	select {
-	case g.spare <- nc:
+	case g.spare <- c:
 	default:
-		g.serving.Go(func() { g.serveConns(nc) })
+		g.serving.Go(func() { g.serveConns(c) })
 	}
 }
 
-// serveConns serves nc, and then whatever is handed over, until nothing has been for a while.
-func (g *Gate) serveConns(nc net.Conn) {
+// serveConns serves c, and then whatever is handed over, until nothing has been for a while.
+func (g *Gate) serveConns(c *fcgi.Conn) {
 	idle := time.NewTimer(spareTime)
 	defer idle.Stop()
 	for {
-		g.serveConn(nc)
+		g.serveConn(c)
 		idle.Reset(spareTime)
 		select {
-		case nc = <-g.spare:
+		case c = <-g.spare:
 		case <-idle.C:
 			return
 		case <-g.drained:
@@ -152,14 +155,7 @@ func (g *Gate) serveConns(nc net.Conn) {
 }
 
 // serveConn serves the requests of one conn, one behind the other, and closes it.
-func (g *Gate) serveConn(nc net.Conn) {
-	c, err := fcgi.NewConn(nc, g.setup.Load().Limits)
-	if err != nil {
-		g.log.Error("conn refused", "error", err)
-		_ = nc.Close()
-		return
-	}
-	g.addConn(c)
+func (g *Gate) serveConn(c *fcgi.Conn) {
 	defer g.removeConn(c)
 	defer c.Close()
 	for {
@@ -242,6 +238,7 @@ func (g *Gate) shutdownConns(waiters bool) {
 func (g *Gate) breakConns() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.breaking = true
 	for c := range g.conns {
 		c.Kill()
 	}
@@ -266,13 +263,24 @@ func (g *Gate) removeListener(l net.Listener) {
 	g.serving.Done()
 }
 
-func (g *Gate) addConn(c *fcgi.Conn) {
+// addConn makes a conn of what was accepted, which counts from now on. Nil: there is none to be made.
+func (g *Gate) addConn(nc net.Conn) *fcgi.Conn {
+	c, err := fcgi.NewConn(nc, g.setup.Load().Limits)
+	if err != nil {
+		g.log.Error("conn refused", "error", err)
+		_ = nc.Close()
+		return nil
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.conns[c] = struct{}{}
 	if g.draining {
 		c.Shutdown(g.rejecting)
 	}
+	if g.breaking {
+		c.Kill()
+	}
+	return c
 }
 
 func (g *Gate) removeConn(c *fcgi.Conn) {
