@@ -145,6 +145,7 @@ type request struct {
 	session string // the session cookie's value; empty: none
 	header  map[string]string
 	body    io.Reader
+	length  int64           // of a body that does not tell it itself; 0: it is sent in chunks then
 	ctx     context.Context // nil: for as long as requestTimeout
 }
 
@@ -188,6 +189,9 @@ func open(site *rig.Site, q request) (*http.Response, error) {
 	}
 	if q.session != "" {
 		r.AddCookie(&http.Cookie{Name: "PHPSESSID", Value: q.session})
+	}
+	if q.length > 0 {
+		r.ContentLength = q.length
 	}
 	for name, value := range q.header {
 		r.Header.Set(name, value)

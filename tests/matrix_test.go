@@ -47,7 +47,11 @@ func newPassage(t *testing.T, web webServer, network rig.Addr) *passage {
 	p := &passage{Rig: newRig(t, web.program, "php-fpm"), web: web}
 	php := rig.PHPOptions{Listen: network, Workers: 6}
 	p.php = rigtest.Start(t, p.PHPFPM, php)
-	p.gate = startGate(t, p.Rig, rig.GateOptions{Listen: network, Upstream: p.php.Addr})
+	p.gate = startGate(t, p.Rig, rig.GateOptions{
+		Listen:   network,
+		Upstream: p.php.Addr,
+		Env:      []string{"GOMAXPROCS=4"}, // more than it would take here, and more for the race detector to see
+	})
 	p.gated = &rig.Site{FastCGI: p.gate.Addr, Keepalive: web.keepalive, Unbuffered: true}
 	p.log = web.start(t, p.Rig, p.gated)
 

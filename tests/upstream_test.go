@@ -3,7 +3,9 @@ package tests
 import (
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -183,4 +185,65 @@ func TestAnAddressThatFailsItsPingIsPassedOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitLog(t, s.Gate.Server, "upstream answers its ping again: upstream="+other.Addr.String())
+}
+
+// TestARequestThatAWorkerTookIsNotSentTwice has workers die at work on pooled
+// connections. The gate sends a request again if its connection had been closed
+// before; what these have done must not be done again.
+func TestARequestThatAWorkerTookIsNotSentTwice(t *testing.T) {
+	t.Parallel()
+	for _, network := range []rig.Addr{rig.Unix, rig.TCP} {
+		t.Run(network.Network, func(t *testing.T) {
+			t.Parallel()
+			s := newStackOf(t, rig.PHPOptions{Listen: network, Workers: 2}, `
+    max_connections = 1
+    reuse           = "1m"
+    idle            = "1m"`, "")
+			var want []string
+			for i, q := range []request{
+				{method: "GET"},
+				{method: "POST", body: strings.NewReader("a=1")},
+				{method: "PUT", body: strings.NewReader(strings.Repeat("x", 1<<20))},
+			} {
+				for range 3 { // the connection is pooled now
+					s.get("/hello.php", "").mustBe(t, "hello\n")
+				}
+				want = append(want, fmt.Sprint(i))
+				q.path = "/once.php?mark=once&say=" + want[i]
+				if r := ask(s.Site, q); r.status != http.StatusBadGateway {
+					t.Errorf("%s: got status %d and error %v, want 502", q.method, r.status, r.err)
+				}
+			}
+			if got := notes(t, s.Rig, "once"); !slices.Equal(got, want) {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+func TestABodyIsPassedOnWhileItComes(t *testing.T) {
+	t.Parallel()
+	for _, network := range []rig.Addr{rig.Unix, rig.TCP} {
+		s := newStack(t, stackOptions{
+			PHP:  rig.PHPOptions{Listen: network},
+			Gate: rig.GateOptions{Listen: network},
+			Site: rig.Site{Unbuffered: true},
+		})
+		body, send := io.Pipe()
+		// PHP reads the body of a POST before the script begins, and that of a
+		// PUT in blocks of 16 KiB.
+		first, second := strings.Repeat(strings.Repeat("x", 1<<14)+"\n", 4), "last\n"
+		answer := begin(s.Site, request{
+			method:  "PUT",
+			path:    "/reads.php?mark=body",
+			session: newSession(),
+			body:    body,
+			length:  int64(len(first + second)),
+		})
+		io.WriteString(send, first)
+		awaitMark(t, s.Rig, "body.first")
+		io.WriteString(send, second)
+		send.Close()
+		(<-answer).mustBe(t, "5\n")
+	}
 }
