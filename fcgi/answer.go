@@ -48,14 +48,9 @@ func (r *Request) endAborted() {
 // when nothing but its end is missing, Next passes over what still comes of it; and a conn that is closed
 // instead has to be closed gently.
 func (r *Request) finish() {
-	c := r.conn
-	c.kept = true
-	c.buf = c.buf.grown(len(r.rest))
-	c.buf.n = 0
-	c.makeRoom(len(r.rest))
-	c.buf.n = copy(c.buf.b, r.rest)
+	r.conn.kept = true
 	if !r.stdin.whole() {
-		c.spoilt = true
+		r.conn.spoilt = true
 	}
 }
 

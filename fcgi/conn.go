@@ -73,8 +73,7 @@ func (c *Conn) Next() (*Request, error) {
 	if c.buf == nil {
 		c.buf = newBuffer(smallBuffer)
 	}
-	c.aliased.free()
-	c.aliased = nil
+	c.keepRest()
 	h := c.req.hangUp
 	if h == nil || h.asked() {
 		h = &hangUp{conn: c} // who has asked the old one for Done may still do so
@@ -87,6 +86,14 @@ func (c *Conn) Next() (*Request, error) {
 		return nil, err
 	}
 	return &c.req, nil
+}
+
+// keepRest keeps what has come behind the last request, if there was one, and lets go of the rest of it.
+func (c *Conn) keepRest() {
+	c.aliased.free()
+	c.aliased = nil
+	c.buf = c.buf.grown(len(c.req.rest))
+	c.buf.n = copy(c.buf.b, c.req.rest)
 }
 
 // readHead reads until the params stream of c.req has ended.
