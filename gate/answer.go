@@ -48,13 +48,15 @@ func (r *request) verdict(err error) verdict {
 	switch {
 	case errors.Is(err, fcgi.ErrBroken): // first: whatever the reason was, it is too late for an answer
 		return verdict{log: "response broken off", level: hclog.Error, count: &c.broken}
+	case errors.Is(err, fcgi.ErrAbandoned): // and here nobody is left to be answered
+		return verdict{log: "script abandoned", level: hclog.Warn, count: &c.abandoned}
 	case errors.Is(err, sessionlock.ErrMaxWait):
 		return verdict{r.policy.Status, r.policy.RetryAfter, "Another page of yours is still being made. Please try again in a moment.",
 			"rejected: max_wait is over", hclog.Info, &c.rejected}
 	case errors.Is(err, sessionlock.ErrTooManyWaiters):
 		return verdict{http.StatusTooManyRequests, r.policy.RetryAfter, "Too many pages of yours are still being made. Please try again in a moment.",
 			"rejected: max_waiters wait already", hclog.Info, &c.rejected}
-	case errors.Is(err, fcgi.ErrShutdown):
+	case errors.Is(err, fcgi.ErrShutdown), errors.Is(err, fcgi.ErrKilled):
 		return verdict{http.StatusServiceUnavailable, r.policy.RetryAfter, "The service is being restarted. Please try again in a moment.",
 			"rejected: shutting down", hclog.Info, &c.rejected}
 	case errors.Is(err, sessionlock.ErrStore):
@@ -69,8 +71,6 @@ func (r *request) verdict(err error) verdict {
 	case errors.Is(err, fcgi.ErrUnreachable), errors.Is(err, fcgi.ErrUpstream):
 		return verdict{status: http.StatusBadGateway, text: "The service cannot be reached.",
 			log: "upstream failed", level: hclog.Error, count: &c.upstreamErrors}
-	case errors.Is(err, fcgi.ErrAbandoned):
-		return verdict{log: "script abandoned", level: hclog.Warn, count: &c.abandoned}
 	case errors.Is(err, fcgi.ErrHungUp):
 		return verdict{log: "web server hung up", level: hclog.Debug, count: &c.hungUp}
 	}

@@ -240,7 +240,7 @@ func (g *Gate) breakConns() {
 	defer g.mu.Unlock()
 	g.breaking = true
 	for c := range g.conns {
-		c.Kill()
+		g.serving.Go(c.Kill) // beside each other: a web server that reads nothing is waited for a moment
 	}
 }
 
@@ -278,7 +278,7 @@ func (g *Gate) addConn(nc net.Conn) *fcgi.Conn {
 		c.Shutdown(g.rejecting)
 	}
 	if g.breaking {
-		c.Kill()
+		g.serving.Go(c.Kill)
 	}
 	return c
 }
