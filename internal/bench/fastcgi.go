@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/internal/rig"
@@ -22,6 +23,10 @@ type client struct {
 // dial connects to a FastCGI server. When ctx is done the client's calls fail.
 func dial(ctx context.Context, addr rig.Addr) (*client, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, addr.Network, addr.Address)
+	for errors.Is(err, syscall.EAGAIN) { // too many come at once for a server that is not on a CPU just now
+		time.Sleep(time.Millisecond)
+		conn, err = (&net.Dialer{}).DialContext(ctx, addr.Network, addr.Address)
+	}
 	if err != nil {
 		return nil, err
 	}
