@@ -8,6 +8,9 @@ import (
 // crowd is so many conns that their memory is worth giving back when they have gone.
 const crowd = 1000
 
+// settle is how long the goroutines of a crowd may take to end, which wait for other conns for a while.
+const settle = 3 * time.Second
+
 // memory gives the memory of a crowd back to the system. Go does so too, but a process that has become quiet
 // collects its garbage every two minutes only, and needs several rounds of it.
 type memory struct {
@@ -18,6 +21,7 @@ type memory struct {
 func (m *memory) watch(conns func() int) {
 	for range time.Tick(time.Second) {
 		if m.gone(conns()) {
+			time.Sleep(settle)
 			// What is pooled outlives one collection.
 			debug.FreeOSMemory()
 			debug.FreeOSMemory()
