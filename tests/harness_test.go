@@ -269,9 +269,13 @@ func marked(r *rig.Rig, name string) bool {
 	return err == nil
 }
 
-// letGo ends a script wait.php.
+// letGo ends a script wait.php. One that has ended by itself is a failure: what
+// should have come to pass meanwhile may have waited for its end.
 func letGo(t testing.TB, r *rig.Rig, mark string) {
 	t.Helper()
+	if marked(r, mark+".ended") {
+		t.Errorf("the script of mark %s has ended though nobody let it go", mark)
+	}
 	if err := os.WriteFile(filepath.Join(r.DocRoot, "marks", mark+".go"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}

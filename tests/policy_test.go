@@ -139,9 +139,6 @@ func TestAnExpiredLockGoesToTheNext(t *testing.T) {
 	first := s.hold(t, session, "first")
 	second := s.begin("/long.php?mark=second", session)
 	awaitMark(t, s.Rig, "second.started")
-	if marked(s.Rig, "first.ended") {
-		t.Fatal("the first script has ended though nobody let it go")
-	}
 	awaitLog(t, s.Gate.Server, "lock expired before its script ended")
 
 	letGo(t, s.Rig, "first")
