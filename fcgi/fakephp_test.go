@@ -140,16 +140,6 @@ func echo(p *phpConn) {
 	}
 }
 
-// reset makes the close of a connection a reset, as that of a worker which dies with bytes unread.
-func (p *phpConn) reset() {
-	switch nc := p.Conn.(type) {
-	case *net.TCPConn:
-		_ = nc.SetLinger(0)
-	case *net.UnixConn:
-		// Closing it with bytes unread does the same: leave some.
-	}
-}
-
 // running is an exchange under way.
 type running struct {
 	t     testing.TB
