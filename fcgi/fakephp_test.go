@@ -3,7 +3,6 @@ package fcgi
 import (
 	"errors"
 	"io"
-	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
