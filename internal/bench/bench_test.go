@@ -25,7 +25,7 @@ func TestASmokeRunFillsTheDocument(t *testing.T) {
 	}
 	for _, want := range []string{
 		"| CPU per request, no keep-alive ", "| CPU per request, keep-alive on both sides ",
-		"| Requests per second ",
+		"| Requests per second ", "| CPU per request, all together ",
 		"| Other visitors' p99, files ", "| Updates lost, phpredis ",
 		"| Hand-off of a session, php-memcached ",
 		"| Memory of a waiting request, of 500 ", "| Memory left of each, ",

@@ -60,10 +60,11 @@ func (st *stage) startGate(php *rig.PHPFPM, settings gateSettings) (*rig.Gate, e
 
 // chain is nginx and PHP-FPM with a gate between them, or none.
 type chain struct {
-	name string
-	site *rig.Site
-	php  *rig.PHPFPM
-	gate *rig.Gate // nil: nginx passes on to PHP-FPM, over a connection for each request
+	name  string
+	site  *rig.Site
+	nginx *rig.Server
+	gate  *rig.Gate // nil: nginx passes on to PHP-FPM, over a connection for each request
+	php   *rig.PHPFPM
 }
 
 // startChain starts all servers of a chain; settings are nil where there is no gate.
@@ -79,7 +80,7 @@ func (st *stage) startChain(name string, o rig.PHPOptions, settings *gateSetting
 		}
 		c.site = &rig.Site{FastCGI: c.gate.Addr, Keepalive: keptConns}
 	}
-	_, err = st.Nginx(rig.NginxOptions{Sites: []*rig.Site{c.site}})
+	c.nginx, err = st.Nginx(rig.NginxOptions{Sites: []*rig.Site{c.site}})
 	return c, err
 }
 
