@@ -332,6 +332,38 @@ func TestRequestThatComesWithItsAbortNeverReachesPHP(t *testing.T) {
 	}
 }
 
+func TestRequestThatComesWithBadStdinNeverReachesPHP(t *testing.T) {
+	pool := newPool(t, nil, startPHP(t, "unix", func(*phpConn) { t.Error("PHP was connected to") }))
+	head := joined(AppendBeginRequest(nil, 1, RoleResponder, true), paramsOf(1, "A", "a"))
+	run := start(t, pool, "unix", nil, head, []byte{9, 5, 0, 1, 0, 0, 0, 0})
+	if got := run.web.response(1); got.appStatus == 0 || !strings.Contains(got.stderr, "version 9") {
+		t.Errorf("got %+v, want the reason on stderr", got)
+	}
+	run.web.Close()
+	if err := run.result(); !errors.Is(err, ErrMalformed) || !run.isEnded() {
+		t.Errorf("got %v and ended %t, want ErrMalformed", err, run.isEnded())
+	}
+}
+
+func TestRequestWhoseWebServerHasGoneInTheQueueUnseenNeverReachesPHP(t *testing.T) {
+	pool := newPool(t, nil, startPHP(t, "unix", func(p *phpConn) {
+		if _, err := p.request(); err == nil {
+			t.Error("PHP got the request")
+		}
+	}))
+	c, web := newConn(t, "unix", Limits{})
+	web.send(requestOf(1, true, ""))
+	r, err := c.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Context().Done() // it waited, for too short a time to be watched
+	web.Close()
+	if err := pool.Exchange(r.Context(), &Exchange{Request: r}); !errors.Is(err, ErrHungUp) {
+		t.Errorf("got %v, want ErrHungUp", err)
+	}
+}
+
 func TestWebServerThatStopsToSpeakFastCGI(t *testing.T) {
 	onAll(t, func(t *testing.T, web, php string) {
 		for name, bad := range map[string][]byte{

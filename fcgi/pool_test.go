@@ -189,6 +189,35 @@ func TestNoPlaceIsLostWhenWaitersLeave(t *testing.T) {
 	}
 }
 
+func TestTurnThatComesInTheLastMomentGoesBack(t *testing.T) {
+	for name, handOn := range map[string]bool{"a connection": true, "the right to make one": false} {
+		p := newPool(t, func(o *PoolOptions) { o.MaxConnections = 1 }, startIdle(t, "unix"))
+		u := connect(t, p)
+		ctx, cancel := context.WithCancel(context.Background())
+		w := getLater(t, ctx, p, false)
+		p.mu.Lock()
+		cancel()
+		time.Sleep(10 * time.Millisecond) // the waiter gives up, and has to wait for the lock to leave the queue
+		turn := p.next()
+		if handOn {
+			turn <- u
+		} else {
+			u.backend.busy--
+			turn <- nil
+		}
+		p.mu.Unlock()
+		if got := receive(t, "the end of the wait", w); !errors.Is(got.err, context.Canceled) {
+			t.Errorf("%s: got %v and %v, want the end of the context", name, got.u, got.err)
+		}
+		if s := p.Stats(); s.Open != s.Idle || s.Queued != 0 || (s.Idle == 1) != handOn {
+			t.Errorf("%s: got %+v", name, s)
+		}
+		if busy := p.backends[0].busy; busy != 0 {
+			t.Errorf("%s: %d connections are counted as busy, want none", name, busy)
+		}
+	}
+}
+
 func TestPlacesAreNeverExceededAndNeverLost(t *testing.T) {
 	p := newPool(t, func(o *PoolOptions) { o.MaxConnections, o.Idle = 3, time.Millisecond }, startIdle(t, "unix"))
 	var busy atomic.Int64
