@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 )
@@ -300,5 +302,36 @@ func TestWebServersThatReadNothingHarmNobody(t *testing.T) {
 		}
 		s.get("/hello.php", newSession()).mustBe(t, "hello\n")
 	})
+	eventually(t, "nothing is left open", func() bool { return files(t, s) <= before })
+}
+
+// More conns than it may have files: those that are there are served, and the others when there is room again.
+func TestGateThatIsOutOfFilesGoesOn(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, stackOptions{})
+	before := baseline(t, s)
+	kept := s.dial(t)
+	limit := unix.Rlimit{Cur: uint64(before + 12), Max: uint64(before + 12)}
+	if err := unix.Prlimit(s.Gate.Pid(), unix.RLIMIT_NOFILE, &limit, nil); err != nil {
+		t.Fatal(err)
+	}
+	var conns []net.Conn
+	for range 40 {
+		conns = append(conns, s.dial(t))
+	}
+	awaitLog(t, s.Gate.Server, "accept failed, trying again")
+	for _, nc := range conns[:5] {
+		_ = nc.Close()
+	}
+	if _, err := kept.Write(helloRequest(s, newSession())); err != nil {
+		t.Fatal(err)
+	}
+	if got := readAnswer(kept); !got.ended {
+		t.Errorf("a conn that was there got %+v, want an answer", got)
+	}
+	for _, nc := range conns[5:] {
+		_ = nc.Close()
+	}
+	eventually(t, "requests are served again", func() bool { return s.get("/hello.php", newSession()).failure() == nil })
 	eventually(t, "nothing is left open", func() bool { return files(t, s) <= before })
 }
