@@ -136,7 +136,7 @@ func TestScriptHasEndedBeforeTheWebServerLearnsIt(t *testing.T) {
 			if request := requestOf(1, true, "body"); i == 0 {
 				run = start(t, pool, web, nil, request)
 			} else {
-				run.again(pool, nil, request)
+				run.next(pool, nil, request)
 			}
 			if got := run.web.response(1); got.stdout != "X-Echo: 1\r\n\r\nbody" {
 				t.Fatalf("got %q", got.stdout)
@@ -290,7 +290,7 @@ func TestWhatComesDuringARequestIsAnsweredAtOnce(t *testing.T) {
 				if err := run.result(); err != nil {
 					t.Error(err)
 				}
-				run.again(pool, nil, requestOf(3, true, "body"))
+				run.next(pool, nil, requestOf(3, true, "body"))
 				if got := run.web.response(3); got.stdout != "half whole" {
 					t.Errorf("got %q to the next request", got.stdout)
 				}
@@ -347,7 +347,7 @@ func TestRecordThatBeginsDuringARequestMayEndAfterIt(t *testing.T) {
 					t.Fatal(err)
 				}
 				goOn <- struct{}{}
-				run.again(pool, nil, rest, requestOf(2, true, "two"))
+				run.next(pool, nil, rest, requestOf(2, true, "two"))
 				got := run.web.response(2)
 				if got.stdout != "\r\ntwo" || len(got.managed) != 1 || got.managed[0].Type != TypeGetValuesResult {
 					t.Errorf("got %+v to the next request", got)
@@ -441,7 +441,7 @@ func TestAuthorizerIsServedWithoutStdin(t *testing.T) {
 			if err := run.result(); err != nil {
 				t.Error(err)
 			}
-			run.again(pool, nil, request)
+			run.next(pool, nil, request)
 		}
 		run.web.response(1)
 		if err := run.result(); err != nil {

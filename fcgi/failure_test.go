@@ -73,7 +73,7 @@ func TestRequestIsSentAgainOnlyIfNoScriptCanHaveRun(t *testing.T) {
 				if c.name == "closed while it was idle" {
 					receive(t, "the pooled connection is closed", closed)
 				}
-				run.again(pool, nil, c.request)
+				run.next(pool, nil, c.request)
 				if c.again {
 					got := run.web.response(1)
 					if err := run.result(); err != nil || got.stdout != "\r\nfirst" {
@@ -316,7 +316,7 @@ func TestAbortAfterTheEndChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	run.x.Abort(errStop)
-	run.again(pool, nil, requestOf(1, true, "next"))
+	run.next(pool, nil, requestOf(1, true, "next"))
 	if got := run.web.response(1); got.stdout != "X-Echo: 1\r\n\r\nnext" {
 		t.Errorf("got %q", got.stdout)
 	}

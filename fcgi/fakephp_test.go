@@ -158,7 +158,28 @@ func start(t testing.TB, pool *Pool, network string, edit func(*Exchange), reque
 	return run
 }
 
-// again does the same with another request on the same conn.
+// next does the same with another request on the same conn, when the worker of the last one is back for it.
+func (run *running) next(pool *Pool, edit func(*Exchange), request ...[]byte) {
+	run.t.Helper()
+	await(run.t, "the worker is back", func() bool { return restsAll(pool) })
+	run.again(pool, edit, request...)
+}
+
+// restsAll says whether all idle connections have been read to their end.
+func restsAll(p *Pool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range p.backends {
+		for _, u := range b.idle {
+			if n, err := u.unread(); u.isUnix() && (n > 0 || err != nil) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// again does the same at once.
 func (run *running) again(pool *Pool, edit func(*Exchange), request ...[]byte) {
 	run.t.Helper()
 	if all := joined(request...); len(all) < 120_000 {

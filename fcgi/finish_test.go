@@ -37,20 +37,6 @@ func TestNextRequestDoesNotWaitForAScriptThatGoesOnAfterItsAnswer(t *testing.T) 
 	}
 }
 
-// restsAll says whether all idle connections have been read to their end.
-func restsAll(p *Pool) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, b := range p.backends {
-		for _, u := range b.idle {
-			if n, err := u.unread(); n > 0 || err != nil {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 func TestWaiterGetsAConnectionInThePlaceOfOneThatIsNotBack(t *testing.T) {
 	f := startFPM(t, "unix", rig.PHPOptions{Workers: 2})
 	f.script("finished.php", `usleep(50000); echo "x"; fastcgi_finish_request(); `+untilTold)
