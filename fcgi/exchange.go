@@ -1,6 +1,7 @@
 package fcgi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -230,18 +231,21 @@ func (x *Exchange) pass(b []byte) error {
 	if err == nil {
 		return nil
 	}
-	if x.interrupted() {
+	if x.interrupted() != nil {
 		return err
 	}
 	x.feed.hangUp()
 	return nil
 }
 
-// interrupted says whether Abort has been called while the connection to PHP-FPM was in use.
-func (x *Exchange) interrupted() bool {
+// interrupted is the cause of an Abort while the connection to PHP-FPM was in use; nil: there was none.
+func (x *Exchange) interrupted() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.aborted != nil && x.up != nil
+	if x.up == nil {
+		return nil
+	}
+	return x.aborted
 }
 
 // passEnd ends the response: the script has ended. Its connection and its lock are free again before the web
@@ -283,12 +287,12 @@ func (x *Exchange) freeUpstream(reusable bool) {
 	}
 }
 
-// Abort ends the exchange, from any goroutine: its error will be cause. A response that has begun is broken off.
+// Abort ends the exchange, from any goroutine: its error will be the first cause. A response that has begun is broken off.
 // An exchange that has ended is left alone.
 func (x *Exchange) Abort(cause error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.aborted = cause
+	x.aborted = cmp.Or(x.aborted, cause)
 	if x.up != nil {
 		_ = x.up.nc.SetDeadline(past)
 		_ = x.Request.conn.nc.SetWriteDeadline(past) // of a web server that does not read
@@ -350,8 +354,8 @@ func (x *Exchange) afterHangUp(err error) error {
 	if x.feed.err != nil {
 		return x.feed.err
 	}
-	if !x.finished && x.interrupted() {
-		return fmt.Errorf("%w: %w", ErrAbandoned, x.aborted)
+	if cause := x.interrupted(); cause != nil {
+		return fmt.Errorf("%w: %w", ErrAbandoned, cause)
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("%w after %v", ErrAbandoned, x.AbandonAfter)
@@ -367,7 +371,7 @@ func (x *Exchange) awaitScript() error {
 	if _, err := x.up.nc.Write([]byte{0}); err != nil {
 		return nil // the other side is closed: it has ended
 	}
-	for pause := time.Millisecond; !x.interrupted(); pause = min(2*pause, 10*time.Millisecond) {
+	for pause := time.Millisecond; x.interrupted() == nil; pause = min(2*pause, 10*time.Millisecond) {
 		if n, err := x.up.unread(); n == 0 || err != nil {
 			return err
 		}

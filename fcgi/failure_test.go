@@ -288,6 +288,7 @@ func TestAbortEndsAnExchange(t *testing.T) {
 				run := start(t, pool, web, nil, requestOf(1, true, "body"))
 				c.before(t, run)
 				run.x.Abort(errStop)
+				run.x.Abort(errors.New("a second cause"))
 				if err := run.result(); !errors.Is(err, c.want) || !errors.Is(err, errStop) {
 					t.Errorf("got %v, want %v with its cause", err, c.want)
 				}
