@@ -14,7 +14,7 @@ import (
 func drained(t *testing.T, timeout string) (s *stack, held <-chan response, waiting []<-chan response) {
 	t.Helper()
 	s = newStack(t, stackOptions{
-		Gate: rig.GateOptions{Settings: "lock { abandon_after = \"100ms\" }" + queueRoutes(2), Args: []string{"--drain-timeout", timeout}},
+		Gate: rig.GateOptions{Settings: queueRoutes(2), Args: []string{"--drain-timeout", timeout}},
 		Site: rig.Site{Unbuffered: true},
 	})
 	session := newSession()
