@@ -24,7 +24,8 @@ type report struct {
 	Began    time.Time
 	Machine  string
 	Programs string
-	Busy     string // what other programs did to the machine
+	Before   string // how much of the machine others used when the run began
+	After    string // and when it ended
 	tables   map[string]table
 }
 
@@ -36,7 +37,7 @@ func newReport(b *bench) (*report, error) {
 		return nil, err
 	}
 	r.Programs = strings.Join(append(b.version(), programs()...), ", ")
-	if r.Busy, err = busy(); err != nil {
+	if r.Before, err = busy(); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -46,7 +47,10 @@ func newReport(b *bench) (*report, error) {
 var document string
 
 // write writes the document.
-func (r *report) write(file string) error {
+func (r *report) write(file string) (err error) {
+	if r.After, err = busy(); err != nil {
+		return err
+	}
 	t, err := template.New("document").Funcs(template.FuncMap{"table": r.table}).Parse(document)
 	if err != nil {
 		return err
@@ -72,13 +76,13 @@ func (r *report) table(name string) string {
 func (r *report) Took() time.Duration { return time.Since(r.Began).Round(time.Second) }
 
 // What the document says of how it was measured.
-func (r *report) KeptConns() int            { return keptConns }
-func (r *report) Storm() int                { return stormSize }
-func (r *report) StormMillis() int          { return stormMillis }
-func (r *report) VisitEvery() time.Duration { return visitEvery }
-func (r *report) Handoffs() int             { return handoffs }
-func (r *report) LeftTime() time.Duration   { return leftTime }
-func (r *report) LargeMB() int              { return largeMB }
+func (r *report) KeptConns() int       { return keptConns }
+func (r *report) Storm() int           { return stormSize }
+func (r *report) StormMillis() int     { return stormMillis }
+func (r *report) VisitMillis() float64 { return millis(visitEvery) }
+func (r *report) Handoffs() int        { return handoffs }
+func (r *report) LeftMinutes() float64 { return leftTime.Minutes() }
+func (r *report) LargeMB() int         { return largeMB }
 
 // machine says what the benchmark runs on.
 func machine() (string, error) {
