@@ -34,7 +34,8 @@ func BenchmarkRequest(b *testing.B) {
 				o.Upstream.Reuse, o.Upstream.Idle = time.Hour, time.Hour
 			}
 			application(b, filepath.Join(dir, "php"), keep)
-			g := New(o, sessionlock.NewManager(sessionlock.NewLocal()), hclog.NewNullLogger())
+			o.Locks = sessionlock.NewManager(sessionlock.NewLocal())
+			g := New(o, hclog.NewNullLogger())
 			l, err := net.Listen("unix", filepath.Join(dir, "gate"))
 			if err != nil {
 				b.Fatal(err)

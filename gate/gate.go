@@ -14,13 +14,10 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
-	"github.com/fpm-gate/fpm-gate/phpsession"
-	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
 // Gate serves the requests of web servers. It is made by New.
 type Gate struct {
-	locks    *sessionlock.Manager
 	log      hclog.Logger
 	setup    atomic.Pointer[setup]
 	counters counters
@@ -38,21 +35,9 @@ type Gate struct {
 	drained chan struct{}   // closed when no more conns will come
 }
 
-// setup is a gate's options with what is made from them. A request keeps the one it began with.
-type setup struct {
-	Options
-	pool  *fcgi.Pool
-	probe *fcgi.Prober
-}
-
-func (s *setup) keyFor(id []byte) sessionlock.Key {
-	return sessionlock.KeyFor(s.Secret, s.Realm, phpsession.LockName(id))
-}
-
-// New makes a gate whose locks are kept by locks, which several gates may share.
-func New(o Options, locks *sessionlock.Manager, log hclog.Logger) *Gate {
+// New makes a gate.
+func New(o Options, log hclog.Logger) *Gate {
 	g := &Gate{
-		locks:     locks,
 		log:       log,
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[*fcgi.Conn]struct{}),
@@ -64,32 +49,15 @@ func New(o Options, locks *sessionlock.Manager, log hclog.Logger) *Gate {
 	return g
 }
 
-func newSetup(o Options, log hclog.Logger) *setup {
-	s := &setup{Options: o, pool: fcgi.NewPool(o.Upstream)}
-	probes := o.Probes
-	probes.Changed = func(a fcgi.Addr, err error) {
-		if err != nil {
-			log.Error("upstream fails its ping", "upstream", a, "error", err)
-		} else {
-			log.Info("upstream answers its ping again", "upstream", a)
-		}
-	}
-	s.probe = fcgi.StartProber(s.pool, probes)
-	return s
-}
-
-// Configure changes the options. Requests that are on their way go on with those that they began with.
-func (g *Gate) Configure(o Options) {
-	next := newSetup(o, g.log)
-	g.setup.Swap(next).close()
+// Configure changes the options. Requests that are on their way go on with those that they began with; the channel
+// is closed when the last of them has ended.
+func (g *Gate) Configure(o Options) <-chan struct{} {
+	old := g.setup.Swap(newSetup(o, g.log))
+	old.close()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.room.Broadcast()
-}
-
-func (s *setup) close() {
-	s.probe.Stop()
-	s.pool.Close()
+	return old.retire()
 }
 
 // Serve accepts conns from nl, which it owns from now on, until Shutdown ends it without an error. It can be called

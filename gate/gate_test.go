@@ -11,7 +11,6 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
 // shutdown shuts the gate down in a goroutine. The context ends when the test says so.
@@ -153,7 +152,7 @@ func TestServeTakesSeveralListeners(t *testing.T) {
 }
 
 func TestServeOfNoSocketIsRefused(t *testing.T) {
-	g := New(Options{}, sessionlock.NewManager(sessionlock.NewLocal()), hclog.NewNullLogger())
+	g := New(Options{}, hclog.NewNullLogger())
 	if err := g.Serve(noSocket{}); err == nil {
 		t.Error("got no error")
 	}
@@ -186,6 +185,30 @@ func TestConfigureIsForTheRequestsThatCome(t *testing.T) {
 	first.again(session("one")...) // on a conn that is older
 	other.next().end(page + "fourth")
 	first.want("fourth")
+}
+
+func TestConfigureSaysWhenTheLastRequestOfTheOldOptionsHasEnded(t *testing.T) {
+	s := newStand(t, nil)
+	first := s.ask()
+	one := s.php.next()
+	second := s.ask()
+	two := s.php.next()
+	ended := s.Configure(s.options(nil))
+	third := s.ask()
+	three := s.php.next()
+	one.end(page + "x")
+	first.want("x")
+	select {
+	case <-ended:
+		t.Fatal("told of the end while a request of the old options was there")
+	default:
+	}
+	two.end(page + "x")
+	second.want("x")
+	receive(t, "the end of the old options", ended)
+	three.end(page + "x")
+	third.want("x")
+	receive(t, "the end of options that nobody uses", s.Configure(s.options(nil)))
 }
 
 func TestConfigureKeepsNoConnectionsToTheOldPlace(t *testing.T) {

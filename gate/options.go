@@ -11,14 +11,16 @@ import (
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/phpsession"
+	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
 // Options are what a gate is told. Slices in them must not change once they are given.
 type Options struct {
-	Name     string // for logs
-	Realm    string // the namespace of session ids
-	Secret   []byte // keys the hash of session ids; nil: a plain hash
-	MaxConns int    // from web servers; zero: no limit
+	Name     string               // for logs
+	Realm    string               // the namespace of session ids
+	Locks    *sessionlock.Manager // keeps the locks; several gates may share it
+	Secret   []byte               // keys the hash of session ids; nil: a plain hash
+	MaxConns int                  // from web servers; zero: no limit
 	Limits   fcgi.Limits
 	Upstream fcgi.PoolOptions
 	Probes   fcgi.ProbeOptions

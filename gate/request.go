@@ -14,6 +14,7 @@ import (
 // the web server has been told by then, as far as it can be.
 func (g *Gate) serve(fr *fcgi.Request) error {
 	r := newRequest(g, fr)
+	defer r.to.leave()
 	r.findSession()
 	r.chooseRoute()
 	if err := r.acquire(); err != nil {
@@ -58,7 +59,7 @@ const (
 )
 
 func newRequest(g *Gate, fr *fcgi.Request) *request {
-	r := &request{Request: fr, gate: g, to: g.setup.Load(), outcome: lockNone}
+	r := &request{Request: fr, gate: g, to: g.enter(), outcome: lockNone}
 	r.exch.Request, r.exch.Header, r.exch.Ended = fr, r.readHeader, r.release
 	r.head.read(fr.Params, r.to.Param)
 	return r
@@ -98,7 +99,7 @@ func (r *request) acquire() error {
 		return nil
 	}
 	r.key = r.to.keyFor(r.id)
-	lock, err := r.gate.locks.Acquire(r.Context(), r.key, r, r.policy.forLock(r))
+	lock, err := r.to.Locks.Acquire(r.Context(), r.key, r, r.policy.forLock(r))
 	if err != nil {
 		return r.notAcquired(err)
 	}
@@ -197,7 +198,7 @@ func (r *request) follow(setCookie []byte) {
 	}
 	policy := r.policy.forLock(r)
 	policy.MaxWait = 0
-	lock, err := r.gate.locks.Acquire(context.Background(), key, r, policy)
+	lock, err := r.to.Locks.Acquire(context.Background(), key, r, policy)
 	if err == nil {
 		r.more = append(r.more, lock)
 	}

@@ -23,7 +23,7 @@ import (
 )
 
 // patience is how long a test waits for what must come. Nothing that passes takes so long.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // stand is a gate under test, between a web server and an application of the test's own.
 type stand struct {
@@ -40,7 +40,7 @@ func newStand(t testing.TB, edit func(*Options)) *stand {
 	t.Helper()
 	s := &stand{t: t, php: newPHP(t), locks: sessionlock.NewManager(sessionlock.NewLocal()), log: new(logBuffer)}
 	o := s.options(edit)
-	s.Gate = New(o, s.locks, hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: s.log}))
+	s.Gate = New(o, hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: s.log}))
 	l := listen(t)
 	s.addr = l.Addr().String()
 	served := make(chan error, 1)
@@ -61,7 +61,7 @@ func newStand(t testing.TB, edit func(*Options)) *stand {
 
 func (s *stand) options(edit func(*Options)) Options {
 	o := Options{
-		Name: "test", Realm: "test",
+		Name: "test", Realm: "test", Locks: s.locks,
 		Limits:   fcgi.Limits{MaxParams: 256 << 10, HeadTimeout: patience, IdleTimeout: patience},
 		Upstream: fcgi.PoolOptions{Addrs: []fcgi.Addr{s.php.addr}, ConnectTimeout: time.Second, QueueTimeout: patience, Reuse: time.Second, Idle: time.Second},
 		Session:  phpsession.Rules{Cookies: []string{"PHPSESSID"}},

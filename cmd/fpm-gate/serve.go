@@ -238,6 +238,7 @@ func (s *server) at(a config.Address) *serving {
 // serve starts a gate on l; or, without one, changes that which listens there already.
 func (s *server) serve(c *config.Config, g *config.Gate, l net.Listener) *serving {
 	o := gateOptions(c, g)
+	o.Locks = s.locks
 	if l == nil {
 		old := s.at(g.Listen)
 		old.gate.Configure(o)
@@ -248,7 +249,7 @@ func (s *server) serve(c *config.Config, g *config.Gate, l net.Listener) *servin
 		}
 		return &serving{config: g, gate: old.gate, listener: old.listener}
 	}
-	n := &serving{config: g, gate: gate.New(o, s.locks, s.log.Named(g.Name)), listener: l}
+	n := &serving{config: g, gate: gate.New(o, s.log.Named(g.Name)), listener: l}
 	go func() {
 		if err := n.gate.Serve(l); err != nil {
 			s.log.Error("gate ended", "gate", g.Name, "error", err)

@@ -1,0 +1,74 @@
+package gate
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/phpsession"
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// setup is a gate's options with what is made from them. A request keeps the one it began with.
+type setup struct {
+	Options
+	pool  *fcgi.Pool
+	probe *fcgi.Prober
+
+	users   atomic.Int64 // requests that have not ended
+	retired atomic.Bool  // there will be no more of them
+	idle    chan struct{}
+	closed  sync.Once // of idle
+}
+
+func newSetup(o Options, log hclog.Logger) *setup {
+	s := &setup{Options: o, pool: fcgi.NewPool(o.Upstream), idle: make(chan struct{})}
+	probes := o.Probes
+	probes.Changed = func(a fcgi.Addr, err error) {
+		if err != nil {
+			log.Error("upstream fails its ping", "upstream", a, "error", err)
+		} else {
+			log.Info("upstream answers its ping again", "upstream", a)
+		}
+	}
+	s.probe = fcgi.StartProber(s.pool, probes)
+	return s
+}
+
+// enter returns the setup that is in force, for a request that begins now and will leave it.
+func (g *Gate) enter() *setup {
+	for {
+		s := g.setup.Load()
+		s.users.Add(1)
+		if g.setup.Load() == s {
+			return s
+		}
+		s.leave() // another one came in between: this one may have been idle already
+	}
+}
+
+func (s *setup) leave() {
+	if s.users.Add(-1) == 0 && s.retired.Load() {
+		s.closed.Do(func() { close(s.idle) })
+	}
+}
+
+// retire says that another setup is in force. The channel is closed when the last request has left this one.
+func (s *setup) retire() <-chan struct{} {
+	s.retired.Store(true)
+	if s.users.Load() == 0 {
+		s.closed.Do(func() { close(s.idle) })
+	}
+	return s.idle
+}
+
+func (s *setup) close() {
+	s.probe.Stop()
+	s.pool.Close()
+}
+
+func (s *setup) keyFor(id []byte) sessionlock.Key {
+	return sessionlock.KeyFor(s.Secret, s.Realm, phpsession.LockName(id))
+}
