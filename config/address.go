@@ -24,6 +24,16 @@ func (a Address) String() string {
 	return a.Address
 }
 
+// IsLoopback tells whether the address cannot be reached from another host.
+func (a Address) IsLoopback() bool {
+	if a.Network != "tcp" {
+		return true
+	}
+	host, _, _ := net.SplitHostPort(a.Address)
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
 // dialAddress is what PHP-FPM, memcached or an operator's socket may have.
 var dialAddress = kind[Address]{`"unix:/path" or "host:port"`, func(s string) (Address, error) {
 	if socket, ok := strings.CutPrefix(s, "unix:"); ok {

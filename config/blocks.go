@@ -75,8 +75,25 @@ func memcachedBlock(m *Memcached) block {
 			{"key_prefix", one(&m.KeyPrefix, keyPrefix)},
 			{"secret", one(&m.Secret, text)},
 			{"quorum", yes(&m.Quorum)},
+			{"username", one(&m.Username, credential)},
+			{"password", one(&m.Password, credential)},
 		},
+		blocks: []child{{"tls", unnamed, func(string) block {
+			m.TLS = new(TLS)
+			return tlsBlock(m.TLS)
+		}}},
 		check: func(b *found) { checkMemcached(b, m) },
+	}
+}
+
+func tlsBlock(t *TLS) block {
+	return block{
+		keys: []key{
+			{"ca", one(&t.CA, fileName)},
+			{"cert", one(&t.Cert, fileName)},
+			{"key", one(&t.Key, fileName)},
+		},
+		check: func(b *found) { needBoth(b, "cert", t.Cert, "key", t.Key) },
 	}
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"time"
 
 	"github.com/zclconf/go-cty/cty"
@@ -63,11 +64,26 @@ func checkMemcached(b *found, m *Memcached) {
 		b.fail("servers", "Most of the servers must be able to agree, and no two halves.",
 			"quorum needs an odd number of servers, at least 3; got %d", n)
 	}
+	needBoth(b, "username", m.Username, "password", m.Password)
+	if m.Password != "" && m.TLS == nil && slices.ContainsFunc(m.Servers, func(a Address) bool { return !a.IsLoopback() }) {
+		b.warn("password", "Such as tls { ca = \"/etc/ssl/certs/memcached.pem\" }.",
+			"password goes over the network as it is; a tls block would hide it")
+	}
 	// A lease is renewed at a third of its TTL, and must be before the next renewal is due.
 	if b.sound("timeout", "lease") && m.Timeout >= m.Lease/3 {
 		b.fail("timeout", "A lease is renewed at a third of its time.",
 			"timeout must be shorter than a third of lease (%s); got %q",
 			durationText(m.Lease), durationText(m.Timeout))
+	}
+}
+
+// needBoth complains if one of two keys has a value and the other is empty.
+func needBoth(b *found, one, its, other, others string) {
+	switch {
+	case its != "" && others == "" && b.sound(other):
+		b.fail(one, "", "%s needs %s beside it", one, other)
+	case its == "" && others != "" && b.sound(one):
+		b.fail(other, "", "%s needs %s beside it", other, one)
 	}
 }
 

@@ -48,6 +48,15 @@ type Memcached struct {
 	KeyPrefix string
 	Secret    string // "": session ids are hashed without a key
 	Quorum    bool   // with an odd number of servers, at least 3
+
+	Username, Password string // either both or none
+	TLS                *TLS   // nil: plain connections
+}
+
+// TLS is how the connections to memcached are encrypted. The files are read by who connects.
+type TLS struct {
+	CA        string // a PEM file with who signs the servers' certificates; "": those of the system
+	Cert, Key string // PEM files by which the servers know us; either both or none
 }
 
 // Gate stands between web servers and one PHP-FPM pool.

@@ -43,9 +43,16 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 		  servers = ["10.0.0.1:11211", "unix:/run/memcached.sock", "[::1]:11211"]
 		  timeout = "100ms"
 		  lease = "3s"
-		  key_prefix = ""
+		  key_prefix = "shop:"
 		  secret = "hush"
 		  quorum = true
+		  username = "gate"
+		  password = "hush-hush"
+		  tls {
+		    ca = "/etc/ssl/ca.pem"
+		    cert = "/etc/ssl/gate.pem"
+		    key = "/etc/ssl/gate.key"
+		  }
 		}
 		gate "www" {
 		  listen = "systemd:fpm-gate-www.socket"
@@ -94,11 +101,15 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 		Log:   Log{Level: "debug", Format: FormatJSON},
 		Admin: &Admin{Address{"tcp", "127.0.0.1:9100"}, 0o660},
 		Memcached: &Memcached{
-			Servers: []Address{{"tcp", "10.0.0.1:11211"}, {"unix", "/run/memcached.sock"}, {"tcp", "[::1]:11211"}},
-			Timeout: 100 * time.Millisecond,
-			Lease:   3 * time.Second,
-			Secret:  "hush",
-			Quorum:  true,
+			Servers:   []Address{{"tcp", "10.0.0.1:11211"}, {"unix", "/run/memcached.sock"}, {"tcp", "[::1]:11211"}},
+			Timeout:   100 * time.Millisecond,
+			Lease:     3 * time.Second,
+			KeyPrefix: "shop:",
+			Secret:    "hush",
+			Quorum:    true,
+			Username:  "gate",
+			Password:  "hush-hush",
+			TLS:       &TLS{CA: "/etc/ssl/ca.pem", Cert: "/etc/ssl/gate.pem", Key: "/etc/ssl/gate.key"},
 		},
 		Gates: []*Gate{{
 			Name:        "www",

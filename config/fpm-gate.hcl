@@ -61,6 +61,22 @@ log {
   # copies, and a lease needs most of them, so that one of three may die without any lock being
   # lost. Needs an odd number of servers, at least 3.
   # quorum = false
+
+  # For a memcached that was started with --auth-file; "": it was not.
+  # username = ""
+  # password = ""
+
+  # For a memcached that was started with --enable-ssl. An empty block encrypts, and trusts who
+  # the system trusts.
+  # tls {
+    # Who signs the servers' certificates, as a PEM file; "": those that the system trusts. A
+    # certificate must name its server as servers does.
+    # ca = ""
+
+    # By what the servers know this host, as PEM files; "": they do not ask.
+    # cert = ""
+    # key = ""
+  # }
 # }
 
 

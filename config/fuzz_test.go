@@ -71,6 +71,9 @@ func checkInvariants(t *testing.T, c *Config) {
 	if m := c.Memcached; m != nil {
 		is(allDialable(m.Servers), "servers are addresses")
 		is(m.Lease >= 3*time.Second && m.Timeout > 0 && m.Timeout < m.Lease/3, "a lease outlives its renewal")
+		is(m.KeyPrefix != "" && len(m.KeyPrefix) <= 100, "a key has a prefix")
+		is((m.Username == "") == (m.Password == ""), "a user has a password")
+		is(m.TLS == nil || (m.TLS.Cert == "") == (m.TLS.Key == ""), "a certificate has its key")
 		is(!m.Quorum || len(m.Servers) >= 3 && len(m.Servers)%2 == 1, "a quorum can be had")
 	}
 	names := map[string]bool{}

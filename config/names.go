@@ -24,10 +24,13 @@ var (
 	realm     = matching("a string of 1 to 255 characters without spaces", `^[^\s\x00-\x1f\x7f]{1,255}$`)
 	account   = matching("the name of a user or group, or its number", `^([A-Za-z0-9_][A-Za-z0-9_.-]*\$?)?$`)
 	paramName = matching(`the name of a FastCGI param such as "SESSION_ID"`, `^([A-Za-z_][A-Za-z0-9_]*)?$`)
-	pagePath  = matching(`a path such as "/ping"`, `^(/[^\s?#\x00-\x1f\x7f]*)?$`)
+	// memcached is told user and password on one line, with a space between.
+	credential = matching("a string without spaces and control characters, at most 255", `^[^\s\x00-\x1f\x7f]{0,255}$`)
+	fileName   = matching("the whole path of a file", `^(/[^\x00-\x1f\x7f]+)?$`)
+	pagePath   = matching(`a path such as "/ping"`, `^(/[^\s?#\x00-\x1f\x7f]*)?$`)
 
 	// A key of memcached has at most 250 bytes, none of them a space; the hash needs its share.
-	keyPrefix = matching("at most 100 letters, digits and signs, without spaces", `^[!-~]{0,100}$`)
+	keyPrefix = matching("1 to 100 letters, digits and signs, without spaces", `^[!-~]{1,100}$`)
 )
 
 func matching(form, pattern string) kind[string] {
