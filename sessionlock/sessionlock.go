@@ -65,6 +65,10 @@ type Policy struct {
 	// OnLoss is called when the lock ends without Release, with its holder and what Lock.Err says. It has a goroutine of its own:
 	// the request may be over by then, or Acquire yet to return. Nil: never.
 	OnLoss func(holder Description, err error)
+
+	// OnWaiter is called when somebody of this process waits for the lock that is held, at most once a hold: he may have
+	// come before it began. It has a goroutine of its own. Nil: never.
+	OnWaiter func()
 }
 
 // Holder describes who holds a lock or waits for it, to whom an operator asks. It is called while the lock is
@@ -75,7 +79,9 @@ type Holder interface {
 
 // Description is what an operator sees of a holder or waiter. It holds no session id.
 type Description struct {
+	Realm  string // the namespace of the session's id
 	Gate   string // the gate's name
+	Route  string // the route that the request took; "" if none
 	Method string // the request's method
 	Path   string // the request's path, without its query
 	Script string // the script's file name
