@@ -20,6 +20,7 @@ type Lock struct {
 	state      state
 	since      time.Time
 	lost       chan struct{} // nil until somebody asks
+	waitedFor  bool          // OnWaiter has been told
 }
 
 // state is how far a lock is in its life.
@@ -46,6 +47,25 @@ func (l *Lock) begin() {
 	if l.policy.Expiry > 0 {
 		l.session.startExpiry(l.policy.Expiry)
 	}
+	if l.session.first != nil {
+		l.tellWaiter()
+	}
+}
+
+// tellWaiter says, once, that somebody waits for l. It is called with the shard's mutex held.
+func (l *Lock) tellWaiter() {
+	if l.policy.OnWaiter != nil && !l.waitedFor {
+		go l.policy.OnWaiter()
+	}
+	l.waitedFor = true
+}
+
+// HoldFor makes by the one whom the lock is held for, or was. Who held it before is not asked any more.
+func (l *Lock) HoldFor(by Holder) {
+	mu := &l.session.shard.mu
+	mu.Lock()
+	defer mu.Unlock()
+	l.by = by
 }
 
 // Release gives the lock to the next waiter. A lock that has ended is nothing to release: it never touches one

@@ -79,6 +79,9 @@ func (m *Manager) enter(l *Lock) error {
 	}
 	l.turn = make(chan struct{})
 	s.push(l)
+	if s.holder != nil {
+		s.holder.tellWaiter()
+	}
 	return nil
 }
 

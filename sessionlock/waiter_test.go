@@ -1,0 +1,60 @@
+package sessionlock_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// calls counts the calls of OnWaiter.
+type calls chan struct{}
+
+func (c calls) policy() sessionlock.Policy {
+	return sessionlock.Policy{MaxWait: time.Hour, OnWaiter: func() { c <- struct{}{} }}
+}
+
+func (c calls) want(t *testing.T, want int) {
+	t.Helper()
+	synctest.Wait()
+	if got := len(c); got != want {
+		t.Errorf("was told of waiters %d times; want %d", got, want)
+	}
+}
+
+func TestAHolderIsToldOnceThatSomebodyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, one, two := local(), make(calls, 10), make(calls, 10)
+		first := begin(t, m, one.policy())
+		one.want(t, 0)
+		second := begin(t, m, two.policy())
+		third := begin(t, m, reader)
+		one.want(t, 1)
+		two.want(t, 0) // it waits itself
+		first.release()
+		second.wantHeld(t)
+		two.want(t, 1) // of who waited before its hold began
+		late := begin(t, m, patient)
+		two.want(t, 1)
+		second.release()
+		third.release() // nobody's: it only read
+		late.release()
+		one.want(t, 1)
+		wantEmpty(t, m)
+	})
+}
+
+func TestALockMayBeHeldForAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := local()
+		holder := begin(t, m, patient)
+		holder.lock().HoldFor(path("/after"))
+		if got := m.Snapshot()[0].Holder.Path; got != "/after" {
+			t.Errorf("held by %q; want the one whom it was handed to", got)
+		}
+		holder.release()
+		holder.lock().HoldFor(nil) // of a lock that has ended: nothing
+		wantEmpty(t, m)
+	})
+}
