@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-
 )
 
 // shutdown shuts the gate down in a goroutine. The context ends when the test says so.

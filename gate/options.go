@@ -41,6 +41,16 @@ const (
 	Off                   // has nothing to do with it
 )
 
+// StoreFailure says what becomes of a request whose lock cannot be had because its store fails.
+type StoreFailure int
+
+// What there is.
+const (
+	StoreFailureLocal  StoreFailure = iota // the lock is held within this process
+	StoreFailureReject                     // the request is rejected
+	StoreFailurePass                       // it goes on without the lock
+)
+
 // Policy is how the lock of a request's session is taken and given back.
 type Policy struct {
 	Mode         Mode
@@ -49,6 +59,7 @@ type Policy struct {
 	MaxWaiters   int           // in one session's queue
 	PassMaxWait  bool          // on_max_wait = "pass": go on without the lock; else it is rejected
 	AbortExpired bool          // on_expiry = "abort": the request ends; else only its lock does
+	StoreFailure StoreFailure
 	AbandonAfter time.Duration // how long a script whose web server has hung up keeps its lock
 	AtHeaders    bool          // release_on = "headers": of the response; else the script's end
 	Status       int           // of a rejected request

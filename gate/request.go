@@ -126,11 +126,17 @@ func (r *request) notAcquired(err error) error {
 	case r.policy.PassMaxWait && tooLong:
 		r.gate.counters.passed.Add(1)
 		r.logSlowWait()
+	case r.passStoreFailure() && errors.Is(err, sessionlock.ErrStore):
+		r.gate.counters.passed.Add(1) // that the store fails is logged once, by who watches it
 	default:
 		return err
 	}
 	r.outcome = lockPassed
 	return nil
+}
+
+func (r *request) passStoreFailure() bool {
+	return r.policy.Observe || r.policy.StoreFailure == StoreFailurePass
 }
 
 // release gives the lock back, and those of session ids that the response has set. There may be none, or none

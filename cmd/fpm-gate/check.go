@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/fpm-gate/fpm-gate/config"
 	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/memcachelock"
 )
 
 func checkCommand() *cobra.Command {
@@ -23,7 +25,9 @@ func checkCommand() *cobra.Command {
 		Short: "Check a config, and with --probe what it points to",
 		Long: `Check a config. All its errors are shown at once, each with its place in the file.
 With --probe each PHP-FPM is asked too: whether it can be reached, and where ping_path
-and status_path are set, what it answers there.`,
+and status_path are set, what it answers there. So is each memcached that keeps locks:
+how fast it answers, how much room it has left, and whether an item lives as long there
+as it was told to, which takes four seconds.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
@@ -33,7 +37,7 @@ and status_path are set, what it answers there.`,
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "the config `file`")
-	cmd.Flags().BoolVar(&probe, "probe", false, "also ask PHP-FPM")
+	cmd.Flags().BoolVar(&probe, "probe", false, "also ask PHP-FPM and memcached")
 	return cmd
 }
 
@@ -59,11 +63,11 @@ func check(w io.Writer, file string, probe bool) error {
 	if !probe {
 		return nil
 	}
-	return failed(probeAll(w, c))
+	return failed(errors.Join(probeUpstreams(w, c), probeStore(w, c)))
 }
 
-// probeAll asks each upstream address of each gate, and tells what it finds.
-func probeAll(w io.Writer, c *config.Config) error {
+// probeUpstreams asks each upstream address of each gate, and tells what it finds.
+func probeUpstreams(w io.Writer, c *config.Config) error {
 	unfit := 0
 	for _, g := range c.Gates {
 		for _, a := range upstreamAddrs(g) {
@@ -105,4 +109,42 @@ func probeUpstream(u config.Upstream, a fcgi.Addr) (string, error) {
 			s.Pool, s.TotalProcesses, s.ProcessManager, s.ActiveProcesses, s.ListenQueue))
 	}
 	return strings.Join(found, ", "), nil
+}
+
+// probeStore asks each memcached, and tells what it finds.
+func probeStore(w io.Writer, c *config.Config) error {
+	if c.Memcached == nil {
+		return nil
+	}
+	o, err := storeOptions(c.Memcached)
+	if err != nil {
+		return err
+	}
+	reports, err := memcachelock.Probe(context.Background(), o)
+	if err != nil {
+		return fmt.Errorf("memcached: %w", err)
+	}
+	unfit := 0
+	for _, r := range reports {
+		if r.Err != nil {
+			unfit++
+			fmt.Fprintf(w, "memcached %s: %v\n", r.Server, r.Err)
+			continue
+		}
+		fmt.Fprintf(w, "memcached %s: %s\n", r.Server, storeReport(r))
+		for _, warning := range r.Warnings {
+			fmt.Fprintf(w, "memcached %s: warning: %s\n", r.Server, warning)
+		}
+	}
+	if unfit > 0 {
+		return fmt.Errorf("%d memcached servers are not fit to keep locks", unfit)
+	}
+	return nil
+}
+
+// storeReport says what one memcached is like.
+func storeReport(r memcachelock.Report) string {
+	const mebibyte = 1 << 20
+	return fmt.Sprintf("version %s, up for %s, answers in %.2f ms, %d of its %d MiB used, %d evictions, an item of 3 s lived %.1f s",
+		r.Version, r.Uptime, r.Answer.Seconds()*1000, r.Used/mebibyte, r.Memory/mebibyte, r.Evictions, r.Lived.Seconds())
 }

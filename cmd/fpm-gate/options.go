@@ -78,7 +78,14 @@ func lockPolicy(l config.Lock) gate.Policy {
 		RetryAfter:   l.RetryAfter,
 		ServerTiming: l.ServerTiming,
 		Observe:      l.Observe,
+		StoreFailure: storeFailures[l.OnStoreFailure],
 	}
+}
+
+var storeFailures = map[string]gate.StoreFailure{
+	config.OnStoreFailureLocal:  gate.StoreFailureLocal,
+	config.OnStoreFailureReject: gate.StoreFailureReject,
+	config.OnStoreFailurePass:   gate.StoreFailurePass,
 }
 
 // missing is what the config asks for and this version does not have. What would make a lock weaker than the
@@ -90,9 +97,6 @@ func missing(c *config.Config) (notes []string, err error) {
 	for _, g := range c.Gates {
 		if g.Listen.Network == "systemd" {
 			return nil, fmt.Errorf(`gate %q: listen = %q: this version cannot take sockets from systemd yet; use "unix:/path" or "host:port"`, g.Name, g.Listen)
-		}
-		if g.Lock.Store == config.StoreMemcached {
-			return nil, fmt.Errorf(`gate %q: store = "memcached": this version keeps locks in the process only; use store = "local"`, g.Name)
 		}
 		if g.Session.SavePath != "" {
 			notes = append(notes, fmt.Sprintf("gate %q: this version does not watch PHP's sessions yet: save_path and open_within have no effect, locks last until the script ends", g.Name))

@@ -112,13 +112,14 @@ func setProcessors() {
 
 // server is the gates that are served, and what they share.
 type server struct {
-	log   hclog.Logger
-	locks *sessionlock.Manager
+	log    hclog.Logger
+	local  *sessionlock.Manager
+	shared *sharedStore // nil: no gate needs one
 
 	mu    sync.Mutex // guards gates against conns; only the goroutine that serves signals writes them
 	gates map[string]*serving
 
-	removed sync.WaitGroup  // gates that a reload has removed, and that drain
+	removed sync.WaitGroup  // gates and stores that a reload has removed, and that drain
 	life    context.Context // of removed: it ends when the time to drain all is over
 	end     context.CancelFunc
 }
@@ -128,6 +129,14 @@ type serving struct {
 	config   *config.Gate
 	gate     *gate.Gate
 	listener net.Listener
+	store    *sharedStore // nil: its locks are in the process
+}
+
+// leaveStore says that the gate's requests use its store no more.
+func (g *serving) leaveStore() {
+	if g.store != nil {
+		g.store.users.Done()
+	}
 }
 
 func newServer(c *config.Config) *server {
@@ -139,7 +148,7 @@ func newServer(c *config.Config) *server {
 			JSONFormat: c.Log.Format == config.FormatJSON,
 			Output:     os.Stderr,
 		}),
-		locks: sessionlock.NewManager(sessionlock.NewLocal()),
+		local: sessionlock.NewManager(sessionlock.NewLocal()),
 		gates: make(map[string]*serving),
 		life:  life,
 		end:   end,
@@ -184,20 +193,18 @@ func (s *server) reload(f *serveFlags) {
 // apply serves the gates of c: all listeners that are new are opened first, so that c is served as a whole or,
 // with an error, not at all. A gate that stays keeps its requests and, if it listens where it did, its listener.
 func (s *server) apply(c *config.Config) error {
-	opened := make(map[string]net.Listener)
-	for _, g := range c.Gates {
-		if old := s.at(g.Listen); old != nil {
-			continue
-		}
-		l, err := listen(g)
-		if err != nil {
-			for _, l := range opened {
-				_ = l.Close()
-			}
-			return err
-		}
-		opened[g.Name] = l
+	shared, err := openShared(c, s.shared, s.log)
+	if err != nil {
+		return err
 	}
+	opened, err := s.open(c)
+	if err != nil {
+		if shared != nil && shared != s.shared {
+			shared.close(s.log)
+		}
+		return err
+	}
+	s.replaceShared(shared)
 	next, kept := make(map[string]*serving), make(map[*gate.Gate]bool)
 	for _, g := range c.Gates {
 		next[g.Name] = s.serve(c, g, opened[g.Name])
@@ -212,6 +219,36 @@ func (s *server) apply(c *config.Config) error {
 	defer s.mu.Unlock()
 	s.gates = next
 	return nil
+}
+
+// open opens the listeners of c that are not open yet: all of them or, with an error, none.
+func (s *server) open(c *config.Config) (map[string]net.Listener, error) {
+	opened := make(map[string]net.Listener)
+	for _, g := range c.Gates {
+		if old := s.at(g.Listen); old != nil {
+			continue
+		}
+		l, err := listen(g)
+		if err != nil {
+			for _, l := range opened {
+				_ = l.Close()
+			}
+			return nil, err
+		}
+		opened[g.Name] = l
+	}
+	return opened, nil
+}
+
+// replaceShared makes next the store of the gates that are configured from now on. The one before goes when nobody
+// uses it any more.
+func (s *server) replaceShared(next *sharedStore) {
+	old := s.shared
+	s.shared = next
+	if old == nil || old == next {
+		return
+	}
+	s.removed.Go(func() { old.close(s.log) })
 }
 
 // conns is how many conns all gates have.
@@ -237,19 +274,19 @@ func (s *server) at(a config.Address) *serving {
 
 // serve starts a gate on l; or, without one, changes that which listens there already.
 func (s *server) serve(c *config.Config, g *config.Gate, l net.Listener) *serving {
+	n := &serving{config: g, listener: l}
 	o := gateOptions(c, g)
-	o.Locks = s.locks
-	if l == nil {
-		old := s.at(g.Listen)
-		old.gate.Configure(o)
-		if g.Listen.Network == "unix" {
-			if err := setAccess(g, g.Listen.Address); err != nil {
-				s.log.Error("mode and owner of the socket stay as they were", "gate", g.Name, "error", err)
-			}
-		}
-		return &serving{config: g, gate: old.gate, listener: old.listener}
+	o.Locks = s.local
+	if g.Lock.Store == config.StoreMemcached {
+		n.store = s.shared
+		n.store.users.Add(1)
+		o.Locks = n.store.locks
 	}
-	n := &serving{config: g, gate: gate.New(o, s.log.Named(g.Name)), listener: l}
+	if l == nil {
+		s.reconfigure(n, o)
+		return n
+	}
+	n.gate = gate.New(o, s.log.Named(g.Name))
 	go func() {
 		if err := n.gate.Serve(l); err != nil {
 			s.log.Error("gate ended", "gate", g.Name, "error", err)
@@ -259,10 +296,30 @@ func (s *server) serve(c *config.Config, g *config.Gate, l net.Listener) *servin
 	return n
 }
 
+// reconfigure makes n of the gate that listens where it should already.
+func (s *server) reconfigure(n *serving, o gate.Options) {
+	old := s.at(n.config.Listen)
+	n.gate, n.listener = old.gate, old.listener
+	if old.store != n.store {
+		s.log.Warn("locks are kept elsewhere now: those that are held or waited for stay where they are", "gate", n.config.Name)
+	}
+	ended := n.gate.Configure(o)
+	s.removed.Go(func() {
+		<-ended
+		old.leaveStore()
+	})
+	if n.config.Listen.Network == "unix" {
+		if err := setAccess(n.config, n.config.Listen.Address); err != nil {
+			s.log.Error("mode and owner of the socket stay as they were", "gate", n.config.Name, "error", err)
+		}
+	}
+}
+
 // remove drains a gate that the config does not have any more, beside those that it has.
 func (s *server) remove(g *serving) {
 	s.log.Info("gate is not in the config any more, draining it", "gate", g.config.Name)
 	s.removed.Go(func() {
+		defer g.leaveStore()
 		ctx, cancel := context.WithTimeout(s.life, time.Minute)
 		defer cancel()
 		_ = g.gate.Shutdown(ctx, drainGrace)
@@ -279,12 +336,16 @@ func (s *server) shutdown(timeout time.Duration) error {
 	errs := make(chan error, len(s.gates))
 	for name, g := range s.gates {
 		all.Go(func() {
+			defer g.leaveStore()
 			if err := g.gate.Shutdown(ctx, drainGrace); err != nil {
 				errs <- fmt.Errorf("gate %q: requests were still there after %v", name, timeout+drainGrace)
 			}
 		})
 	}
 	all.Wait()
+	if s.shared != nil {
+		s.shared.close(s.log)
+	}
 	close(errs)
 	var joined error
 	for err := range errs {
