@@ -36,6 +36,7 @@ var programs = map[string]program{
 	"haproxy":       {"haproxy", []string{"haproxy"}},
 	"caddy":         {"caddy", []string{"caddy"}},
 	"cgi-fcgi":      {"libfcgi-bin", []string{"cgi-fcgi"}},
+	"chromium":      {"chromium", []string{"chromium"}},
 	"wrk":           {"wrk", []string{"wrk"}},
 }
 
