@@ -407,3 +407,22 @@ func (p *Pool) Stats() PoolStats {
 	}
 	return s
 }
+
+// AddrStats are what a pool knows of one of its addresses.
+type AddrStats struct {
+	Addr
+	Busy, Idle int  // connections, now
+	Down       bool // the last connection could not be made, or its probe fails: it is passed over if there is another
+}
+
+// Addrs returns what the pool knows of its addresses, in their order.
+func (p *Pool) Addrs() []AddrStats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	all := make([]AddrStats, len(p.backends))
+	for i, b := range p.backends {
+		all[i] = AddrStats{b.addr, b.busy, len(b.idle), b.failing || b.downUntil.After(now)}
+	}
+	return all
+}

@@ -19,9 +19,7 @@ import (
 // web server is there to get one. It returns err where the conn is of no more use.
 func (r *request) answer(err error) error {
 	a := r.verdict(err)
-	if a.count != nil {
-		a.count.Add(1)
-	}
+	r.tally.count(a.end)
 	r.logEnd(a.level, a.log, err)
 	if a.status == 0 {
 		return err
@@ -39,42 +37,41 @@ type verdict struct {
 	text       string // for the visitor
 	log        string // for the operator
 	level      hclog.Level
-	count      *counter
+	end        End
 }
 
 // verdict finds what err means.
 func (r *request) verdict(err error) verdict {
-	c := &r.gate.counters
 	switch {
 	case errors.Is(err, fcgi.ErrBroken): // first: whatever the reason was, it is too late for an answer
-		return verdict{log: "response broken off", level: hclog.Error, count: &c.broken}
+		return verdict{log: "response broken off", level: hclog.Error, end: EndBroken}
 	case errors.Is(err, fcgi.ErrAbandoned): // and here nobody is left to be answered
-		return verdict{log: "script abandoned", level: hclog.Warn, count: &c.abandoned}
+		return verdict{log: "script abandoned", level: hclog.Warn, end: EndAbandoned}
 	case errors.Is(err, sessionlock.ErrMaxWait):
 		return verdict{r.policy.Status, r.policy.RetryAfter, "Another page of yours is still being made. Please try again in a moment.",
-			"rejected: max_wait is over", hclog.Info, &c.rejected}
+			"rejected: max_wait is over", hclog.Info, EndMaxWait}
 	case errors.Is(err, sessionlock.ErrTooManyWaiters):
 		return verdict{http.StatusTooManyRequests, r.policy.RetryAfter, "Too many pages of yours are still being made. Please try again in a moment.",
-			"rejected: max_waiters wait already", hclog.Info, &c.rejected}
+			"rejected: max_waiters wait already", hclog.Info, EndMaxWaiters}
 	case errors.Is(err, fcgi.ErrShutdown), errors.Is(err, fcgi.ErrKilled):
 		return verdict{http.StatusServiceUnavailable, r.policy.RetryAfter, "The service is being restarted. Please try again in a moment.",
-			"rejected: shutting down", hclog.Info, &c.rejected}
+			"rejected: shutting down", hclog.Info, EndShutdown}
 	case errors.Is(err, sessionlock.ErrStore):
 		return verdict{http.StatusServiceUnavailable, r.policy.RetryAfter, "The service is not ready. Please try again in a moment.",
-			"rejected: the lock store failed", hclog.Error, &c.rejected}
+			"rejected: the lock store failed", hclog.Error, EndStoreFailed}
 	case errors.Is(err, sessionlock.ErrExpired):
 		return verdict{status: http.StatusGatewayTimeout, text: "The page took too long to make.",
-			log: "aborted: the lock has expired", level: hclog.Warn, count: &c.aborted}
+			log: "aborted: the lock has expired", level: hclog.Warn, end: EndExpired}
 	case errors.Is(err, fcgi.ErrQueueTimeout):
 		return verdict{http.StatusServiceUnavailable, r.policy.RetryAfter, "The service is busy. Please try again in a moment.",
-			"rejected: no upstream connection was free", hclog.Warn, &c.upstreamErrors}
+			"rejected: no upstream connection was free", hclog.Warn, EndUpstreamBusy}
 	case errors.Is(err, fcgi.ErrUnreachable), errors.Is(err, fcgi.ErrUpstream):
 		return verdict{status: http.StatusBadGateway, text: "The service cannot be reached.",
-			log: "upstream failed", level: hclog.Error, count: &c.upstreamErrors}
+			log: "upstream failed", level: hclog.Error, end: EndUpstreamFailed}
 	case errors.Is(err, fcgi.ErrHungUp):
-		return verdict{log: "web server hung up", level: hclog.Debug, count: &c.hungUp}
+		return verdict{log: "web server hung up", level: hclog.Debug, end: EndHungUp}
 	}
-	return verdict{log: "request failed", level: hclog.Warn, count: &c.malformed}
+	return verdict{log: "request failed", level: hclog.Warn, end: EndFailed}
 }
 
 // page makes the answer: a short page, or JSON for who asks for that and not for HTML.

@@ -1,6 +1,9 @@
 package gate
 
 import (
+	"maps"
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
@@ -12,9 +15,28 @@ type counter = atomic.Uint64
 // counters are what a gate has seen since it was made.
 type counters struct {
 	requests, none, acquired, passed, observed counter
-	rejected, expired, lost, aborted           counter
-	abandoned, hungUp, broken                  counter
-	upstreamErrors, malformed                  counter
+	expired, lost, broken, malformed           counter
+
+	mu     sync.Mutex
+	routes map[string]*routeCounters // by their names; "": requests that match none. None is ever forgotten
+}
+
+// routeCounters are what a gate has seen of one route.
+type routeCounters struct {
+	ends [Ends]counter
+}
+
+// route returns the counters of a route, which a reload does not set to zero.
+func (c *counters) route(name string) *routeCounters {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.routes == nil {
+		c.routes = make(map[string]*routeCounters)
+	}
+	if c.routes[name] == nil {
+		c.routes[name] = new(routeCounters)
+	}
+	return c.routes[name]
 }
 
 // Stats are what a gate has seen since it was made, and what it sees now.
@@ -23,30 +45,83 @@ type Stats struct {
 	Requests  uint64 // whose head was read
 	None      uint64 // that had no session, or no need of its lock
 	Acquired  uint64 // that got the lock, or waited for it in order to read
-	Passed    uint64 // that went on without the lock after max wait
+	Passed    uint64 // that went on without the lock: after max wait, or because its store failed
 	Observed  uint64 // that would have waited
 	Rejected  uint64 // that were sent away instead of served
 	Expired   uint64 // locks that were held for too long
-	Lost      uint64 // locks that were lost in the store, or broken by an operator
+	Lost      uint64 // locks that were lost in the store
+	Ended     uint64 // locks that an operator has broken
 	Aborted   uint64 // requests that were ended because their lock had expired
 	Abandoned uint64 // scripts that ran on for too long after their web server had hung up
 	HungUp    uint64 // requests whose web server hung up before their end
 	Broken    uint64 // responses that were cut short
 	Upstream  uint64 // requests that PHP-FPM did not answer
 	Malformed uint64 // conns and requests that did not speak FastCGI
+	Refused   uint64 // of them, the conns on which no request was read
 
-	Pool fcgi.PoolStats
+	Routes []RouteStats // by their names
+	Pool   fcgi.PoolStats
+}
+
+// RouteStats are what a gate has seen of the requests of one route.
+type RouteStats struct {
+	Name string       // "": of requests that match no route
+	Ends [Ends]uint64 // how many of them ended in which way
 }
 
 // Stats returns what the gate has seen so far.
 func (g *Gate) Stats() Stats {
 	c := &g.counters
-	return Stats{
+	s := Stats{
 		Conns: g.Conns(), Requests: c.requests.Load(), None: c.none.Load(), Acquired: c.acquired.Load(),
-		Passed: c.passed.Load(), Observed: c.observed.Load(), Rejected: c.rejected.Load(),
-		Expired: c.expired.Load(), Lost: c.lost.Load(), Aborted: c.aborted.Load(),
-		Abandoned: c.abandoned.Load(), HungUp: c.hungUp.Load(), Broken: c.broken.Load(),
-		Upstream: c.upstreamErrors.Load(), Malformed: c.malformed.Load(),
-		Pool: g.setup.Load().pool.Stats(),
+		Passed: c.passed.Load(), Observed: c.observed.Load(),
+		Expired: c.expired.Load(), Lost: c.lost.Load(), Ended: c.broken.Load(), Refused: c.malformed.Load(),
+		Routes: c.routeStats(), Pool: g.setup.Load().pool.Stats(),
 	}
+	for _, r := range s.Routes {
+		s.Rejected += r.Ends[EndMaxWait] + r.Ends[EndMaxWaiters] + r.Ends[EndShutdown] + r.Ends[EndStoreFailed]
+		s.Aborted += r.Ends[EndExpired]
+		s.Abandoned += r.Ends[EndAbandoned]
+		s.HungUp += r.Ends[EndHungUp]
+		s.Broken += r.Ends[EndBroken]
+		s.Upstream += r.Ends[EndUpstreamBusy] + r.Ends[EndUpstreamFailed]
+		s.Malformed += r.Ends[EndFailed]
+	}
+	s.Malformed += s.Refused
+	return s
+}
+
+func (c *counters) routeStats() []RouteStats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []RouteStats
+	for _, name := range slices.Sorted(maps.Keys(c.routes)) {
+		r := RouteStats{Name: name}
+		for end := range r.Ends {
+			r.Ends[end] = c.routes[name].ends[end].Load()
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// Upstreams returns what the gate knows of the PHP-FPM at each of its addresses.
+func (g *Gate) Upstreams() []UpstreamStats {
+	s := g.setup.Load()
+	pages := s.probe.Statuses()
+	var all []UpstreamStats
+	for _, a := range s.pool.Addrs() {
+		u := UpstreamStats{AddrStats: a}
+		if page, ok := pages[a.Addr]; ok {
+			u.Status = &page
+		}
+		all = append(all, u)
+	}
+	return all
+}
+
+// UpstreamStats are what a gate knows of one address of PHP-FPM.
+type UpstreamStats struct {
+	fcgi.AddrStats
+	Status *fcgi.Status // its last status page; nil: it is not asked for, or has shown none
 }

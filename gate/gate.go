@@ -45,14 +45,14 @@ func New(o Options, log hclog.Logger) *Gate {
 		drained:   make(chan struct{}),
 	}
 	g.room = sync.NewCond(&g.mu)
-	g.setup.Store(newSetup(o, log))
+	g.setup.Store(newSetup(o, &g.counters, log))
 	return g
 }
 
 // Configure changes the options. Requests that are on their way go on with those that they began with; the channel
 // is closed when the last of them has ended.
 func (g *Gate) Configure(o Options) <-chan struct{} {
-	old := g.setup.Swap(newSetup(o, g.log))
+	old := g.setup.Swap(newSetup(o, &g.counters, g.log))
 	old.close()
 	g.mu.Lock()
 	defer g.mu.Unlock()

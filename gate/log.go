@@ -42,3 +42,19 @@ func (r *request) logPairs() []any {
 	}
 	return pairs
 }
+
+// logLoss logs and counts a lock that ended before its request, once.
+func (r *request) logLoss(key sessionlock.Key, holder sessionlock.Description, err error) {
+	pairs := []any{"lock", key.Short(), "method", holder.Method, "path", holder.Path, "script", holder.Script}
+	switch holdEnd(err) {
+	case HoldExpired:
+		r.gate.counters.expired.Add(1)
+		r.gate.log.Warn("lock expired before its script ended", append(pairs, "held_ms", r.policy.Expiry.Milliseconds())...)
+	case HoldBroken:
+		r.gate.counters.broken.Add(1)
+		r.gate.log.Warn("lock broken by an operator", pairs...)
+	default:
+		r.gate.counters.lost.Add(1)
+		r.gate.log.Warn("lock lost", append(pairs, "error", err)...)
+	}
+}

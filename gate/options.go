@@ -25,10 +25,11 @@ type Options struct {
 	Upstream fcgi.PoolOptions
 	Probes   fcgi.ProbeOptions
 	Session  phpsession.Rules
-	Param    string        // a param that holds the session id, before all cookies; empty: none
-	Policy   Policy        // of requests that match no route
-	Routes   []Route       // the first match wins
-	SlowWait time.Duration // a wait that is longer is logged
+	Param    string                   // a param that holds the session id, before all cookies; empty: none
+	Policy   Policy                   // of requests that match no route
+	Routes   []Route                  // the first match wins
+	SlowWait time.Duration            // a wait that is longer is logged
+	Meter    func(route string) Meter // makes that of a route, or with "" of the requests that match none; nil: nobody measures
 }
 
 // Mode says what a request does with its session's lock.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
@@ -24,6 +25,7 @@ func (g *Gate) serve(fr *fcgi.Request) error {
 	if err := r.relay(); err != nil {
 		return r.answer(err)
 	}
+	r.tally.count(r.servedAs())
 	r.logDone()
 	return nil
 }
@@ -38,10 +40,12 @@ type request struct {
 	key    sessionlock.Key
 	policy *Policy
 	route  string
+	tally  *tally // where requests of the route are counted
 
 	outcome outcome
 	lock    *sessionlock.Lock   // nil: none
 	more    []*sessionlock.Lock // of session ids that the response has set
+	holding atomic.Bool         // lock is held, and its time has not been measured yet
 	waited  time.Duration
 	behind  sessionlock.Description // who held the lock when the wait began
 	exch    fcgi.Exchange
@@ -77,7 +81,7 @@ func (r *request) findSession() {
 
 // chooseRoute finds the policy of the request: that of the first route that matches, else the gate's.
 func (r *request) chooseRoute() {
-	r.policy = &r.to.Policy
+	r.policy, r.tally = &r.to.Policy, &r.to.tallies[0]
 	if len(r.to.Routes) == 0 {
 		return
 	}
@@ -85,7 +89,7 @@ func (r *request) chooseRoute() {
 	script, target := cleanPath(string(r.head.script)), requestPath(string(r.head.target))
 	for i := range r.to.Routes {
 		if route := &r.to.Routes[i]; route.matches(method, host, script, target) {
-			r.policy, r.route = &route.Policy, route.Name
+			r.policy, r.route, r.tally = &route.Policy, route.Name, &r.to.tallies[i+1]
 			return
 		}
 	}
@@ -109,6 +113,8 @@ func (r *request) acquire() error {
 		r.outcome = lockRead
 	}
 	r.gate.counters.acquired.Add(1)
+	r.beginHold()
+	r.measureWait(r.servedAs())
 	r.logSlowWait()
 	return nil
 }
@@ -129,9 +135,11 @@ func (r *request) notAcquired(err error) error {
 	case r.passStoreFailure() && errors.Is(err, sessionlock.ErrStore):
 		r.gate.counters.passed.Add(1) // that the store fails is logged once, by who watches it
 	default:
+		r.measureWait(r.verdict(err).end)
 		return err
 	}
 	r.outcome = lockPassed
+	r.measureWait(r.servedAs())
 	return nil
 }
 
@@ -144,6 +152,7 @@ func (r *request) passStoreFailure() bool {
 func (r *request) release() {
 	if r.lock != nil {
 		r.lock.Release()
+		r.endHold(holdEnd(r.lock.Err()), r.head.filename)
 	}
 	for _, l := range r.more {
 		l.Release()
@@ -203,7 +212,9 @@ func (r *request) follow(setCookie []byte) {
 		return
 	}
 	policy := r.policy.forLock(r)
-	policy.MaxWait = 0
+	policy.MaxWait, policy.OnLoss = 0, func(holder sessionlock.Description, err error) {
+		r.logLoss(key, holder, err)
+	}
 	lock, err := r.to.Locks.Acquire(context.Background(), key, r, policy)
 	if err == nil {
 		r.more = append(r.more, lock)
@@ -213,15 +224,10 @@ func (r *request) follow(setCookie []byte) {
 // lostLock is called, by a goroutine of the lock's, when a lock ends before the request does. The request may have
 // ended too by now: its params are not to be read any more.
 func (r *request) lostLock(holder sessionlock.Description, err error) {
-	pairs := []any{"lock", r.key.Short(), "method", holder.Method, "path", holder.Path, "script", holder.Script}
-	if !errors.Is(err, sessionlock.ErrExpired) {
-		r.gate.counters.lost.Add(1)
-		r.gate.log.Warn("lock lost", append(pairs, "error", err)...)
-		return
-	}
-	r.gate.counters.expired.Add(1)
-	r.gate.log.Warn("lock expired before its script ended", append(pairs, "held_ms", r.policy.Expiry.Milliseconds())...)
-	if r.policy.AbortExpired && !r.policy.Observe {
+	end := holdEnd(err)
+	r.endHold(end, []byte(holder.Script))
+	r.logLoss(r.key, holder, err)
+	if end == HoldExpired && r.policy.AbortExpired && !r.policy.Observe {
 		r.exch.Abort(sessionlock.ErrExpired)
 	}
 }
@@ -241,7 +247,9 @@ func (p *Policy) forLock(r *request) sessionlock.Policy {
 // Describe is what an operator sees of the request while it holds or waits for the lock.
 func (r *request) Describe() sessionlock.Description {
 	return sessionlock.Description{
+		Realm:  r.to.Realm,
 		Gate:   r.to.Name,
+		Route:  r.route,
 		Method: string(r.head.method),
 		Path:   pathOnly(r.head.target),
 		Script: string(r.head.filename),

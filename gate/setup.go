@@ -14,8 +14,9 @@ import (
 // setup is a gate's options with what is made from them. A request keeps the one it began with.
 type setup struct {
 	Options
-	pool  *fcgi.Pool
-	probe *fcgi.Prober
+	tallies []tally // of the requests that match no route, and of each route
+	pool    *fcgi.Pool
+	probe   *fcgi.Prober
 
 	users   atomic.Int64 // requests that have not ended
 	retired atomic.Bool  // there will be no more of them
@@ -23,8 +24,12 @@ type setup struct {
 	closed  sync.Once // of idle
 }
 
-func newSetup(o Options, log hclog.Logger) *setup {
+func newSetup(o Options, c *counters, log hclog.Logger) *setup {
 	s := &setup{Options: o, pool: fcgi.NewPool(o.Upstream), idle: make(chan struct{})}
+	s.tallies = append(s.tallies, newTally(&s.Options, c, ""))
+	for _, route := range o.Routes {
+		s.tallies = append(s.tallies, newTally(&s.Options, c, route.Name))
+	}
 	probes := o.Probes
 	probes.Changed = func(a fcgi.Addr, err error) {
 		if err != nil {
