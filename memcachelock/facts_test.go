@@ -83,8 +83,8 @@ func TestMemcachedLetsAnItemLiveForUpToItsTTLAndNotASecondLess(t *testing.T) {
 			items = items[1:]
 		case got == "":
 			items = items[1:]
-		case asked.Sub(it.done) > 3*time.Second+500*time.Millisecond: // its clock ticks once a second, or late
-			t.Fatalf("an item with a TTL of 3s is there after %v", asked.Sub(it.done))
+		case asked.Sub(it.done) > deadline: // its clock ticks once a second, and late on a busy machine
+			t.Fatalf("an item with a TTL of 3s is still there after %v", asked.Sub(it.done))
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// slack is what a noisy machine may add to a time that is promised.
-const slack = time.Second
+// These say what comes of a failure of a real memcached, and never how fast: timeout_test.go does, with a clock of
+// its own.
 
 func TestAServerThatRefusesFailsAtOnceAndComesBack(t *testing.T) {
 	t.Parallel()
@@ -25,10 +25,11 @@ func TestAServerThatRefusesFailsAtOnceAndComesBack(t *testing.T) {
 	f.servers[0].Kill()
 	s := f.store(t, f.options())
 	m := sessionlock.NewManager(s)
-	start := time.Now()
-	wantStoreError(t, m, newKey(t))
-	if took := time.Since(start); took > timeout+slack {
-		t.Errorf("the error took %v; want it at once", took)
+	for range 100 {
+		wantStoreError(t, m, newKey(t))
+	}
+	if got := s.Stats().Servers[0]; got.Timeouts != 0 {
+		t.Errorf("got %d timeouts of a server that refuses; want none", got.Timeouts)
 	}
 	restart(t, f.servers[0])
 	lockSoon(t, m, newKey(t)).Release()
@@ -37,8 +38,8 @@ func TestAServerThatRefusesFailsAtOnceAndComesBack(t *testing.T) {
 	}
 }
 
-// Many requests meet a server that hangs: together they wait for one timeout, and those after them for none.
-func TestAServerThatHangsCostsOneTimeout(t *testing.T) {
+// Requests meet a server that hangs: as many wait for it as may be under way at once, and those after them do not.
+func TestAServerThatHangsIsNotAskedAgain(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 1)
 	events := new(journal)
@@ -48,16 +49,17 @@ func TestAServerThatHangsCostsOneTimeout(t *testing.T) {
 	m := sessionlock.NewManager(s)
 	lockSoon(t, m, newKey(t)).Release()
 	freeze(t, f.servers[0])
-	start := time.Now()
+	begun := s.Stats().Servers[0]
 	var all sync.WaitGroup
 	for range 100 {
 		all.Go(func() { wantStoreError(t, m, newKey(t)) })
 	}
 	all.Wait()
-	if took := time.Since(start); took > timeout+slack {
-		t.Errorf("100 requests took %v together; want a timeout, %v", took, timeout)
-	}
+	const atOnce = 32
 	before := s.Stats().Servers[0]
+	if got := before.Questions - begun.Questions; got > atOnce {
+		t.Errorf("%d of 100 requests have asked a server that hangs; want %d, which may at once", got, atOnce)
+	}
 	for range 1000 {
 		wantStoreError(t, m, newKey(t))
 	}
@@ -160,7 +162,7 @@ func TestARestartTakesNoLock(t *testing.T) {
 			select {
 			case l := <-waiter:
 				l.Release()
-			case <-time.After(5 * time.Second):
+			case <-time.After(deadline):
 				t.Error("the waiter never had its turn")
 			}
 		})
@@ -197,7 +199,7 @@ func TestAnEvictedLeaseIsAddedAgainOrLost(t *testing.T) {
 	talkTo(t, f.servers[0]).ask("add %s 0 60 8\r\nsomebody", lockName(taken.Key()))
 	select {
 	case <-taken.Lost():
-	case <-time.After(s.TTL()/3 + slack):
+	case <-time.After(deadline):
 		t.Errorf("nobody was told that the lease is somebody else's")
 	}
 	eventually(t, "the lease is added again", func() bool {
@@ -278,19 +280,16 @@ func TestAQuorumOutlivesOneServer(t *testing.T) {
 		t.Run(fault.name, func(t *testing.T) {
 			t.Parallel()
 			f := newFleet(t, 3)
-			here, there := sessionlock.NewManager(f.store(t, f.quorum())), sessionlock.NewManager(f.store(t, f.quorum()))
+			stores := []*memcachelock.Store{f.store(t, f.quorum()), f.store(t, f.quorum())}
+			here, there := sessionlock.NewManager(stores[0]), sessionlock.NewManager(stores[1])
 			held := lockSoon(t, here, newKey(t))
 			lockSoon(t, there, newKey(t)).Release()
-			for _, server := range f.servers {
+			for i, server := range f.servers {
 				fault.do(t, server)
 				for range 20 {
-					start := time.Now()
-					l, err := there.Acquire(context.Background(), newKey(t), nil, sessionlock.Policy{MaxWait: 10 * time.Second})
+					l, err := there.Acquire(context.Background(), newKey(t), nil, sessionlock.Policy{MaxWait: deadline})
 					if err != nil {
 						t.Fatalf("acquire without %s: %v", server.Name, err)
-					}
-					if took := time.Since(start); took > timeout+slack {
-						t.Errorf("acquired after %v; want a timeout at most, %v", took, timeout)
 					}
 					l.Release()
 				}
@@ -299,7 +298,17 @@ func TestAQuorumOutlivesOneServer(t *testing.T) {
 					t.Errorf("without %s: two hold the lock", server.Name)
 				}
 				fault.undo(t, server)
-				time.Sleep(1500 * time.Millisecond) // the grace, and a renewal: one server at a time is what is promised
+				// One server at a time is what is promised.
+				for _, s := range stores {
+					eventually(t, "the server is used again", func() bool {
+						stats := s.Stats().Servers[i]
+						return stats.Up && !stats.Grace
+					})
+				}
+				eventually(t, "it has the lease again", func() bool {
+					value, _ := talkTo(t, server).get("get", lockName(held.Key()))
+					return strings.Contains(value, held.Token().String())
+				})
 			}
 			if err := held.Err(); err != nil {
 				t.Errorf("the lock is lost: %v", err)
@@ -317,11 +326,7 @@ func TestAQuorumWithoutMostOfItsServersFails(t *testing.T) {
 	lockSoon(t, m, newKey(t)).Release()
 	f.servers[0].Kill()
 	freeze(t, f.servers[1])
-	start := time.Now()
 	wantStoreError(t, m, newKey(t))
-	if took := time.Since(start); took > timeout+slack {
-		t.Errorf("the error took %v; want a timeout at most, %v", took, timeout)
-	}
 	eventually(t, "the store is not healthy", func() bool { return s.Health() != nil })
 	thaw(t, f.servers[1])
 	lockSoon(t, m, newKey(t)).Release()

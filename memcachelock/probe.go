@@ -27,15 +27,16 @@ type Report struct {
 	Warnings []string      // why locks may be lost there
 }
 
-// An item of probeSeconds has to live for a second less, and to be gone half a second later than promised at most.
+// An item of probeSeconds has to live for a second less, and to be gone two seconds later than promised at most: on a
+// busy machine both clocks tick late.
 const (
 	probeSeconds = 3
-	probeSlack   = 500 * time.Millisecond
+	probeSlack   = 2 * time.Second
 	probeLook    = 20 * time.Millisecond
 )
 
-// Probe asks each server of o whether it is fit for locks, all of them at once, and comes back after four seconds or
-// when ctx is done. It leaves nothing there. The reports are in the order of the servers.
+// Probe asks each server of o whether it is fit for locks, all of them at once, and comes back after four seconds,
+// after six if a server keeps items for too long, or when ctx is done. It leaves nothing there. The reports are in the order of the servers.
 func Probe(ctx context.Context, o Options) ([]Report, error) {
 	if err := o.complete(); err != nil {
 		return nil, err

@@ -254,18 +254,18 @@ func (v *server) fail(begun time.Time, err error) {
 	}
 }
 
-// recover takes the server for up, after an answer, unless it has to rest. It says whether it is up.
-func (v *server) recover() bool {
+// recover takes the server for up, unless it has to rest: it has answered a question that was asked then. Of those
+// that were asked later it has said nothing, so one that fails still counts. It says whether the server is up.
+func (v *server) recover(asked time.Time) bool {
 	v.mu.Lock()
-	now := time.Now()
 	was := v.down
-	if was != nil && now.Before(v.rest) {
+	if was != nil && time.Now().Before(v.rest) {
 		v.mu.Unlock()
 		return false
 	}
 	v.down, v.returned = nil, v.returned || was != nil
 	if was != nil || v.since.IsZero() {
-		v.since = now
+		v.since = asked
 	}
 	v.mu.Unlock()
 	if was != nil {

@@ -19,6 +19,9 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
+// deadline is there so that a failure ends. Nothing takes as long.
+const deadline = 30 * time.Second
+
 // talk is a connection to a memcached in its own words, so that what it does is seen without the package or
 // gomemcache in between.
 type talk struct {
@@ -40,7 +43,7 @@ func talkTo(t testing.TB, s *rig.Server) *talk {
 // ask sends a command and returns the first line of the answer.
 func (c *talk) ask(format string, args ...any) string {
 	c.Helper()
-	_ = c.nc.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.nc.SetDeadline(time.Now().Add(deadline))
 	fmt.Fprintf(c.nc, format+"\r\n", args...)
 	return c.line()
 }
@@ -100,9 +103,9 @@ func newKey(t testing.TB) sessionlock.Key {
 func lockSoon(t testing.TB, m *sessionlock.Manager, key sessionlock.Key) *sessionlock.Lock {
 	t.Helper()
 	var err error
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		var l *sessionlock.Lock
-		l, err = m.Acquire(context.Background(), key, nil, sessionlock.Policy{MaxWait: 10 * time.Second})
+		l, err = m.Acquire(context.Background(), key, nil, sessionlock.Policy{MaxWait: deadline})
 		if err == nil {
 			return l
 		}
@@ -128,8 +131,8 @@ func wantStoreError(t testing.TB, m *sessionlock.Manager, key sessionlock.Key) {
 // eventually waits until something is so that takes its time.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
+	for end := time.Now().Add(deadline); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
 			t.Fatalf("never saw that %s", what)
 		}
 	}

@@ -51,6 +51,7 @@ func (v *server) watch(ctx context.Context) {
 func (v *server) watchConn(ctx context.Context, alive func()) error {
 	dialCtx, cancel := context.WithTimeout(ctx, v.store.options.Timeout)
 	defer cancel()
+	asked := time.Now()
 	nc, err := v.dial(dialCtx)
 	if err != nil {
 		return err
@@ -60,14 +61,15 @@ func (v *server) watchConn(ctx context.Context, alive func()) error {
 	c := newWire(nc)
 	for {
 		alive()
-		if v.recover() {
+		if v.recover(asked) {
 			v.addAgain()
 			v.sweep()
 		}
 		if err := v.idle(nc, c); err != nil {
 			return err
 		}
-		_ = nc.SetDeadline(time.Now().Add(v.store.options.Timeout))
+		asked = time.Now()
+		_ = nc.SetDeadline(asked.Add(v.store.options.Timeout))
 		if err := v.checkEpoch(c); err != nil {
 			return err
 		}
