@@ -1,0 +1,221 @@
+package tests
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/rig"
+	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
+)
+
+// twins are two gates with a web server each, before one PHP-FPM, whose locks are in the same memcached.
+type twins struct {
+	*rig.Rig
+	store *rig.Server
+	php   *rig.PHPFPM
+	gates [2]*rig.Gate
+	sites [2]*rig.Site
+}
+
+func newTwins(t *testing.T, settings string) *twins {
+	t.Helper()
+	p := &twins{Rig: newRig(t, "nginx", "php-fpm", "memcached")}
+	p.store = rigtest.Start(t, p.Memcached, rig.StoreOptions{})
+	p.php = rigtest.Start(t, p.PHPFPM, rig.PHPOptions{})
+	for i := range p.gates {
+		p.gates[i] = startGate(t, p.Rig, rig.GateOptions{Upstream: p.php.Addr, Settings: settings, Config: memcachedBlock(p.store, "")})
+		p.sites[i] = &rig.Site{FastCGI: p.gates[i].Addr}
+		rigtest.Start(t, p.Nginx, rig.NginxOptions{Sites: []*rig.Site{p.sites[i]}})
+	}
+	return p
+}
+
+func memcachedBlock(s *rig.Server, more string) string {
+	return fmt.Sprintf("memcached {\n  servers = [%q]\n  secret = \"hush\"\n  lease = \"3s\"\n  %s\n}\n", s.Addr, more)
+}
+
+const inMemcached = `lock { store = "memcached" }`
+
+// mustWait has a session held through one site and asks for it through another: the answer must not come before the
+// holder has ended.
+func (p *twins) mustWait(t *testing.T, holder, waiter *rig.Site, mark string) {
+	t.Helper()
+	session := newSession()
+	held := begin(holder, request{path: "/wait.php?mark=" + mark, session: session})
+	awaitMark(t, p.Rig, mark+".started")
+	waits := begin(waiter, request{path: "/note.php?mark=" + mark + ".notes&say=second", session: session})
+	select {
+	case r := <-waits:
+		t.Errorf("a request of the session was served beside its holder: %+v", r)
+	case <-time.After(300 * time.Millisecond):
+	}
+	letGo(t, p.Rig, mark)
+	(<-held).mustBe(t, "last\n")
+	(<-waits).mustBe(t, "second\n")
+}
+
+func TestGatesMeetTheSameLockInMemcached(t *testing.T) {
+	t.Parallel()
+	p := newTwins(t, inMemcached)
+	p.mustWait(t, p.sites[0], p.sites[1], "there")
+	p.mustWait(t, p.sites[1], p.sites[0], "back")
+}
+
+// Locks move to another memcached and into the process and back: a request that is there is served to its end, and
+// nothing stays connected to a memcached that nobody uses.
+func TestReloadMovesTheLocks(t *testing.T) {
+	t.Parallel()
+	p := newTwins(t, inMemcached)
+	next := rigtest.Start(t, p.Memcached, rig.StoreOptions{})
+	g, site := p.gates[0], p.sites[0]
+	session := newSession()
+	held := begin(site, request{path: "/wait.php?mark=before", session: session})
+	awaitMark(t, p.Rig, "before.started")
+	waits := begin(site, request{path: "/hello.php", session: session})
+	inFirst := g.Config
+
+	reload(t, g, strings.Replace(inFirst, p.store.Addr.String(), next.Addr.String(), 1))
+	awaitLog(t, g.Server, "locks are kept elsewhere now")
+	p.mustWait(t, site, site, "in-next")
+	if n := connections(t, p.store); n < 3 { // the other gate's, this one's and ours
+		t.Errorf("the old memcached has %d connections while a lock of its is held", n)
+	}
+	reload(t, g, strings.Replace(inFirst, inMemcached, "", 1))
+	p.mustWait(t, site, site, "local")
+	letGo(t, p.Rig, "before")
+	(<-held).mustBe(t, "last\n")
+	(<-waits).mustBe(t, "hello\n")
+	eventually(t, "nobody is connected to the second memcached", func() bool { return connections(t, next) == 1 })
+
+	reload(t, g, inFirst)
+	p.mustWait(t, p.sites[1], site, "again")
+}
+
+// connections is how many a memcached has, with the one that asks.
+func connections(t *testing.T, s *rig.Server) int {
+	t.Helper()
+	nc, err := net.Dial(s.Addr.Network, s.Addr.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(time.Minute))
+	fmt.Fprint(nc, "stats\r\n")
+	n := -1
+	for lines := bufio.NewScanner(nc); lines.Scan() && lines.Text() != "END"; {
+		_, _ = fmt.Sscanf(lines.Text(), "STAT curr_connections %d", &n)
+	}
+	if n < 0 {
+		t.Fatal("a memcached does not tell its connections")
+	}
+	return n
+}
+
+func TestWhatBecomesOfARequestWhoseStoreFails(t *testing.T) {
+	t.Parallel()
+	p := newTwins(t, `lock {
+    store            = "memcached"
+    on_store_failure = "local"
+  }
+  route "reject" {
+    path             = ["/hello.php"]
+    on_store_failure = "reject"
+  }
+  route "pass" {
+    path             = ["/reads.php"]
+    on_store_failure = "pass"
+  }`)
+	p.mustWait(t, p.sites[0], p.sites[1], "well")
+	p.store.Kill()
+	awaitLog(t, p.gates[0].Server, "memcached is down")
+	mustBeSentAway(t, ask(p.sites[0], request{path: "/hello.php", session: newSession()}), http.StatusServiceUnavailable, "1")
+	if err := p.store.Start(); err != nil {
+		t.Fatal(err)
+	}
+	awaitLog(t, p.gates[0].Server, "memcached is up")
+	awaitLog(t, p.gates[1].Server, "memcached is up")
+	eventually(t, "locks can be had again", func() bool {
+		return ask(p.sites[0], request{path: "/hello.php", session: newSession()}).status == http.StatusOK
+	})
+	p.mustWait(t, p.sites[0], p.sites[1], "again")
+}
+
+func TestMemcachedWithPasswordAndTLS(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "nginx", "php-fpm", "memcached")
+	accounts := filepath.Join(t.TempDir(), "accounts")
+	if err := os.WriteFile(accounts, []byte("gate:hush-hush\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cert, key := certificate(t)
+	store := rigtest.Start(t, r.Memcached, rig.StoreOptions{Args: []string{"-Y", accounts, "-Z",
+		"-o", "ssl_chain_cert=" + cert, "-o", "ssl_key=" + key, "-o", "ssl_ca_cert=" + cert, "-o", "ssl_verify_mode=2"}})
+	php := rigtest.Start(t, r.PHPFPM, rig.PHPOptions{})
+	secrets := fmt.Sprintf("username = \"gate\"\n password = \"hush-hush\"\n tls {\n ca = %q\n cert = %q\n key = %q\n }", cert, cert, key)
+	p := &twins{Rig: r}
+	g := startGate(t, r, rig.GateOptions{Upstream: php.Addr, Settings: `lock {
+    store            = "memcached"
+    on_store_failure = "reject"
+  }`, Config: memcachedBlock(store, secrets)})
+	site := &rig.Site{FastCGI: g.Addr}
+	rigtest.Start(t, r.Nginx, rig.NginxOptions{Sites: []*rig.Site{site}})
+	eventually(t, "locks can be had", func() bool {
+		return ask(site, request{path: "/hello.php", session: newSession()}).status == http.StatusOK
+	})
+	p.mustWait(t, site, site, "tls")
+
+	wrong := strings.Replace(g.Config, "hush-hush", "guess", 1)
+	reload(t, g, wrong)
+	eventually(t, "a wrong password is told", func() bool { return strings.Contains(g.Log(), "authenticate") })
+	mustBeSentAway(t, ask(site, request{path: "/hello.php", session: newSession()}), http.StatusServiceUnavailable, "1")
+}
+
+// certificate makes a certificate for loopback that signs itself, and returns its files.
+func certificate(t *testing.T) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "fpm-gate test"},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(24 * time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	signed, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, kind string, content []byte) string {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: content}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	return write("cert.pem", "CERTIFICATE", signed), write("key.pem", "PRIVATE KEY", encoded)
+}
