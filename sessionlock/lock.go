@@ -20,6 +20,7 @@ type Lock struct {
 	state      state
 	since      time.Time
 	lost       chan struct{} // nil until somebody asks
+	local      bool          // it stands, or stood in the end, on no lease
 	waitedFor  bool          // OnWaiter has been told
 }
 
@@ -44,6 +45,7 @@ func (l *Lock) failed(err error) error {
 func (l *Lock) begin() {
 	l.state = held
 	l.since = time.Now()
+	_, l.local = l.session.lease.(localHold)
 	if l.policy.Expiry > 0 {
 		l.session.startExpiry(l.policy.Expiry)
 	}
@@ -104,6 +106,14 @@ func (l *Lock) tell() {
 	}
 }
 
+// goOnLocally says that the lock goes on without a lease. It is called with the shard's mutex held.
+func (l *Lock) goOnLocally() {
+	l.local = true
+	if l.policy.OnLocal != nil {
+		go l.policy.OnLocal(describe(l))
+	}
+}
+
 // Lost is closed when the lock ends without Release: Err says why.
 func (l *Lock) Lost() <-chan struct{} {
 	mu := &l.session.shard.mu
@@ -143,6 +153,15 @@ func (l *Lock) Key() Key { return l.key }
 
 // Token tells this hold from all others.
 func (l *Lock) Token() Token { return l.token }
+
+// Local says whether the lock is held within this manager only, or was in the end: the store failed, and the policy
+// has it held all the same.
+func (l *Lock) Local() bool {
+	mu := &l.session.shard.mu
+	mu.Lock()
+	defer mu.Unlock()
+	return l.local
+}
 
 // Waited is how long Acquire waited for others; zero if nobody was in the way.
 func (l *Lock) Waited() time.Duration { return l.waited }

@@ -171,6 +171,10 @@ func (m *Manager) ask(ctx context.Context, l *Lock) error {
 		return err
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case l.policy.HoldLocally:
+		s.lease = localHold{}
+		s.grant(l)
+		return nil
 	case errors.Is(err, ErrStore):
 		return err
 	}

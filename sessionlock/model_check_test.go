@@ -54,6 +54,9 @@ func (m *model) checkOneHolder(a, b *try, now time.Time) {
 		return
 	}
 	from, to := later(a.lock.Since(), b.lock.Since()), earlier(orNow(a.end(), now), orNow(b.end(), now))
+	if a.gate != b.gate { // of other gates, who holds without a lease says nothing
+		to = earlier(to, earlier(orNow(a.local, now), orNow(b.local, now)))
+	}
 	if from.Before(to) && !m.excused(a, from, to) {
 		m.Errorf("two hold the lock for %v, from %v to %v", to.Sub(from), from, to)
 	}
@@ -109,6 +112,10 @@ func (m *model) checkOutcome(a *try) {
 		m.Errorf("the lock says %v, and OnLoss was told %v", a.lock.Err(), a.loss)
 	case errors.Is(a.loss, sessionlock.ErrLost) && !m.faults:
 		m.Errorf("a lease is lost of a store that loses none")
+	case errors.Is(a.err, sessionlock.ErrStore) && a.policy.HoldLocally:
+		m.Errorf("got error %v; want the lock, held locally", a.err)
+	case a.got() && a.lock.Local() && (!m.faults || !a.policy.HoldLocally):
+		m.Error("a lock is held locally that must not be")
 	case errors.Is(a.err, sessionlock.ErrStore) && !m.faults:
 		m.Errorf("got error %v of a store that does not fail", a.err)
 	}

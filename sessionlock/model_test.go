@@ -19,7 +19,7 @@ import (
 // that the same seed may take another way next time.
 func TestRandomInterleavingsKeepThePromises(t *testing.T) {
 	const seeds, steps = 100, 150
-	held, lost := 0, 0
+	held, lost, local := 0, 0, 0
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -29,12 +29,12 @@ func TestRandomInterleavingsKeepThePromises(t *testing.T) {
 					m.check()
 				}
 				m.end()
-				held, lost = held+m.held, lost+m.lost
+				held, lost, local = held+m.held, lost+m.lost, local+m.local
 			})
 		})
 	}
-	if held < 20*seeds || lost < seeds {
-		t.Errorf("%d locks were held and %d of them lost; want a test that does more", held, lost)
+	if held < 20*seeds || lost < seeds || local < seeds {
+		t.Errorf("%d locks were held, %d of them lost, and %d without a lease; want a test that does more", held, lost, local)
 	}
 }
 
@@ -56,6 +56,7 @@ type model struct {
 	drops  map[sessionlock.Key][]time.Time
 	held   int
 	lost   int
+	local  int
 
 	mu    sync.Mutex // guards the fields of the tries
 	tries []*try     // in the order of their begin
@@ -81,6 +82,7 @@ type try struct {
 	err      error
 	told     time.Time // OnLoss was called
 	loss     error
+	local    time.Time // since when it is held without a lease
 	released time.Time
 	checked  bool // when it was over
 }
@@ -157,6 +159,15 @@ func (m *model) acquire(gate *modelGate, key sessionlock.Key) {
 		}
 		a.told, a.loss = time.Now(), err
 	}
+	a.policy.HoldLocally = m.rng.IntN(3) == 0
+	a.policy.OnLocal = func(sessionlock.Description) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if !a.local.IsZero() {
+			m.Error("told twice that the lock goes on locally")
+		}
+		a.local = time.Now()
+	}
 	a.policy.MaxWait = m.upTo(4, 3*ttl)
 	a.policy.Expiry = m.upTo(2, 2*ttl)
 	if m.rng.IntN(5) == 0 {
@@ -173,6 +184,9 @@ func (m *model) acquire(gate *modelGate, key sessionlock.Key) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		a.answered, a.lock, a.err = time.Now(), lock, err
+		if lock != nil && lock.Local() && a.local.IsZero() {
+			a.local = lock.Since()
+		}
 	}()
 	synctest.Wait() // so that the tries are in the order of the queues
 }
@@ -256,5 +270,8 @@ func (m *model) count(a *try) {
 	}
 	if errors.Is(a.loss, sessionlock.ErrLost) {
 		m.lost++
+	}
+	if a.got() && a.lock.Local() {
+		m.local++
 	}
 }

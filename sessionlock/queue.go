@@ -1,6 +1,10 @@
 package sessionlock
 
-import "time"
+import (
+	"context"
+	"errors"
+	"time"
+)
 
 // session is what is known of a session that somebody holds or waits for, and it is in its shard's map for as
 // long as that is so. Without a holder the turn is the first waiter's: he takes over the lease, or asks the store
@@ -105,15 +109,21 @@ func (s *session) expire() {
 }
 
 // lose ends the lease that r renews, and the lock that stands on it, if they have not ended yet.
-func (s *session) lose(r *renewal) {
+func (s *session) lose(r *renewal, why error) {
 	s.shard.mu.Lock()
 	defer s.shard.mu.Unlock()
 	if s.renewal != r {
 		return
 	}
 	s.endLease()
-	if s.holder != nil {
-		s.holder.end(lost)
+	l := s.holder
+	switch {
+	case l == nil:
+	case l.policy.HoldLocally && !errors.Is(why, ErrLost):
+		s.lease = localHold{}
+		l.goOnLocally()
+	default:
+		l.end(lost)
 	}
 }
 
@@ -122,6 +132,14 @@ func (s *session) endLease() {
 	s.lease.Release()
 	s.lease, s.renewal = nil, nil
 }
+
+// localHold is the lease of a lock that is held without one, as the store fails. It is never handed on: whoever comes
+// next asks the store, which may be back.
+type localHold struct{}
+
+func (localHold) Renew(context.Context) error { return nil }
+func (localHold) Due() bool                   { return true }
+func (localHold) Release()                    {}
 
 // push puts l behind those who wait.
 func (s *session) push(l *Lock) {

@@ -109,7 +109,7 @@ func (r *renewer) drop(e *renewal) {
 // next.
 func (r *renewer) tick() {
 	for _, e := range r.takeDue(time.Now()) {
-		e.session.lose(e)
+		e.session.lose(e, ErrStore)
 	}
 }
 
@@ -154,7 +154,7 @@ func (r *renewer) work() {
 		cancel()
 		r.done(e, err)
 		if errors.Is(err, ErrLost) {
-			e.session.lose(e)
+			e.session.lose(e, err)
 		}
 	}
 }

@@ -62,6 +62,15 @@ type Policy struct {
 	Expiry     time.Duration // the longest hold, from the acquire on; zero: none
 	MaxWaiters int           // in the session's queue of this manager; zero: no limit
 
+	// HoldLocally has a lock be held within this manager where the store fails: the order and the one holder remain
+	// true of its own requests, and of those of others nobody knows. The next turn asks the store again.
+	// Without it, Acquire ends with ErrStore, and a lock whose lease could not be renewed for a TTL is lost.
+	HoldLocally bool
+
+	// OnLocal is called when a lock that is held goes on within this manager only: its lease could not be renewed
+	// for a TTL, and HoldLocally is set. Else it is as OnLoss. Nil: never.
+	OnLocal func(holder Description)
+
 	// OnLoss is called when the lock ends without Release, with its holder and what Lock.Err says. It has a goroutine of its own:
 	// the request may be over by then, or Acquire yet to return. Nil: never.
 	OnLoss func(holder Description, err error)

@@ -11,7 +11,8 @@ import (
 // SessionState is what an operator sees of a session that somebody holds or waits for.
 type SessionState struct {
 	Key     Key
-	Held    bool // somebody of this process holds it; the next four are zero if not
+	Held    bool // somebody of this process holds it; the next five are zero if not
+	Local   bool // within this process only: the store failed
 	Holder  Description
 	Token   Token
 	Since   time.Time
@@ -56,6 +57,7 @@ func (s *session) snapshot() SessionState {
 	state := SessionState{Key: s.key}
 	if l := s.holder; l != nil {
 		state.Held, state.Holder, state.Token = true, describe(l), l.token
+		state.Local = l.local
 		state.Since, state.Expires = l.since, l.Expires()
 	}
 	for w := s.first; w != nil; w = w.next {
