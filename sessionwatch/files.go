@@ -1,0 +1,229 @@
+package sessionwatch
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Files watches the session files of PHP's handler files, in any number of folders, by one inotify instance. It is
+// made by NewFiles.
+type Files struct {
+	report func(folder string, err error)
+	file   *os.File // the inotify instance
+	fd     int      // the same
+	hurry  chan struct{}
+	done   chan struct{} // closed when the reader has ended
+
+	mu      sync.Mutex
+	buf     []byte
+	dirs    map[int32]*directory // by their watch descriptor
+	folders map[folderName]*Folder
+	wanted  int // watches that somebody waits for
+	closed  bool
+}
+
+// directory is a folder that the kernel watches for us, whatever paths lead to it.
+type directory struct {
+	wd       int32
+	users    int                 // leaves
+	sessions map[string]*session // by the file's name behind its prefix; only those that are watched
+}
+
+// filePrefix is that of PHP's session files.
+const filePrefix = "sess_"
+
+// mask is what is to be told of a folder. A file that PHP unlinks is closed too, so its end is nothing to be told.
+const mask = unix.IN_OPEN | unix.IN_CLOSE_WRITE | unix.IN_CLOSE_NOWRITE |
+	unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
+
+// readPause is how long events may lie unread while nobody waits for any. In that time the kernel's queue, of 16,384
+// events mostly, must not run over.
+const readPause = 20 * time.Millisecond
+
+// NewFiles makes a watcher of folders. report is told when a folder cannot be watched, once, and with a nil error when
+// it can be again; nil: nobody is told.
+func NewFiles(report func(folder string, err error)) (*Files, error) {
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		return nil, explain("make an inotify instance", "", err)
+	}
+	if report == nil {
+		report = func(string, error) {}
+	}
+	f := &Files{
+		report:  report,
+		file:    os.NewFile(uintptr(fd), "inotify"),
+		fd:      fd,
+		hurry:   make(chan struct{}, 1),
+		done:    make(chan struct{}),
+		buf:     make([]byte, 64<<10),
+		dirs:    make(map[int32]*directory),
+		folders: make(map[folderName]*Folder),
+	}
+	raw, err := f.file.SyscallConn()
+	if err != nil {
+		_ = f.file.Close()
+		return nil, fmt.Errorf("make an inotify instance: %w", err)
+	}
+	go f.read(raw)
+	return f, nil
+}
+
+// Close ends the watching of all folders.
+func (f *Files) Close() {
+	f.mu.Lock()
+	f.closed = true
+	f.forgetAll()
+	f.mu.Unlock()
+	_ = f.file.Close() // it waits for the reader, which takes the mutex
+	close(f.hurry)
+	<-f.done
+}
+
+// read reads events until Close: at once while somebody waits for one, else many at a time, because a reader that
+// wakes up for each costs more than the events.
+func (f *Files) read(raw syscall.RawConn) {
+	defer close(f.done)
+	pause := time.NewTimer(readPause)
+	defer pause.Stop()
+	for {
+		inNeed := false
+		err := raw.Read(func(uintptr) bool {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			n := f.drain()
+			inNeed = f.wanted > 0
+			return n > 0 || f.closed
+		})
+		if err != nil {
+			return
+		}
+		if inNeed {
+			continue
+		}
+		pause.Reset(readPause)
+		select {
+		case <-f.hurry:
+		case <-pause.C:
+		}
+	}
+}
+
+// drain takes in all events that have come, and says how many bytes of them. It is called with the mutex held.
+func (f *Files) drain() (total int) {
+	for !f.closed {
+		n, err := unix.Read(f.fd, f.buf)
+		if err == unix.EINTR {
+			continue
+		}
+		if n <= 0 {
+			break
+		}
+		total += n
+		f.take(f.buf[:n])
+		if n < len(f.buf)/2 {
+			break
+		}
+	}
+	return total
+}
+
+// take takes events. Those of sessions that nobody watches end at a look into a map.
+func (f *Files) take(b []byte) {
+	for len(b) >= unix.SizeofInotifyEvent {
+		wd := int32(binary.NativeEndian.Uint32(b))
+		event := binary.NativeEndian.Uint32(b[4:])
+		size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(b[12:]))
+		name := b[unix.SizeofInotifyEvent:size]
+		b = b[size:]
+		if event&unix.IN_Q_OVERFLOW != 0 {
+			f.forgetAll()
+			continue
+		}
+		d := f.dirs[wd]
+		switch {
+		case d == nil:
+		case event&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_UNMOUNT|unix.IN_IGNORED) != 0:
+			f.lose(d, event&unix.IN_IGNORED == 0)
+		case bytes.HasPrefix(name, []byte(filePrefix)):
+			d.take(event, cString(name[len(filePrefix):]))
+		}
+	}
+}
+
+func (d *directory) take(event uint32, name []byte) {
+	s := d.sessions[string(name)]
+	switch {
+	case s == nil:
+	case event&unix.IN_OPEN != 0:
+		s.opened()
+	default:
+		s.closedOne()
+	}
+}
+
+// forgetAll is for events that were lost: what has been seen so far is not to be trusted any more.
+func (f *Files) forgetAll() {
+	for _, d := range f.dirs {
+		d.forget()
+	}
+}
+
+// forget leaves the watches of d knowing nothing. New ones begin afresh.
+func (d *directory) forget() {
+	for _, s := range d.sessions {
+		for w := s.first; w != nil; w = w.next {
+			w.become(Unknown)
+		}
+	}
+	d.sessions = make(map[string]*session)
+}
+
+// lose is for a folder that its path does not lead to any more. Who asks for that path again gets what is there then.
+func (f *Files) lose(d *directory, unwatch bool) {
+	d.forget()
+	delete(f.dirs, d.wd)
+	if unwatch {
+		_, _ = unix.InotifyRmWatch(f.fd, uint32(d.wd))
+	}
+	d.wd = -1
+}
+
+// watchPath has the kernel watch a folder. If it does already, by whatever path, that one is returned.
+func (f *Files) watchPath(path string) (*directory, error) {
+	wd, err := unix.InotifyAddWatch(f.fd, path, mask)
+	if err != nil {
+		return nil, explain("watch", path, err)
+	}
+	d := f.dirs[int32(wd)]
+	if d == nil {
+		d = &directory{wd: int32(wd), sessions: make(map[string]*session)}
+		f.dirs[d.wd] = d
+	}
+	return d, nil
+}
+
+// leave ends one use of d, and its watching with the last.
+func (f *Files) leave(d *directory) {
+	if d == nil {
+		return
+	}
+	if d.users--; d.users == 0 && d.wd >= 0 {
+		f.lose(d, true)
+	}
+}
+
+// cString cuts b where C sees its end.
+func cString(b []byte) []byte {
+	if end := bytes.IndexByte(b, 0); end >= 0 {
+		return b[:end]
+	}
+	return b
+}

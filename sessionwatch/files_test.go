@@ -1,0 +1,336 @@
+package sessionwatch
+
+import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// script is what PHP does with a session, done by the test.
+type script struct {
+	t    *testing.T
+	path string
+	file *os.File
+}
+
+func (s *script) open() {
+	s.t.Helper()
+	f, err := os.OpenFile(s.path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.file = f
+}
+
+func (s *script) close() {
+	s.t.Helper()
+	if err := s.file.Close(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// watched is a watch, with how often it has called.
+type watched struct {
+	Watch
+	calls atomic.Int32
+}
+
+func watch(f Watcher, id string) *watched {
+	w := new(watched)
+	w.Watch = f.Watch([]byte(id), func() { w.calls.Add(1) })
+	return w
+}
+
+// want fails unless the watch is in that state, and has called if it is Closed.
+func (w *watched) want(t *testing.T, want State) {
+	t.Helper()
+	if got := w.State(); got != want {
+		t.Errorf("state: got %d, want %d", got, want)
+	}
+	calls := int32(0)
+	if want == Closed {
+		calls = 1
+	}
+	if got := w.calls.Load(); got != calls {
+		t.Errorf("called %d times, want %d", got, calls)
+	}
+}
+
+func newFiles(t *testing.T, report func(string, error)) *Files {
+	t.Helper()
+	f, err := NewFiles(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Close)
+	return f
+}
+
+// newFolder watches a folder of the test's own.
+func newFolder(t *testing.T) (*Folder, string) {
+	t.Helper()
+	dir := t.TempDir()
+	return newFiles(t, nil).Folder(dir, 0), dir
+}
+
+func scriptOf(t *testing.T, dir, id string) *script {
+	return &script{t: t, path: filepath.Join(dir, "sess_"+id)}
+}
+
+func TestASessionIsSeenFromOpenToClosed(t *testing.T) {
+	f, dir := newFolder(t)
+	php, other := scriptOf(t, dir, "Abc"), scriptOf(t, dir, "abc")
+	w := watch(f, "Abc")
+	w.want(t, Unopened)
+	other.open() // another session, as session ids go
+	w.want(t, Unopened)
+	php.open()
+	w.want(t, Open)
+	other.close()
+	w.want(t, Open)
+	php.close()
+	w.want(t, Closed)
+	php.open()
+	php.close() // a second session_start
+	w.want(t, Closed)
+	w.Stop()
+	w.Stop()
+}
+
+func TestASessionThatOthersHaveOpenIsClosedWhenItsOwnScriptHas(t *testing.T) {
+	f, dir := newFolder(t)
+	first, second := scriptOf(t, dir, "a"), scriptOf(t, dir, "a")
+	one := watch(f, "a")
+	first.open()
+	one.want(t, Open)
+	two := watch(f, "a")
+	second.open() // and waits in PHP for the first
+	two.want(t, Open)
+	first.close()
+	one.want(t, Closed)
+	two.want(t, Open)
+	second.close()
+	two.want(t, Closed)
+}
+
+func TestWhoComesOutOfTurnIsWaitedFor(t *testing.T) {
+	f, dir := newFolder(t)
+	late, own := scriptOf(t, dir, "a"), scriptOf(t, dir, "a")
+	gaveAway, holder := watch(f, "a"), watch(f, "a")
+	late.open()
+	holder.want(t, Open)
+	own.open()
+	late.close() // whose it was cannot be told: rather too early
+	gaveAway.want(t, Closed)
+	holder.want(t, Closed)
+	next := watch(f, "a")
+	next.want(t, Unopened)
+	own.close() // it has been open since before
+	next.want(t, Unopened)
+}
+
+func TestEventsFromBeforeAreOfNoWatch(t *testing.T) {
+	f, dir := newFolder(t)
+	php := scriptOf(t, dir, "a")
+	one := watch(f, "a")
+	for range 100 {
+		php.open()
+		php.close()
+		two := watch(f, "a")
+		two.want(t, Unopened)
+		two.Stop()
+	}
+	one.want(t, Closed)
+}
+
+func TestAnUnlinkedSessionIsClosed(t *testing.T) {
+	f, dir := newFolder(t)
+	php := scriptOf(t, dir, "a")
+	w := watch(f, "a")
+	php.open()
+	if err := os.Remove(php.path); err != nil {
+		t.Fatal(err)
+	}
+	w.want(t, Open)
+	php.close()
+	w.want(t, Closed)
+}
+
+func TestAPresumedSessionIsClosedByTheNextClose(t *testing.T) {
+	f, dir := newFolder(t)
+	php := scriptOf(t, dir, "new")
+	php.open()
+	w := new(watched)
+	w.Watch = f.WatchOpen([]byte("new"), func() { w.calls.Add(1) })
+	w.want(t, Presumed)
+	php.close()
+	w.want(t, Closed)
+}
+
+func TestAWatchThatIsWantedIsCalledAtOnce(t *testing.T) {
+	f, dir := newFolder(t)
+	php := scriptOf(t, dir, "a")
+	called := make(chan struct{})
+	w := f.Watch([]byte("a"), func() { close(called) })
+	php.open()
+	w.Want()
+	w.Want()
+	php.close()
+	wantSoon(t, called)
+	w.Stop()
+	if got := f.files.wanted; got != 0 {
+		t.Errorf("%d watches are still wanted", got)
+	}
+}
+
+func TestAWatchThatIsNotWantedIsCalledSoonEnough(t *testing.T) {
+	f, dir := newFolder(t)
+	php := scriptOf(t, dir, "a")
+	called := make(chan struct{})
+	f.Watch([]byte("a"), func() { close(called) })
+	php.open()
+	php.close()
+	wantSoon(t, called)
+}
+
+func wantSoon(t *testing.T, c <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(30 * time.Second):
+		t.Fatal("it never came")
+	}
+}
+
+func TestStoppedWatchesLeaveNoTrace(t *testing.T) {
+	f, dir := newFolder(t)
+	one, two := watch(f, "a"), watch(f, "a")
+	two.Want()
+	one.Stop()
+	two.Stop()
+	php := scriptOf(t, dir, "a")
+	php.open()
+	php.close()
+	f.files.mu.Lock()
+	defer f.files.mu.Unlock()
+	f.files.drain()
+	for _, d := range f.files.dirs {
+		if n := len(d.sessions); n != 0 {
+			t.Errorf("%d sessions are left", n)
+		}
+	}
+	if one.calls.Load()+two.calls.Load() != 0 {
+		t.Error("a watch that was stopped has called")
+	}
+}
+
+func TestAfterAnOverflowOnlyNewWatchesAreTrusted(t *testing.T) {
+	f, dir := newFolder(t)
+	php := scriptOf(t, dir, "a")
+	old := watch(f, "a")
+	php.open()
+	old.want(t, Open)
+	limit, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.files.mu.Lock() // nobody reads meanwhile
+	other := scriptOf(t, dir, "other")
+	for range atoi(limit) {
+		other.open()
+		other.close()
+	}
+	f.files.mu.Unlock()
+	old.want(t, Unknown)
+	php.close()
+	old.want(t, Unknown)
+	fresh := watch(f, "a")
+	fresh.want(t, Unopened)
+	php.open()
+	fresh.want(t, Open)
+	php.close()
+	fresh.want(t, Closed)
+	old.Stop()
+}
+
+func atoi(b []byte) (n int) {
+	for _, c := range b {
+		if c >= '0' && c <= '9' {
+			n = 10*n + int(c-'0')
+		}
+	}
+	return n
+}
+
+func TestEventsOfOthersAllocateNothing(t *testing.T) {
+	f, _ := newFolder(t)
+	w := watch(f, "mine")
+	defer w.Stop()
+	f.files.mu.Lock()
+	defer f.files.mu.Unlock()
+	b := event(w.Watch.(*fileWatch).dir.wd, unix.IN_OPEN, "sess_of-somebody-else")
+	if got := testing.AllocsPerRun(100, func() { f.files.take(b) }); got != 0 {
+		t.Errorf("an event costs %v allocations", got)
+	}
+}
+
+// event is an event as the kernel writes it.
+func event(wd int32, mask uint32, name string) []byte {
+	size := (len(name) + 16) &^ 15
+	b := binary.NativeEndian.AppendUint32(nil, uint32(wd))
+	b = binary.NativeEndian.AppendUint32(b, mask)
+	b = binary.NativeEndian.AppendUint32(b, 0)
+	b = binary.NativeEndian.AppendUint32(b, uint32(size))
+	return append(b, append([]byte(name), make([]byte, size-len(name))...)...)
+}
+
+// BenchmarkEvent is an event of a session that nobody watches.
+func BenchmarkEvent(b *testing.B) {
+	f, err := NewFiles(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	w := f.Folder(b.TempDir(), 0).Watch([]byte("mine"), func() {}).(*fileWatch)
+	defer w.Stop()
+	events := event(w.dir.wd, unix.IN_OPEN, "sess_0123456789abcdefghijklmnop")
+	b.ReportAllocs()
+	for b.Loop() {
+		f.take(events)
+	}
+}
+
+// BenchmarkRequest is what a request costs whose session is opened and closed by the benchmark itself.
+func BenchmarkRequest(b *testing.B) {
+	f, err := NewFiles(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	dir := b.TempDir()
+	folder := f.Folder(dir, 0)
+	for name, watching := range map[string]bool{"watched": true, "unwatched": false} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			id, path := []byte("0123456789abcdefghijklmnop"), filepath.Join(dir, "sess_0123456789abcdefghijklmnop")
+			for b.Loop() {
+				var w Watch = nothing{}
+				if watching {
+					w = folder.Watch(id, func() {})
+				}
+				php, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+				if err != nil {
+					b.Fatal(err)
+				}
+				_ = php.Close()
+				w.State()
+				w.Stop()
+			}
+		})
+	}
+}
