@@ -49,11 +49,7 @@ func check(w io.Writer, file string, probe bool) error {
 	if len(c.Warnings.Lines()) > 0 {
 		_ = c.Warnings.Write(os.Stderr, terminalWidth, isTerminal(os.Stderr))
 	}
-	notes, err := missing(c)
-	if err != nil {
-		return err
-	}
-	for _, note := range notes {
+	for _, note := range missing(c) {
 		fmt.Fprintln(w, "note:", note)
 	}
 	for _, g := range c.Gates {

@@ -13,20 +13,28 @@ import (
 	"github.com/fpm-gate/fpm-gate/config"
 )
 
-// listen opens a gate's listen address.
-func listen(g *config.Gate) (net.Listener, error) {
-	if g.Listen.Network != "unix" {
-		l, err := net.Listen(g.Listen.Network, g.Listen.Address)
-		if err != nil {
-			return nil, fmt.Errorf("gate %q: %w", g.Name, err)
+// listen opens a gate's listen address, or takes what systemd listens on.
+func listen(g *config.Gate, passed sockets) (all []net.Listener, err error) {
+	var l net.Listener
+	switch g.Listen.Network {
+	case "systemd":
+		all, err = passed.listen(g.Listen.Address)
+	case "unix":
+		if name, ok := passed.at(g.Listen.Address); ok {
+			err = fmt.Errorf(`systemd listens there for us; write listen = "systemd:%s", or disable the socket unit`, name)
+			break
 		}
-		return l, nil
+		l, err = listenUnix(g)
+	default:
+		l, err = net.Listen(g.Listen.Network, g.Listen.Address)
 	}
-	l, err := listenUnix(g)
 	if err != nil {
 		return nil, fmt.Errorf("gate %q: listen on %s: %w", g.Name, g.Listen, err)
 	}
-	return l, nil
+	if l != nil {
+		all = []net.Listener{l}
+	}
+	return all, nil
 }
 
 // listenUnix makes a unix socket with the mode and owner that the config says. The socket is made under another

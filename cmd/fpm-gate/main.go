@@ -5,6 +5,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -50,14 +51,16 @@ func failed(err error) error {
 
 // report tells err on stderr; a wrong config with all its errors, each with its place in the file.
 func report(err error) {
+	var text bytes.Buffer
+	defer func() { _, _ = stderr().Write(text.Bytes()) }()
 	var wrong *config.Error
 	if errors.As(err, &wrong) {
-		_ = wrong.Write(os.Stderr, terminalWidth, isTerminal(os.Stderr))
+		_ = wrong.Write(&text, terminalWidth, isTerminal(os.Stderr))
 		return
 	}
-	fmt.Fprintln(os.Stderr, "fpm-gate:", err)
+	fmt.Fprintln(&text, "fpm-gate:", err)
 	if errors.As(err, new(*usageError)) {
-		fmt.Fprintln(os.Stderr, "Run fpm-gate --help for usage.")
+		fmt.Fprintln(&text, "Run fpm-gate --help for usage.")
 	}
 }
 

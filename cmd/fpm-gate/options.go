@@ -88,19 +88,15 @@ var storeFailures = map[string]gate.StoreFailure{
 	config.OnStoreFailurePass:   gate.StoreFailurePass,
 }
 
-// missing is what the config asks for and this version does not have. What would make a lock weaker than the
-// config says, or leave a gate unreachable, is an error; the rest is told in notes.
-func missing(c *config.Config) (notes []string, err error) {
+// missing is what the config asks for and this version does not have.
+func missing(c *config.Config) (notes []string) {
 	if c.Admin != nil {
 		notes = append(notes, `the admin block is checked, but this version has no admin yet: nothing listens on `+c.Admin.Listen.String())
 	}
 	for _, g := range c.Gates {
-		if g.Listen.Network == "systemd" {
-			return nil, fmt.Errorf(`gate %q: listen = %q: this version cannot take sockets from systemd yet; use "unix:/path" or "host:port"`, g.Name, g.Listen)
-		}
 		if g.Session.SavePath != "" {
 			notes = append(notes, fmt.Sprintf("gate %q: this version does not watch PHP's sessions yet: save_path and open_within have no effect, locks last until the script ends", g.Name))
 		}
 	}
-	return notes, nil
+	return notes
 }

@@ -9,9 +9,11 @@ import (
 	"os/signal"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
@@ -69,25 +71,29 @@ func (f *serveFlags) run() error {
 	if err != nil {
 		return err
 	}
-	notes, err := missing(c)
-	if err != nil {
-		return err
-	}
 	setProcessors()
 	s := newServer(c)
-	s.tell(c, notes)
-	if err := s.apply(c); err != nil {
+	s.sockets = takeSockets()
+	s.tell(c, missing(c))
+	if err := s.apply(c); errors.Is(err, errNoSocket) {
+		return err
+	} else if err != nil {
 		return failed(err)
 	}
 	go new(memory).watch(s.conns)
+	go s.feedWatchdog()
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	s.log.Info("serving", "version", versionText(), "gates", len(c.Gates))
+	s.notifyReady()
 	for sig := range signals {
 		if sig == syscall.SIGHUP {
-			s.reload(f)
+			s.notifyReloading()
+			s.refuse(!s.reload(f))
+			s.notifyReady()
 			continue
 		}
+		s.notify(daemon.SdNotifyStopping, "STATUS=draining")
 		s.log.Info("draining", "signal", sig, "timeout_ms", f.drain.Milliseconds())
 		go func() {
 			for sig := range signals {
@@ -116,20 +122,23 @@ type server struct {
 	local  *sessionlock.Manager
 	shared *sharedStore // nil: no gate needs one
 
-	mu    sync.Mutex // guards gates against conns; only the goroutine that serves signals writes them
-	gates map[string]*serving
+	sockets sockets               // from systemd
+	stopped atomic.Pointer[error] // of a gate that does not accept any more, though nobody has ended it
+
+	mu      sync.Mutex // guards these against conns and status; only the goroutine that serves signals writes them
+	gates   map[string]*serving
+	refused bool // the last reload changed nothing
 
 	removed sync.WaitGroup  // gates and stores that a reload has removed, and that drain
 	life    context.Context // of removed: it ends when the time to drain all is over
 	end     context.CancelFunc
 }
 
-// serving is a gate with its listener.
+// serving is a gate that listens.
 type serving struct {
-	config   *config.Gate
-	gate     *gate.Gate
-	listener net.Listener
-	store    *sharedStore // nil: its locks are in the process
+	config *config.Gate
+	gate   *gate.Gate
+	store  *sharedStore // nil: its locks are in the process
 }
 
 // leaveStore says that the gate's requests use its store no more.
@@ -142,12 +151,7 @@ func (g *serving) leaveStore() {
 func newServer(c *config.Config) *server {
 	life, end := context.WithCancel(context.Background())
 	return &server{
-		log: hclog.New(&hclog.LoggerOptions{
-			Name:       "fpm-gate",
-			Level:      hclog.LevelFromString(c.Log.Level),
-			JSONFormat: c.Log.Format == config.FormatJSON,
-			Output:     os.Stderr,
-		}),
+		log:   newLogger(c),
 		local: sessionlock.NewManager(sessionlock.NewLocal()),
 		gates: make(map[string]*serving),
 		life:  life,
@@ -165,29 +169,34 @@ func (s *server) tell(c *config.Config, notes []string) {
 	}
 }
 
-// reload reads the config again and serves it. One that is wrong, or that cannot be served, leaves all as it is.
-func (s *server) reload(f *serveFlags) {
+// reload reads the config again and serves it, and says whether it did. A config that is wrong, or that cannot be
+// served, leaves all as it is.
+func (s *server) reload(f *serveFlags) bool {
 	if f.config == "" {
 		s.log.Warn("nothing to reload: there is no config file")
-		return
+		return true
 	}
 	c, err := f.load()
 	if err != nil {
 		report(err)
 		s.log.Error("config is wrong, the running one stays", "error", err)
-		return
+		return false
 	}
-	notes, err := missing(c)
-	if err == nil {
-		s.tell(c, notes)
-		err = s.apply(c)
-	}
-	if err != nil {
+	s.tell(c, missing(c))
+	if err := s.apply(c); err != nil {
 		s.log.Error("config cannot be served, the running one stays", "error", err)
-		return
+		return false
 	}
 	s.log.SetLevel(hclog.LevelFromString(c.Log.Level))
 	s.log.Info("reloaded", "gates", len(c.Gates))
+	return true
+}
+
+// refuse notes whether the config file is another one than that which is served.
+func (s *server) refuse(refused bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused = refused
 }
 
 // apply serves the gates of c: all listeners that are new are opened first, so that c is served as a whole or,
@@ -216,22 +225,23 @@ func (s *server) apply(c *config.Config) error {
 		}
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.gates = next
+	s.mu.Unlock()
+	s.sockets.warnUnused(func(name string) bool { return s.at(config.Address{Network: "systemd", Address: name}) != nil }, s.log)
 	return nil
 }
 
 // open opens the listeners of c that are not open yet: all of them or, with an error, none.
-func (s *server) open(c *config.Config) (map[string]net.Listener, error) {
-	opened := make(map[string]net.Listener)
+func (s *server) open(c *config.Config) (map[string][]net.Listener, error) {
+	opened := make(map[string][]net.Listener)
 	for _, g := range c.Gates {
 		if old := s.at(g.Listen); old != nil {
 			continue
 		}
-		l, err := listen(g)
+		l, err := listen(g, s.sockets)
 		if err != nil {
 			for _, l := range opened {
-				_ = l.Close()
+				closeAll(l)
 			}
 			return nil, err
 		}
@@ -272,9 +282,9 @@ func (s *server) at(a config.Address) *serving {
 	return nil
 }
 
-// serve starts a gate on l; or, without one, changes that which listens there already.
-func (s *server) serve(c *config.Config, g *config.Gate, l net.Listener) *serving {
-	n := &serving{config: g, listener: l}
+// serve starts a gate on its listeners; or, without any, changes that which listens there already.
+func (s *server) serve(c *config.Config, g *config.Gate, listeners []net.Listener) *serving {
+	n := &serving{config: g}
 	o := gateOptions(c, g)
 	o.Locks = s.local
 	if g.Lock.Store == config.StoreMemcached {
@@ -282,16 +292,20 @@ func (s *server) serve(c *config.Config, g *config.Gate, l net.Listener) *servin
 		n.store.users.Add(1)
 		o.Locks = n.store.locks
 	}
-	if l == nil {
+	if listeners == nil {
 		s.reconfigure(n, o)
 		return n
 	}
 	n.gate = gate.New(o, s.log.Named(g.Name))
-	go func() {
-		if err := n.gate.Serve(l); err != nil {
-			s.log.Error("gate ended", "gate", g.Name, "error", err)
-		}
-	}()
+	for _, l := range listeners {
+		go func() {
+			if err := n.gate.Serve(l); err != nil {
+				err = fmt.Errorf("gate %q does not accept any more: %w", g.Name, err)
+				s.log.Error("gate ended", "gate", g.Name, "error", err)
+				s.stopped.Store(&err)
+			}
+		}()
+	}
 	s.log.Info("listening", "gate", g.Name, "listen", g.Listen, "upstream", upstreamAddrs(g))
 	return n
 }
@@ -299,7 +313,7 @@ func (s *server) serve(c *config.Config, g *config.Gate, l net.Listener) *servin
 // reconfigure makes n of the gate that listens where it should already.
 func (s *server) reconfigure(n *serving, o gate.Options) {
 	old := s.at(n.config.Listen)
-	n.gate, n.listener = old.gate, old.listener
+	n.gate = old.gate
 	if old.store != n.store {
 		s.log.Warn("locks are kept elsewhere now: those that are held or waited for stay where they are", "gate", n.config.Name)
 	}

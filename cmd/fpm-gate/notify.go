@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// notify tells systemd how the service stands. Where nobody listens, in a shell say, it does nothing.
+func (s *server) notify(state ...string) {
+	if _, err := daemon.SdNotify(false, strings.Join(state, "\n")); err != nil {
+		s.log.Debug("systemd is not told", "error", err)
+	}
+}
+
+// notifyReloading says that a reload has begun. Type=notify-reload wants to know when, by a clock that systemd has too.
+func (s *server) notifyReloading() {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // never fails
+	s.notify(daemon.SdNotifyReloading, fmt.Sprintf("MONOTONIC_USEC=%d", now.Nano()/int64(time.Microsecond/time.Nanosecond)))
+}
+
+// notifyReady says that the service serves.
+func (s *server) notifyReady() { s.notify(daemon.SdNotifyReady, s.status()) }
+
+// status is the line that `systemctl status` shows.
+func (s *server) status() string {
+	s.mu.Lock()
+	gates, refused := len(s.gates), s.refused
+	s.mu.Unlock()
+	line := fmt.Sprintf("STATUS=gates: %d, connections: %d", gates, s.conns())
+	if refused {
+		line += "; the config file is wrong, the one before it is served"
+	}
+	return line
+}
+
+// feedWatchdog tells systemd, thrice in WatchdogSec=, that the server is well. When it is not, or when asking it does
+// not come to an end, systemd hears nothing: it has the process dump its goroutines, and starts another one.
+func (s *server) feedWatchdog() {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		s.log.Warn("no watchdog", "error", err)
+	}
+	if interval <= 0 {
+		return
+	}
+	for range time.Tick(interval / 3) {
+		if err := s.health(); err != nil {
+			s.log.Error("not well, and the watchdog is not told otherwise", "error", err)
+			continue
+		}
+		s.notify(daemon.SdNotifyWatchdog, s.status())
+	}
+}
+
+// watchdog takes a lock as a request does.
+type watchdog struct{}
+
+// Describe tells an operator who looks in that moment.
+func (watchdog) Describe() sessionlock.Description {
+	return sessionlock.Description{Path: "the watchdog of fpm-gate"}
+}
+
+// watchdogKey is of no session: keys of sessions are hashes.
+var watchdogKey sessionlock.Key
+
+// health tries what every request needs, and asks nobody outside: the gates accept and can be asked, and the lock
+// manager gives a lock and takes it back. It does not return if one of their mutexes is never free again.
+func (s *server) health() error {
+	s.conns() // takes each gate's mutex
+	if err := s.stopped.Load(); err != nil {
+		return *err
+	}
+	l, err := s.local.Acquire(context.Background(), watchdogKey, watchdog{}, sessionlock.Policy{})
+	if err != nil && !errors.Is(err, sessionlock.ErrMaxWait) { // who else asks at the same time holds it
+		return fmt.Errorf("acquire a lock: %w", err)
+	}
+	if err == nil {
+		l.Release()
+	}
+	s.local.Snapshot() // takes the mutex of each session's shard
+	return nil
+}
