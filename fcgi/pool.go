@@ -412,7 +412,8 @@ func (p *Pool) Stats() PoolStats {
 type AddrStats struct {
 	Addr
 	Busy, Idle int  // connections, now
-	Down       bool // the last connection could not be made, or its probe fails: it is passed over if there is another
+	Down       bool // a connection could not be made a moment ago
+	Failing    bool // its probe says so
 }
 
 // Addrs returns what the pool knows of its addresses, in their order.
@@ -422,7 +423,7 @@ func (p *Pool) Addrs() []AddrStats {
 	now := time.Now()
 	all := make([]AddrStats, len(p.backends))
 	for i, b := range p.backends {
-		all[i] = AddrStats{b.addr, b.busy, len(b.idle), b.failing || b.downUntil.After(now)}
+		all[i] = AddrStats{b.addr, b.busy, len(b.idle), b.downUntil.After(now), b.failing}
 	}
 	return all
 }

@@ -279,6 +279,13 @@ func (g *Gate) Conns() int {
 	return len(g.conns)
 }
 
+// Listening says whether conns are accepted.
+func (g *Gate) Listening() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.listeners) > 0 && !g.draining
+}
+
 // isReset says whether err is that of a peer which has gone.
 func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
