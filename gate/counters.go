@@ -15,7 +15,7 @@ type counter = atomic.Uint64
 // counters are what a gate has seen since it was made.
 type counters struct {
 	requests, none, acquired, passed, observed counter
-	expired, lost, broken, malformed           counter
+	local, expired, lost, broken, malformed    counter
 
 	mu     sync.Mutex
 	routes map[string]*routeCounters // by their names; "": requests that match none. None is ever forgotten
@@ -45,6 +45,7 @@ type Stats struct {
 	Requests  uint64 // whose head was read
 	None      uint64 // that had no session, or no need of its lock
 	Acquired  uint64 // that got the lock, or waited for it in order to read
+	Local     uint64 // that held the lock within this process only, as its store failed
 	Passed    uint64 // that went on without the lock: after max wait, or because its store failed
 	Observed  uint64 // that would have waited
 	Rejected  uint64 // that were sent away instead of served
@@ -74,7 +75,7 @@ func (g *Gate) Stats() Stats {
 	c := &g.counters
 	s := Stats{
 		Conns: g.Conns(), Requests: c.requests.Load(), None: c.none.Load(), Acquired: c.acquired.Load(),
-		Passed: c.passed.Load(), Observed: c.observed.Load(),
+		Local: c.local.Load(), Passed: c.passed.Load(), Observed: c.observed.Load(),
 		Expired: c.expired.Load(), Lost: c.lost.Load(), Ended: c.broken.Load(), Refused: c.malformed.Load(),
 		Routes: c.routeStats(), Pool: g.setup.Load().pool.Stats(),
 	}

@@ -58,3 +58,14 @@ func (r *request) logLoss(key sessionlock.Key, holder sessionlock.Description, e
 		r.gate.log.Warn("lock lost", append(pairs, "error", err)...)
 	}
 }
+
+// logLocal logs and counts, when it is called, that a lock goes on within this process: its store has failed for too
+// long.
+func (r *request) logLocal(key sessionlock.Key) func(sessionlock.Description) {
+	return func(holder sessionlock.Description) {
+		r.gate.counters.local.Add(1)
+		r.gate.counters.lost.Add(1)
+		r.gate.log.Warn("lease lost, its store fails: the lock goes on within this host", "lock", key.Short(),
+			"method", holder.Method, "path", holder.Path, "script", holder.Script)
+	}
+}

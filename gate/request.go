@@ -113,6 +113,9 @@ func (r *request) acquire() error {
 		r.outcome = lockRead
 	}
 	r.gate.counters.acquired.Add(1)
+	if lock.Local() {
+		r.gate.counters.local.Add(1) // that the store fails is logged once, by who watches it
+	}
 	r.beginHold()
 	r.measureWait(r.servedAs())
 	r.logSlowWait()
@@ -215,6 +218,7 @@ func (r *request) follow(setCookie []byte) {
 	policy.MaxWait, policy.OnLoss = 0, func(holder sessionlock.Description, err error) {
 		r.logLoss(key, holder, err)
 	}
+	policy.OnLocal = r.logLocal(key)
 	lock, err := r.to.Locks.Acquire(context.Background(), key, r, policy)
 	if err == nil {
 		r.more = append(r.more, lock)
@@ -235,6 +239,7 @@ func (r *request) lostLock(holder sessionlock.Description, err error) {
 // forLock is the part of the policy that the lock itself needs.
 func (p *Policy) forLock(r *request) sessionlock.Policy {
 	lp := sessionlock.Policy{MaxWait: p.MaxWait, Expiry: p.Expiry, MaxWaiters: p.MaxWaiters, OnLoss: r.lostLock}
+	lp.HoldLocally, lp.OnLocal = p.StoreFailure == StoreFailureLocal && !p.Observe, r.logLocal(r.key)
 	if p.Mode == Read {
 		lp.Mode = sessionlock.Read
 	}

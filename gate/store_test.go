@@ -1,0 +1,84 @@
+package gate
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+	"github.com/fpm-gate/fpm-gate/sessionlock/locktest"
+)
+
+// withStore gives the gate locks in a store that a test can make fail.
+func withStore(ttl time.Duration, meant StoreFailure) (edit func(*Options), store *locktest.Gate) {
+	store = locktest.NewFake(ttl).Gate()
+	locks := sessionlock.NewManager(store)
+	return func(o *Options) {
+		o.Locks = locks
+		o.Policy.StoreFailure = meant
+	}, store
+}
+
+func TestWhatAStoreThatFailsMeansIsForThePolicy(t *testing.T) {
+	t.Run("local: the session has its order within the process", func(t *testing.T) {
+		edit, store := withStore(0, StoreFailureLocal)
+		store.Fail(errors.New("down"))
+		s := newStand(t, edit)
+		first := s.ask(session("abc")...)
+		running := s.php.next()
+		if got := running.params["FPM_GATE_LOCK"]; got != "held" {
+			t.Errorf("got the lock %q; want it held", got)
+		}
+		second := s.ask(session("abc")...)
+		s.php.none(t)
+		running.end("\r\n\r\nfirst")
+		first.want("first")
+		s.php.next().end("\r\n\r\nsecond")
+		second.want("second")
+		if got := s.Stats(); got.Local != 2 || got.Acquired != 2 || got.Lost != 0 {
+			t.Errorf("got %+v; want two locks that are held locally, and none lost", got)
+		}
+	})
+	t.Run("reject: no script runs without the lock", func(t *testing.T) {
+		edit, store := withStore(0, StoreFailureReject)
+		store.Fail(errors.New("down"))
+		s := newStand(t, edit)
+		s.ask(session("abc")...).wantStatus("503 Service Unavailable")
+		s.php.none(t)
+		if got := s.Stats(); got.Rejected != 1 || got.Local != 0 {
+			t.Errorf("got %+v; want one rejected", got)
+		}
+	})
+	t.Run("pass: it runs without", func(t *testing.T) {
+		edit, store := withStore(0, StoreFailurePass)
+		store.Fail(errors.New("down"))
+		s := newStand(t, edit)
+		b := s.ask(session("abc")...)
+		script := s.php.next()
+		if got := script.params["FPM_GATE_LOCK"]; got != "passed" {
+			t.Errorf("got the lock %q; want it passed", got)
+		}
+		script.end("\r\n\r\nok")
+		b.want("ok")
+	})
+}
+
+// The lock that a store can renew no more is said to be lost, and goes on.
+func TestLockGoesOnLocallyAndSaysSo(t *testing.T) {
+	edit, store := withStore(2*time.Second, StoreFailureLocal)
+	s := newStand(t, edit)
+	first := s.ask(session("abc")...)
+	running := s.php.next()
+	store.Fail(errors.New("down"))
+	await(t, "the loss is said", func() bool { return strings.Contains(s.log.String(), "the lock goes on within this host") })
+	second := s.ask(session("abc")...)
+	s.php.none(t)
+	running.end("\r\n\r\nfirst")
+	first.want("first")
+	s.php.next().end("\r\n\r\nsecond")
+	second.want("second")
+	if got := s.Stats(); got.Local != 2 || got.Lost != 1 {
+		t.Errorf("got %+v; want two locks held locally, one of which had a lease", got)
+	}
+}
