@@ -90,9 +90,6 @@ var storeFailures = map[string]gate.StoreFailure{
 
 // missing is what the config asks for and this version does not have.
 func missing(c *config.Config) (notes []string) {
-	if c.Admin != nil {
-		notes = append(notes, `the admin block is checked, but this version has no admin yet: nothing listens on `+c.Admin.Listen.String())
-	}
 	for _, g := range c.Gates {
 		if g.Session.SavePath != "" {
 			notes = append(notes, fmt.Sprintf("gate %q: this version does not watch PHP's sessions yet: save_path and open_within have no effect, locks last until the script ends", g.Name))

@@ -125,9 +125,13 @@ type server struct {
 	sockets sockets               // from systemd
 	stopped atomic.Pointer[error] // of a gate that does not accept any more, though nobody has ended it
 
-	mu      sync.Mutex // guards these against conns and status; only the goroutine that serves signals writes them
-	gates   map[string]*serving
-	refused bool // the last reload changed nothing
+	mu       sync.Mutex // guards these against conns and status; only the goroutine that serves signals writes them
+	gates    map[string]*serving
+	refused  bool      // the last reload changed nothing
+	applied  time.Time // when the config was taken that is served
+	draining bool
+
+	operators *operators
 
 	removed sync.WaitGroup  // gates and stores that a reload has removed, and that drain
 	life    context.Context // of removed: it ends when the time to drain all is over
@@ -150,13 +154,15 @@ func (g *serving) leaveStore() {
 
 func newServer(c *config.Config) *server {
 	life, end := context.WithCancel(context.Background())
-	return &server{
+	s := &server{
 		log:   newLogger(c),
 		local: sessionlock.NewManager(sessionlock.NewLocal()),
 		gates: make(map[string]*serving),
 		life:  life,
 		end:   end,
 	}
+	s.operators = newOperators(s)
+	return s
 }
 
 // tell logs what an operator should know of a config that is going to be served.
@@ -206,7 +212,7 @@ func (s *server) apply(c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	opened, err := s.open(c)
+	opened, forOperators, err := s.open(c)
 	if err != nil {
 		if shared != nil && shared != s.shared {
 			shared.close(s.log)
@@ -225,15 +231,21 @@ func (s *server) apply(c *config.Config) error {
 		}
 	}
 	s.mu.Lock()
-	s.gates = next
+	s.gates, s.applied = next, time.Now()
 	s.mu.Unlock()
+	s.operators.serve(s, c.Admin, forOperators)
 	s.sockets.warnUnused(func(name string) bool { return s.at(config.Address{Network: "systemd", Address: name}) != nil }, s.log)
 	return nil
 }
 
-// open opens the listeners of c that are not open yet: all of them or, with an error, none.
-func (s *server) open(c *config.Config) (map[string][]net.Listener, error) {
+// open opens the listeners of c that are not open yet, those of gates and the admin's: all of them or, with an
+// error, none.
+func (s *server) open(c *config.Config) (map[string][]net.Listener, net.Listener, error) {
 	opened := make(map[string][]net.Listener)
+	forOperators, err := s.operators.open(c.Admin)
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, g := range c.Gates {
 		if old := s.at(g.Listen); old != nil {
 			continue
@@ -243,11 +255,14 @@ func (s *server) open(c *config.Config) (map[string][]net.Listener, error) {
 			for _, l := range opened {
 				closeAll(l)
 			}
-			return nil, err
+			if forOperators != nil {
+				_ = forOperators.Close()
+			}
+			return nil, nil, err
 		}
 		opened[g.Name] = l
 	}
-	return opened, nil
+	return opened, forOperators, nil
 }
 
 // replaceShared makes next the store of the gates that are configured from now on. The one before goes when nobody
@@ -286,6 +301,7 @@ func (s *server) at(a config.Address) *serving {
 func (s *server) serve(c *config.Config, g *config.Gate, listeners []net.Listener) *serving {
 	n := &serving{config: g}
 	o := gateOptions(c, g)
+	o.Meter = s.operators.Meters(g.Name)
 	o.Locks = s.local
 	if g.Lock.Store == config.StoreMemcached {
 		n.store = s.shared
@@ -345,6 +361,10 @@ func (s *server) shutdown(timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, s.end)()
+	defer s.operators.stop()
+	s.mu.Lock()
+	s.draining = true
+	s.mu.Unlock()
 	var all sync.WaitGroup
 	all.Go(s.removed.Wait)
 	errs := make(chan error, len(s.gates))

@@ -16,7 +16,8 @@ const module = "github.com/fpm-gate/fpm-gate/"
 
 // mayImport says which packages of ours a package may import, tests left aside. What is not listed may import nothing of ours.
 var mayImport = map[string][]string{
-	"cmd/fpm-gate":         {"config", "fcgi", "gate", "internal/demo", "memcachelock", "phpsession", "sessionlock"},
+	"admin":                {"admin/page", "gate", "sessionlock"},
+	"cmd/fpm-gate":         {"admin", "config", "fcgi", "gate", "internal/demo", "memcachelock", "phpsession", "sessionlock"},
 	"gate":                 {"fcgi", "phpsession", "sessionlock"},
 	"internal/bench":       {"internal/rig", "fcgi"},
 	"internal/demo":        {"internal/rig"},

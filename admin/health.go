@@ -1,0 +1,158 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fpm-gate/fpm-gate/gate"
+)
+
+// ReadinessPage is the answer to GET /readyz: 200 if it is ready, else 503.
+type ReadinessPage struct {
+	Ready    bool     `json:"ready"`
+	Reasons  []string `json:"reasons"`  // why it is not
+	Warnings []string `json:"warnings"` // what an operator should see to all the same
+}
+
+// health is the last answer about readiness: many may ask, PHP-FPM is not to be bothered by each.
+type health struct {
+	mu   sync.Mutex
+	page *ReadinessPage
+	at   time.Time
+}
+
+// healthAge is how old the answer may be.
+const healthAge = time.Second
+
+func (a *Admin) getHealth(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = io.WriteString(w, "ok\n")
+}
+
+func (a *Admin) getReadiness(w http.ResponseWriter, _ *http.Request) {
+	page := a.readiness()
+	status := http.StatusOK
+	if !page.Ready {
+		status = http.StatusServiceUnavailable
+	}
+	reply(w, status, page)
+}
+
+func (a *Admin) readiness() *ReadinessPage {
+	a.health.mu.Lock()
+	defer a.health.mu.Unlock()
+	served := a.options.Served()
+	if a.health.page == nil || time.Since(a.health.at) > healthAge || served.Draining {
+		a.health.page = checkReadiness(served)
+		a.health.at = time.Now()
+	}
+	return a.health.page
+}
+
+// checkReadiness asks all that requests will need.
+func checkReadiness(s Served) *ReadinessPage {
+	page := &ReadinessPage{Reasons: []string{}, Warnings: []string{}}
+	if s.Draining {
+		page.Reasons = append(page.Reasons, "it is being shut down")
+	}
+	if s.ReloadFailed {
+		page.Warnings = append(page.Warnings, "the config was refused at the last reload: the one before is in force")
+	}
+	if len(s.Gates) == 0 {
+		page.Reasons = append(page.Reasons, "no config is served yet")
+	}
+	failures := make([]error, len(s.Gates))
+	var asked sync.WaitGroup
+	for i, g := range s.Gates {
+		asked.Go(func() { failures[i] = checkGate(g) })
+	}
+	asked.Wait()
+	for i, err := range failures {
+		if err != nil && !s.Draining {
+			page.Reasons = append(page.Reasons, fmt.Sprintf("gate %q: %v", s.Gates[i].Name, err))
+		}
+	}
+	for _, l := range s.Locks {
+		if l.Store == nil {
+			continue
+		}
+		if err := l.Store.Health(); err != nil {
+			page.Reasons = append(page.Reasons, "lock store: "+strings.ReplaceAll(err.Error(), "\n", "; "))
+		}
+	}
+	page.Ready = len(page.Reasons) == 0
+	return page
+}
+
+// checkGate says why requests that come now would not be served.
+func checkGate(g Gate) error {
+	if !g.Listening() {
+		return errors.New("it does not listen")
+	}
+	var failures []string
+	for _, u := range g.Upstreams() {
+		err := checkUpstream(u)
+		if err == nil {
+			return nil
+		}
+		failures = append(failures, fmt.Sprintf("upstream %s: %v", u.Addr, err))
+	}
+	return errors.New(strings.Join(failures, "; "))
+}
+
+// checkUpstream says why a PHP-FPM cannot serve. One that has a connection is not asked for another.
+func checkUpstream(u gate.UpstreamStats) error {
+	if u.Failing {
+		return errors.New("it does not answer its ping")
+	}
+	if u.Busy+u.Idle > 0 && !u.Down {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	nc, err := new(net.Dialer).DialContext(ctx, u.Network, u.Address)
+	switch {
+	case err == nil:
+		return nc.Close()
+	case errors.Is(err, syscall.EAGAIN):
+		return nil // its backlog is full: it is there, and has more than enough to do
+	}
+	return err
+}
+
+// maxLevel is how long the word that PUT /log-level takes may be.
+const maxLevel = 64
+
+func (a *Admin) getLevel(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	fmt.Fprintln(w, a.options.Log.GetLevel())
+}
+
+// putLevel changes the level of the log until the next reload, which sets that of the config.
+func (a *Admin) putLevel(w http.ResponseWriter, r *http.Request) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(headTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLevel))
+	if err != nil {
+		fail(w, http.StatusBadRequest, "read the level: "+err.Error())
+		return
+	}
+	text := strings.TrimSpace(string(body))
+	level := hclog.LevelFromString(text)
+	if level == hclog.NoLevel || level == hclog.Off {
+		fail(w, http.StatusBadRequest, fmt.Sprintf("the level must be trace, debug, info, warn or error; got %q", text))
+		return
+	}
+	a.options.Log.SetLevel(level)
+	a.options.Log.Info("an operator sets the log level until the next reload", "level", level, "client", r.RemoteAddr)
+	a.getLevel(w, r)
+}

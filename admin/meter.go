@@ -1,0 +1,66 @@
+package admin
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fpm-gate/fpm-gate/gate"
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// meter measures the locks of one route's requests, in their way: so it knows its histograms already, and looks
+// nothing up by labels.
+type meter struct {
+	wait    [gate.Ends]observer
+	hold    [gate.HoldEnds]observer
+	history *gateHistory
+	all     *history
+}
+
+func newMeter(m *metrics, h *history, gateName, route string) *meter {
+	t := &meter{history: h.gate(gateName), all: h}
+	for end := range t.wait {
+		t.wait[end] = observer{vec: m.wait, labels: []string{gateName, route, gate.End(end).String()}}
+	}
+	for end := range t.hold {
+		t.hold[end] = observer{vec: m.hold, labels: []string{gateName, route, gate.HoldEnd(end).String()}}
+	}
+	return t
+}
+
+// Waited observes a wait.
+func (t *meter) Waited(end gate.End, waited time.Duration, behind *sessionlock.Description) {
+	t.wait[end].observe(waited)
+	if waited == 0 {
+		return
+	}
+	t.history.waited(waited)
+	if behind.Gate != "" {
+		t.all.gate(behind.Gate).blocked([]byte(behind.Script), waited)
+	}
+}
+
+// Held observes a hold.
+func (t *meter) Held(end gate.HoldEnd, held time.Duration, script []byte) {
+	t.hold[end].observe(held)
+	t.history.held(script, held)
+}
+
+// observer is a histogram that is made when it is first needed: most routes see few of the ends that there are.
+type observer struct {
+	vec    *prometheus.HistogramVec
+	labels []string
+	made   atomic.Pointer[prometheus.Observer]
+}
+
+func (o *observer) observe(d time.Duration) {
+	made := o.made.Load()
+	if made == nil {
+		h := o.vec.WithLabelValues(o.labels...) // the same for all who ask
+		made = &h
+		o.made.Store(made)
+	}
+	(*made).Observe(d.Seconds())
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/fpm-gate/fpm-gate/admin"
+	"github.com/fpm-gate/fpm-gate/config"
+	"github.com/fpm-gate/fpm-gate/memcachelock"
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// operators is the operator's side of the server. It counts and measures from the start, and listens while the config
+// says where: a reload may change that, and begins no history anew.
+type operators struct {
+	*admin.Admin
+	at     *config.Admin // nil: nowhere
+	server *http.Server
+}
+
+func newOperators(s *server) *operators {
+	version, _, _ := strings.Cut(versionText(), " ")
+	host, _ := os.Hostname()
+	return &operators{Admin: admin.New(admin.Options{Log: s.log, Version: version, Host: host, Served: s.served})}
+}
+
+// open opens the listener that c says. It is nil if there is none to be opened.
+func (o *operators) open(c *config.Admin) (net.Listener, error) {
+	if c == nil || o.at != nil && o.at.Listen == c.Listen {
+		return nil, nil
+	}
+	l, err := listenForOperators(c)
+	if err != nil {
+		return nil, fmt.Errorf("admin: listen on %s: %w", c.Listen, err)
+	}
+	return l, nil
+}
+
+func listenForOperators(c *config.Admin) (net.Listener, error) {
+	if c.Listen.Network == "unix" {
+		return listenUnix(asGate(c))
+	}
+	return net.Listen(c.Listen.Network, c.Listen.Address)
+}
+
+// asGate is a gate that listens as the admin does.
+func asGate(c *config.Admin) *config.Gate {
+	return &config.Gate{Listen: c.Listen, ListenMode: c.ListenMode}
+}
+
+// serve serves operators on l, which open has opened for c, instead of where it did so far.
+func (o *operators) serve(s *server, c *config.Admin, l net.Listener) {
+	before := o.at
+	o.at = c
+	switch {
+	case l != nil:
+		old := o.server
+		o.server = o.Serve(l)
+		s.log.Info("admin listening", "listen", c.Listen)
+		closeServer(old)
+	case c == nil:
+		closeServer(o.server)
+		o.server = nil
+	case c.Listen.Network == "unix" && c.ListenMode != before.ListenMode:
+		if err := setAccess(asGate(c), c.Listen.Address); err != nil {
+			s.log.Error("mode of the admin's socket stays as it was", "error", err)
+		}
+	}
+}
+
+// stop ends what operators look at.
+func (o *operators) stop() {
+	o.Close()
+	closeServer(o.server)
+}
+
+func closeServer(s *http.Server) {
+	if s != nil {
+		_ = s.Close()
+	}
+}
+
+// served is what an operator may look at.
+func (s *server) served() admin.Served {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := admin.Served{
+		Locks:    []admin.Locks{{Manager: s.local}},
+		Draining: s.draining, Reloaded: s.applied, ReloadFailed: s.refused,
+	}
+	var stores []*sharedStore
+	for _, name := range slices.Sorted(maps.Keys(s.gates)) {
+		g := s.gates[name]
+		v.Gates = append(v.Gates, admin.Gate{Name: name, Gate: g.gate})
+		if g.store != nil && !slices.Contains(stores, g.store) {
+			stores = append(stores, g.store)
+			v.Locks = append(v.Locks, admin.Locks{Manager: g.store.locks, Store: storeView{g.store.store}})
+		}
+	}
+	return v
+}
+
+// storeView shows a store in memcached to operators.
+type storeView struct{ *memcachelock.Store }
+
+// Figures returns the figures as they are now.
+func (v storeView) Figures() admin.StoreFigures {
+	s := v.Stats()
+	f := admin.StoreFigures{Leases: s.Leases, Waits: s.Waits, Lost: s.Lost}
+	for _, server := range s.Servers {
+		f.Servers = append(f.Servers, admin.ServerFigures{
+			Server: server.Server.String(), Up: server.Up, Grace: server.Grace,
+			Questions: server.Questions, Failures: server.Failures, Timeouts: server.Timeouts, Unasked: server.Unasked,
+			LostAnswers: server.LostAnswers, Forgot: server.Forgot, Regained: server.Regained,
+		})
+	}
+	return f
+}
+
+// Holder asks who holds the lock of key.
+func (v storeView) Holder(ctx context.Context, key sessionlock.Key) (admin.Elsewhere, bool, error) {
+	h, held, err := v.Store.Holder(ctx, key)
+	return admin.Elsewhere{Gate: h.Gate, Host: h.Host, Since: h.Since}, held, err
+}
