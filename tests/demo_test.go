@@ -30,7 +30,7 @@ func TestDemoTellsItsStory(t *testing.T) {
 	if err := json.Unmarshal([]byte(d.stdout.String()), &f); err != nil {
 		t.Fatalf("read the figures: %v:\n%s", err, d.stdout)
 	}
-	if f.TwoScripts == nil || len(f.Bursts) == 0 || f.Hang == nil || f.Reloads == nil {
+	if f.TwoScripts == nil || len(f.Bursts) == 0 || f.Hang == nil || f.Reloads == nil || f.Fleet == nil {
 		t.Fatalf("parts are missing:\n%s", d.stdout)
 	}
 	for _, b := range f.Bursts {
@@ -38,7 +38,10 @@ func TestDemoTellsItsStory(t *testing.T) {
 			checkBurst(t, b)
 		}
 	}
-	fewer(t, "workers that two scripts hold", f.TwoScripts.With.Workers.Most, f.TwoScripts.Without.Workers.Most)
+	if with, without := f.TwoScripts.With.Workers.Most, f.TwoScripts.Without.Workers.Most; with > without {
+		t.Errorf("two scripts hold %d workers with the gate and %d without it, want no more with it", with, without)
+	}
+	checkFleet(t, *f.Fleet)
 	fewer(t, "workers that a script which hangs holds, and its visitor", f.Hang.Files.With.Workers.Median, f.Hang.Files.Without.Workers.Median)
 	fewer(t, "scripts run for a visitor who reloads", f.Reloads.With.Scripts, f.Reloads.Without.Scripts)
 	fewer(t, "time to the last reload", f.Reloads.With.Last, f.Reloads.Without.Last)
@@ -48,6 +51,17 @@ func TestDemoTellsItsStory(t *testing.T) {
 	if u := f.Hang.Unlocked.With; !u.Stays.Done || !u.Leaves.Done {
 		t.Errorf("a script hangs behind the gate: got %+v, want its session to be freed by expiry and by abandon_after", u)
 	}
+}
+
+func checkFleet(t *testing.T, f demo.Fleet) {
+	t.Helper()
+	if f.Skipped != "" {
+		return
+	}
+	if f.With.Lost != 0 || f.With.Answers["200"] != f.Requests {
+		t.Errorf("two hosts that share their locks: %d updates were lost and the answers were %v of %d; want all to be well", f.With.Lost, f.With.Answers, f.Requests)
+	}
+	fewer(t, "updates that two hosts lose", f.With.Lost, f.Without.Lost)
 }
 
 func checkBurst(t *testing.T, b demo.Burst) {

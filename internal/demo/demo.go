@@ -107,6 +107,7 @@ var parts = []struct {
 	{"a burst of AJAX requests", 25 * time.Second, (*story).bursts},
 	{"a script that hangs", 21 * time.Second, (*story).hangs},
 	{"a visitor who reloads", 14 * time.Second, (*story).reloads},
+	{"two hosts that share their sessions", 10 * time.Second, (*story).fleets},
 }
 
 // ParseParts reads which parts are wanted, as in "1,3"; "" means all.

@@ -23,6 +23,7 @@ type Figures struct {
 	Bursts     []Burst           `json:"bursts,omitempty"`
 	Hang       *Hang             `json:"hang,omitempty"`
 	Reloads    *Pair[Reloads]    `json:"reloads,omitempty"`
+	Fleet      *Fleet            `json:"fleet,omitempty"`
 }
 
 // Pair is one figure of both columns.
@@ -109,6 +110,22 @@ type Reloads struct {
 	Scripts  int    `json:"scripts_run"`
 	Last     Millis `json:"last_answered_ms"` // since the last reload
 	Workers  Held   `json:"workers_held"`
+}
+
+// Fleet is what a burst of one session does on hosts that share their sessions.
+type Fleet struct {
+	Skipped  string    `json:"skipped,omitempty"`
+	Requests int       `json:"requests"`
+	Without  FleetSide `json:"without_gate"`
+	Alone    FleetSide `json:"gates_without_a_shared_store"`
+	With     FleetSide `json:"with_gate"`
+}
+
+// FleetSide is one run of a Fleet.
+type FleetSide struct {
+	Total   Millis         `json:"total_ms"` // until the last answer
+	Answers map[string]int `json:"answers"`  // by status
+	Lost    int            `json:"updates_lost"`
 }
 
 // Millis is a duration in milliseconds.

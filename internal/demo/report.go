@@ -27,6 +27,9 @@ func (f *Figures) sections() []section {
 	if f.Reloads != nil {
 		all = append(all, tellReloads(f.Reloads))
 	}
+	if f.Fleet != nil {
+		all = append(all, tellFleet(f.Fleet))
+	}
 	return all
 }
 
@@ -186,4 +189,23 @@ func tellReloads(p *Pair[Reloads]) section {
 				p.Without.Scripts, p.Without.Last.seconds(), p.With.Scripts, p.With.Last.seconds()),
 		}},
 	}
+}
+
+func tellFleet(f *Fleet) section {
+	s := section{title: fmt.Sprintf("5  %d requests of %v in one session, spread over %d hosts by a load balancer", f.Requests, millis(fleetWork), fleetHosts)}
+	b := block{conditions: "Sessions in a memcached, unlocked", skipped: f.Skipped}
+	if f.Skipped == "" {
+		p := &Pair[FleetSide]{f.Without, f.With}
+		b.rows = []row{
+			measured(p, "updates of the session lost", func(s FleetSide) (string, float64) {
+				return fmt.Sprintf("%d of %d", s.Lost, f.Requests), float64(s.Lost)
+			}),
+			measured(p, "answers by status", func(s FleetSide) (string, float64) { return statuses(s.Answers), 0 }),
+			{label: "all are answered after", without: f.Without.Total.seconds(), with: f.With.Total.seconds()},
+		}
+		b.words = fmt.Sprintf("Both hosts' scripts overwrite each other's session: %d of %d updates are lost. A gate on each host, each with locks of its own, "+
+			"still loses %d; with store = \"memcached\" they share their locks, and %d are lost.", f.Without.Lost, f.Requests, f.Alone.Lost, f.With.Lost)
+	}
+	s.blocks = []block{b}
+	return s
 }

@@ -41,6 +41,9 @@ func sample() *Figures {
 				HangUnlocked{Stays: Wait{2999, true}, Leaves: Wait{2020, true}},
 			},
 		},
+		Fleet: &Fleet{Requests: 40, Without: FleetSide{Total: 310, Answers: map[string]int{"200": 40}, Lost: 35},
+			Alone: FleetSide{Total: 1120, Answers: map[string]int{"200": 40}, Lost: 19},
+			With:  FleetSide{Total: 2230, Answers: map[string]int{"200": 40}}},
 		Reloads: &Pair[Reloads]{Reloads{21, 21, 8620, Held{9, 10}}, Reloads{21, 5, 702, Held{1, 1}}},
 	}
 }

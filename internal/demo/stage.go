@@ -40,6 +40,7 @@ func (s *side) String() string {
 type conditions struct {
 	ini          map[string]string // of PHP
 	gateSettings string            // in the gate's block of its configuration, which is all defaults else
+	gateConfig   string            // beside that block
 }
 
 // stage starts the servers of a stage. Its name is a part of theirs, and has to be short.
@@ -51,7 +52,7 @@ func (s *story) stage(name string, c conditions) (*stage, error) {
 	if err := s.startPHP(st.with, "php-"+name+"-with", c); err != nil {
 		return nil, err
 	}
-	g, err := s.rig.Gate(rig.GateOptions{Name: "gate-" + name, Binary: s.binary, Upstream: st.with.php.Addr, Settings: c.gateSettings})
+	g, err := s.rig.Gate(rig.GateOptions{Name: "gate-" + name, Binary: s.binary, Upstream: st.with.php.Addr, Settings: c.gateSettings, Config: c.gateConfig})
 	if err != nil {
 		return nil, err
 	}
