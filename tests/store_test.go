@@ -143,6 +143,10 @@ func TestWhatBecomesOfARequestWhoseStoreFails(t *testing.T) {
 	p.store.Kill()
 	awaitLog(t, p.gates[0].Server, "memcached is down")
 	mustBeSentAway(t, ask(p.sites[0], request{path: "/hello.php", session: newSession()}), http.StatusServiceUnavailable, "1")
+	p.mustWait(t, p.sites[0], p.sites[0], "alone")
+	if r := ask(p.sites[0], request{path: "/reads.php?name=x", session: newSession()}); r.status != http.StatusOK {
+		t.Errorf("on_store_failure = \"pass\": got %+v", r)
+	}
 	if err := p.store.Start(); err != nil {
 		t.Fatal(err)
 	}
