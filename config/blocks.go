@@ -62,7 +62,7 @@ func (f *file) adminBlock(a *Admin) block {
 			{"listen", one(&a.Listen, dialAddress)},
 			{"listen_mode", one(&a.ListenMode, fileMode)},
 		},
-		check: func(b *found) { f.checkListen(b, a.Listen) },
+		check: func(b *found) { f.checkAdmin(b, a.Listen) },
 	}
 }
 

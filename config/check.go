@@ -55,6 +55,16 @@ func (f *file) checkListen(b *found, listen Address) {
 	}
 }
 
+// checkAdmin judges where the admin listens. Whoever can connect there sees paths and can break locks: there is no
+// password.
+func (f *file) checkAdmin(b *found, listen Address) {
+	f.checkListen(b, listen)
+	if !listen.IsLoopback() {
+		b.warn("listen", `Such as "unix:/run/fpm-gate/admin.sock", whose mode says who may, or "127.0.0.1:9180".`,
+			"listen of the admin is open to others than this machine: whoever can connect to %s can break locks", listen)
+	}
+}
+
 func checkMemcached(b *found, m *Memcached) {
 	b.need("servers", `Such as servers = ["10.0.0.1:11211"].`)
 	if b.has("servers") && len(m.Servers) == 0 {

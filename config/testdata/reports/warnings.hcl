@@ -1,3 +1,8 @@
+admin {
+  listen      = "10.0.0.1:9180"
+  listen_mode = "0600"
+}
+
 memcached {
   servers = ["10.0.0.1:11211"]
 }
