@@ -94,7 +94,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or config.`,
 	}
 	root.SuggestionsMinimumDistance = 2 // letters that may be wrong in a command
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(serveCommand(), checkCommand(), demoCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), locksCommand(), breakCommand(), demoCommand(), versionCommand())
 	return root
 }
 

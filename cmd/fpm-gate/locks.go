@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fpm-gate/fpm-gate/admin"
+)
+
+// locksFlags are the flags of locks.
+type locksFlags struct {
+	operatorFlags
+	json, watch bool
+	interval    time.Duration
+}
+
+func locksCommand() *cobra.Command {
+	var f locksFlags
+	cmd := &cobra.Command{
+		Use:   "locks",
+		Short: "Show which scripts hold sessions, and who waits for them",
+		Long: `Show the sessions that are held or waited for on this host: which script holds each and
+since when, how many wait for it, and how long the first of them has waited.`,
+		Example: `  fpm-gate locks
+  fpm-gate locks --watch
+  fpm-gate locks --json | jq '.locks[] | select(.held_ms > 5000)'`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o, err := f.operator()
+			if err != nil {
+				return err
+			}
+			if f.interval < 100*time.Millisecond {
+				return &usageError{fmt.Errorf("--interval must be at least 100ms; got %s", f.interval)}
+			}
+			return failed(f.show(cmd.Context(), o, cmd.OutOrStdout()))
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().BoolVar(&f.json, "json", false, "print all that is known, as JSON")
+	cmd.Flags().BoolVarP(&f.watch, "watch", "w", false, "show it again and again, until Ctrl-C")
+	cmd.Flags().DurationVar(&f.interval, "interval", time.Second, "with --watch, how often")
+	return cmd
+}
+
+// show shows the locks once, or until a signal ends it.
+func (f *locksFlags) show(ctx context.Context, o *operator, w io.Writer) error {
+	if !f.watch {
+		return f.showOnce(ctx, o, w)
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	for {
+		var screen bytes.Buffer
+		err := f.showOnce(ctx, o, &screen)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if !f.json && isTerminal(os.Stdout) {
+			_, _ = io.WriteString(w, "\x1b[H\x1b[2J") // from the top of an empty screen
+		}
+		if _, err := screen.WriteTo(w); err != nil {
+			return err
+		}
+		select {
+		case <-time.After(f.interval):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (f *locksFlags) showOnce(ctx context.Context, o *operator, w io.Writer) error {
+	if f.json {
+		var page json.RawMessage
+		if err := o.ask(ctx, http.MethodGet, "/locks", &page); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(w, "%s\n", page)
+		return err
+	}
+	var page admin.LocksPage
+	if err := o.ask(ctx, http.MethodGet, "/locks", &page); err != nil {
+		return err
+	}
+	if f.watch {
+		at, _ := time.Parse(time.RFC3339Nano, page.At)
+		fmt.Fprintf(w, "%s  %s\n", page.Host, at.Local().Format(time.TimeOnly))
+	}
+	return lockTable(w, page.Locks)
+}
+
+// lockTable writes a line a lock, and what it comes to.
+func lockTable(w io.Writer, locks []admin.Lock) error {
+	held, waiting := 0, 0
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for i, l := range locks {
+		if i == 0 {
+			fmt.Fprintln(t, "KEY\tGATE\tHELD\tWAITERS\tLONGEST WAIT\tREQUEST\tSCRIPT")
+		}
+		if l.Held {
+			held++
+		}
+		waiting += len(l.Waiters)
+		longest := "-"
+		if len(l.Waiters) > 0 {
+			longest = age(l.Waiters[0].WaitedMS)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", l.Key[:8], gateAndRoute(l), heldFor(l), len(l.Waiters), longest, requestText(l), scriptText(l))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "%s, %s\n", count(held, "lock is held", "locks are held"), count(waiting, "request waits", "requests wait"))
+	return err
+}
+
+func gateAndRoute(l admin.Lock) string {
+	if l.Holder.Route != "" {
+		return printable(l.Gate + "/" + l.Holder.Route)
+	}
+	return printable(l.Gate)
+}
+
+func heldFor(l admin.Lock) string {
+	switch {
+	case l.Held:
+		return age(l.HeldMS)
+	case l.Holder.Host != "":
+		return age(l.HeldMS) + " on " + printable(l.Holder.Host)
+	}
+	return "free"
+}
+
+// Widths of what may be of any length.
+const (
+	requestWidth = 48
+	scriptWidth  = 56
+)
+
+func requestText(l admin.Lock) string {
+	if !l.Held {
+		return "-"
+	}
+	text := []rune(printable(l.Holder.Method + " " + l.Holder.Path))
+	if len(text) > requestWidth {
+		text = append(text[:requestWidth-1], '…')
+	}
+	return string(text)
+}
+
+func scriptText(l admin.Lock) string {
+	if l.Holder.Script == "" {
+		return "-"
+	}
+	text := []rune(printable(l.Holder.Script))
+	if cut := len(text) - scriptWidth; cut > 0 { // its end tells more
+		text = append([]rune{'…'}, text[cut+1:]...)
+	}
+	return string(text)
+}
+
+// printable keeps what a visitor has asked for from giving orders to an operator's terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '\uFFFD'
+	}, s)
+}
+
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
