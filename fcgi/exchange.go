@@ -28,8 +28,9 @@ type Exchange struct {
 	AbandonAfter time.Duration
 
 	pool     *Pool
-	mu       sync.Mutex // guards up and aborted against Abort
+	mu       sync.Mutex // guards up, since and aborted against Abort and Connected
 	up       *upstream  // nil before it is there, and once it has been given back
+	since    time.Time  // when it was there
 	aborted  error
 	feed     feed
 	out      []byte // what goes out first, kept to be sent again
@@ -265,11 +266,18 @@ func (x *Exchange) passEnd(b **buffer, whole, end int) error {
 func (x *Exchange) setUpstream(up *upstream) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.up = up
+	x.up, x.since = up, time.Now()
 	if x.aborted != nil {
 		return fmt.Errorf("%w: %w", ErrUpstream, x.aborted)
 	}
 	return nil
+}
+
+// Connected is when the request had its connection to PHP-FPM; the zero time before that. Any goroutine may ask.
+func (x *Exchange) Connected() time.Time {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.since
 }
 
 // freeUpstream gives the connection back, if that has not been done.

@@ -21,6 +21,7 @@ type Gate struct {
 	log      hclog.Logger
 	setup    atomic.Pointer[setup]
 	counters counters
+	habits   habits
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}

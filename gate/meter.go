@@ -47,12 +47,16 @@ type HoldEnd int
 const (
 	HoldReleased HoldEnd = iota // by its request
 	HoldExpired
-	HoldLost   // in the store
-	HoldBroken // by an operator
-	HoldEnds   // how many there are
+	HoldLost      // in the store
+	HoldBroken    // by an operator
+	HoldClosed    // because PHP has closed the session
+	HoldGivenAway // because PHP has not opened it in time
+	HoldEnds      // how many there are
 )
 
-func (e HoldEnd) String() string { return [HoldEnds]string{"released", "expired", "lost", "broken"}[e] }
+func (e HoldEnd) String() string {
+	return [HoldEnds]string{"released", "expired", "lost", "broken", "closed", "given_away"}[e]
+}
 
 // holdEnd is what sessionlock.Lock.Err says.
 func holdEnd(err error) HoldEnd {

@@ -12,24 +12,27 @@ import (
 	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/phpsession"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
+	"github.com/fpm-gate/fpm-gate/sessionwatch"
 )
 
 // Options are what a gate is told. Slices in them must not change once they are given.
 type Options struct {
-	Name     string               // for logs
-	Realm    string               // the namespace of session ids
-	Locks    *sessionlock.Manager // keeps the locks; several gates may share it
-	Secret   []byte               // keys the hash of session ids; nil: a plain hash
-	MaxConns int                  // from web servers; zero: no limit
-	Limits   fcgi.Limits
-	Upstream fcgi.PoolOptions
-	Probes   fcgi.ProbeOptions
-	Session  phpsession.Rules
-	Param    string                   // a param that holds the session id, before all cookies; empty: none
-	Policy   Policy                   // of requests that match no route
-	Routes   []Route                  // the first match wins
-	SlowWait time.Duration            // a wait that is longer is logged
-	Meter    func(route string) Meter // makes that of a route, or with "" of the requests that match none; nil: nobody measures
+	Name       string               // for logs
+	Realm      string               // the namespace of session ids
+	Locks      *sessionlock.Manager // keeps the locks; several gates may share it
+	Secret     []byte               // keys the hash of session ids; nil: a plain hash
+	MaxConns   int                  // from web servers; zero: no limit
+	Limits     fcgi.Limits
+	Upstream   fcgi.PoolOptions
+	Probes     fcgi.ProbeOptions
+	Session    phpsession.Rules
+	Watcher    sessionwatch.Watcher     // sees PHP close a session: its lock ends then; nil: it ends with the script
+	OpenWithin time.Duration            // a watched script that has not opened its session gives its turn away after this; zero: never
+	Param      string                   // a param that holds the session id, before all cookies; empty: none
+	Policy     Policy                   // of requests that match no route
+	Routes     []Route                  // the first match wins
+	SlowWait   time.Duration            // a wait that is longer is logged
+	Meter      func(route string) Meter // makes that of a route, or with "" of the requests that match none; nil: nobody measures
 }
 
 // Mode says what a request does with its session's lock.

@@ -21,10 +21,11 @@ func (g *Gate) serve(fr *fcgi.Request) error {
 	if err := r.acquire(); err != nil {
 		return r.answer(err)
 	}
-	defer r.release()
+	defer r.leaveSession()
 	if err := r.relay(); err != nil {
 		return r.answer(err)
 	}
+	r.learn()
 	r.tally.count(r.servedAs())
 	r.logDone()
 	return nil
@@ -43,9 +44,10 @@ type request struct {
 	tally  *tally // where requests of the route are counted
 
 	outcome outcome
-	lock    *sessionlock.Lock   // nil: none
-	more    []*sessionlock.Lock // of session ids that the response has set
-	holding atomic.Bool         // lock is held, and its time has not been measured yet
+	lock    *sessionlock.Lock // nil: none
+	watch   *watched          // over the session of lock; nil: it is not watched
+	more    []followed        // locks of session ids that the response has set
+	holding atomic.Bool       // lock is held, and its time has not been measured yet
 	waited  time.Duration
 	behind  sessionlock.Description // who held the lock when the wait began
 	exch    fcgi.Exchange
@@ -64,7 +66,7 @@ const (
 
 func newRequest(g *Gate, fr *fcgi.Request) *request {
 	r := &request{Request: fr, gate: g, to: g.enter(), outcome: lockNone}
-	r.exch.Request, r.exch.Header, r.exch.Ended = fr, r.readHeader, r.release
+	r.exch.Request, r.exch.Header, r.exch.Ended = fr, r.readHeader, r.scriptEnded
 	r.head.read(fr.Params, r.to.Param)
 	return r
 }
@@ -103,8 +105,11 @@ func (r *request) acquire() error {
 		return nil
 	}
 	r.key = r.to.keyFor(r.id)
-	lock, err := r.to.Locks.Acquire(r.Context(), r.key, r, r.policy.forLock(r))
+	policy := r.policy.forLock(r)
+	r.watch = r.watched(&policy)
+	lock, err := r.to.Locks.Acquire(r.Context(), r.key, r, policy)
 	if err != nil {
+		r.watch = nil
 		return r.notAcquired(err)
 	}
 	r.lock, r.waited, r.behind = lock, lock.Waited(), lock.Behind()
@@ -117,6 +122,7 @@ func (r *request) acquire() error {
 		r.gate.counters.local.Add(1) // that the store fails is logged once, by who watches it
 	}
 	r.beginHold()
+	r.watch.begin(lock, r.id)
 	r.measureWait(r.servedAs())
 	r.logSlowWait()
 	return nil
@@ -150,17 +156,32 @@ func (r *request) passStoreFailure() bool {
 	return r.policy.Observe || r.policy.StoreFailure == StoreFailurePass
 }
 
-// release gives the lock back, and those of session ids that the response has set. There may be none, or none
-// any more.
+// scriptEnded is called when the response is complete, or will never be. Mostly the script has ended then.
+func (r *request) scriptEnded() {
+	r.watch.outlive()
+	r.release()
+}
+
+// release gives the lock back, and those of session ids that the response has set; there may be none, or none any
+// more. That of a script which goes on with its session behind its response is not touched.
 func (r *request) release() {
-	if r.lock != nil {
+	if r.lock != nil && !r.watch.outlives() {
+		r.watch.setOver()
 		r.lock.Release()
 		r.endHold(holdEnd(r.lock.Err()), r.head.filename)
 	}
-	for _, l := range r.more {
-		l.Release()
+	for _, f := range r.more {
+		f.lock.Release()
 	}
-	r.more = nil
+}
+
+// leaveSession ends what the request has to do with sessions.
+func (r *request) leaveSession() {
+	r.release()
+	r.watch.unwatch()
+	for _, f := range r.more {
+		f.watch.unwatch()
+	}
 }
 
 // relay sends the request to PHP-FPM and its response back. The lock is released when the script has ended,
@@ -215,14 +236,22 @@ func (r *request) follow(setCookie []byte) {
 		return
 	}
 	policy := r.policy.forLock(r)
+	watch := r.watched(&policy)
 	policy.MaxWait, policy.OnLoss = 0, func(holder sessionlock.Description, err error) {
 		r.logLoss(key, holder, err)
 	}
 	policy.OnLocal = r.logLocal(key)
 	lock, err := r.to.Locks.Acquire(context.Background(), key, r, policy)
 	if err == nil {
-		r.more = append(r.more, lock)
+		watch.beginOpen(lock, id)
+		r.more = append(r.more, followed{lock, watch})
 	}
+}
+
+// followed is the lock of a session id that the response has set.
+type followed struct {
+	lock  *sessionlock.Lock
+	watch *watched // nil: it is not watched
 }
 
 // lostLock is called, by a goroutine of the lock's, when a lock ends before the request does. The request may have
@@ -231,6 +260,7 @@ func (r *request) lostLock(holder sessionlock.Description, err error) {
 	end := holdEnd(err)
 	r.endHold(end, []byte(holder.Script))
 	r.logLoss(r.key, holder, err)
+	r.watch.lost()
 	if end == HoldExpired && r.policy.AbortExpired && !r.policy.Observe {
 		r.exch.Abort(sessionlock.ErrExpired)
 	}

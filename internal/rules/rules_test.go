@@ -18,7 +18,7 @@ const module = "github.com/fpm-gate/fpm-gate/"
 var mayImport = map[string][]string{
 	"admin":                {"admin/page", "gate", "sessionlock"},
 	"cmd/fpm-gate":         {"admin", "config", "fcgi", "gate", "internal/demo", "memcachelock", "phpsession", "sessionlock"},
-	"gate":                 {"fcgi", "phpsession", "sessionlock"},
+	"gate":                 {"fcgi", "phpsession", "sessionlock", "sessionwatch"},
 	"internal/bench":       {"internal/rig", "fcgi"},
 	"internal/demo":        {"internal/rig"},
 	"internal/rig/rigtest": {"internal/rig"},

@@ -1,0 +1,204 @@
+package gate
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+	"github.com/fpm-gate/fpm-gate/sessionwatch"
+)
+
+// watched is a lock whose session is watched. It ends when PHP has closed the session, and is given away if PHP does not
+// open it while somebody waits. A nil one is that of a lock which lasts until its script ends.
+type watched struct {
+	request *request
+	lock    *sessionlock.Lock // set before watch is
+	over    atomic.Bool       // the lock has been released
+	after   atomic.Pointer[sessionlock.Description]
+	ended   sync.Once
+
+	mu      sync.Mutex         // never taken by closed, which the watcher calls with a mutex of its own held
+	watch   sessionwatch.Watch // nil before begin
+	wanted  bool               // somebody waits
+	stopped bool
+	timer   *time.Timer // to giveAway; nil: nobody has waited yet
+}
+
+// watched prepares the watch over a lock that is going to be acquired with p. It is nil where there is nothing to watch.
+func (r *request) watched(p *sessionlock.Policy) *watched {
+	if r.to.Watcher == nil || p.Mode == sessionlock.Read {
+		return nil
+	}
+	w := &watched{request: r}
+	p.OnWaiter = w.want
+	return w
+}
+
+// begin watches the session of lock: before the request is sent, so that nothing is missed.
+func (w *watched) begin(lock *sessionlock.Lock, id []byte) {
+	if w != nil {
+		w.start(lock, id, w.request.to.Watcher.Watch)
+	}
+}
+
+// beginOpen watches a session that PHP should have opened already.
+func (w *watched) beginOpen(lock *sessionlock.Lock, id []byte) {
+	if w != nil {
+		w.start(lock, id, w.request.to.Watcher.WatchOpen)
+	}
+}
+
+func (w *watched) start(lock *sessionlock.Lock, id []byte, watch func([]byte, func()) sessionwatch.Watch) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lock = lock
+	w.watch = watch(id, w.closed)
+	if w.wanted {
+		w.hurry()
+	}
+}
+
+// want is called, by a goroutine of the lock's, when somebody waits for it: that may be before begin, or too late.
+func (w *watched) want() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wanted = true
+	if w.watch != nil && !w.stopped {
+		w.hurry()
+	}
+}
+
+// hurry has the end of the session told at once, and bounds the wait for its begin.
+func (w *watched) hurry() {
+	w.watch.Want()
+	r := w.request
+	if r.to.OpenWithin > 0 && w.watch.State() == sessionwatch.Unopened {
+		patience := r.to.OpenWithin
+		if r.gate.habits.sessionless(r) {
+			patience = 0
+		}
+		w.timer = time.AfterFunc(patience, w.giveAway)
+	}
+}
+
+// giveAway gives the turn of a script away that has not opened its session though it has had the time. Its time
+// begins when PHP-FPM can take the request.
+func (w *watched) giveAway() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.request
+	if w.stopped || w.watch.State() != sessionwatch.Unopened {
+		return
+	}
+	if !r.gate.habits.sessionless(r) {
+		left := r.to.OpenWithin
+		if since := r.exch.Connected(); !since.IsZero() {
+			left -= time.Since(since)
+		}
+		if left > 0 {
+			w.timer.Reset(left)
+			return
+		}
+	}
+	if w.release(HoldGivenAway, r.head.filename) {
+		r.gate.counters.givenAway.Add(1)
+	}
+}
+
+// closed is called when PHP has closed the session. It must not block.
+func (w *watched) closed() {
+	if d := w.after.Load(); d != nil {
+		w.release(HoldClosed, []byte(d.Script))
+		go w.end() // which uses the watcher
+		return
+	}
+	w.release(HoldClosed, w.request.head.filename)
+}
+
+// release releases the lock, and says whether that had not been done before.
+func (w *watched) release(end HoldEnd, script []byte) bool {
+	if w.over.Swap(true) {
+		return false
+	}
+	w.lock.Release()
+	if w.request.watch == w {
+		w.request.endHold(end, script)
+	}
+	return true
+}
+
+// outlive keeps the lock of a script that goes on with its session behind the end of its request, as it does after
+// fastcgi_finish_request(). The lock ends when the session is closed then, or at its expiry.
+func (w *watched) outlive() {
+	if w == nil || w.over.Load() || w.request.HungUp() || w.watch.State() != sessionwatch.Open {
+		return
+	}
+	r := w.request
+	d := r.Describe()
+	r.to.users.Add(1)
+	w.lock.HoldFor(described(d))
+	w.after.Store(&d)
+	w.watch.Want()
+	if w.lock.Err() != nil || w.watch.State() != sessionwatch.Open { // it has ended meanwhile
+		w.end()
+	}
+}
+
+// outlives says whether the lock goes on without its request.
+func (w *watched) outlives() bool { return w != nil && w.after.Load() != nil }
+
+// setOver says that the request releases the lock itself.
+func (w *watched) setOver() {
+	if w != nil {
+		w.over.Store(true)
+	}
+}
+
+// described holds a lock for a request that is over.
+type described sessionlock.Description
+
+func (d described) Describe() sessionlock.Description { return sessionlock.Description(d) }
+
+// end ends the lock of a request that is over, once.
+func (w *watched) end() {
+	w.ended.Do(func() {
+		w.release(HoldReleased, []byte(w.after.Load().Script))
+		w.stop()
+		w.request.to.leave()
+	})
+}
+
+// lost is called when the lock has ended by itself.
+func (w *watched) lost() {
+	if w.outlives() {
+		w.end()
+	}
+}
+
+// stop ends the watching. The request may be gone after that.
+func (w *watched) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stopped = true
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	if w.watch != nil {
+		w.watch.Stop()
+	}
+}
+
+// unwatch ends the watching of a request that is over, unless the lock goes on.
+func (w *watched) unwatch() {
+	if w != nil && !w.outlives() {
+		w.stop()
+	}
+}
+
+// learn notes whether the script of a request that has been served opened its session.
+func (r *request) learn() {
+	if r.watch != nil {
+		r.gate.habits.learn(r, r.watch.watch.State())
+	}
+}

@@ -1,0 +1,380 @@
+package gate
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/sessionwatch"
+)
+
+// sessions is a watcher of sessions that the test opens and closes itself.
+type sessions struct {
+	mu  sync.Mutex
+	all map[string]*sessionState
+}
+
+// sessionState is the last watch over a session.
+type sessionState struct {
+	mu              *sync.Mutex
+	state           sessionwatch.State
+	closed          func()
+	wanted, stopped bool
+}
+
+func (s *sessions) Watch(id []byte, closed func()) sessionwatch.Watch {
+	return s.watch(id, closed, sessionwatch.Unopened)
+}
+
+func (s *sessions) WatchOpen(id []byte, closed func()) sessionwatch.Watch {
+	return s.watch(id, closed, sessionwatch.Presumed)
+}
+
+func (s *sessions) Close() {}
+
+func (s *sessions) watch(id []byte, closed func(), state sessionwatch.State) *sessionState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if string(id) == "unseen" {
+		state = sessionwatch.Unknown
+	}
+	w := &sessionState{mu: &s.mu, state: state, closed: closed}
+	s.all[string(id)] = w
+	return w
+}
+
+func (w *sessionState) State() sessionwatch.State {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.state
+}
+
+func (w *sessionState) Want() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wanted = true
+}
+
+func (w *sessionState) Stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stopped = true
+}
+
+// open opens a session, as PHP does.
+func (s *sessions) open(id string) { s.change(id, sessionwatch.Open) }
+
+// close closes it again.
+func (s *sessions) close(id string) { s.change(id, sessionwatch.Closed) }
+
+func (s *sessions) change(id string, to sessionwatch.State) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.all[id]
+	w.state = to
+	if to == sessionwatch.Closed && !w.stopped {
+		w.closed() // with the mutex held, as a watcher may
+	}
+}
+
+// is says whether a session's last watch has that flag.
+func (s *sessions) is(id string, flag func(*sessionState) bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.all[id]
+	return w != nil && flag(w)
+}
+
+func wanted(w *sessionState) bool  { return w.wanted }
+func stopped(w *sessionState) bool { return w.stopped }
+
+// newWatchedStand is a stand whose sessions the test opens and closes.
+func newWatchedStand(t *testing.T, edit func(*Options)) (*stand, *sessions) {
+	t.Helper()
+	seen := &sessions{all: map[string]*sessionState{}}
+	return newStand(t, func(o *Options) {
+		o.Watcher, o.OpenWithin = seen, time.Hour
+		if edit != nil {
+			edit(o)
+		}
+	}), seen
+}
+
+func TestALockEndsWhenPHPClosesTheSession(t *testing.T) {
+	s, php := newWatchedStand(t, nil)
+	export := s.ask(session("one")...)
+	exporting := s.php.next()
+	php.open("one")
+	poll := s.ask(session("one")...)
+	s.waiters(1)
+	await(t, "the end of the session is wanted", func() bool { return php.is("one", wanted) })
+	s.php.none(t)
+	php.close("one")
+	polling := s.php.next() // while the export goes on
+	polling.end(page + "poll")
+	poll.want("poll")
+	exporting.end(page + "export")
+	export.want("export")
+	s.unlocked()
+	if got := s.Stats(); got.GivenAway != 0 {
+		t.Errorf("%d turns were given away, want none", got.GivenAway)
+	}
+	await(t, "the watch is stopped", func() bool { return php.is("one", stopped) })
+}
+
+func TestALockThatNobodyWaitsForEndsWithItsSessionToo(t *testing.T) {
+	s, php := newWatchedStand(t, nil)
+	b := s.ask(session("one")...)
+	script := s.php.next()
+	php.open("one")
+	php.close("one")
+	s.unlocked()
+	script.end(page + "x")
+	b.want("x")
+}
+
+func TestAScriptThatDoesNotOpenItsSessionGivesItsTurnAway(t *testing.T) {
+	s, php := newWatchedStand(t, func(o *Options) { o.OpenWithin = time.Millisecond })
+	var all []*browser
+	var running []*script
+	for range 4 {
+		all = append(all, s.ask(session("one")...))
+		running = append(running, s.php.next()) // beside those before it
+	}
+	if got := s.Stats(); got.GivenAway != 3 {
+		t.Errorf("%d turns were given away, want 3: nobody waits for the last", got.GivenAway)
+	}
+	php.open("one") // the last one does, late
+	last := s.ask(session("one")...)
+	s.waiters(1)
+	time.Sleep(20 * time.Millisecond) // more than open_within
+	s.php.none(t)
+	for i, script := range running {
+		script.end(page + "x")
+		all[i].want("x")
+		if i < 3 {
+			s.php.none(t) // the locks of these were gone already
+		}
+	}
+	s.waiters(1) // the session is open still
+	php.close("one")
+	s.php.next().end(page + "last")
+	last.want("last")
+	s.unlocked()
+}
+
+func TestAScriptThatIsNotWaitedForKeepsItsTurn(t *testing.T) {
+	s, php := newWatchedStand(t, func(o *Options) { o.OpenWithin = time.Millisecond })
+	b := s.ask(session("one")...)
+	script := s.php.next()
+	time.Sleep(20 * time.Millisecond)
+	if held := s.locks.Snapshot(); len(held) != 1 || !held[0].Held {
+		t.Errorf("got %+v, want the lock held: nobody else has wanted it", held)
+	}
+	php.open("one")
+	next := s.ask(session("one")...)
+	s.waiters(1)
+	time.Sleep(20 * time.Millisecond)
+	s.php.none(t)
+	script.end(page + "x")
+	b.want("x")
+	php.close("one")
+	s.php.next().end(page + "y")
+	next.want("y")
+}
+
+// A request that waits for a connection has not had the time to open its session.
+func TestOpenWithinBeginsWithTheConnection(t *testing.T) {
+	s, php := newWatchedStand(t, func(o *Options) {
+		o.OpenWithin = time.Millisecond
+		o.Upstream.MaxConnections = 1
+	})
+	other := s.ask()
+	busy := s.php.next()
+	first := s.ask(session("one")...)
+	await(t, "the first has the lock", func() bool { return php.is("one", func(*sessionState) bool { return true }) })
+	second := s.ask(session("one")...)
+	await(t, "the end of the session is wanted", func() bool { return php.is("one", wanted) })
+	time.Sleep(20 * time.Millisecond)
+	s.waiters(1)
+	busy.end(page + "other")
+	other.want("other")
+	s.php.next().end(page + "first")
+	first.want("first")
+	s.php.next().end(page + "second")
+	second.want("second")
+}
+
+func TestAScriptThatNeverOpensItsSessionIsKnownInTheEnd(t *testing.T) {
+	s, php := newWatchedStand(t, nil) // nobody gives his turn away for an hour
+	serve := func(path string, opens bool) {
+		b := s.ask(append(session("one"), "REQUEST_URI", path)...)
+		script := s.php.next()
+		if opens {
+			php.open("one")
+			php.close("one")
+		}
+		script.end(page + "x")
+		b.want("x")
+	}
+	besides := func(path string, want bool) {
+		t.Helper()
+		first := s.ask(append(session("one"), "REQUEST_URI", path)...)
+		one := s.php.next()
+		second := s.ask(append(session("one"), "REQUEST_URI", path)...)
+		if want {
+			s.php.next().end(page + "second")
+			second.want("second")
+		} else {
+			s.waiters(1)
+			await(t, "the end of the session is wanted", func() bool { return php.is("one", wanted) })
+			s.php.none(t)
+		}
+		one.end(page + "first")
+		first.want("first")
+		if !want {
+			s.php.next().end(page + "second")
+			second.want("second")
+		}
+	}
+	for range timesToLearn {
+		serve("/plain?n=1", false)
+		serve("/uses", false)
+	}
+	serve("/uses", true)
+	besides("/plain?n=2", true)
+	besides("/uses", false)
+	besides("/new", false)
+}
+
+func TestHabitsAreBounded(t *testing.T) {
+	var h habits
+	r := new(request)
+	for i := range 2 * maxHabits {
+		r.head.target = fmt.Appendf(nil, "/%d", i)
+		h.learn(r, sessionwatch.Unopened)
+		h.learn(r, sessionwatch.Unknown)
+	}
+	if got := len(h.times); got != maxHabits {
+		t.Errorf("%d scripts are known, want %d", got, maxHabits)
+	}
+}
+
+func TestTheLockOfAFinishedRequestGoesOnUntilItsSessionIsClosed(t *testing.T) {
+	s, php := newWatchedStand(t, nil)
+	b := s.ask(session("one")...)
+	script := s.php.next()
+	php.open("one")
+	script.end(page + "done") // as fastcgi_finish_request() does: the script goes on
+	b.want("done")
+	b.again(append(session("two"), "REQUEST_URI", "/other")...) // over the conn whose memory it had
+	other := s.php.next()
+	next := s.ask(session("one")...)
+	s.waiters(1)
+	s.php.none(t)
+	held := s.locks.Snapshot()
+	if got := held[0]; len(held) != 2 || got.Holder.Path != "/page" || got.Holder.Script != "/srv/index.php" {
+		t.Errorf("got %+v, want the holder to be known still", held)
+	}
+	left := s.Configure(s.options(nil))
+	other.end(page + "other")
+	b.want("other")
+	select {
+	case <-left:
+		t.Error("the old options are said to be out of use, but a lock of theirs is held")
+	default:
+	}
+	php.close("one")
+	s.php.next().end(page + "next")
+	next.want("next")
+	receive(t, "the end of the old options", left)
+	s.unlocked()
+	await(t, "the watch is stopped", func() bool { return php.is("one", stopped) })
+}
+
+func TestTheLockOfAFinishedRequestExpires(t *testing.T) {
+	s, php := newWatchedStand(t, func(o *Options) { o.Policy.Expiry = 50 * time.Millisecond })
+	b := s.ask(session("one")...)
+	script := s.php.next()
+	php.open("one")
+	script.end(page + "done")
+	b.want("done")
+	next := s.ask(session("one")...)
+	s.php.next().end(page + "next")
+	next.want("next")
+	await(t, "the watch is stopped", func() bool { return php.is("one", stopped) })
+	receive(t, "the end of the options", s.Configure(s.options(nil)))
+	if got := s.Stats(); got.Expired != 1 {
+		t.Errorf("%d locks have expired, want 1", got.Expired)
+	}
+}
+
+func TestASessionThatCannotBeSeenIsHeldToTheEnd(t *testing.T) {
+	s, _ := newWatchedStand(t, func(o *Options) { o.OpenWithin = time.Millisecond })
+	first := s.ask(session("unseen")...)
+	script := s.php.next()
+	second := s.ask(session("unseen")...)
+	s.waiters(1)
+	time.Sleep(20 * time.Millisecond)
+	s.php.none(t)
+	script.end(page + "first")
+	first.want("first")
+	s.php.next().end(page + "second")
+	second.want("second")
+	s.unlocked()
+}
+
+func TestAScriptWhoseBrowserHasGoneHoldsNoClosedSession(t *testing.T) {
+	s, php := newWatchedStand(t, nil)
+	s.ask(session("one")...).Close()
+	script := s.php.next()
+	php.open("one")
+	next := s.ask(session("one")...)
+	s.waiters(1)
+	s.php.none(t)
+	php.close("one")
+	s.php.next().end(page + "next")
+	next.want("next")
+	script.end(page)
+}
+
+func TestANewSessionIDIsWatchedTooFromItsCookieOn(t *testing.T) {
+	s, php := newWatchedStand(t, nil)
+	login := s.ask(session("old")...)
+	script := s.php.next()
+	php.open("old")
+	php.close("old") // session_regenerate_id(true)
+	script.send("Set-Cookie: PHPSESSID=new\r\n" + page)
+	await(t, "the new id is followed", func() bool { return php.is("new", func(w *sessionState) bool { return !w.stopped }) })
+	next := s.ask(session("new")...)
+	s.waiters(1)
+	s.php.none(t)
+	php.close("new")
+	s.php.next().end(page + "next")
+	next.want("next")
+	script.end("x")
+	login.want("x")
+	s.unlocked()
+}
+
+func TestOnlyHoldersAreWatched(t *testing.T) {
+	s, php := newWatchedStand(t, func(o *Options) {
+		read, off := o.Policy, o.Policy
+		read.Mode, off.Mode = Read, Off
+		o.Routes = []Route{{Paths: []string{"/read"}, Policy: read}, {Paths: []string{"/off"}, Policy: off}}
+	})
+	for _, path := range []string{"/read", "/off"} {
+		b := s.ask(append(session("one"), "SCRIPT_NAME", path)...)
+		s.php.next().end(page + "x")
+		b.want("x")
+	}
+	b := s.ask()
+	s.php.next().end(page + "x")
+	b.want("x")
+	php.mu.Lock()
+	defer php.mu.Unlock()
+	if len(php.all) != 0 {
+		t.Errorf("%d sessions were watched, want none", len(php.all))
+	}
+}
