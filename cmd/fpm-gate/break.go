@@ -46,7 +46,9 @@ host is broken there.`,
 }
 
 // describe says in a line who holds a lock.
-func describe(r admin.Request) string { return printable(r.Method + " " + r.Path + " (" + r.Script + ")") }
+func describe(r admin.Request) string {
+	return printable(r.Method + " " + r.Path + " (" + r.Script + ")")
+}
 
 // age is a time in milliseconds as people read it.
 func age(ms int64) string {
