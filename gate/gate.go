@@ -23,6 +23,8 @@ type Gate struct {
 	counters counters
 	habits   habits
 
+	outliving outliving
+
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	conns     map[*fcgi.Conn]struct{}
@@ -163,6 +165,7 @@ func (g *Gate) Shutdown(ctx context.Context, grace time.Duration) error {
 		close(done)
 	}()
 	defer func() { g.setup.Load().close() }()
+	defer g.outliving.end()
 	select {
 	case <-done:
 		return nil

@@ -1,6 +1,8 @@
 package gate
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -137,6 +139,7 @@ func (w *watched) outlive() {
 	r := w.request
 	d := r.Describe()
 	r.to.users.Add(1)
+	r.gate.outliving.add(w)
 	w.lock.HoldFor(described(d))
 	w.after.Store(&d)
 	w.watch.Want()
@@ -165,6 +168,7 @@ func (w *watched) end() {
 	w.ended.Do(func() {
 		w.release(HoldReleased, []byte(w.after.Load().Script))
 		w.stop()
+		w.request.gate.outliving.remove(w)
 		w.request.to.leave()
 	})
 }
@@ -200,5 +204,36 @@ func (w *watched) unwatch() {
 func (r *request) learn() {
 	if r.watch != nil {
 		r.gate.habits.learn(r, r.watch.watch.State())
+	}
+}
+
+// outliving are the locks that go on without their requests.
+type outliving struct {
+	mu  sync.Mutex
+	all map[*watched]struct{}
+}
+
+func (o *outliving) add(w *watched) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.all == nil {
+		o.all = make(map[*watched]struct{})
+	}
+	o.all[w] = struct{}{}
+}
+
+func (o *outliving) remove(w *watched) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.all, w)
+}
+
+// end ends them all: the gate is not going to hand them on.
+func (o *outliving) end() {
+	o.mu.Lock()
+	all := slices.Collect(maps.Keys(o.all))
+	o.mu.Unlock()
+	for _, w := range all {
+		w.end()
 	}
 }

@@ -49,7 +49,7 @@ func check(w io.Writer, file string, probe bool) error {
 	if len(c.Warnings.Lines()) > 0 {
 		_ = c.Warnings.Write(os.Stderr, terminalWidth, isTerminal(os.Stderr))
 	}
-	for _, note := range missing(c) {
+	for _, note := range checkWatching(c) {
 		fmt.Fprintln(w, "note:", note)
 	}
 	for _, g := range c.Gates {

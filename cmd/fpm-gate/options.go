@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/fpm-gate/fpm-gate/config"
 	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/gate"
@@ -40,6 +38,8 @@ func gateOptions(c *config.Config, g *config.Gate) gate.Options {
 		Param:    g.Session.Param,
 		Policy:   lockPolicy(g.Lock),
 		SlowWait: c.Log.SlowWait,
+
+		OpenWithin: g.Session.OpenWithin,
 	}
 	if c.Memcached != nil {
 		o.Secret = []byte(c.Memcached.Secret)
@@ -86,14 +86,4 @@ var storeFailures = map[string]gate.StoreFailure{
 	config.OnStoreFailureLocal:  gate.StoreFailureLocal,
 	config.OnStoreFailureReject: gate.StoreFailureReject,
 	config.OnStoreFailurePass:   gate.StoreFailurePass,
-}
-
-// missing is what the config asks for and this version does not have.
-func missing(c *config.Config) (notes []string) {
-	for _, g := range c.Gates {
-		if g.Session.SavePath != "" {
-			notes = append(notes, fmt.Sprintf("gate %q: this version does not watch PHP's sessions yet: save_path and open_within have no effect, locks last until the script ends", g.Name))
-		}
-	}
-	return notes
 }

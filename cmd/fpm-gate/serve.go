@@ -20,6 +20,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/config"
 	"github.com/fpm-gate/fpm-gate/gate"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
+	"github.com/fpm-gate/fpm-gate/sessionwatch"
 )
 
 // serveFlags are the flags of serve.
@@ -74,7 +75,7 @@ func (f *serveFlags) run() error {
 	setProcessors()
 	s := newServer(c)
 	s.sockets = takeSockets()
-	s.tell(c, missing(c))
+	s.tell(c)
 	if err := s.apply(c); errors.Is(err, errNoSocket) {
 		return err
 	} else if err != nil {
@@ -132,6 +133,7 @@ type server struct {
 	draining bool
 
 	operators *operators
+	watching  watching // of PHP's sessions
 
 	removed sync.WaitGroup  // gates and stores that a reload has removed, and that drain
 	life    context.Context // of removed: it ends when the time to drain all is over
@@ -140,15 +142,19 @@ type server struct {
 
 // serving is a gate that listens.
 type serving struct {
-	config *config.Gate
-	gate   *gate.Gate
-	store  *sharedStore // nil: its locks are in the process
+	config  *config.Gate
+	gate    *gate.Gate
+	store   *sharedStore         // nil: its locks are in the process
+	watcher sessionwatch.Watcher // nil: its sessions are not watched
 }
 
-// leaveStore says that the gate's requests use its store no more.
-func (g *serving) leaveStore() {
+// leave says that no request uses the gate's store any more, nor its watcher.
+func (g *serving) leave() {
 	if g.store != nil {
 		g.store.users.Done()
+	}
+	if g.watcher != nil {
+		g.watcher.Close()
 	}
 }
 
@@ -162,16 +168,14 @@ func newServer(c *config.Config) *server {
 		end:   end,
 	}
 	s.operators = newOperators(s)
+	s.watching.log = s.log
 	return s
 }
 
 // tell logs what an operator should know of a config that is going to be served.
-func (s *server) tell(c *config.Config, notes []string) {
+func (s *server) tell(c *config.Config) {
 	for _, line := range c.Warnings.Lines() {
 		s.log.Warn(line)
-	}
-	for _, note := range notes {
-		s.log.Warn(note)
 	}
 }
 
@@ -188,7 +192,7 @@ func (s *server) reload(f *serveFlags) bool {
 		s.log.Error("config is wrong, the running one stays", "error", err)
 		return false
 	}
-	s.tell(c, missing(c))
+	s.tell(c)
 	if err := s.apply(c); err != nil {
 		s.log.Error("config cannot be served, the running one stays", "error", err)
 		return false
@@ -299,8 +303,9 @@ func (s *server) at(a config.Address) *serving {
 
 // serve starts a gate on its listeners; or, without any, changes that which listens there already.
 func (s *server) serve(c *config.Config, g *config.Gate, listeners []net.Listener) *serving {
-	n := &serving{config: g}
+	n := &serving{config: g, watcher: s.watching.watcher(g)}
 	o := gateOptions(c, g)
+	o.Watcher = n.watcher
 	o.Meter = s.operators.Meters(g.Name)
 	o.Locks = s.local
 	if g.Lock.Store == config.StoreMemcached {
@@ -336,7 +341,7 @@ func (s *server) reconfigure(n *serving, o gate.Options) {
 	ended := n.gate.Configure(o)
 	s.removed.Go(func() {
 		<-ended
-		old.leaveStore()
+		old.leave()
 	})
 	if n.config.Listen.Network == "unix" {
 		if err := setAccess(n.config, n.config.Listen.Address); err != nil {
@@ -349,7 +354,7 @@ func (s *server) reconfigure(n *serving, o gate.Options) {
 func (s *server) remove(g *serving) {
 	s.log.Info("gate is not in the config any more, draining it", "gate", g.config.Name)
 	s.removed.Go(func() {
-		defer g.leaveStore()
+		defer g.leave()
 		ctx, cancel := context.WithTimeout(s.life, time.Minute)
 		defer cancel()
 		_ = g.gate.Shutdown(ctx, drainGrace)
@@ -370,7 +375,7 @@ func (s *server) shutdown(timeout time.Duration) error {
 	errs := make(chan error, len(s.gates))
 	for name, g := range s.gates {
 		all.Go(func() {
-			defer g.leaveStore()
+			defer g.leave()
 			if err := g.gate.Shutdown(ctx, drainGrace); err != nil {
 				errs <- fmt.Errorf("gate %q: requests were still there after %v", name, timeout+drainGrace)
 			}
