@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -77,10 +78,10 @@ func (g *gateHistory) held(script []byte, d time.Duration) {
 }
 
 // blocked notes that somebody waited for d behind a script.
-func (g *gateHistory) blocked(script []byte, d time.Duration) {
+func (g *gateHistory) blocked(script string, d time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s := g.minute().script(script, d)
+	s := g.minute().scriptNamed(script, d)
 	s.blocked++
 	s.blockedOther += d
 }
@@ -109,17 +110,31 @@ func (g *gateHistory) minute() *minute {
 // otherScripts is where scripts are counted that there is no room for.
 const otherScripts = "(others)"
 
-// script returns the figures of a script, to which d is going to be added.
+// script returns the figures of a script, to which d is going to be added. One that is known is found without a copy
+// of its name.
 func (m *minute) script(name []byte, d time.Duration) *scriptFigures {
 	name = name[:min(len(name), historyName)]
 	if s := m.scripts[string(name)]; s != nil {
 		return s
 	}
+	return m.newScript(string(name), d)
+}
+
+// scriptNamed is script for who has the name as a string.
+func (m *minute) scriptNamed(name string, d time.Duration) *scriptFigures {
+	name = name[:min(len(name), historyName)]
+	if s := m.scripts[name]; s != nil {
+		return s
+	}
+	return m.newScript(strings.Clone(name), d)
+}
+
+func (m *minute) newScript(name string, d time.Duration) *scriptFigures {
 	if len(m.scripts) >= historyScripts && !m.makeRoom(d) {
 		return m.others()
 	}
 	s := new(scriptFigures)
-	m.scripts[string(name)] = s
+	m.scripts[name] = s
 	return s
 }
 

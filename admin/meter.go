@@ -38,7 +38,7 @@ func (t *meter) Waited(end gate.End, waited time.Duration, behind *sessionlock.D
 	}
 	t.history.waited(waited)
 	if behind.Gate != "" {
-		t.all.gate(behind.Gate).blocked([]byte(behind.Script), waited)
+		t.all.gate(behind.Gate).blocked(behind.Script, waited)
 	}
 }
 

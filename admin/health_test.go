@@ -1,0 +1,102 @@
+package admin
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/gate"
+)
+
+// serve has the gate of the stand listen, and gives it a PHP-FPM that does nothing but accept.
+func (s *stand) serve() (php net.Listener) {
+	s.t.Helper()
+	listen := func() net.Listener {
+		l, err := net.Listen("unix", filepath.Join(s.t.TempDir(), "s"))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return l
+	}
+	php = listen()
+	g := s.served.Gates[0]
+	g.Configure(gate.Options{Name: "www", Locks: s.locks, Upstream: fcgi.PoolOptions{Addrs: []fcgi.Addr{{Network: "unix", Address: php.Addr().String()}}}})
+	go func() { _ = g.Serve(listen()) }()
+	await(s.t, "the gate listens", g.Listening)
+	return php
+}
+
+func (s *stand) ready() (int, string) {
+	page := checkReadiness(s.options.Served()) // not as it was a moment ago
+	if page.Ready {
+		return http.StatusOK, strings.Join(page.Warnings, "; ")
+	}
+	return http.StatusServiceUnavailable, strings.Join(page.Reasons, "; ")
+}
+
+func TestReadinessSaysWhatIsMissing(t *testing.T) {
+	s := newStand(t)
+	want := func(status int, says string) {
+		t.Helper()
+		if got, text := s.ready(); got != status || !strings.Contains(text, says) {
+			t.Errorf("got %d and %q, want %d and %q", got, text, status, says)
+		}
+	}
+	want(503, `gate "www": it does not listen`)
+	php := s.serve()
+	want(200, "")
+	s.change(func(v *Served) { v.ReloadFailed = true })
+	want(200, "refused at the last reload")
+	s.far.failure = errors.New("10.0.0.1:11211: down")
+	want(503, "lock store: 10.0.0.1:11211: down")
+	s.far.failure = nil
+	want(200, "")
+	_ = php.Close()
+	want(503, `gate "www": upstream unix:`)
+	s.change(func(v *Served) { v.Draining = true })
+	want(503, "shut down")
+	s.change(func(v *Served) { *v = Served{} })
+	want(503, "no config")
+}
+
+func TestHealthAndReadinessAnswer(t *testing.T) {
+	s := newStand(t)
+	s.serve()
+	for _, network := range []string{"unix", "tcp"} {
+		c := s.listen(network)
+		if status, text := c.ask("GET", "/healthz", ""); status != 200 || text != "ok\n" {
+			t.Errorf("health: got %d and %q", status, text)
+		}
+		if page := get[ReadinessPage](c, "/readyz"); !page.Ready || page.Reasons == nil || page.Warnings == nil {
+			t.Errorf("readiness: got %+v", page)
+		}
+	}
+	s.change(func(v *Served) { v.Draining = true })
+	if status, text := s.listen("unix").ask("GET", "/readyz", ""); status != 503 || !strings.Contains(text, "shut down") {
+		t.Errorf("draining: got %d and %q", status, text)
+	}
+}
+
+func TestTheLogLevelCanBeChanged(t *testing.T) {
+	s := newStand(t)
+	c := s.listen("unix")
+	for _, r := range []struct {
+		level string
+		code  int
+		then  string
+	}{
+		{"debug", 200, "debug"}, {"trace\n", 200, "trace"}, {"loud", 400, "trace"}, {"", 400, "trace"}, {"off", 400, "trace"},
+		{strings.Repeat("x", 100), 400, "trace"}, {"WARN", 200, "warn"}, {"info", 200, "info"},
+	} {
+		if code, text := c.ask("PUT", "/log-level", r.level); code != r.code {
+			t.Errorf("PUT %q: got %d and %q, want %d", r.level, code, text, r.code)
+		}
+		if _, text := c.ask("GET", "/log-level", ""); text != r.then+"\n" {
+			t.Errorf("after PUT %q: got %q, want %q", r.level, text, r.then)
+		}
+	}
+}

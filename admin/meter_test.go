@@ -1,0 +1,42 @@
+package admin
+
+import (
+	"testing"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/gate"
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// BenchmarkMeter is what measuring costs a request that has a session, in its way: a wait and a hold.
+func BenchmarkMeter(b *testing.B) {
+	m := newStand(b).Meters("www")("")
+	script := []byte("/srv/www/public/index.php")
+	for name, behind := range map[string]sessionlock.Description{"nobody in the way": {}, "behind another": {Gate: "www", Script: "/srv/www/public/with/a/long/name/export.php"}} {
+		waited := time.Duration(0)
+		if behind.Gate != "" {
+			waited = 30 * time.Millisecond
+		}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				m.Waited(gate.EndHeld, waited, &behind)
+				m.Held(gate.HoldReleased, 20*time.Millisecond, script)
+			}
+		})
+	}
+}
+
+func TestMeasuringTakesNoMemory(t *testing.T) {
+	m := newStand(t).Meters("www")("api")
+	script := []byte("/srv/www/public/index.php")
+	behind := sessionlock.Description{Gate: "www", Script: "/srv/www/public/with/a/long/name/export.php"}
+	measure := func() {
+		m.Waited(gate.EndHeld, 30*time.Millisecond, &behind)
+		m.Held(gate.HoldReleased, 20*time.Millisecond, script)
+	}
+	measure()
+	if got := testing.AllocsPerRun(1000, measure); got >= 1 { // the next minute's map, once in all those runs
+		t.Errorf("got %v allocations for a request, want none", got)
+	}
+}
