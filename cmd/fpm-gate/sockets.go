@@ -35,7 +35,7 @@ func takeSockets() sockets {
 func (s sockets) listen(name string) ([]net.Listener, error) {
 	files := s[name]
 	if len(files) == 0 {
-		return nil, fmt.Errorf("%w; it has passed %s. Start the socket unit before the service, and see its FileDescriptorName=", errNoSocket, s.names())
+		return nil, fmt.Errorf("%w; it has passed %s. Sockets come with the start of the service: start the socket unit, see its FileDescriptorName=, then restart the service", errNoSocket, s.names())
 	}
 	var all []net.Listener
 	for _, f := range files {

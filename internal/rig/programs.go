@@ -38,6 +38,9 @@ var programs = map[string]program{
 	"cgi-fcgi":      {"libfcgi-bin", []string{"cgi-fcgi"}},
 	"chromium":      {"chromium", []string{"chromium"}},
 	"wrk":           {"wrk", []string{"wrk"}},
+
+	"systemd-nspawn":  {"systemd-container", []string{"systemd-nspawn"}},
+	"systemd-analyze": {"systemd", []string{"systemd-analyze"}},
 }
 
 // Find returns the path of a program, or of a module or PHP extension, by the

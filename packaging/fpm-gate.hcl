@@ -1,0 +1,27 @@
+# /etc/fpm-gate/fpm-gate.hcl: the configuration of fpm-gate.
+#
+#   fpm-gate check --config /etc/fpm-gate/fpm-gate.hcl    shows all errors at once
+#   systemctl reload fpm-gate                             takes this file; a wrong one changes nothing
+#
+# As it is here, one gate with all defaults stands ready before the first PHP-FPM pool, and changes nothing until the
+# web server is pointed at it. In nginx: fastcgi_pass unix:/run/fpm-gate/www.sock;
+#
+# All keys: fpm-gate.hcl(5), and /usr/share/doc/fpm-gate/examples/fpm-gate.hcl
+
+gate "www" {
+  # fpm-gate.socket: systemd listens on /run/fpm-gate/www.sock, so that no restart refuses a request.
+  listen = "systemd:www"
+
+  upstream {
+    # "listen" of the PHP-FPM pool.
+    address = "unix:/run/php/php-fpm.sock"
+
+    # pm.max_children of the pool, or below.
+    # max_connections = 5
+  }
+
+  lock {
+    # true: nobody waits. What would have waited is counted and logged. Good for a first day.
+    # observe = true
+  }
+}

@@ -1,0 +1,552 @@
+package systemd
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestInside runs in the machine, where it may do what it likes. Its parts build upon each other.
+func TestInside(t *testing.T) {
+	if os.Getenv(insideVariable) == "" {
+		t.Skip("TestUnderSystemd runs it, in a machine of its own")
+	}
+	prepare(t)
+	for _, part := range []struct {
+		name string
+		test func(*testing.T)
+	}{
+		{"install_starts_the_socket_and_the_service", testInstall},
+		{"the_commands_of_the_documentation_make_a_working_site", testSite},
+		{"the_sandbox_is_in_force", testSandbox},
+		{"reload_takes_a_config", testReload},
+		{"a_wrong_config_fails_the_reload_and_the_running_one_stays", testWrongReload},
+		{"a_reload_cannot_bring_a_new_socket_from_systemd", testReloadNewSocket},
+		{"restarts_and_an_upgrade_under_load_lose_no_request", testUnderLoad},
+		{"a_request_starts_a_stopped_service", testActivation},
+		{"a_crash_is_followed_by_a_restart", testCrash},
+		{"a_gate_that_hangs_is_restarted_by_the_watchdog", testWatchdog},
+		{"a_wrong_config_ends_the_start_for_good", testWrongStart},
+		{"a_socket_that_the_config_asks_for_and_systemd_has_not", testNoSocket},
+		{"a_socket_that_the_config_does_not_ask_for_is_told", testUnusedSocket},
+		{"an_instance_for_a_pool", testInstance},
+		{"an_upgrade_with_a_wrong_config_leaves_the_old_one_running", testUpgradeWrong},
+		{"remove_stops_all_and_keeps_the_config", testRemove},
+		{"purge_leaves_nothing", testPurge},
+	} {
+		if !t.Run(part.name, part.test) {
+			return // what comes next stands on it
+		}
+	}
+}
+
+const (
+	configPath = "/etc/fpm-gate/fpm-gate.hcl"
+	service    = "fpm-gate.service"
+	socket     = "fpm-gate.socket"
+)
+
+// prepare makes a site with nginx and PHP-FPM as Debian's packages have it, before fpm-gate is there.
+func prepare(t *testing.T) {
+	t.Helper()
+	_ = os.Remove("/usr/sbin/policy-rc.d")     // images of build machines forbid packages to start anything
+	write(t, "/var/lib/dpkg/statoverride", "") // it names users that this machine does not have
+	matches, err := filepath.Glob("/usr/lib/systemd/system/php*-fpm.service")
+	if err != nil || len(matches) == 0 {
+		t.Fatalf("there is no unit of PHP-FPM: %v", err)
+	}
+	php := filepath.Base(matches[len(matches)-1])
+	poolSocket := "/run/php/" + strings.TrimSuffix(php, ".service") + ".sock"
+	mustDo(t, "sh", "-c", "rm -f /etc/nginx/sites-enabled/* /etc/nginx/sites-available/*")
+	write(t, "/etc/nginx/sites-available/default", fmt.Sprintf(`server {
+	listen 127.0.0.1:80 backlog=4096;
+	root /var/www/html;
+	location ~ \.php$ {
+		include snippets/fastcgi-php.conf;
+		fastcgi_pass unix:%s;
+	}
+}
+`, poolSocket))
+	mustDo(t, "ln", "-s", "/etc/nginx/sites-available/default", "/etc/nginx/sites-enabled/")
+	write(t, "/var/www/html/lock.php", `<?php echo $_SERVER['FPM_GATE_LOCK'] ?? 'no gate';`)
+	write(t, "/var/www/html/count.php", `<?php session_start(); echo $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1;`)
+	mustDo(t, "install", "-d", "-m", "1733", "/var/lib/php/sessions")
+	mustDo(t, "systemctl", "start", php, "nginx")
+	if got, want := get(t, "/lock.php", ""), "no gate"; got != want {
+		t.Fatalf("before all: got %q, want %q", got, want)
+	}
+}
+
+func testInstall(t *testing.T) {
+	install(t)
+	for _, unit := range []string{service, socket} {
+		if got := state(t, unit); got != "active" {
+			t.Errorf("%s: got %s, want active", unit, got)
+		}
+		if got := strings.TrimSpace(output("systemctl", "is-enabled", unit)); got != "enabled" {
+			t.Errorf("%s: got %s, want enabled", unit, got)
+		}
+	}
+	if got, want := strings.TrimSpace(mustDo(t, "stat", "-c", "%U:%G %a", "/run/fpm-gate/www.sock")), "root:www-data 660"; got != want {
+		t.Errorf("the socket: got %s, want %s", got, want)
+	}
+	if got, want := strings.TrimSpace(mustDo(t, "stat", "-c", "%U:%G %a", "/run/fpm-gate")), "fpm-gate:fpm-gate 755"; got != want {
+		t.Errorf("its folder: got %s, want %s", got, want)
+	}
+	if got := mustDo(t, "dpkg", "--verify", "fpm-gate"); got != "" {
+		t.Errorf("dpkg --verify: got %s, want nothing", got)
+	}
+	if got, want := mustDo(t, "fpm-gate", "version"), "fpm-gate "+packageVersion; !strings.HasPrefix(got, want) {
+		t.Errorf("version: got %s, want %s", got, want)
+	}
+	if got, want := show(t, service, "StatusText"), "gates: 1, connections: 0"; got != want {
+		t.Errorf("status: got %q, want %q", got, want)
+	}
+}
+
+// testSite does what docs/SERVICE.md says, to the letter, but for apt and the editor.
+func testSite(t *testing.T) {
+	if got, want := get(t, "/lock.php", ""), "no gate"; got != want {
+		t.Errorf("after the install alone: got %q, want %q: it must change nothing", got, want)
+	}
+	did := 0
+	for _, command := range siteCommands(t) {
+		command = strings.TrimPrefix(command, "sudo ")
+		if !strings.HasPrefix(command, "apt ") { // that was testInstall
+			mustDo(t, "sh", "-c", command)
+			did++
+		}
+	}
+	if did < 2 {
+		t.Fatalf("got %d commands from docs/SERVICE.md, want the edit and the reload of nginx at least", did)
+	}
+	eventually(t, "requests without a session pass the gate", func() bool { return get(t, "/lock.php", "") == "none" })
+	if got, want := get(t, "/lock.php", "one"), "held"; got != want {
+		t.Errorf("with a session: got %q, want %q", got, want)
+	}
+}
+
+// siteCommands are the first commands that docs/SERVICE.md gives.
+func siteCommands(t *testing.T) (commands []string) {
+	t.Helper()
+	for line := range strings.Lines(read(t, "/lab/SERVICE.md")) {
+		command, ok := strings.CutPrefix(line, "    ")
+		if ok {
+			commands = append(commands, strings.TrimSpace(command))
+		} else if len(commands) > 0 {
+			break
+		}
+	}
+	return commands
+}
+
+// testSandbox asks the kernel, not the unit file.
+func testSandbox(t *testing.T) {
+	pid := mainPID(t)
+	status := read(t, fmt.Sprintf("/proc/%d/status", pid))
+	for field, want := range map[string]string{
+		"NoNewPrivs": "1",
+		"Seccomp":    "2", // a filter
+		"CapEff":     "0000000000000000",
+		"CapBnd":     "0000000000000000",
+		"CapAmb":     "0000000000000000",
+	} {
+		if got := regexp.MustCompile(field + `:\s*(\S+)`).FindStringSubmatch(status); len(got) < 2 || got[1] != want {
+			t.Errorf("%s: got %q, want %s", field, got, want)
+		}
+	}
+	if got, want := strings.TrimSpace(mustDo(t, "stat", "-c", "%U", fmt.Sprintf("/proc/%d", pid))), "fpm-gate"; got != want {
+		t.Errorf("it runs as %s, want %s", got, want)
+	}
+	for _, dir := range []string{"/usr", "/etc", "/var"} {
+		out := output("nsenter", "--target", strconv.Itoa(pid), "--mount", "touch", dir+"/written")
+		if !strings.Contains(out, "Read-only file system") {
+			t.Errorf("writing to %s: got %q, want that it is read-only", dir, out)
+		}
+	}
+	if exposure := exposureOf(mustDo(t, "systemd-analyze", "security", "--no-pager", service)); exposure < 0 || exposure > maxExposure {
+		t.Errorf("systemd-analyze security: got %.1f, want at most %.1f", exposure, maxExposure)
+	}
+}
+
+func testReload(t *testing.T) {
+	pid := mainPID(t)
+	shipped := read(t, configPath)
+	write(t, configPath, shipped+strings.NewReplacer(`"www"`, `"more"`, "systemd:www", "unix:/run/fpm-gate/more.sock").Replace(smallConfig))
+	mustDo(t, "systemctl", "reload", service)
+	eventually(t, "the new gate listens", func() bool { return exists("/run/fpm-gate/more.sock") })
+	eventually(t, "systemd knows", func() bool { return strings.HasPrefix(show(t, service, "StatusText"), "gates: 2") })
+	if got := strings.TrimSpace(mustDo(t, "stat", "-c", "%U:%G %a", "/run/fpm-gate/more.sock")); got != "fpm-gate:www-data 660" {
+		t.Errorf("listen_group in the sandbox: got %s, want fpm-gate:www-data 660", got)
+	}
+	write(t, configPath, shipped)
+	mustDo(t, "systemctl", "reload", service)
+	eventually(t, "the gate is gone again", func() bool { return !exists("/run/fpm-gate/more.sock") })
+	if got := mainPID(t); got != pid {
+		t.Errorf("got process %d, want %d: a reload is no restart", got, pid)
+	}
+}
+
+func testWrongReload(t *testing.T) {
+	pid := mainPID(t)
+	shipped := read(t, configPath)
+	write(t, configPath, strings.Replace(shipped, "lock {", "lock {\n max_wait = \"-1s\"", 1))
+	if err := exec.Command("systemctl", "reload", service).Run(); err == nil {
+		t.Error("systemctl reload: got success, want that it fails")
+	}
+	if got := output("journalctl", "--no-pager", "-u", service); !strings.Contains(got, "max_wait") {
+		t.Errorf("the journal does not say what is wrong:\n%s", got)
+	}
+	// Who sends the signal himself has no check before it.
+	mustDo(t, "systemctl", "kill", "--kill-who=main", "--signal=HUP", service)
+	eventually(t, "systemd is told that the config is wrong", func() bool {
+		return strings.Contains(show(t, service, "StatusText"), "the config file is wrong")
+	})
+	if got := output("journalctl", "--no-pager", "-p", "err", "-u", service); !strings.Contains(got, "the running one stays") {
+		t.Errorf("the error is not one by its priority:\n%s", got)
+	}
+	if got, want := get(t, "/lock.php", "one"), "held"; got != want || mainPID(t) != pid {
+		t.Errorf("got %q of process %d, want %q of %d", got, mainPID(t), want, pid)
+	}
+	write(t, configPath, shipped)
+	mustDo(t, "systemctl", "reload", service)
+	eventually(t, "all is well again", func() bool { return !strings.Contains(show(t, service, "StatusText"), "wrong") })
+}
+
+func testReloadNewSocket(t *testing.T) {
+	shipped := read(t, configPath)
+	write(t, configPath, shipped+strings.NewReplacer(`"www"`, `"more"`, "systemd:www", "systemd:more").Replace(smallConfig))
+	defer write(t, configPath, shipped)
+	_ = exec.Command("systemctl", "reload", service).Run()
+	eventually(t, "the journal names the socket that is missing", func() bool {
+		return strings.Contains(output("journalctl", "--no-pager", "-u", service), `listen on systemd:more: systemd has passed no socket of that name; it has passed \"www\"`)
+	})
+	if got, want := get(t, "/lock.php", "one"), "held"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// testUnderLoad restarts and upgrades the gate while visitors count pages in their sessions.
+func testUnderLoad(t *testing.T) {
+	load := startLoad(10, 20) // 200 requests a second
+	pids := map[int]bool{mainPID(t): true}
+	for _, step := range [][]string{{"systemctl", "restart", service}, {"systemctl", "restart", service}, installCommand(t)} {
+		load.await(t, 100)
+		mustDo(t, step[0], step[1:]...)
+		pids[mainPID(t)] = true
+	}
+	load.await(t, 100)
+	requests, failures := load.end()
+	t.Logf("%d requests", requests)
+	for _, f := range failures {
+		t.Error(f)
+	}
+	if len(pids) != 4 {
+		t.Errorf("got %d processes one after the other, want 4", len(pids))
+	}
+}
+
+func testActivation(t *testing.T) {
+	mustDo(t, "systemctl", "stop", service)
+	if got, want := show(t, service, "Result")+" "+show(t, service, "ExecMainStatus"), "success 0"; got != want {
+		t.Errorf("stop: got %s, want %s", got, want)
+	}
+	if got := state(t, service); got != "inactive" || !exists("/run/fpm-gate/www.sock") {
+		t.Errorf("got the service %s and the socket there %v, want it inactive and there", got, exists("/run/fpm-gate/www.sock"))
+	}
+	if got, want := get(t, "/lock.php", "one"), "held"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := state(t, service); got != "active" {
+		t.Errorf("got %s, want active", got)
+	}
+}
+
+func testCrash(t *testing.T) {
+	pid := mainPID(t)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	awaitOther(t, pid)
+	if got, want := get(t, "/lock.php", "one"), "held"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func testWatchdog(t *testing.T) {
+	write(t, "/etc/systemd/system/fpm-gate.service.d/test.conf", "[Service]\nWatchdogSec=2s\n")
+	defer func() {
+		_ = os.RemoveAll("/etc/systemd/system/fpm-gate.service.d")
+		mustDo(t, "systemctl", "daemon-reload")
+		mustDo(t, "systemctl", "restart", service)
+	}()
+	mustDo(t, "systemctl", "daemon-reload")
+	mustDo(t, "systemctl", "restart", service)
+	pid := mainPID(t)
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	awaitOther(t, pid)
+	log := output("journalctl", "--no-pager", fmt.Sprintf("_PID=%d", pid), "+", "_PID=1", "UNIT="+service)
+	for _, want := range []string{"Watchdog timeout", "goroutine "} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the journal has no %q, so it was not the watchdog or it left no trace:\n%s", want, log)
+		}
+	}
+	if got, want := get(t, "/lock.php", "one"), "held"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func testWrongStart(t *testing.T) {
+	shipped := read(t, configPath)
+	write(t, configPath, "gate \"www\" {\n listen = \"nowhere\"\n}\n")
+	if err := exec.Command("systemctl", "restart", service).Run(); err == nil {
+		t.Error("restart: got success, want that it fails")
+	}
+	checkGaveUp(t, service)
+	write(t, configPath, shipped)
+	mustDo(t, "systemctl", "start", service)
+}
+
+func testNoSocket(t *testing.T) {
+	mustDo(t, "systemctl", "stop", socket, service)
+	if err := exec.Command("systemctl", "start", service).Run(); err == nil {
+		t.Error("start without the socket: got success, want that it fails")
+	}
+	checkGaveUp(t, service)
+	if got := output("journalctl", "--no-pager", "-u", service); !strings.Contains(got, "it has passed none. Sockets come with the start") {
+		t.Errorf("the journal does not say what to do:\n%s", got)
+	}
+	mustDo(t, "systemctl", "start", socket, service)
+}
+
+func testUnusedSocket(t *testing.T) {
+	shipped := read(t, configPath)
+	defer func() {
+		write(t, configPath, shipped)
+		mustDo(t, "systemctl", "restart", service)
+	}()
+	write(t, configPath, strings.Replace(smallConfig, "systemd:www", "unix:/run/fpm-gate/other.sock", 1))
+	mustDo(t, "systemctl", "restart", service)
+	if got := output("journalctl", "--no-pager", "-p", "warning", "-u", service); !strings.Contains(got, "a socket that no gate listens on") {
+		t.Errorf("the journal has no warning:\n%s", got)
+	}
+	write(t, configPath, strings.Replace(smallConfig, "systemd:www", "unix:/run/fpm-gate/www.sock", 1))
+	mustDo(t, "systemctl", "kill", "--kill-who=main", "--signal=HUP", service)
+	eventually(t, "the journal says who listens there already", func() bool {
+		return strings.Contains(output("journalctl", "--no-pager", "-u", service), `write listen = \"systemd:www\"`)
+	})
+}
+
+func testInstance(t *testing.T) {
+	write(t, "/etc/fpm-gate/shop.hcl", strings.NewReplacer(`"www"`, `"shop"`, "systemd:www", "systemd:shop").Replace(smallConfig))
+	mustDo(t, "systemctl", "start", "fpm-gate@shop.socket")
+	mustDo(t, "sed", "-i", "s|/run/fpm-gate/www.sock|/run/fpm-gate/shop.sock|", "/etc/nginx/sites-available/default")
+	mustDo(t, "systemctl", "reload", "nginx")
+	eventually(t, "its requests start the instance", func() bool {
+		return get(t, "/lock.php", "one") == "held" && state(t, "fpm-gate@shop.service") == "active"
+	})
+	mustDo(t, "sed", "-i", "s|/run/fpm-gate/shop.sock|/run/fpm-gate/www.sock|", "/etc/nginx/sites-available/default")
+	mustDo(t, "systemctl", "restart", "nginx") // a reload would leave its old workers for a moment
+	mustDo(t, "systemctl", "stop", "fpm-gate@shop.service", "fpm-gate@shop.socket")
+	if !exists("/run/fpm-gate/www.sock") {
+		t.Error("the socket of the other one went with it")
+	}
+}
+
+func testUpgradeWrong(t *testing.T) {
+	pid := mainPID(t)
+	shipped := read(t, configPath)
+	write(t, configPath, "gate \"www\" {}\n")
+	command := installCommand(t)
+	out := mustDo(t, command[0], command[1:]...)
+	if !strings.Contains(out, "goes on with the old program") {
+		t.Errorf("the upgrade does not say that the config is wrong:\n%s", out)
+	}
+	if got, want := get(t, "/lock.php", "one"), "held"; got != want || mainPID(t) != pid {
+		t.Errorf("got %q of process %d, want %q of %d", got, mainPID(t), want, pid)
+	}
+	write(t, configPath, shipped)
+}
+
+func testRemove(t *testing.T) {
+	mustDo(t, "dpkg", "--no-triggers", "--remove", "fpm-gate")
+	for _, unit := range []string{service, socket} {
+		if got := state(t, unit); got != "inactive" {
+			t.Errorf("%s: got %s, want inactive", unit, got)
+		}
+	}
+	if exists("/run/fpm-gate") || !exists(configPath) {
+		t.Errorf("got /run/fpm-gate %v and the config %v, want it gone and the config kept", exists("/run/fpm-gate"), exists(configPath))
+	}
+}
+
+func testPurge(t *testing.T) {
+	mustDo(t, "dpkg", "--no-triggers", "--purge", "fpm-gate")
+	found := mustDo(t, "find", "/etc", "/var", "/run", "/usr/bin", "/usr/lib/systemd", "/usr/lib/sysusers.d", "/usr/lib/tmpfiles.d",
+		"/usr/share/doc", "/usr/share/man", "/usr/share/bash-completion", "/usr/share/zsh", "/usr/share/fish", "-xdev", "-name", "*fpm-gate*")
+	if found != "" {
+		t.Errorf("these are left:\n%s", found)
+	}
+	if got := output("systemctl", "list-unit-files", "--no-legend", "fpm-gate*"); got != "" {
+		t.Errorf("systemd still knows %s", got)
+	}
+}
+
+// smallConfig is a gate before the same PHP-FPM as the shipped one.
+const smallConfig = `gate "www" {
+  listen       = "systemd:www"
+  listen_group = "www-data"
+  upstream { address = "unix:/run/php/php-fpm.sock" }
+}
+`
+
+// install installs the package.
+func install(t *testing.T) {
+	t.Helper()
+	command := installCommand(t)
+	mustDo(t, command[0], command[1:]...)
+}
+
+// installCommand installs the package, or upgrades to it. Triggers would have man-db read all pages of the machine.
+func installCommand(t *testing.T) []string {
+	t.Helper()
+	found, err := filepath.Glob("/lab/*.deb")
+	if err != nil || len(found) != 1 {
+		t.Fatalf("got %v (%v), want one package", found, err)
+	}
+	return []string{"dpkg", "--force-unsafe-io", "--no-triggers", "--install", found[0]}
+}
+
+// checkGaveUp fails the test unless a unit ended with exit code 2 and is not going to be started again.
+func checkGaveUp(t *testing.T, unit string) {
+	t.Helper()
+	// Where systemd means to try again, the SubState is auto-restart until it does.
+	got := show(t, unit, "ActiveState") + " " + show(t, unit, "SubState") + " " + show(t, unit, "ExecMainStatus") + " " + show(t, unit, "NRestarts")
+	if want := "failed failed 2 0"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// awaitOther waits until systemd has replaced a process.
+func awaitOther(t *testing.T, pid int) {
+	t.Helper()
+	eventually(t, "another process serves", func() bool {
+		now, _ := strconv.Atoi(show(t, service, "MainPID"))
+		return now != 0 && now != pid && state(t, service) == "active"
+	})
+}
+
+func mainPID(t *testing.T) int {
+	t.Helper()
+	pid, err := strconv.Atoi(show(t, service, "MainPID"))
+	if err != nil || pid == 0 {
+		t.Fatalf("got the main process %d (%v), want one", pid, err)
+	}
+	return pid
+}
+
+func state(t *testing.T, unit string) string {
+	t.Helper()
+	return show(t, unit, "ActiveState")
+}
+
+// show returns a property of a unit.
+func show(t *testing.T, unit, property string) string {
+	t.Helper()
+	return strings.TrimSpace(mustDo(t, "systemctl", "show", "--value", "--property="+property, unit))
+}
+
+// mustDo runs a command, which must succeed, and returns what it wrote.
+func mustDo(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// output runs a command, whose exit code is of no interest, and returns what it wrote.
+func output(name string, args ...string) string {
+	out, _ := exec.Command(name, args...).CombinedOutput()
+	return string(out)
+}
+
+// get asks nginx for a page, as a visitor with that session or without one.
+func get(t *testing.T, path, session string) string {
+	t.Helper()
+	body, err := ask(path, session)
+	if err != nil {
+		t.Error(err)
+	}
+	return body
+}
+
+// ask makes a connection of its own: one that is closed would be tried again in silence.
+func ask(path, session string) (body string, err error) {
+	r, err := http.NewRequest("GET", "http://127.0.0.1"+path, nil)
+	if err != nil {
+		return "", err
+	}
+	if session != "" {
+		r.AddCookie(&http.Cookie{Name: "PHPSESSID", Value: session})
+	}
+	resp, err := client.Do(r)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: status %d", path, resp.StatusCode)
+	}
+	return string(text), err
+}
+
+var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
+
+// eventually waits until something holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(45 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if holds() {
+			return
+		}
+	}
+	t.Fatalf("it never came to pass that %s", what)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,99 @@
+package systemd
+
+import (
+	"bytes"
+	_ "embed"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
+)
+
+// maxExposure is what `systemd-analyze security` may find, from 0 (nothing) to 10.
+const maxExposure = 1.5
+
+func TestUnitsAreSandboxed(t *testing.T) {
+	t.Parallel()
+	rigtest.Need(t, "systemd-analyze")
+	for _, unit := range []string{"fpm-gate.service", "fpm-gate@.service"} {
+		out, err := exec.Command("systemd-analyze", "security", "--no-pager", "--offline=true", "../../systemd/"+unit).CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v\n%s", unit, err, out)
+		}
+		if exposure := exposureOf(string(out)); exposure < 0 || exposure > maxExposure {
+			t.Errorf("%s: got %.1f, want at most %.1f", unit, exposure, maxExposure)
+		}
+	}
+}
+
+// exposureOf reads the last line of `systemd-analyze security`; -1 if there is none.
+func exposureOf(report string) float64 {
+	found := regexp.MustCompile(`Overall exposure level[^:]*: ([0-9.]+)`).FindStringSubmatch(report)
+	if found == nil {
+		return -1
+	}
+	exposure, err := strconv.ParseFloat(found[1], 64)
+	if err != nil {
+		return -1
+	}
+	return exposure
+}
+
+func TestTemplatesAreTheUnitsOfAnInstance(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ unit, template string }{
+		{"fpm-gate.service", "fpm-gate@.service"},
+		{"fpm-gate.socket", "fpm-gate@.socket"},
+	} {
+		want := settings(t, tt.unit)
+		for _, r := range []struct{ of, with string }{
+			{"/etc/fpm-gate/fpm-gate.", "/etc/fpm-gate/%i."},
+			{"fpm-gate.socket", "fpm-gate@%i.socket"},
+			{"/www.sock", "/%i.sock"},
+			{"FileDescriptorName=www", "FileDescriptorName=%i"},
+		} {
+			want = strings.ReplaceAll(want, r.of, r.with)
+		}
+		if got := strings.ReplaceAll(settings(t, tt.template), ", %i\n", "\n"); got != want {
+			t.Errorf("%s: got\n%s\nwant\n%s", tt.template, got, want)
+		}
+	}
+}
+
+// settings are the lines of a unit without its comments.
+func settings(t *testing.T, unit string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../systemd/" + unit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(line, "#") && strings.TrimSpace(line) != "" {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+func TestThePackagesAreReproducible(t *testing.T) {
+	for _, kind := range []string{"deb", "rpm"} {
+		var first []byte
+		for range 2 {
+			path := buildPackage(t, kind, t.TempDir(), "SOURCE_DATE_EPOCH=1700000000")
+			got, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if first == nil {
+				first = got
+			} else if !bytes.Equal(got, first) {
+				t.Errorf("two builds of the .%s differ", kind)
+			}
+		}
+	}
+}
