@@ -116,6 +116,7 @@ func (a *Admin) Serve(l net.Listener) *http.Server {
 		ReadHeaderTimeout: headTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHead,
+		ConnContext:       withPeer,
 		ErrorLog:          a.options.Log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
 	go func() {

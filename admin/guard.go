@@ -1,12 +1,17 @@
 package admin
 
 import (
+	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // guard keeps the pages that a browser has open elsewhere from asking here, or from changing anything. On a unix
@@ -59,4 +64,38 @@ func foreign(r *http.Request) bool {
 		return r.Header.Get("Sec-Fetch-Mode") != "navigate" || r.URL.Path != "/"
 	}
 	return false
+}
+
+// peerKey is that of the user at the other end of a unix socket, in the context of his requests.
+type peerKey struct{}
+
+// withPeer notes who is at the other end of a conn, as far as the system says.
+func withPeer(ctx context.Context, nc net.Conn) context.Context {
+	c, ok := nc.(*limitedConn)
+	if !ok {
+		return ctx
+	}
+	u, ok := c.Conn.(interface {
+		SyscallConn() (syscall.RawConn, error)
+	})
+	if !ok || nc.LocalAddr().Network() != "unix" {
+		return ctx
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return ctx
+	}
+	var peer *unix.Ucred
+	if raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }) != nil || err != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, peerKey{}, fmt.Sprintf("uid %d, pid %d", peer.Uid, peer.Pid))
+}
+
+// clientOf says who asks, for the log.
+func clientOf(r *http.Request) string {
+	if peer, ok := r.Context().Value(peerKey{}).(string); ok {
+		return peer
+	}
+	return r.RemoteAddr
 }

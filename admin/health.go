@@ -153,6 +153,6 @@ func (a *Admin) putLevel(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.options.Log.SetLevel(level)
-	a.options.Log.Info("an operator sets the log level until the next reload", "level", level, "client", r.RemoteAddr)
+	a.options.Log.Info("an operator sets the log level until the next reload", "level", level, "client", clientOf(r))
 	a.getLevel(w, r)
 }

@@ -80,6 +80,8 @@ var (
 	locksExpired = counter("fpm_gate_locks_expired_total", "Locks that were held for longer than their expiry.", "gate")
 	locksLost    = counter("fpm_gate_locks_lost_total", "Locks whose lease was lost in the store.", "gate")
 	locksBroken  = counter("fpm_gate_locks_broken_total", "Locks that an operator has broken.", "gate")
+	locksLocal   = counter("fpm_gate_locks_local_total", "Locks that were held within this process only, as their store failed.", "gate")
+	turnsGiven   = counter("fpm_gate_turns_given_away_total", "Turns that scripts gave away because they had not opened their session in time.", "gate")
 
 	upstreamConns    = gauge("fpm_gate_upstream_connections", "Connections to PHP-FPM.", "gate", "address", "state")
 	upstreamUp       = gauge("fpm_gate_upstream_up", "Whether PHP-FPM could be reached when it was last tried, and answers its ping if it is asked for one.", "gate", "address")
@@ -112,7 +114,8 @@ var (
 
 	figures = []figure{
 		buildInfo, reloadOK, reloadAt,
-		requests, started, conns, refused, locksHeld, waiters, oldestHold, oldestWait, locksExpired, locksLost, locksBroken,
+		requests, started, conns, refused, locksHeld, waiters, oldestHold, oldestWait,
+		locksExpired, locksLost, locksBroken, locksLocal, turnsGiven,
 		upstreamConns, upstreamUp, upstreamQueue, upstreamDials, upstreamFailures, upstreamReuses, upstreamRetries,
 		fpmAccepted, fpmQueue, fpmMaxQueue, fpmProcesses, fpmMaxActive, fpmMaxChildren, fpmSlow,
 		storeLeases, storeWaits, storeLost, storeUp, storeGrace, storeAsked, storeFailed, storeTimeouts, storeUnasked,
@@ -165,6 +168,8 @@ func (to sink) gate(g Gate) {
 	to.send(locksExpired, float64(s.Expired), g.Name)
 	to.send(locksLost, float64(s.Lost), g.Name)
 	to.send(locksBroken, float64(s.Ended), g.Name)
+	to.send(locksLocal, float64(s.Local), g.Name)
+	to.send(turnsGiven, float64(s.GivenAway), g.Name)
 	to.send(upstreamQueue, float64(s.Pool.Queued), g.Name)
 	to.send(upstreamDials, float64(s.Pool.Dials), g.Name)
 	to.send(upstreamFailures, float64(s.Pool.DialErrors), g.Name)

@@ -78,10 +78,11 @@ func (f *operatorFlags) address() (config.Address, error) {
 
 // parseAdmin reads an address as the config has it.
 func parseAdmin(s string) (config.Address, error) {
-	if path, ok := strings.CutPrefix(s, "unix:"); ok && strings.HasPrefix(path, "/") {
+	path, unix := strings.CutPrefix(s, "unix:")
+	if unix && strings.HasPrefix(path, "/") {
 		return config.Address{Network: "unix", Address: path}, nil
 	}
-	if host, port, err := net.SplitHostPort(s); err == nil && host != "" && port != "" {
+	if host, port, err := net.SplitHostPort(s); !unix && err == nil && host != "" && port != "" {
 		return config.Address{Network: "tcp", Address: s}, nil
 	}
 	return config.Address{}, &usageError{fmt.Errorf(`--admin must be "unix:/path" or "host:port"; got %q`, s)}

@@ -1,0 +1,420 @@
+package tests
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/rig"
+)
+
+// operator asks a gate's admin as a program beside it would.
+type operator struct {
+	addr rig.Addr
+	http *http.Client
+}
+
+// adminBlock is the block of an admin on a unix socket, and who asks there.
+func adminBlock(t testing.TB) (block string, o operator) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "admin-") // a test's own folder may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	addr := rig.Addr{Network: "unix", Address: filepath.Join(dir, "admin.sock")}
+	return fmt.Sprintf("admin { listen = %q }\n", addr), asker(addr)
+}
+
+func asker(addr rig.Addr) operator {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, addr.Network, addr.Address)
+	}
+	return operator{addr, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: requestTimeout}}
+}
+
+// ask asks for a path; the error is that of no answer.
+func (o operator) ask(method, path, body string) (status int, text string, err error) {
+	r, err := http.NewRequest(method, "http://127.0.0.1"+path, strings.NewReader(body))
+	if err != nil {
+		return 0, "", err
+	}
+	resp, err := o.http.Do(r)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	all, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(all), err
+}
+
+// get asks for a page that must be there.
+func (o operator) get(t testing.TB, path string) string {
+	t.Helper()
+	status, text, err := o.ask("GET", path, "")
+	if err != nil || status != http.StatusOK {
+		t.Errorf("GET %s: got status %d, error %v and %.200s, want 200", path, status, err, text)
+	}
+	return text
+}
+
+// locksPage is what the tests look at of GET /locks.
+type locksPage struct {
+	Host  string
+	Locks []struct {
+		Key, Realm, Gate string
+		Held             bool
+		Holder           struct{ Gate, Route, Method, Path, Script, Host string }
+		Since, Expires   time.Time
+		Waiters          []struct{ Route, Method, Path, Script string }
+	}
+}
+
+func (o operator) locks(t testing.TB) (page locksPage) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(o.get(t, "/locks")), &page); err != nil {
+		t.Error(err)
+	}
+	return page
+}
+
+// awaitWaiters waits until n requests wait for the first lock that there is.
+func (o operator) awaitWaiters(t testing.TB, n int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d requests wait", n), func() bool {
+		page := o.locks(t)
+		return len(page.Locks) > 0 && len(page.Locks[0].Waiters) == n
+	})
+}
+
+// run runs a command of an operator to its end.
+func (o operator) run(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	return run(t, append(args, "--admin", o.addr.String())...)
+}
+
+func TestAnOperatorSeesAndBreaksALock(t *testing.T) {
+	t.Parallel()
+	block, admin := adminBlock(t)
+	s := newStack(t, stackOptions{Gate: rig.GateOptions{Config: block, Settings: `route "reports" { path = ["/wait.php"] }`}})
+	if code, stdout, stderr := admin.run(t, "locks"); code != 0 || stdout != "0 locks are held, 0 requests wait\n" {
+		t.Errorf("without locks: got exit code %d, %q and %q", code, stdout, stderr)
+	}
+	session := newSession()
+	held := s.hold(t, session, "hold")
+	waits := s.begin("/info.php?session=0&secret="+session, session)
+	admin.awaitWaiters(t, 1)
+
+	l := admin.locks(t).Locks[0]
+	if !l.Held || l.Realm != "www" || l.Gate != "www" || l.Holder.Route != "reports" || l.Holder.Method != "GET" ||
+		l.Holder.Path != "/wait.php" || l.Holder.Script != s.DocRoot+"/wait.php" || l.Waiters[0].Path != "/info.php" {
+		t.Errorf("got lock %+v", l)
+	}
+	if got := l.Expires.Sub(l.Since); got != time.Minute {
+		t.Errorf("it expires after %s, want a minute", got)
+	}
+	_, table, _ := admin.run(t, "locks")
+	for _, want := range []string{"KEY ", "WAITERS", l.Key[:8] + "  www/reports ", "GET /wait.php", "wait.php\n", "1 lock is held, 1 request waits\n"} {
+		if !strings.Contains(table, want) {
+			t.Errorf("got table %s, want %q in it", table, want)
+		}
+	}
+	var page locksPage
+	if _, stdout, _ := admin.run(t, "locks", "--json"); json.Unmarshal([]byte(stdout), &page) != nil || page.Locks[0].Key != l.Key {
+		t.Errorf("got %s, want the JSON of the lock", stdout)
+	}
+
+	if code, stdout, stderr := admin.run(t, "break", l.Key[:8]); code != 0 || !strings.Contains(stdout, "broken: "+l.Key) {
+		t.Errorf("break: got exit code %d, %q and %q", code, stdout, stderr)
+	}
+	if gate := infoOf(t, <-waits).Gate; gate["FPM_GATE_LOCK"] != "held" || gate["FPM_GATE_KEY"] != l.Key {
+		t.Errorf("got %v of the next request, want it to hold the lock", gate)
+	}
+	letGo(t, s.Rig, "hold")
+	(<-held).mustBe(t, "last\n")
+	awaitLog(t, s.Gate.Server, "lock broken by an operator: lock="+l.Key[:8]+" method=GET path=/wait.php")
+	if metrics := admin.get(t, "/metrics"); !strings.Contains(metrics, `fpm_gate_locks_broken_total{gate="www"} 1`) {
+		t.Error("the metrics do not count it")
+	}
+	if code, _, stderr := admin.run(t, "break", l.Key[:8]); code != 1 || !strings.Contains(stderr, "is held or waited for here") {
+		t.Errorf("break again: got exit code %d and %q", code, stderr)
+	}
+}
+
+func TestTheLastHourNamesTheScriptToBlame(t *testing.T) {
+	t.Parallel()
+	block, admin := adminBlock(t)
+	s := newStack(t, stackOptions{Gate: rig.GateOptions{Config: block}})
+	session := newSession()
+	held := s.hold(t, session, "hold")
+	waits := s.begin("/hello.php", session)
+	admin.awaitWaiters(t, 1)
+	letGo(t, s.Rig, "hold")
+	(<-held).mustBe(t, "last\n")
+	(<-waits).mustBe(t, "hello\n")
+	var page struct {
+		Scripts []struct {
+			Script  string
+			Holds   int
+			Blocked int
+		}
+		Waits []struct{ Count int }
+	}
+	eventually(t, "both holds are in the history", func() bool {
+		if err := json.Unmarshal([]byte(admin.get(t, "/history")), &page); err != nil {
+			t.Fatal(err)
+		}
+		return len(page.Scripts) == 2
+	})
+	if first := page.Scripts[0]; first.Script != s.DocRoot+"/wait.php" || first.Holds != 1 || first.Blocked != 1 {
+		t.Errorf("got %+v, want wait.php to have blocked one", page.Scripts)
+	}
+	waited := 0
+	for _, w := range page.Waits {
+		waited += w.Count
+	}
+	if waited != 1 {
+		t.Errorf("got %d waits, want 1", waited)
+	}
+}
+
+func TestReadinessFollowsPHPFPM(t *testing.T) {
+	t.Parallel()
+	block, admin := adminBlock(t)
+	s := newStack(t, stackOptions{Gate: rig.GateOptions{Config: block}})
+	readiness := func() int {
+		status, _, err := admin.ask("GET", "/readyz", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status
+	}
+	eventually(t, "it is ready", func() bool { return readiness() == http.StatusOK })
+	if err := s.PHP.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is not ready without PHP-FPM", func() bool { return readiness() == http.StatusServiceUnavailable })
+	if got := admin.get(t, "/healthz"); got != "ok\n" {
+		t.Errorf("health: got %q, want ok all the same", got)
+	}
+	if err := s.PHP.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is ready again", func() bool { return readiness() == http.StatusOK })
+}
+
+func TestAReloadAddsMovesAndRemovesTheAdmin(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, stackOptions{})
+	without := s.Gate.Config
+	session := newSession()
+	held := s.hold(t, session, "hold") // before there is an admin
+	block, first := adminBlock(t)
+	reload(t, s.Gate, without+block)
+	if got := first.locks(t).Locks; len(got) != 1 || got[0].Holder.Path != "/wait.php" {
+		t.Errorf("got %+v, want the lock that is held", got)
+	}
+	if info, err := os.Stat(first.addr.Address); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("got mode %v and error %v, want 0660", info.Mode(), err)
+	}
+	reload(t, s.Gate, without+fmt.Sprintf("admin {\n  listen = %q\n  listen_mode = \"0600\"\n}\n", first.addr))
+	if info, err := os.Stat(first.addr.Address); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("got mode %v and error %v, want 0600", info.Mode(), err)
+	}
+	addr, err := s.Reserve("tcp", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := asker(addr)
+	reload(t, s.Gate, without+fmt.Sprintf("admin { listen = %q }\n", addr))
+	if got := second.locks(t).Locks; len(got) != 1 {
+		t.Errorf("got %+v after the move, want the lock that is held", got)
+	}
+	if _, _, err := first.ask("GET", "/healthz", ""); err == nil || marked(s.Rig, "hold.ended") {
+		t.Error("the first admin still answers")
+	}
+	reload(t, s.Gate, without)
+	if _, _, err := second.ask("GET", "/healthz", ""); err == nil {
+		t.Error("the second admin still answers")
+	}
+	letGo(t, s.Rig, "hold")
+	(<-held).mustBe(t, "last\n")
+}
+
+func TestAnAdminThatCannotListenLeavesAllAsItIs(t *testing.T) {
+	t.Parallel()
+	block, admin := adminBlock(t)
+	s := newStack(t, stackOptions{Gate: rig.GateOptions{Config: block}})
+	taken := fmt.Sprintf("admin { listen = %q }\n", s.Site.Listen) // nginx's
+	if err := s.Gate.Reload(strings.Replace(s.Gate.Config, block, taken, 1)); err != nil {
+		t.Fatal(err)
+	}
+	awaitLog(t, s.Gate.Server, "config cannot be served, the running one stays")
+	s.get("/hello.php", newSession()).mustBe(t, "hello\n")
+	eventually(t, "readiness warns of it", func() bool {
+		return strings.Contains(admin.get(t, "/readyz"), "refused at the last reload")
+	})
+	if metrics := admin.get(t, "/metrics"); !strings.Contains(metrics, "fpm_gate_config_last_reload_successful 0\n") {
+		t.Error("the metrics do not tell it")
+	}
+}
+
+func TestTheAdminLivesUntilTheDrainIsOver(t *testing.T) {
+	t.Parallel()
+	block, admin := adminBlock(t)
+	s := newStack(t, stackOptions{Gate: rig.GateOptions{Config: block, Args: []string{"--drain-timeout", "50s"}}})
+	held := s.hold(t, newSession(), "hold")
+	stream, err := admin.http.Get("http://127.0.0.1/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Body.Close()
+	if err := s.Gate.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	awaitLog(t, s.Gate.Server, "draining")
+	eventually(t, "readiness tells it", func() bool {
+		status, text, err := admin.ask("GET", "/readyz", "")
+		return err == nil && status == http.StatusServiceUnavailable && strings.Contains(text, "shut down")
+	})
+	if got := admin.locks(t).Locks; len(got) != 1 || !got[0].Held {
+		t.Errorf("got %+v, want the lock that is held", got)
+	}
+	letGo(t, s.Rig, "hold")
+	(<-held).mustBe(t, "last\n")
+	if _, err := io.Copy(io.Discard, stream.Body); err != nil { // it ends, and the process with it
+		t.Logf("the stream ended: %v", err)
+	}
+	s.mustExit(t, 0)
+}
+
+func TestTheLogLevelIsChangedUntilTheNextReload(t *testing.T) {
+	t.Parallel()
+	block, admin := adminBlock(t)
+	s := newStack(t, stackOptions{Gate: rig.GateOptions{Config: block}})
+	s.get("/hello.php", newSession()).mustBe(t, "hello\n")
+	if strings.Contains(s.Gate.Log(), "request done") {
+		t.Error("a normal request is logged at info")
+	}
+	if status, text, err := admin.ask("PUT", "/log-level", "debug"); status != http.StatusOK || text != "debug\n" {
+		t.Errorf("got status %d, %q and error %v", status, text, err)
+	}
+	s.get("/hello.php", newSession()).mustBe(t, "hello\n")
+	awaitLog(t, s.Gate.Server, "request done")
+	reload(t, s.Gate, s.Gate.Config)
+	if got := admin.get(t, "/log-level"); got != "info\n" {
+		t.Errorf("got %q after a reload, want info", got)
+	}
+}
+
+func TestWatchShowsTheLocksAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	block, admin := adminBlock(t)
+	s := newStack(t, stackOptions{Gate: rig.GateOptions{Config: block}})
+	watch := exec.Command(gateBinary, "locks", "--watch", "--interval", "100ms", "--admin", admin.addr.String())
+	watch.Env = append(os.Environ(), raceOptions)
+	out, err := watch.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := watch.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Process.Kill()
+	lines := bufio.NewScanner(out)
+	until := func(text string) {
+		t.Helper()
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), text) {
+				return
+			}
+		}
+		t.Errorf("the watch ended and has not shown %q", text)
+	}
+	until("0 locks are held")
+	held := s.hold(t, newSession(), "hold")
+	until("GET /wait.php")
+	until("1 lock is held")
+	letGo(t, s.Rig, "hold")
+	(<-held).mustBe(t, "last\n")
+	until("0 locks are held")
+	if err := watch.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	for lines.Scan() { // to its end
+	}
+	if err := watch.Wait(); err != nil {
+		t.Errorf("ended by Ctrl-C: got %v, want exit code 0", err)
+	}
+}
+
+func TestWordsWhereNobodyAnswersAnOperator(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	free, err := r.Reserve("tcp", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: stale})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	other := httpServer(t)
+	for _, tt := range []struct {
+		args string
+		code int
+		says string
+	}{
+		{"locks --admin unix:/no/such.sock", 1, "nothing listens on unix:/no/such.sock: is fpm-gate running"},
+		{"locks --admin unix:" + stale, 1, "nothing listens on unix:"},
+		{"locks --admin " + free.String(), 1, "nothing listens on " + free.String()},
+		{"locks --admin " + other, 1, "is not that of fpm-gate"},
+		{"break abcd --admin unix:/no/such.sock", 1, "nothing listens"},
+		{"locks --admin /no/such.sock", 2, `must be "unix:/path" or "host:port"`},
+		{"locks --admin unix:relative", 2, `must be "unix:/path" or "host:port"`},
+		{"locks --config " + configFile(t, rightConfig), 2, "has no admin block"},
+		{"locks --config " + configFile(t, rightConfig+`admin { listen = "unix:/no/such.sock" }`), 1, "nothing listens on unix:/no/such.sock"},
+		{"locks --config /no/such.hcl", 2, "/no/such.hcl"},
+		{"locks --config x --admin unix:/y", 2, "config"},
+		{"locks now", 2, "unexpected argument"},
+		{"locks --interval 1ms --admin unix:/no/such.sock", 2, "at least 100ms"},
+		{"break", 2, "fpm-gate break KEY"},
+		{"break a b", 2, "fpm-gate break KEY"},
+	} {
+		if code, _, stderr := run(t, strings.Fields(tt.args)...); code != tt.code || !strings.Contains(stderr, tt.says) {
+			t.Errorf("fpm-gate %s: got exit code %d and %q, want %d and %q", tt.args, code, stderr, tt.code, tt.says)
+		}
+	}
+	if _, err := os.Stat("/etc/fpm-gate/fpm-gate.hcl"); err != nil {
+		if code, _, stderr := run(t, "locks"); code != 2 || !strings.Contains(stderr, "--admin ADDRESS or --config FILE") {
+			t.Errorf("fpm-gate locks: got exit code %d and %q", code, stderr)
+		}
+	}
+}
+
+// httpServer is one of somebody else's.
+func httpServer(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") })}
+	go s.Serve(l)
+	t.Cleanup(func() { s.Close() })
+	return l.Addr().String()
+}
