@@ -75,7 +75,7 @@ func (w *watched) want() {
 func (w *watched) hurry() {
 	w.watch.Want()
 	r := w.request
-	if r.to.OpenWithin > 0 && w.watch.State() == sessionwatch.Unopened {
+	if r.to.OpenWithin > 0 && w.notOpen() {
 		patience := r.to.OpenWithin
 		if r.gate.habits.sessionless(r) {
 			patience = 0
@@ -84,13 +84,19 @@ func (w *watched) hurry() {
 	}
 }
 
+// notOpen says whether PHP has not opened the session, as far as can be seen.
+func (w *watched) notOpen() bool {
+	s := w.watch.State()
+	return s == sessionwatch.Unopened || s == sessionwatch.Unseen
+}
+
 // giveAway gives the turn of a script away that has not opened its session though it has had the time. Its time
 // begins when PHP-FPM can take the request.
 func (w *watched) giveAway() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	r := w.request
-	if w.stopped || w.watch.State() != sessionwatch.Unopened {
+	if w.stopped || !w.notOpen() {
 		return
 	}
 	if !r.gate.habits.sessionless(r) {

@@ -34,6 +34,7 @@ type State int
 const (
 	Unknown  State = iota // it cannot be told, and closed will not be called
 	Unopened              // PHP has not opened it since the watch began
+	Unseen                // it has not been seen open, which does not say that it was not
 	Presumed              // PHP should have opened it before, and has not closed it since
 	Open                  // PHP has opened it
 	Closed                // and closed it again

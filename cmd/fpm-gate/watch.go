@@ -17,7 +17,10 @@ type watching struct {
 
 // watcher makes that of a gate; nil: nothing is watched.
 func (w *watching) watcher(g *config.Gate) sessionwatch.Watcher {
-	if !watched(g) {
+	switch {
+	case g.Session.Handler == config.HandlerMemcached:
+		return w.memcached(g)
+	case !watchesFiles(g):
 		return nil
 	}
 	if w.files == nil {
@@ -31,12 +34,30 @@ func (w *watching) watcher(g *config.Gate) sessionwatch.Watcher {
 	return w.files.Folder(g.Session.SavePath, g.Session.Depth)
 }
 
-// watched says whether a gate's sessions are to be watched.
-func watched(g *config.Gate) bool {
+// memcached makes the watcher of a gate whose sessions are in memcached.
+func (w *watching) memcached(g *config.Gate) sessionwatch.Watcher {
+	o := sessionwatch.MemcachedOptions{Report: func(err error) {
+		if err != nil {
+			w.log.Error(cannotWatch, "gate", g.Name, "error", err)
+			return
+		}
+		w.log.Info(watchedAgain, "gate", g.Name)
+	}}
+	for _, a := range g.Session.Servers {
+		o.Network, o.Addresses = append(o.Network, a.Network), append(o.Addresses, a.Address)
+	}
+	return sessionwatch.NewMemcached(o)
+}
+
+// watchesFiles says whether a gate's sessions are files that are to be watched.
+func watchesFiles(g *config.Gate) bool {
 	return g.Session.Handler == config.HandlerFiles && g.Session.SavePath != ""
 }
 
-const cannotWatch = "PHP's sessions cannot be watched, their locks last until the script ends"
+const (
+	cannotWatch  = "PHP's sessions cannot be watched, their locks last until the script ends"
+	watchedAgain = "PHP's sessions are watched again"
+)
 
 // report tells of a folder once when it cannot be watched, and once when it can again.
 func (w *watching) report(folder string, err error) {
@@ -44,13 +65,13 @@ func (w *watching) report(folder string, err error) {
 		w.log.Error(cannotWatch, "folder", folder, "error", err)
 		return
 	}
-	w.log.Info("PHP's sessions are watched again", "folder", folder)
+	w.log.Info(watchedAgain, "folder", folder)
 }
 
 // checkWatching says what keeps the gates of c from watching PHP's sessions, if they ran as who asks.
 func checkWatching(c *config.Config) (notes []string) {
 	for _, g := range c.Gates {
-		if !watched(g) {
+		if !watchesFiles(g) {
 			continue
 		}
 		if err := sessionwatch.CheckFolder(g.Session.SavePath, g.Session.Depth); err != nil {

@@ -174,6 +174,27 @@ func (p *PHPFPM) Status(ctx context.Context) (Status, error) {
 	return st, nil
 }
 
+// Worker is PHP-FPM's account of one of its processes.
+type Worker struct {
+	State string `json:"state"`       // "Running" while a script runs
+	URI   string `json:"request uri"` // of its request, or of its last one
+}
+
+// Workers asks PHP-FPM what each of its processes does now.
+func (p *PHPFPM) Workers(ctx context.Context) ([]Worker, error) {
+	page, err := fastcgiGet(ctx, p.status, StatusPath, "full&json")
+	if err != nil {
+		return nil, err
+	}
+	var full struct {
+		Workers []Worker `json:"processes"`
+	}
+	if err := json.Unmarshal(page, &full); err != nil {
+		return nil, fmt.Errorf("read the full status of %s: %w", p.Name, err)
+	}
+	return full.Workers, nil
+}
+
 // file returns the path of a file in the server's folder.
 func (s *Server) file(name string) string { return filepath.Join(s.dir, name) }
 
