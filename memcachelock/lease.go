@@ -140,6 +140,7 @@ func (l *lease) look(w *wait) error {
 		free = free || a.vote == voteYes && a.seen == nil
 		if a.vote != voteFailed && a.replica.server == lineServer {
 			w.line, lineKnown = a.line, true
+			w.sees(a.seen)
 		}
 	})
 	err := result.outcome()

@@ -16,7 +16,7 @@ const (
 	lineSeconds  = 3                    // of the line, from when somebody has last come or asked
 	lineRefresh  = time.Second          // how often a waiting gate does
 	lineAge      = 5 * time.Millisecond // how old the holder's knowledge of it may be
-	turnSeconds  = 2                    // of a turn; a gate that waits asks each 50 ms
+	turnSeconds  = 2                    // of a turn; a gate that waits asks twice a second at least
 	maxLine      = 64                   // gates
 	lineAttempts = 3                    // to write it, as others do
 )
@@ -29,6 +29,8 @@ type wait struct {
 	refreshed time.Time
 	deferred  bool // let others go first, once
 	line      *memcache.Item
+	holder    string    // the value of the lock when we last looked; "": it was free
+	held      time.Time // since when that was seen
 }
 
 type waitKey struct {
@@ -42,11 +44,55 @@ func (s *Store) waitOf(key sessionlock.Key, token sessionlock.Token) *wait {
 	return s.waits[waitKey{key, manager(token.Manager())}]
 }
 
-func (s *Store) beginWait(key sessionlock.Key, token sessionlock.Token) {
-	k := waitKey{key, manager(token.Manager())}
+func (s *Store) beginWait(key sessionlock.Key, token sessionlock.Token) *wait {
+	w := &wait{waitKey: waitKey{key, manager(token.Manager())}, held: time.Now()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waits[k] = &wait{waitKey: k}
+	s.waits[w.waitKey] = w
+	return w
+}
+
+// sees notes who holds the lock now.
+func (w *wait) sees(lock *memcache.Item) {
+	value := ""
+	if lock != nil {
+		value = string(lock.Value)
+	}
+	if value != w.holder {
+		w.holder, w.held = value, time.Now()
+	}
+}
+
+// A gate that waits asks the more often the shorter the lock has been held for, as most scripts are short and a long
+// one is not made longer by much. Only the first in the line is likely to get it: those behind ask more seldom.
+const (
+	pollShare  = 16 // of the time that the lock has been held for
+	minPoll    = time.Millisecond
+	maxPoll    = 6 * time.Millisecond // of the first in the line
+	maxPollFar = 50 * time.Millisecond
+	pollLimit  = 500 * time.Millisecond // so that a turn is seen before it ends
+)
+
+// held adds to an ErrHeld when to ask again.
+func (s *Store) held(err error, w *wait) error {
+	if !errors.Is(err, sessionlock.ErrHeld) {
+		return err
+	}
+	pause := min(max(minPoll, time.Since(w.held)/pollShare), maxPoll)
+	if place := slices.Index(parseLine(w.line), w.manager); place > 0 {
+		pause = min(time.Duration(place+1)*pause, maxPollFar)
+	}
+	return &sessionlock.HeldError{Again: max(pause, s.pollPause())}
+}
+
+// pollPause is the pause with which all waits together stay below the rate. A manager asks after three quarters of it
+// on average.
+func (s *Store) pollPause() time.Duration {
+	s.mu.Lock()
+	n := len(s.waits)
+	s.mu.Unlock()
+	pause := time.Duration(n) * time.Second / time.Duration(s.options.MaxPollRate)
+	return min(pause*4/3, pollLimit)
 }
 
 // first says whether nobody else is ahead in the line.

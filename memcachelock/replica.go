@@ -52,7 +52,7 @@ func (r *replica) isForUs(value []byte, m manager) bool {
 		return true
 	}
 	h, ok := parseHeld(value)
-	return ok && manager(h.Token.Manager()) == m && !r.lease.store.held(r.lease.key)
+	return ok && manager(h.Token.Manager()) == m && !r.lease.store.has(r.lease.key)
 }
 
 func (r *replica) failed(err error) answer {

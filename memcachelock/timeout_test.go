@@ -19,17 +19,12 @@ import (
 // bubble makes a store on n servers whose answers take modelLatency. shut has to be deferred.
 func bubble(t *testing.T, n int) (servers []*fakeServer, store *memcachelock.Store, shut func()) {
 	t.Helper()
-	o := memcachelock.Options{Timeout: modelTimeout, Quorum: n > 1}
-	for i := range n {
-		servers = append(servers, newFakeServer(modelLatency))
-		servers[i].age()
-		o.Servers = append(o.Servers, memcachelock.Addr{Network: "tcp", Address: strconv.Itoa(i)})
+	for range n {
+		s := newFakeServer(modelLatency)
+		s.age()
+		servers = append(servers, s)
 	}
-	o.Dial = func(ctx context.Context, _, address string) (net.Conn, error) {
-		i, _ := strconv.Atoi(address)
-		return servers[i].dial(ctx, 0)
-	}
-	store, err := memcachelock.New(o)
+	store, err := memcachelock.New(optionsOf(servers))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,6 +42,21 @@ func bubble(t *testing.T, n int) (servers []*fakeServer, store *memcachelock.Sto
 		synctest.Wait()
 	}
 }
+
+func optionsOf(servers []*fakeServer) memcachelock.Options {
+	o := memcachelock.Options{Timeout: modelTimeout, Quorum: len(servers) > 1, MaxPollRate: pollRate}
+	for i := range servers {
+		o.Servers = append(o.Servers, memcachelock.Addr{Network: "tcp", Address: strconv.Itoa(i)})
+	}
+	o.Dial = func(ctx context.Context, _, address string) (net.Conn, error) {
+		i, _ := strconv.Atoi(address)
+		return servers[i].dial(ctx, 0)
+	}
+	return o
+}
+
+// pollRate is the MaxPollRate of a bubble.
+const pollRate = 1000
 
 // age gives the server an epoch that began long ago: no lease was lost lately, so there is no grace.
 func (f *fakeServer) age() {
@@ -132,6 +142,64 @@ func TestAQuorumWaitsForNoServer(t *testing.T) {
 			if got := took(t, m, 100, sessionlock.ErrStore); got > modelTimeout {
 				t.Errorf("100 requests took %v while two servers of three hang; want a timeout, %v", got, modelTimeout)
 			}
+		})
+	}
+}
+
+// However many locks a gate waits for, what it asks of memcached is bounded; and where they are few, the lock does not
+// lie free for long.
+func TestWaitingIsBoundedAndTheHandOffShort(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		waits  int
+		script time.Duration
+		most   time.Duration // that the lock lies free
+	}{
+		"one, of a short script": {1, 20 * time.Millisecond, 2*time.Millisecond + 8*modelLatency},
+		"one, of a long script":  {1, 8 * time.Second, 6*time.Millisecond + 8*modelLatency},
+		"100":                    {100, 8 * time.Second, 300*time.Millisecond + 8*modelLatency},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				servers, here, shut := bubble(t, 1)
+				defer shut()
+				there, err := memcachelock.New(optionsOf(servers))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer there.Close()
+				holder, waiter := sessionlock.NewManager(here), sessionlock.NewManager(there)
+				time.Sleep(time.Second)
+				var held []*sessionlock.Lock
+				got := make(chan time.Time)
+				for range c.waits {
+					key := newKey(t)
+					held = append(held, lockSoon(t, holder, key))
+					go func() {
+						l := lockSoon(t, waiter, key)
+						got <- time.Now()
+						l.Release()
+					}()
+				}
+				time.Sleep(min(c.script, 5*time.Second))
+				before, since := there.Stats().Servers[0].Questions, time.Now()
+				time.Sleep(c.script - min(c.script, 5*time.Second))
+				asked, took := there.Stats().Servers[0].Questions-before, time.Since(since)
+				if most := (pollRate + float64(c.waits)) * took.Seconds(); float64(asked) > most*1.05 { // each waiter says once a second that it is still there
+					t.Errorf("%d commands in %v; want %.0f at most", asked, took, most)
+				}
+				released := time.Now()
+				for _, l := range held {
+					l.Release()
+				}
+				for range c.waits {
+					if free := (<-got).Sub(released); free > c.most {
+						t.Errorf("the lock lay free for %v; want %v at most", free, c.most)
+					}
+				}
+				time.Sleep(time.Second)
+			})
 		})
 	}
 }

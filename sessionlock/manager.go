@@ -99,8 +99,9 @@ func (m *Manager) open(sh *shard, key Key) *session {
 
 // wait waits for the turn of l, and from then on asks the store until it has the lease.
 func (m *Manager) wait(ctx context.Context, l *Lock) error {
+	var err error
 	if l.turn == nil { // nobody is ahead in this process
-		if err := m.ask(ctx, l); !errors.Is(err, ErrHeld) {
+		if err = m.ask(ctx, l); !errors.Is(err, ErrHeld) {
 			return err
 		}
 		if l.policy.MaxWait <= 0 {
@@ -110,15 +111,13 @@ func (m *Manager) wait(ctx context.Context, l *Lock) error {
 	defer func() { l.waited = time.Since(l.entered) }()
 	maxWait := time.NewTimer(l.policy.MaxWait - time.Since(l.entered))
 	defer maxWait.Stop()
-	err := ErrHeld
 	if l.turn != nil {
 		if err = waitFor(ctx, l.turn, maxWait.C); err == nil {
 			err = m.ask(ctx, l)
 		}
 	}
 	for pause := minPoll; errors.Is(err, ErrHeld); pause = min(2*pause, maxPoll) {
-		// Not all managers should come at once.
-		poll := time.NewTimer(pause/2 + mathrand.N(pause/2))
+		poll := time.NewTimer(again(err, pause))
 		if err = waitFor(ctx, poll.C, maxWait.C); err == nil {
 			err = m.ask(ctx, l)
 		}
@@ -127,11 +126,20 @@ func (m *Manager) wait(ctx context.Context, l *Lock) error {
 	return err
 }
 
-// The pauses between questions to a store that says ErrHeld double from minPoll to maxPoll.
+// The pauses between questions to a store that says ErrHeld, and nothing more, double from minPoll to maxPoll.
 const (
 	minPoll = time.Millisecond
 	maxPoll = 50 * time.Millisecond
 )
+
+// again is the pause after err: the one that the store has named, or else pause. It is shortened by up to half, as
+// not all managers should come at once.
+func again(err error, pause time.Duration) time.Duration {
+	if held, ok := errors.AsType[*HeldError](err); ok {
+		pause = max(held.Again, minPoll)
+	}
+	return pause/2 + mathrand.N(pause/2)
+}
 
 // waitFor waits for c, as long as ctx and the max wait allow. Who has gone is not served, even if his turn came
 // at the same moment.

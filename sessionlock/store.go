@@ -11,7 +11,8 @@ import (
 type Store interface {
 	// Acquire asks once for the lease of key. It returns an error that is ErrHeld if another manager has it, or is
 	// to have it next, and one that is ErrStore if the store cannot say. A manager that was told ErrHeld asks again,
-	// after 1 to 50 ms and maybe with the token of another waiter, until it has the lease or withdraws.
+	// maybe with the token of another waiter, until it has the lease or withdraws: after 1 to 50 ms, or what a
+	// HeldError says.
 	//
 	// ctx ends when the one who asks has gone; watching it may cost a goroutine. It knows nothing of the max wait,
 	// so a question that gets no answer must end by a timeout of the store's own. A question that ends with an error
@@ -46,6 +47,14 @@ type Lease interface {
 	// release all the same.
 	Release()
 }
+
+// HeldError is an ErrHeld of a store that knows when it is worth asking again.
+type HeldError struct {
+	Again time.Duration // from now; the manager asks between half of that and all of it
+}
+
+func (e *HeldError) Error() string { return ErrHeld.Error() }
+func (e *HeldError) Unwrap() error { return ErrHeld }
 
 // Token tells one hold from all others, in this process and elsewhere. Its first half is the manager's.
 type Token [16]byte

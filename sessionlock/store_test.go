@@ -126,6 +126,35 @@ func wantPauses(t *testing.T, times []time.Time) {
 	}
 }
 
+// unhurried is a store that says when to ask again.
+type unhurried struct{ asked }
+
+func (s *unhurried) Acquire(ctx context.Context, key sessionlock.Key, token sessionlock.Token) (sessionlock.Lease, error) {
+	_, _ = s.asked.Acquire(ctx, key, token)
+	return nil, &sessionlock.HeldError{Again: 8 * time.Second}
+}
+
+func TestAStoreSaysWhenToAskAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, _, _ := remote(ttl)
+		store := &unhurried{asked{server.Gate(), make(map[sessionlock.Token][]time.Time)}}
+		a := begin(t, sessionlock.NewManager(store), patient)
+		time.Sleep(time.Minute)
+		a.cancel(nil)
+		synctest.Wait()
+		for _, times := range store.by {
+			for i := 1; i < len(times); i++ {
+				if got := times[i].Sub(times[i-1]); got < 4*time.Second || got > 8*time.Second {
+					t.Errorf("pause %d was %v; want 4s to 8s", i, got)
+				}
+			}
+			if len(times) < 8 {
+				t.Errorf("asked %d times in a minute; want it to go on", len(times))
+			}
+		}
+	})
+}
+
 func TestMaxWaitCountsTheFirstQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, gate, m := remote(ttl)
