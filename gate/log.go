@@ -37,10 +37,7 @@ func (r *request) logPairs() []any {
 		return pairs
 	}
 	pairs = append(pairs, "lock", r.key.Short(), "wait_ms", r.waited.Milliseconds())
-	if r.behind != (sessionlock.Description{}) {
-		pairs = append(pairs, "holder", r.behind.Method+" "+r.behind.Path, "holder_script", r.behind.Script)
-	}
-	return pairs
+	return append(pairs, r.logHolder()...)
 }
 
 // logLoss logs and counts a lock that ended before its request, once.

@@ -29,6 +29,7 @@ type Options struct {
 	Watcher    sessionwatch.Watcher     // sees PHP close a session: its lock ends then; nil: it ends with the script
 	OpenWithin time.Duration            // a watched script that has not opened its session gives its turn away after this; zero: never
 	Param      string                   // a param that holds the session id, before all cookies; empty: none
+	Holder     AskHolder                // asks the store who holds a lock; nil: all are held in this process
 	Policy     Policy                   // of requests that match no route
 	Routes     []Route                  // the first match wins
 	SlowWait   time.Duration            // a wait that is longer is logged

@@ -43,15 +43,16 @@ type request struct {
 	route  string
 	tally  *tally // where requests of the route are counted
 
-	outcome outcome
-	lock    *sessionlock.Lock // nil: none
-	watch   *watched          // over the session of lock; nil: it is not watched
-	more    []followed        // locks of session ids that the response has set
-	holding atomic.Bool       // lock is held, and its time has not been measured yet
-	waited  time.Duration
-	behind  sessionlock.Description // who held the lock when the wait began
-	exch    fcgi.Exchange
-	scratch [320]byte // of params, to keep them off the heap
+	outcome   outcome
+	lock      *sessionlock.Lock // nil: none
+	watch     *watched          // over the session of lock; nil: it is not watched
+	more      []followed        // locks of session ids that the response has set
+	holding   atomic.Bool       // lock is held, and its time has not been measured yet
+	waited    time.Duration
+	behind    sessionlock.Description   // who held the lock when the wait began
+	elsewhere atomic.Pointer[Elsewhere] // who held it meanwhile in another process; nil: it is not known
+	exch      fcgi.Exchange
+	scratch   [320]byte // of params, to keep them off the heap
 }
 
 // outcome is what PHP is told of the lock, as FPM_GATE_LOCK.
@@ -107,7 +108,9 @@ func (r *request) acquire() error {
 	r.key = r.to.keyFor(r.id)
 	policy := r.policy.forLock(r)
 	r.watch = r.watched(&policy)
+	stop := r.lookElsewhere()
 	lock, err := r.to.Locks.Acquire(r.Context(), r.key, r, policy)
+	stop()
 	if err != nil {
 		r.watch = nil
 		return r.notAcquired(err)

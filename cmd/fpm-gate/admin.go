@@ -12,6 +12,7 @@ import (
 
 	"github.com/fpm-gate/fpm-gate/admin"
 	"github.com/fpm-gate/fpm-gate/config"
+	"github.com/fpm-gate/fpm-gate/gate"
 	"github.com/fpm-gate/fpm-gate/memcachelock"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
@@ -127,4 +128,10 @@ func (v storeView) Figures() admin.StoreFigures {
 func (v storeView) Holder(ctx context.Context, key sessionlock.Key) (admin.Elsewhere, bool, error) {
 	h, held, err := v.Store.Holder(ctx, key)
 	return admin.Elsewhere{Gate: h.Gate, Host: h.Host, Since: h.Since}, held, err
+}
+
+// holder asks who holds the lock of key, for the log of a gate.
+func (s *sharedStore) holder(ctx context.Context, key sessionlock.Key) (gate.Elsewhere, bool) {
+	h, held, err := s.store.Holder(ctx, key)
+	return gate.Elsewhere{Gate: h.Gate, Host: h.Host}, held && err == nil
 }
