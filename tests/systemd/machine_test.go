@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -31,7 +32,8 @@ const bootTimeout = 4 * time.Minute
 func TestUnderSystemd(t *testing.T) {
 	needMachine(t)
 	lab := t.TempDir()
-	buildPackage(t, "deb", lab)
+	share(t, lab, builtPackage(t, "deb"), "")
+	share(t, lab, "../../docs/SERVICE.md", "")
 	log := boot(t, lab)
 	results := insideResult.FindAllStringSubmatch(log, -1)
 	for _, r := range results {
@@ -134,11 +136,7 @@ func makeRoot(t *testing.T, lab string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for from, to := range map[string]string{self: "test", "../../docs/SERVICE.md": "SERVICE.md"} {
-		if out, err := exec.Command("cp", from, filepath.Join(lab, to)).CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-	}
+	share(t, lab, self, "test")
 	const machineID = "5e551043a7ef4b0e8d5a1f2b3c4d5e6f\n" // without one it would be the machine's first boot, which enables all units
 	for name, text := range map[string]string{
 		"etc/os-release":                 string(osRelease),
@@ -160,6 +158,14 @@ func makeRoot(t *testing.T, lab string) string {
 	return root
 }
 
+// share copies a file to the machine's lab.
+func share(t *testing.T, lab, path, name string) {
+	t.Helper()
+	if out, err := exec.Command("cp", path, filepath.Join(lab, name)).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
 const labTarget = `[Unit]
 Requires=basic.target lab.service
 After=basic.target lab.service
@@ -179,20 +185,51 @@ StandardOutput=file:/lab/log
 StandardError=inherit
 `
 
-// buildPackage builds a package of the program as it is here, and returns its path.
-func buildPackage(t *testing.T, kind, folder string, env ...string) string {
-	t.Helper()
-	cmd := exec.Command("../../packaging/build", kind, folder)
-	cmd.Env = append(append(os.Environ(), "VERSION=v"+packageVersion), env...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+// packageVersion is that of the packages that the tests build.
+const packageVersion = "1.2.3"
+
+// packages builds the .deb and the .rpm of the program as it is here, once, and returns their folder.
+var packages = sync.OnceValues(func() (string, error) {
+	var err error
+	if packagesDir, err = os.MkdirTemp("", "fpm-gate-packages-"); err != nil {
+		return "", err
 	}
-	found, err := filepath.Glob(filepath.Join(folder, "*."+kind))
+	return packagesDir, buildPackages(packagesDir)
+})
+
+var packagesDir string // is removed at the end
+
+func buildPackages(dir string) error {
+	cmd := exec.Command("../../packaging/build", dir, "deb", "rpm")
+	cmd.Env = append(os.Environ(), "VERSION=v"+packageVersion, "SOURCE_DATE_EPOCH=1700000000")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the packages: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// builtPackage returns the path of a package.
+func builtPackage(t *testing.T, kind string) string {
+	t.Helper()
+	dir, err := packages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return onlyFile(t, dir, kind)
+}
+
+// onlyFile returns the path of the package of a kind in a folder.
+func onlyFile(t *testing.T, dir, kind string) string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, "*."+kind))
 	if err != nil || len(found) != 1 {
 		t.Fatalf("got %v (%v), want one .%s", found, err, kind)
 	}
 	return found[0]
 }
 
-// packageVersion is that of the packages that the tests build.
-const packageVersion = "1.2.3"
+func TestMain(m *testing.M) {
+	code := m.Run()
+	_ = os.RemoveAll(packagesDir)
+	os.Exit(code)
+}
