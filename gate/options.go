@@ -17,23 +17,24 @@ import (
 
 // Options are what a gate is told. Slices in them must not change once they are given.
 type Options struct {
-	Name       string               // for logs
-	Realm      string               // the namespace of session ids
-	Locks      *sessionlock.Manager // keeps the locks; several gates may share it
-	Secret     []byte               // keys the hash of session ids; nil: a plain hash
-	MaxConns   int                  // from web servers; zero: no limit
-	Limits     fcgi.Limits
-	Upstream   fcgi.PoolOptions
-	Probes     fcgi.ProbeOptions
-	Session    phpsession.Rules
-	Watcher    sessionwatch.Watcher     // sees PHP close a session: its lock ends then; nil: it ends with the script
-	OpenWithin time.Duration            // a watched script that has not opened its session gives its turn away after this; zero: never
-	Param      string                   // a param that holds the session id, before all cookies; empty: none
-	Holder     AskHolder                // asks the store who holds a lock; nil: all are held in this process
-	Policy     Policy                   // of requests that match no route
-	Routes     []Route                  // the first match wins
-	SlowWait   time.Duration            // a wait that is longer is logged
-	Meter      func(route string) Meter // makes that of a route, or with "" of the requests that match none; nil: nobody measures
+	Name        string               // for logs
+	Realm       string               // the namespace of session ids
+	Locks       *sessionlock.Manager // keeps the locks; several gates may share it
+	SharedLocks bool                 // Locks are shared with other hosts, and who waits there is not told here
+	Secret      []byte               // keys the hash of session ids; nil: a plain hash
+	MaxConns    int                  // from web servers; zero: no limit
+	Limits      fcgi.Limits
+	Upstream    fcgi.PoolOptions
+	Probes      fcgi.ProbeOptions
+	Session     phpsession.Rules
+	Watcher     sessionwatch.Watcher     // sees PHP close a session: its lock ends then; nil: it ends with the script
+	OpenWithin  time.Duration            // a watched script that has not opened its session gives its turn away after this; zero: never
+	Param       string                   // a param that holds the session id, before all cookies; empty: none
+	Holder      AskHolder                // asks the store who holds a lock; nil: all are held in this process
+	Policy      Policy                   // of requests that match no route
+	Routes      []Route                  // the first match wins
+	SlowWait    time.Duration            // a wait that is longer is logged
+	Meter       func(route string) Meter // makes that of a route, or with "" of the requests that match none; nil: nobody measures
 }
 
 // Mode says what a request does with its session's lock.

@@ -25,6 +25,7 @@ type watched struct {
 	wanted  bool               // somebody waits
 	stopped bool
 	timer   *time.Timer // to giveAway; nil: nobody has waited yet
+	distant *time.Timer // to want; nil: locks are this process's own
 }
 
 // watched prepares the watch over a lock that is going to be acquired with p. It is nil where there is nothing to watch.
@@ -58,17 +59,23 @@ func (w *watched) start(lock *sessionlock.Lock, id []byte, watch func([]byte, fu
 	w.watch = watch(id, w.closed)
 	if w.wanted {
 		w.hurry()
+	} else if w.request.to.SharedLocks {
+		w.distant = time.AfterFunc(distantPatience, w.want)
 	}
 }
+
+// distantPatience is how long a lock that is shared with other hosts is held before it is taken for granted that
+// somebody waits for it there: which nobody tells.
+const distantPatience = 250 * time.Millisecond
 
 // want is called, by a goroutine of the lock's, when somebody waits for it: that may be before begin, or too late.
 func (w *watched) want() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.wanted = true
-	if w.watch != nil && !w.stopped {
+	if w.watch != nil && !w.stopped && !w.wanted {
 		w.hurry()
 	}
+	w.wanted = true
 }
 
 // hurry has the end of the session told at once, and bounds the wait for its begin.
@@ -109,9 +116,7 @@ func (w *watched) giveAway() {
 			return
 		}
 	}
-	if w.release(HoldGivenAway, r.head.filename) {
-		r.gate.counters.givenAway.Add(1)
-	}
+	w.release(HoldGivenAway, r.head.filename)
 }
 
 // closed is called when PHP has closed the session. It must not block.
@@ -124,16 +129,18 @@ func (w *watched) closed() {
 	w.release(HoldClosed, w.request.head.filename)
 }
 
-// release releases the lock, and says whether that had not been done before.
-func (w *watched) release(end HoldEnd, script []byte) bool {
+// release releases the lock, if that has not been done.
+func (w *watched) release(end HoldEnd, script []byte) {
 	if w.over.Swap(true) {
-		return false
+		return
+	}
+	if end == HoldGivenAway {
+		w.request.gate.counters.givenAway.Add(1)
 	}
 	w.lock.Release()
 	if w.request.watch == w {
 		w.request.endHold(end, script)
 	}
-	return true
 }
 
 // outlive keeps the lock of a script that goes on with its session behind the end of its request, as it does after
@@ -191,8 +198,10 @@ func (w *watched) stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.stopped = true
-	if w.timer != nil {
-		w.timer.Stop()
+	for _, t := range []*time.Timer{w.timer, w.distant} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 	if w.watch != nil {
 		w.watch.Stop()

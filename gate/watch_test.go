@@ -378,3 +378,19 @@ func TestOnlyHoldersAreWatched(t *testing.T) {
 		t.Errorf("%d sessions were watched, want none", len(php.all))
 	}
 }
+
+func TestSomebodyOnAnotherHostMayWait(t *testing.T) {
+	s, php := newWatchedStand(t, func(o *Options) { o.OpenWithin, o.SharedLocks = time.Millisecond, true })
+	b, opens := s.ask(session("never")...), s.ask(session("opens")...)
+	one, two := s.php.next(), s.php.next()
+	php.open("opens")
+	await(t, "the turn is given away", func() bool { return s.Stats().GivenAway == 1 })
+	await(t, "the end of the other session is wanted", func() bool { return php.is("opens", wanted) })
+	if held := s.locks.Snapshot(); len(held) != 1 {
+		t.Errorf("%d locks are held, want that of the session that is open", len(held))
+	}
+	one.end(page + "x")
+	two.end(page + "x")
+	b.want("x")
+	opens.want("x")
+}

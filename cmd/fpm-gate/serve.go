@@ -311,7 +311,7 @@ func (s *server) serve(c *config.Config, g *config.Gate, listeners []net.Listene
 	if g.Lock.Store == config.StoreMemcached {
 		n.store = s.shared
 		n.store.users.Add(1)
-		o.Locks, o.Holder = n.store.locks, n.store.holder
+		o.Locks, o.Holder, o.SharedLocks = n.store.locks, n.store.holder, true
 	}
 	if listeners == nil {
 		s.reconfigure(n, o)
