@@ -6,7 +6,7 @@ export PATH := $(PATH):/usr/local/go/bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 30s
 
-.PHONY: help build demo test check test-unit fuzz bench clean need-go
+.PHONY: help build demo test check test-unit fuzz bench deb rpm install clean need-go
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,15 @@ fuzz: need-go ## Run each fuzz target for FUZZTIME (30s)
 bench: need-go ## Measure the gate against plain nginx and PHP-FPM
 	@scripts/install-deps bench
 	go run ./internal/bench
+
+deb: need-go ## Build the .deb into build/
+	packaging/build build deb
+
+rpm: need-go ## Build the .rpm into build/
+	packaging/build build rpm
+
+install: build ## Install below PREFIX (/usr/local), with units, pages and completions
+	packaging/install
 
 clean: ## Remove what was built
 	rm -rf build

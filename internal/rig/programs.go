@@ -37,8 +37,12 @@ var programs = map[string]program{
 	"caddy":         {"caddy", []string{"caddy"}},
 	"cgi-fcgi":      {"libfcgi-bin", []string{"cgi-fcgi"}},
 	"chromium":      {"chromium", []string{"chromium"}},
+	"dokuwiki":      {"dokuwiki", []string{"/usr/share/dokuwiki/doku.php"}},
+	"phpmyadmin":    {"phpmyadmin", []string{"/usr/share/phpmyadmin/index.php"}},
+	"mariadbd":      {"mariadb-server-core", []string{"mariadbd"}},
 	"wrk":           {"wrk", []string{"wrk"}},
 
+	"groff":           {"groff-base", []string{"groff"}},
 	"systemd-nspawn":  {"systemd-container", []string{"systemd-nspawn"}},
 	"systemd-analyze": {"systemd", []string{"systemd-analyze"}},
 }

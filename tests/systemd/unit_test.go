@@ -100,3 +100,33 @@ func TestPackagesAreReproducible(t *testing.T) {
 		}
 	}
 }
+
+func TestMakeInstallPutsAllThatTheUnitsName(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	cmd := exec.Command("make", "--no-print-directory", "-C", "../..", "install", "DESTDIR="+root, "PREFIX=/opt/gate")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, path := range []string{
+		"/etc/fpm-gate/fpm-gate.hcl",
+		"/opt/gate/bin/fpm-gate",
+		"/opt/gate/lib/systemd/system/fpm-gate.socket",
+		"/opt/gate/lib/systemd/system/fpm-gate@.service",
+		"/opt/gate/lib/sysusers.d/fpm-gate.conf",
+		"/opt/gate/lib/tmpfiles.d/fpm-gate.conf",
+		"/opt/gate/share/man/man8/fpm-gate.8",
+		"/opt/gate/share/bash-completion/completions/fpm-gate",
+	} {
+		if info, err := os.Stat(root + path); err != nil || info.Size() == 0 {
+			t.Errorf("%s: got %v, want a file with something in it", path, err)
+		}
+	}
+	unit, err := os.ReadFile(root + "/opt/gate/lib/systemd/system/fpm-gate.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := string(unit); strings.Contains(text, "/usr/bin/fpm-gate") || !strings.Contains(text, "ExecStart=/opt/gate/bin/fpm-gate serve") {
+		t.Errorf("the unit starts another program than the one installed:\n%s", text)
+	}
+}
