@@ -37,6 +37,7 @@ as it was told to, which takes four seconds.`,
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "the config `file`")
+	_ = cmd.MarkFlagFilename("config", "hcl")
 	cmd.Flags().BoolVar(&probe, "probe", false, "also ask PHP-FPM and memcached")
 	return cmd
 }

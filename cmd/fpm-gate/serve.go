@@ -43,12 +43,13 @@ func serveCommand() *cobra.Command {
 SIGTERM and SIGINT drain: nothing more is accepted, requests that are there are served,
 and those that still wait when --drain-timeout is over are answered 503. A second one
 ends at once. SIGHUP reads the config again: a wrong one is told and changes nothing.`,
-		Example: `  fpm-gate serve --config /etc/fpm-gate.hcl
+		Example: `  fpm-gate serve --config /etc/fpm-gate/fpm-gate.hcl
   fpm-gate serve --listen unix:/run/fpm-gate/www.sock --upstream unix:/run/php/php8.2-fpm.sock`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error { return f.run() },
 	}
 	cmd.Flags().StringVarP(&f.config, "config", "c", "", "the config `file`")
+	_ = cmd.MarkFlagFilename("config", "hcl")
 	cmd.Flags().StringVar(&f.listen, "listen", "", "where the web server connects, instead of a config: unix:/path or host:port (`address`)")
 	cmd.Flags().StringVar(&f.upstream, "upstream", "", "where PHP-FPM listens, with --listen (`address`)")
 	cmd.Flags().DurationVar(&f.drain, "drain-timeout", 30*time.Second, "how long requests may take to end after SIGTERM")
