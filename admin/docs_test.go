@@ -1,0 +1,128 @@
+package admin
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/fpm-gate/fpm-gate/gate"
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// namedMetric finds a metric in a query, without what a histogram's series have behind its name.
+var namedMetric = regexp.MustCompile(`\b(fpm_gate_\w+?)(_bucket|_sum|_count)?\b`)
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestDashboardAndAlertsNameMetricsThatAreThere(t *testing.T) {
+	metrics := read(t, "../docs/METRICS.md")
+	for file, least := range map[string]int{"../docs/grafana/fpm-gate.json": 25, "../docs/alerts/fpm-gate.yml": 8, "../docs/SLOW-SESSION.md": 4} {
+		seen := make(map[string]bool)
+		for _, m := range namedMetric.FindAllStringSubmatch(read(t, file), -1) {
+			seen[m[1]] = true
+			if !strings.Contains(metrics, "| `"+m[1]+"` |") {
+				t.Errorf("%s names %s, which docs/METRICS.md does not", file, m[0])
+			}
+		}
+		if len(seen) < least {
+			t.Errorf("%s names %d metrics, want %d at least", file, len(seen), least)
+		}
+	}
+}
+
+func TestTheDashboardIsWhole(t *testing.T) {
+	var board struct {
+		Panels []struct {
+			ID      int
+			Type    string
+			GridPos struct{ X, Y, W, H int }
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal([]byte(read(t, "../docs/grafana/fpm-gate.json")), &board); err != nil {
+		t.Fatal(err)
+	}
+	ids, taken := make(map[int]bool), make(map[[2]int]int)
+	for _, p := range board.Panels {
+		if ids[p.ID] {
+			t.Errorf("two panels have id %d", p.ID)
+		}
+		ids[p.ID] = true
+		if p.Type != "row" && len(p.Targets) == 0 {
+			t.Errorf("panel %d asks nothing", p.ID)
+		}
+		for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
+			for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
+				if other, on := taken[[2]int{x, y}]; on || x > 23 {
+					t.Fatalf("panel %d lies on panel %d, or outside", p.ID, other)
+				}
+				taken[[2]int{x, y}] = p.ID
+			}
+		}
+	}
+	if len(board.Panels) < 15 {
+		t.Errorf("got %d panels, want 15 at least", len(board.Panels))
+	}
+}
+
+// TestEachAlertIsExplained holds the page that says what to do to the alerts that there are.
+func TestEachAlertIsExplained(t *testing.T) {
+	page := read(t, "../docs/SLOW-SESSION.md")
+	alerts := regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(read(t, "../docs/alerts/fpm-gate.yml"), -1)
+	for _, alert := range alerts {
+		if !strings.Contains(page, alert[1]) {
+			t.Errorf("docs/SLOW-SESSION.md does not say what to do about %s", alert[1])
+		}
+	}
+	for _, named := range regexp.MustCompile(`FpmGate\w+`).FindAllString(page, -1) {
+		if !strings.Contains(read(t, "../docs/alerts/fpm-gate.yml"), "alert: "+named+"\n") {
+			t.Errorf("docs/SLOW-SESSION.md names %s, which is no alert", named)
+		}
+	}
+	if len(alerts) < 8 {
+		t.Errorf("got %d alerts, want 8 at least", len(alerts))
+	}
+}
+
+// TestAlertRulesAreRight has Prometheus's own tool read them, where it is installed: it is part of a large package that
+// nothing else here needs.
+func TestAlertRulesAreRight(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is not installed; the names of the metrics are checked by another test")
+	}
+	if out, err := exec.Command(promtool, "check", "rules", "../docs/alerts/fpm-gate.yml").CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestMetricsAreNamedAsPrometheusWants(t *testing.T) {
+	s := newStand(t)
+	m := s.Meters("www")("")
+	m.Waited(gate.EndHeld, time.Second, &sessionlock.Description{})
+	m.Held(gate.HoldReleased, time.Second, nil)
+	families, err := s.metrics.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems, err := promlint.NewWithMetricFamilies(families).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
