@@ -32,6 +32,7 @@ func TestInside(t *testing.T) {
 		{"a_wrong_config_fails_the_reload_and_the_running_one_stays", testWrongReload},
 		{"a_reload_cannot_bring_a_new_socket_from_systemd", testReloadNewSocket},
 		{"restarts_and_an_upgrade_under_load_lose_no_request", testUnderLoad},
+		{"restarts_under_load_lose_no_request_of_kept_connections", testUnderLoadKept},
 		{"a_request_starts_a_stopped_service", testActivation},
 		{"a_crash_is_followed_by_a_restart", testCrash},
 		{"a_gate_that_hangs_is_restarted_by_the_watchdog", testWatchdog},
@@ -39,6 +40,7 @@ func TestInside(t *testing.T) {
 		{"a_socket_that_the_config_asks_for_and_systemd_has_not", testNoSocket},
 		{"a_socket_that_the_config_does_not_ask_for_is_told", testUnusedSocket},
 		{"an_instance_for_a_pool", testInstance},
+		{"watching_sessions_takes_the_right_that_the_documentation_gives", testWatching},
 		{"an_upgrade_with_a_wrong_config_leaves_the_old_one_running", testUpgradeWrong},
 		{"remove_stops_all_and_keeps_the_config", testRemove},
 		{"purge_leaves_nothing", testPurge},
@@ -51,6 +53,7 @@ func TestInside(t *testing.T) {
 
 const (
 	configPath = "/etc/fpm-gate/fpm-gate.hcl"
+	sitePath   = "/etc/nginx/sites-available/default"
 	service    = "fpm-gate.service"
 	socket     = "fpm-gate.socket"
 )
@@ -67,7 +70,7 @@ func prepare(t *testing.T) {
 	php := filepath.Base(matches[len(matches)-1])
 	poolSocket := "/run/php/" + strings.TrimSuffix(php, ".service") + ".sock"
 	mustDo(t, "sh", "-c", "rm -f /etc/nginx/sites-enabled/* /etc/nginx/sites-available/*")
-	write(t, "/etc/nginx/sites-available/default", fmt.Sprintf(`server {
+	write(t, sitePath, fmt.Sprintf(`server {
 	listen 127.0.0.1:80 backlog=4096;
 	root /var/www/html;
 	location ~ \.php$ {
@@ -76,7 +79,7 @@ func prepare(t *testing.T) {
 	}
 }
 `, poolSocket))
-	mustDo(t, "ln", "-s", "/etc/nginx/sites-available/default", "/etc/nginx/sites-enabled/")
+	mustDo(t, "ln", "-s", sitePath, "/etc/nginx/sites-enabled/")
 	write(t, "/var/www/html/lock.php", `<?php echo $_SERVER['FPM_GATE_LOCK'] ?? 'no gate';`)
 	write(t, "/var/www/html/count.php", `<?php session_start(); echo $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1;`)
 	mustDo(t, "install", "-d", "-m", "1733", "/var/lib/php/sessions")
@@ -145,6 +148,20 @@ func siteCommands(t *testing.T) (commands []string) {
 		} else if len(commands) > 0 {
 			break
 		}
+	}
+	return commands
+}
+
+// commandsWith are those commands of docs/SERVICE.md that have a word in them.
+func commandsWith(t *testing.T, word string) (commands []string) {
+	t.Helper()
+	for line := range strings.Lines(read(t, "/lab/SERVICE.md")) {
+		if command, ok := strings.CutPrefix(line, "    "); ok && strings.Contains(command, word) {
+			commands = append(commands, strings.TrimSpace(command))
+		}
+	}
+	if len(commands) == 0 {
+		t.Fatalf("docs/SERVICE.md has no command with %s", word)
 	}
 	return commands
 }
@@ -237,9 +254,27 @@ func testReloadNewSocket(t *testing.T) {
 
 // testUnderLoad restarts and upgrades the gate while visitors count pages in their sessions.
 func testUnderLoad(t *testing.T) {
-	load := startLoad(10, 20) // 200 requests a second
+	underLoad(t, [][]string{{"systemctl", "restart", service}, {"systemctl", "restart", service}, installCommand(t)})
+}
+
+// testUnderLoadKept does so while nginx keeps its connections to the gate, which the gate ends in between.
+func testUnderLoadKept(t *testing.T) {
+	site := read(t, sitePath)
+	kept := "upstream gate { server unix:/run/fpm-gate/www.sock; keepalive 8; }\n" +
+		strings.Replace(site, "fastcgi_pass unix:/run/fpm-gate/www.sock;", "fastcgi_pass gate; fastcgi_keep_conn on;", 1)
+	write(t, sitePath, kept)
+	mustDo(t, "systemctl", "restart", "nginx")
+	underLoad(t, [][]string{{"systemctl", "restart", service}, {"systemctl", "restart", service}})
+	write(t, sitePath, site)
+	mustDo(t, "systemctl", "restart", "nginx")
+}
+
+// underLoad runs commands that restart the gate, while 200 requests a second come.
+func underLoad(t *testing.T, steps [][]string) {
+	t.Helper()
+	load := startLoad(10, 20)
 	pids := map[int]bool{mainPID(t): true}
-	for _, step := range [][]string{{"systemctl", "restart", service}, {"systemctl", "restart", service}, installCommand(t)} {
+	for _, step := range steps {
 		load.await(t, 100)
 		mustDo(t, step[0], step[1:]...)
 		pids[mainPID(t)] = true
@@ -250,8 +285,8 @@ func testUnderLoad(t *testing.T) {
 	for _, f := range failures {
 		t.Error(f)
 	}
-	if len(pids) != 4 {
-		t.Errorf("got %d processes one after the other, want 4", len(pids))
+	if want := len(steps) + 1; len(pids) != want {
+		t.Errorf("got %d processes one after the other, want %d", len(pids), want)
 	}
 }
 
@@ -351,17 +386,50 @@ func testUnusedSocket(t *testing.T) {
 func testInstance(t *testing.T) {
 	write(t, "/etc/fpm-gate/shop.hcl", strings.NewReplacer(`"www"`, `"shop"`, "systemd:www", "systemd:shop").Replace(smallConfig))
 	mustDo(t, "systemctl", "start", "fpm-gate@shop.socket")
-	mustDo(t, "sed", "-i", "s|/run/fpm-gate/www.sock|/run/fpm-gate/shop.sock|", "/etc/nginx/sites-available/default")
+	mustDo(t, "sed", "-i", "s|/run/fpm-gate/www.sock|/run/fpm-gate/shop.sock|", sitePath)
 	mustDo(t, "systemctl", "reload", "nginx")
 	eventually(t, "its requests start the instance", func() bool {
 		return get(t, "/lock.php", "one") == "held" && state(t, "fpm-gate@shop.service") == "active"
 	})
-	mustDo(t, "sed", "-i", "s|/run/fpm-gate/shop.sock|/run/fpm-gate/www.sock|", "/etc/nginx/sites-available/default")
+	mustDo(t, "sed", "-i", "s|/run/fpm-gate/shop.sock|/run/fpm-gate/www.sock|", sitePath)
 	mustDo(t, "systemctl", "restart", "nginx") // a reload would leave its old workers for a moment
 	mustDo(t, "systemctl", "stop", "fpm-gate@shop.service", "fpm-gate@shop.socket")
 	if !exists("/run/fpm-gate/www.sock") {
 		t.Error("the socket of the other one went with it")
 	}
+}
+
+// testWatching gives the gate the right to watch PHP's session files, as docs/SERVICE.md says. A script that closes its
+// session then does not keep the next one waiting, which without the watch would be sent away after max_wait.
+func testWatching(t *testing.T) {
+	const sessions, letGo = "/var/lib/php/sessions", "/var/www/html/let-go"
+	shipped := read(t, configPath)
+	write(t, configPath, strings.Replace(smallConfig, "upstream {", "session {\n handler = \"files\"\n save_path = \""+sessions+"\"\n}\n upstream {", 1))
+	out := mustDo(t, "setpriv", "--reuid=fpm-gate", "--regid=fpm-gate", "--clear-groups", "fpm-gate", "check", "--config", configPath)
+	if !strings.Contains(out, sessions) {
+		t.Errorf("check does not say that it may not watch:\n%s", out)
+	}
+	override := commandsWith(t, "dpkg-statoverride")
+	mustDo(t, "sh", "-c", strings.TrimPrefix(override[len(override)-1], "sudo "))
+	mustDo(t, "systemctl", "restart", service)
+
+	write(t, "/var/www/html/close.php", `<?php session_start(); session_write_close(); touch('/run/php/closed');
+for ($i = 0; $i < 600 && !file_exists('`+letGo+`'); $i++) { usleep(50000); clearstatcache(); } echo 'let go';`)
+	closed := make(chan string, 1)
+	go func() {
+		body, err := ask("/close.php", "watched")
+		closed <- fmt.Sprint(body, err)
+	}()
+	eventually(t, "the script has closed its session", func() bool { return exists("/run/php/closed") })
+	if got, want := get(t, "/lock.php", "watched"), "held"; got != want {
+		t.Errorf("while the script runs on: got %q, want %q", got, want)
+	}
+	write(t, letGo, "")
+	if got, want := <-closed, "let go<nil>"; got != want {
+		t.Errorf("the script: got %q, want %q", got, want)
+	}
+	write(t, configPath, shipped)
+	mustDo(t, "systemctl", "restart", service)
 }
 
 func testUpgradeWrong(t *testing.T) {

@@ -19,11 +19,14 @@ type load struct {
 	failures []string
 }
 
+var loads atomic.Int64 // started: each has visitors of its own
+
 // startLoad starts visitors, each of whom asks so many times a second, or as soon as the page before it is there.
 func startLoad(visitors, perSecond int) *load {
 	l := &load{stop: make(chan struct{})}
+	load := loads.Add(1)
 	for n := range visitors {
-		l.visitors.Go(func() { l.visit(fmt.Sprintf("visitor%d", n), time.Second/time.Duration(perSecond)) })
+		l.visitors.Go(func() { l.visit(fmt.Sprintf("load%dvisitor%d", load, n), time.Second/time.Duration(perSecond)) })
 	}
 	return l
 }

@@ -46,6 +46,9 @@ func TestUnderSystemd(t *testing.T) {
 	if len(results) == 0 || !strings.HasSuffix(strings.TrimSpace(log), "PASS") {
 		t.Error("the tests in the machine did not come to their end, or not all of them passed")
 	}
+	if testing.Verbose() {
+		t.Log(log)
+	}
 	if t.Failed() {
 		journal, _ := os.ReadFile(filepath.Join(lab, "journal"))
 		t.Logf("tests in the machine:\n%s\njournal of the machine:\n%s", log, journal)
