@@ -20,9 +20,11 @@ const soakTime = 3 * time.Second
 
 // TestSoakLeavesNothingBehind has many web servers do what they should, and what they should not, all at once.
 func TestSoakLeavesNothingBehind(t *testing.T) {
+	measured := newLedger()
 	s := newStand(t, func(o *Options) {
 		o.Policy.MaxWait, o.Policy.Expiry, o.Policy.AbandonAfter = 100*time.Millisecond, 200*time.Millisecond, 100*time.Millisecond
 		o.Policy.MaxWaiters, o.Policy.AbortExpired = 5, true
+		o.Meter = measured.meter
 		o.Limits.HeadTimeout, o.Limits.IdleTimeout = 200*time.Millisecond, 50*time.Millisecond
 		o.Upstream.MaxConnections, o.Upstream.QueueTimeout = 6, 100*time.Millisecond
 		o.Upstream.Reuse, o.Upstream.Idle = 300*time.Millisecond, 5*time.Millisecond
@@ -57,7 +59,19 @@ func TestSoakLeavesNothingBehind(t *testing.T) {
 	if served.Load() == 0 {
 		t.Error("no request was served as it should")
 	}
-	t.Logf("%d served; %+v", served.Load(), got)
+	ends := uint64(0)
+	for _, n := range got.Routes[0].Ends {
+		ends += n
+	}
+	if ends != got.Requests {
+		t.Errorf("%d requests have ended in %v, want each of %d to have ended once", ends, got.Routes[0].Ends, got.Requests)
+	}
+	await(t, "each hold is measured once", func() bool {
+		measured.mu.Lock()
+		defer measured.mu.Unlock()
+		return uint64(sum(measured.holds)) == got.Acquired
+	})
+	t.Logf("%d served; %+v; holds %v", served.Load(), got, measured.holds)
 }
 
 // misbehave does one of the things that a web server does, on a conn of its own.
