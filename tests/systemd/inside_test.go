@@ -30,7 +30,7 @@ func TestInside(t *testing.T) {
 		{"the_sandbox_is_in_force", testSandbox},
 		{"reload_takes_a_config", testReload},
 		{"a_wrong_config_fails_the_reload_and_the_running_one_stays", testWrongReload},
-		{"a_reload_cannot_bring_a_new_socket_from_systemd", testReloadNewSocket},
+		{"a_new_socket_takes_a_restart_and_no_reload", testNewSocket},
 		{"restarts_and_an_upgrade_under_load_lose_no_request", testUnderLoad},
 		{"restarts_under_load_lose_no_request_of_kept_connections", testUnderLoadKept},
 		{"a_request_starts_a_stopped_service", testActivation},
@@ -239,18 +239,43 @@ func testWrongReload(t *testing.T) {
 	eventually(t, "all is well again", func() bool { return !strings.Contains(show(t, service, "StatusText"), "wrong") })
 }
 
-func testReloadNewSocket(t *testing.T) {
+func testNewSocket(t *testing.T) {
 	shipped := read(t, configPath)
-	write(t, configPath, shipped+strings.NewReplacer(`"www"`, `"more"`, "systemd:www", "systemd:more").Replace(smallConfig))
-	defer write(t, configPath, shipped)
+	write(t, configPath, shipped+strings.NewReplacer(`"www"`, `"shop"`, "systemd:www", "systemd:shop").Replace(smallConfig))
 	_ = exec.Command("systemctl", "reload", service).Run()
 	eventually(t, "the journal names the socket that is missing", func() bool {
-		return strings.Contains(output("journalctl", "--no-pager", "-u", service), `listen on systemd:more: systemd has passed no socket of that name; it has passed \"www\"`)
+		return strings.Contains(output("journalctl", "--no-pager", "-u", service), `listen on systemd:shop: systemd has passed no socket of that name; it has passed \"www\"`)
 	})
 	if got, want := get(t, "/lock.php", "one"), "held"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+
+	const shop, dropIn = "/etc/systemd/system/fpm-gate-shop.socket", "/etc/systemd/system/fpm-gate.service.d/shop.conf"
+	write(t, shop, socketUnit)
+	write(t, dropIn, "[Service]\nSockets=fpm-gate.socket fpm-gate-shop.socket\n")
+	mustDo(t, "systemctl", "daemon-reload")
+	mustDo(t, "systemctl", "restart", service)
+	if got, want := show(t, service, "StatusText"), "gates: 2"; !strings.HasPrefix(got, want) {
+		t.Errorf("status: got %q, want %s", got, want)
+	}
+	if got, want := strings.TrimSpace(mustDo(t, "stat", "-c", "%U:%G %a", "/run/fpm-gate/shop.sock")), "root:www-data 660"; got != want {
+		t.Errorf("the new socket: got %s, want %s", got, want)
+	}
+	write(t, configPath, shipped)
+	mustDo(t, "systemctl", "stop", "fpm-gate-shop.socket", service)
+	mustDo(t, "rm", "-r", shop, filepath.Dir(dropIn))
+	mustDo(t, "systemctl", "daemon-reload")
+	mustDo(t, "systemctl", "start", socket, service)
 }
+
+// socketUnit is that of docs/SERVICE.md.
+const socketUnit = `[Socket]
+ListenStream=/run/fpm-gate/shop.sock
+FileDescriptorName=shop
+SocketGroup=www-data
+SocketMode=0660
+Service=fpm-gate.service
+`
 
 // testUnderLoad restarts and upgrades the gate while visitors count pages in their sessions.
 func testUnderLoad(t *testing.T) {
@@ -349,8 +374,16 @@ func testWrongStart(t *testing.T) {
 		t.Error("restart: got success, want that it fails")
 	}
 	checkGaveUp(t, service)
+	// A request has systemd try again, but not forever.
+	if body, err := ask("/lock.php", "one"); err == nil {
+		t.Errorf("a request without a gate: got %q, want an error", body)
+	}
+	eventually(t, "systemd gives the socket up", func() bool { return state(t, socket) == "failed" })
 	write(t, configPath, shipped)
-	mustDo(t, "systemctl", "start", service)
+	mustDo(t, "systemctl", "restart", socket, service)
+	if got, want := get(t, "/lock.php", "one"), "held"; got != want {
+		t.Errorf("after the config is mended: got %q, want %q", got, want)
+	}
 }
 
 func testNoSocket(t *testing.T) {
