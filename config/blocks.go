@@ -75,6 +75,7 @@ func memcachedBlock(m *Memcached) block {
 			{"key_prefix", one(&m.KeyPrefix, keyPrefix)},
 			{"secret", one(&m.Secret, text)},
 			{"quorum", yes(&m.Quorum)},
+			{"max_poll_rate", count(&m.MaxPollRate, 1, unbounded)},
 			{"username", one(&m.Username, credential)},
 			{"password", one(&m.Password, credential)},
 		},

@@ -49,6 +49,8 @@ type Memcached struct {
 	Secret    string // "": session ids are hashed without a key
 	Quorum    bool   // with an odd number of servers, at least 3
 
+	MaxPollRate int // questions a second for all locks that are waited for
+
 	Username, Password string // either both or none
 	TLS                *TLS   // nil: plain connections
 }

@@ -46,6 +46,7 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 		  key_prefix = "shop:"
 		  secret = "hush"
 		  quorum = true
+		  max_poll_rate = 500
 		  username = "gate"
 		  password = "hush-hush"
 		  tls {
@@ -101,15 +102,16 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 		Log:   Log{Level: "debug", Format: FormatJSON},
 		Admin: &Admin{Address{"tcp", "127.0.0.1:9100"}, 0o660},
 		Memcached: &Memcached{
-			Servers:   []Address{{"tcp", "10.0.0.1:11211"}, {"unix", "/run/memcached.sock"}, {"tcp", "[::1]:11211"}},
-			Timeout:   100 * time.Millisecond,
-			Lease:     3 * time.Second,
-			KeyPrefix: "shop:",
-			Secret:    "hush",
-			Quorum:    true,
-			Username:  "gate",
-			Password:  "hush-hush",
-			TLS:       &TLS{CA: "/etc/ssl/ca.pem", Cert: "/etc/ssl/gate.pem", Key: "/etc/ssl/gate.key"},
+			Servers:     []Address{{"tcp", "10.0.0.1:11211"}, {"unix", "/run/memcached.sock"}, {"tcp", "[::1]:11211"}},
+			Timeout:     100 * time.Millisecond,
+			Lease:       3 * time.Second,
+			KeyPrefix:   "shop:",
+			Secret:      "hush",
+			Quorum:      true,
+			MaxPollRate: 500,
+			Username:    "gate",
+			Password:    "hush-hush",
+			TLS:         &TLS{CA: "/etc/ssl/ca.pem", Cert: "/etc/ssl/gate.pem", Key: "/etc/ssl/gate.key"},
 		},
 		Gates: []*Gate{{
 			Name:        "www",

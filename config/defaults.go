@@ -24,6 +24,8 @@ func defaultMemcached() *Memcached {
 		Timeout:   250 * time.Millisecond,
 		Lease:     10 * time.Second,
 		KeyPrefix: "fpm-gate:",
+
+		MaxPollRate: 10_000,
 	}
 }
 

@@ -62,6 +62,10 @@ log {
   # lost. Needs an odd number of servers, at least 3.
   # quorum = false
 
+  # A request that waits for one of another host asks again and again, up to once a millisecond.
+  # This bounds how many such questions a host asks in a second, for all of its locks together.
+  # max_poll_rate = 10000
+
   # For a memcached that was started with --auth-file; "": it was not.
   # username = ""
   # password = ""

@@ -74,12 +74,13 @@ func (s *sharedStore) close(log hclog.Logger) {
 // storeOptions are those that a memcached block says.
 func storeOptions(m *config.Memcached) (memcachelock.Options, error) {
 	o := memcachelock.Options{
-		Timeout:  m.Timeout,
-		Lease:    m.Lease,
-		Prefix:   m.KeyPrefix,
-		Quorum:   m.Quorum,
-		Username: m.Username,
-		Password: m.Password,
+		Timeout:     m.Timeout,
+		Lease:       m.Lease,
+		Prefix:      m.KeyPrefix,
+		Quorum:      m.Quorum,
+		MaxPollRate: m.MaxPollRate,
+		Username:    m.Username,
+		Password:    m.Password,
 	}
 	for _, a := range m.Servers {
 		o.Servers = append(o.Servers, memcachelock.Addr(a))
