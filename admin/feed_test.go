@@ -21,7 +21,7 @@ func (c *client) stream() (*http.Response, <-chan LocksPage) {
 	go func() {
 		defer close(pages)
 		lines := bufio.NewScanner(resp.Body)
-		lines.Buffer(nil, 1<<20)
+		lines.Buffer(nil, 1<<24)
 		for lines.Scan() {
 			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
 				var page LocksPage
@@ -150,5 +150,32 @@ func TestCloseEndsTheStreams(t *testing.T) {
 		case <-deadline:
 			t.Fatal("the stream goes on")
 		}
+	}
+}
+
+// TestAReaderThatReadsNothingHoldsUpNobody has a client open the stream and never read, while events are large and many.
+func TestAReaderThatReadsNothingHoldsUpNobody(t *testing.T) {
+	s := newStand(t)
+	c := s.listen("unix")
+	for range 20 {
+		nc, err := c.Transport.(*http.Transport).DialContext(t.Context(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		if _, err := nc.Write([]byte("GET /events HTTP/1.1\r\nHost: gate\r\n\r\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, pages := c.stream()
+	until(t, "nothing is held", pages, locksAre(0))
+	s.hold(keys[0], "/export.php")
+	long := "/" + strings.Repeat("x", 100_000) // much more than a socket holds
+	for n := 1; n <= 4; n++ {
+		s.wait(keys[0], long)
+		until(t, "one more waits", pages, func(p LocksPage) bool { return len(p.Locks) == 1 && len(p.Locks[0].Waiters) == n })
+	}
+	if status, _ := c.ask("GET", "/healthz", ""); status != http.StatusOK {
+		t.Errorf("got status %d beside them", status)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -307,6 +308,9 @@ func TestAddressThatIsDownIsPassedOver(t *testing.T) {
 	if s := p.Stats(); s.DialErrors != 1 || s.Open != 5 {
 		t.Errorf("got %+v, want one failure: the address is passed over after it", s)
 	}
+	if got, want := p.Addrs(), []AddrStats{{Addr: down, Down: true}, {Addr: up, Busy: 5}}; !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
 	p.backends[0].downUntil = time.Now().Add(-time.Second)
 	connect(t, p)
 	if s := p.Stats(); s.DialErrors != 2 {
@@ -322,6 +326,9 @@ func TestAddressThatFailsItsProbeIsPassedOverWhileThereIsAnother(t *testing.T) {
 		if u := connect(t, p); u.backend.addr != b {
 			t.Error("the failing address was taken")
 		}
+	}
+	if got := p.Addrs(); !got[0].Failing || got[1].Failing || got[1].Busy != 4 {
+		t.Errorf("got %+v, want the first to fail and the second to have 4 connections", got)
 	}
 	p.setFailing(p.backends[1], true)
 	if u := connect(t, p); u.backend.addr != a {
