@@ -1,6 +1,9 @@
 package admin
 
 import (
+	"context"
+	"encoding/json"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,4 +42,26 @@ func TestMeasuringTakesNoMemory(t *testing.T) {
 	if got := testing.AllocsPerRun(1000, measure); got >= 1 { // the next minute's map, once in all those runs
 		t.Errorf("got %v allocations for a request, want none", got)
 	}
+}
+
+// BenchmarkLocks is one look at 10,000 waiters of one session, as an event takes it.
+func BenchmarkLocks(b *testing.B) {
+	s := newStand(b)
+	s.hold(keys[0], "/export.php")
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	for range 10_000 {
+		all.Go(func() {
+			_, _ = s.locks.Acquire(ctx, keys[0], asking("/poll.php"), sessionlock.Policy{MaxWait: time.Hour})
+		})
+	}
+	await(b, "all wait", func() bool { return s.waiting() == 10_000 })
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := json.Marshal(s.Admin.locks(ctx)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	cancel()
+	all.Wait()
 }
