@@ -83,11 +83,11 @@ func (f *serveFlags) run() error {
 		return failed(err)
 	}
 	go new(memory).watch(s.conns)
-	go s.feedWatchdog()
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	s.log.Info("serving", "version", versionText(), "gates", len(c.Gates))
 	s.notifyReady()
+	go s.feedWatchdog()
 	for sig := range signals {
 		if sig == syscall.SIGHUP {
 			s.notifyReloading()

@@ -30,6 +30,7 @@ const bootTimeout = 4 * time.Minute
 
 // TestUnderSystemd reports each test that ran in the machine as one of its own.
 func TestUnderSystemd(t *testing.T) {
+	t.Parallel()
 	needMachine(t)
 	lab := t.TempDir()
 	share(t, lab, builtPackage(t, "deb"), "")
@@ -234,5 +235,6 @@ func onlyFile(t *testing.T, dir, kind string) string {
 func TestMain(m *testing.M) {
 	code := m.Run()
 	_ = os.RemoveAll(packagesDir)
+	_ = os.RemoveAll(binaryDir)
 	os.Exit(code)
 }

@@ -81,6 +81,7 @@ func settings(t *testing.T, unit string) string {
 }
 
 func TestPackagesAreReproducible(t *testing.T) {
+	t.Parallel()
 	again := t.TempDir()
 	first := map[string]string{"deb": builtPackage(t, "deb"), "rpm": builtPackage(t, "rpm")}
 	if err := buildPackages(again); err != nil {
