@@ -30,7 +30,7 @@ func TestDemoTellsItsStory(t *testing.T) {
 	if err := json.Unmarshal([]byte(d.stdout.String()), &f); err != nil {
 		t.Fatalf("read the figures: %v:\n%s", err, d.stdout)
 	}
-	if f.TwoScripts == nil || len(f.Bursts) == 0 || f.Hang == nil || f.Reloads == nil || f.Fleet == nil {
+	if f.TwoScripts == nil || len(f.Bursts) == 0 || f.Hang == nil || f.Reloads == nil || f.Fleet == nil || f.Export == nil {
 		t.Fatalf("parts are missing:\n%s", d.stdout)
 	}
 	for _, b := range f.Bursts {
@@ -42,6 +42,9 @@ func TestDemoTellsItsStory(t *testing.T) {
 		t.Errorf("two scripts hold %d workers with the gate and %d without it, want no more with it", with, without)
 	}
 	checkFleet(t, *f.Fleet)
+	if e := f.Export; e.With.Polls <= e.Blind.Polls {
+		t.Errorf("a progress bar moved %d times with a gate that watches and %d times with one that does not, want more with it", e.With.Polls, e.Blind.Polls)
+	}
 	fewer(t, "workers that a script which hangs holds, and its visitor", f.Hang.Files.With.Workers.Median, f.Hang.Files.Without.Workers.Median)
 	fewer(t, "scripts run for a visitor who reloads", f.Reloads.With.Scripts, f.Reloads.Without.Scripts)
 	fewer(t, "time to the last reload", f.Reloads.With.Last, f.Reloads.Without.Last)

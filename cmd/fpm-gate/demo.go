@@ -18,7 +18,7 @@ func demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Show the problem and the gate side by side, on real servers",
 		Long: `Show the problem and the gate side by side: nginx and PHP-FPM are started on loopback
-under a temporary folder, with and without fpm-gate between them, and five short
+under a temporary folder, with and without fpm-gate between them, and six short
 stories are run on both. What was measured is shown as a table.
 
   1  two scripts of one session at once
@@ -26,6 +26,7 @@ stories are run on both. What was measured is shown as a table.
   3  a script that hangs, and its visitor
   4  a visitor who reloads again and again
   5  two hosts that share their sessions, and their locks
+  6  an export that closes its session, and its progress bar
 
 nginx and PHP-FPM have to be installed. It takes a good minute, and everything that
 was started is ended, also by Ctrl-C.`,

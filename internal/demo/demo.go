@@ -108,6 +108,7 @@ var parts = []struct {
 	{"a script that hangs", 21 * time.Second, (*story).hangs},
 	{"a visitor who reloads", 14 * time.Second, (*story).reloads},
 	{"two hosts that share their sessions", 10 * time.Second, (*story).fleets},
+	{"an export and its progress bar", 5 * time.Second, (*story).exports},
 }
 
 // ParseParts reads which parts are wanted, as in "1,3"; "" means all.

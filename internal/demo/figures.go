@@ -24,6 +24,7 @@ type Figures struct {
 	Hang       *Hang             `json:"hang,omitempty"`
 	Reloads    *Pair[Reloads]    `json:"reloads,omitempty"`
 	Fleet      *Fleet            `json:"fleet,omitempty"`
+	Export     *Export           `json:"export,omitempty"`
 }
 
 // Pair is one figure of both columns.
@@ -126,6 +127,20 @@ type FleetSide struct {
 	Total   Millis         `json:"total_ms"` // until the last answer
 	Answers map[string]int `json:"answers"`  // by status
 	Lost    int            `json:"updates_lost"`
+}
+
+// Export is what a progress bar sees of an export that has closed its session.
+type Export struct {
+	Without ExportSide `json:"without_gate"`
+	Blind   ExportSide `json:"gate_that_does_not_watch"`
+	With    ExportSide `json:"with_gate"`
+}
+
+// ExportSide is one run of an Export.
+type ExportSide struct {
+	Polls   int    `json:"polls_answered_meanwhile"`
+	Slowest Millis `json:"slowest_poll_ms"` // that which waited for the export's end, if one did
+	Total   Millis `json:"total_ms"`        // until the export's answer was there
 }
 
 // Millis is a duration in milliseconds.

@@ -30,6 +30,9 @@ func (f *Figures) sections() []section {
 	if f.Fleet != nil {
 		all = append(all, tellFleet(f.Fleet))
 	}
+	if f.Export != nil {
+		all = append(all, tellExport(f.Export))
+	}
 	return all
 }
 
@@ -208,4 +211,21 @@ func tellFleet(f *Fleet) section {
 	}
 	s.blocks = []block{b}
 	return s
+}
+
+func tellExport(e *Export) section {
+	p := &Pair[ExportSide]{e.Without, e.With}
+	return section{
+		title: fmt.Sprintf("6  An export of %s closes its session, and a progress bar asks every %v", millis(exportWork).whole(), millis(exportEvery)),
+		blocks: []block{{
+			rows: []row{
+				measured(p, "times that the bar moves", func(s ExportSide) (string, float64) { return fmt.Sprint(s.Polls), 0 }),
+				measured(p, "its slowest question", func(s ExportSide) (string, float64) { return s.Slowest.String(), 0 }),
+				measured(p, "the export is answered after", func(s ExportSide) (string, float64) { return s.Total.seconds(), 0 }),
+			},
+			words: fmt.Sprintf("PHP programmers close a session so that others need not wait for it, and the gate sees them do it: the bar moves %d times "+
+				"without the gate and %d times with it. A gate that is not told where the sessions are holds its lock until the export ends: the bar moves %d times.",
+				e.Without.Polls, e.With.Polls, e.Blind.Polls),
+		}},
+	}
 }

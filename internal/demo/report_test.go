@@ -44,6 +44,7 @@ func sample() *Figures {
 		Fleet: &Fleet{Requests: 40, Without: FleetSide{Total: 310, Answers: map[string]int{"200": 40}, Lost: 35},
 			Alone: FleetSide{Total: 1120, Answers: map[string]int{"200": 40}, Lost: 19},
 			With:  FleetSide{Total: 2230, Answers: map[string]int{"200": 40}}},
+		Export:  &Export{Without: ExportSide{14, 2.1, 3005}, Blind: ExportSide{0, 2803, 3004}, With: ExportSide{14, 3.2, 3006}},
 		Reloads: &Pair[Reloads]{Reloads{21, 21, 8620, Held{9, 10}}, Reloads{21, 5, 702, Held{1, 1}}},
 	}
 }

@@ -3,6 +3,7 @@ package demo
 import (
 	_ "embed"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -41,6 +42,7 @@ type conditions struct {
 	ini          map[string]string // of PHP
 	gateSettings string            // in the gate's block of its configuration, which is all defaults else
 	gateConfig   string            // beside that block
+	watched      bool              // the gate watches PHP's session files
 }
 
 // stage starts the servers of a stage. Its name is a part of theirs, and has to be short.
@@ -51,6 +53,9 @@ func (s *story) stage(name string, c conditions) (*stage, error) {
 	}
 	if err := s.startPHP(st.with, "php-"+name+"-with", c); err != nil {
 		return nil, err
+	}
+	if c.watched {
+		c.gateSettings += fmt.Sprintf("session {\n handler = \"files\"\n save_path = %q\n}", st.with.php.Sessions)
 	}
 	g, err := s.rig.Gate(rig.GateOptions{Name: "gate-" + name, Binary: s.binary, Upstream: st.with.php.Addr, Settings: c.gateSettings, Config: c.gateConfig})
 	if err != nil {
