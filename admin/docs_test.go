@@ -126,3 +126,33 @@ func TestMetricsAreNamedAsPrometheusWants(t *testing.T) {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
 }
+
+// TestWhatIsDocumentedAnswers holds docs/ADMIN.md to what there is, in both directions.
+func TestWhatIsDocumentedAnswers(t *testing.T) {
+	s := newStand(t)
+	c := s.listen("unix")
+	documented := make(map[string]bool)
+	for _, row := range regexp.MustCompile("(?m)^\\| `(GET|PUT|DELETE) (\\S+)` \\|").FindAllStringSubmatch(read(t, "../docs/ADMIN.md"), -1) {
+		method, path := row[1], row[2]
+		documented[method+" "+path] = true
+		if path == "/events" || path == "/" {
+			continue // one never ends, the other is the page's to test
+		}
+		if status, text := c.ask(method, strings.Replace(path, "KEY", "abc", 1), ""); strings.Contains(text, "page not found") || status == 405 {
+			t.Errorf("%s %s: got status %d and %s", method, path, status, text)
+		}
+	}
+	source := read(t, "admin.go")
+	for _, route := range regexp.MustCompile(`m\.Handle(?:Func)?\("([A-Z]+) ([^"]+)"`).FindAllStringSubmatch(source, -1) {
+		path := strings.Replace(route[2], "{key}", "KEY", 1)
+		if strings.HasPrefix(path, "/debug/pprof/") {
+			path = "/debug/pprof/"
+		}
+		if !documented[route[1]+" "+path] {
+			t.Errorf("docs/ADMIN.md does not name %s %s", route[1], path)
+		}
+	}
+	if len(documented) < 10 {
+		t.Errorf("got %d requests, want 10 at least", len(documented))
+	}
+}
