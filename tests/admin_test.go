@@ -308,6 +308,44 @@ func TestTheAdminLivesUntilTheDrainIsOver(t *testing.T) {
 	s.mustExit(t, 0)
 }
 
+// TestACrowdOfOperatorsTouchesNoRequest opens more connections to the admin than it takes, most of which ask for events
+// and read nothing.
+func TestACrowdOfOperatorsTouchesNoRequest(t *testing.T) {
+	t.Parallel()
+	const crowd = 400
+	block, admin := adminBlock(t)
+	s := newStack(t, stackOptions{Gate: rig.GateOptions{Config: block}})
+	before := baseline(t, s)
+	var conns []net.Conn
+	for range crowd {
+		nc, err := net.Dial(admin.addr.Network, admin.addr.Address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		_, _ = nc.Write([]byte("GET /events HTTP/1.1\r\nHost: gate\r\n\r\n"))
+		conns = append(conns, nc)
+	}
+	session := newSession()
+	held := s.hold(t, session, "hold")
+	waits := s.begin("/hello.php", session)
+	s.get("/hello.php", newSession()).mustBe(t, "hello\n")
+	letGo(t, s.Rig, "hold")
+	(<-held).mustBe(t, "last\n")
+	(<-waits).mustBe(t, "hello\n")
+	if got := files(t, s); got >= before+crowd {
+		t.Errorf("got %d open files after %d, want fewer than one for each of the crowd", got, before)
+	}
+	for _, nc := range conns {
+		nc.Close()
+	}
+	eventually(t, "nothing is left open", func() bool { return files(t, s) <= before })
+	eventually(t, "an operator is answered", func() bool {
+		status, _, err := admin.ask("GET", "/locks", "")
+		return err == nil && status == http.StatusOK
+	})
+}
+
 func TestTheLogLevelIsChangedUntilTheNextReload(t *testing.T) {
 	t.Parallel()
 	block, admin := adminBlock(t)

@@ -45,6 +45,11 @@ func TestNoSessionIDLeavesTheGate(t *testing.T) {
 			t.Errorf("no request has taken the way that is logged as %q", way)
 		}
 	}
+	for once, n := range map[string]int{"lock lost": 1, "script abandoned": 1, "lock broken by an operator": 1, "lock expired before its script ended": 2} {
+		if got := strings.Count(said["the log"], `"@message":"`+once+`"`); got != n {
+			t.Errorf("%q is logged %d times, want %d: one line for each", once, got, n)
+		}
+	}
 	for _, id := range append(s.others, session) {
 		for form, text := range formsOf(id) {
 			for where, said := range said {
