@@ -21,6 +21,7 @@ var mayImport = map[string][]string{
 	"gate":                 {"fcgi", "phpsession", "sessionlock", "sessionwatch"},
 	"internal/bench":       {"internal/rig", "fcgi"},
 	"internal/demo":        {"internal/rig"},
+	"internal/rig/browser": {"internal/rig", "internal/rig/rigtest"},
 	"internal/rig/rigtest": {"internal/rig"},
 	"memcachelock":         {"sessionlock"},
 	"sessionlock/locktest": {"sessionlock"},

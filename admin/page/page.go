@@ -1,0 +1,88 @@
+// Package page is the page that an operator opens in a browser: lanes of a
+// timeline, one a session, in which the holder and those who wait behind it are
+// bars, the slowest scripts of the last hour, and a button that breaks a lock.
+//
+// It is three files and an icon, embedded, and asks no other place than the one it
+// came from: GET events and history, and DELETE locks/KEY, by addresses relative to its
+// own. What these answer is the affair of package admin. All text from there reaches the document as
+// text; the Content-Security-Policy has the browser refuse anything else.
+package page
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Handler serves the page at / and its files beside it. Everything else is not
+// found, and methods other than GET and HEAD are not allowed.
+func Handler() http.Handler {
+	mux := http.NewServeMux()
+	for _, f := range files {
+		mux.Handle("GET "+f.path, f)
+	}
+	return mux
+}
+
+// file is one of those that the page is made of.
+type file struct {
+	path, contentType string
+	plain, zipped     []byte
+	tag               string // changes with the content
+}
+
+var (
+	//go:embed page.html
+	html []byte
+	//go:embed page.css
+	css []byte
+	//go:embed page.js
+	js []byte
+	//go:embed icon.svg
+	icon []byte
+
+	files = []*file{
+		newFile("/{$}", "text/html; charset=utf-8", html),
+		newFile("/page.css", "text/css; charset=utf-8", css),
+		newFile("/page.js", "text/javascript; charset=utf-8", js),
+		newFile("/icon.svg", "image/svg+xml", icon),
+	}
+)
+
+func newFile(path, contentType string, content []byte) *file {
+	var zipped bytes.Buffer
+	w := gzip.NewWriter(&zipped)
+	_, _ = w.Write(content) // to memory: it cannot fail
+	_ = w.Close()
+	sum := sha256.Sum256(content)
+	return &file{path, contentType, content, zipped.Bytes(), hex.EncodeToString(sum[:8])}
+}
+
+// policy lets the page load its own files, talk to its own gate, and nothing else.
+// With trusted types a script cannot even try to make HTML of a string.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+
+func (f *file) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", policy)
+	h.Set("Content-Type", f.contentType)
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY") // for browsers that do not know frame-ancestors
+	h.Set("Cache-Control", "no-cache")
+	h.Set("Vary", "Accept-Encoding")
+	content, tag := f.plain, f.tag
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		content, tag = f.zipped, tag+"-gzip"
+		h.Set("Content-Encoding", "gzip")
+	}
+	h.Set("Etag", `"`+tag+`"`) // an upgraded gate brings its own page, at once
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+}

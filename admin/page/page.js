@@ -1,0 +1,721 @@
+// Draws what the gate tells: GET events says who holds and who waits, about four times a second while it
+// changes; what ended in between is put together from two such pictures. Bars do not move one by one: they stand
+// at their time on strips that all slide by one length, and what goes on is cut off at the line "now".
+
+const most = { lanes: 24, waiters: 6, past: 14, ended: 200, rows: 200, scripts: 12 }; // that are drawn or kept
+const fades = 60_000; // ms that what has ended stays to be seen
+const silence = 12_000; // the gate says something every 5 s; after this the connection is lost
+const spans = new Map([[10e3, 5], [20e3, 4], [30e3, 6], [60e3, 6], [120e3, 6], [300e3, 5]]); // of the timeline, and their ticks
+
+const $ = (id) => document.getElementById(id);
+const lanes = new Map(); // by key: what a session is and lately was
+const tips = new WeakMap(); // of an element: a function that tells more about it
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+
+let host = "", figures = null; // of the last picture
+let shownLanes = most.lanes, order = [], orderedAt = -1e9;
+
+// ---- Time. The gate's clock counts; the picture that came quickest tells best how far ours is off.
+
+let skew = null, lastAt = 0, frozenAt = null;
+
+const now = () => frozenAt ?? Date.now() - (skew ?? 0);
+
+function heardAt(at) {
+  const late = Date.now() - at;
+  skew = skew === null || Math.abs(late - skew) > 2000 ? late : Math.min(late, skew + 1);
+  lastAt = at;
+}
+
+// ---- The connection
+
+let source, retry = 500, timer, state = "connecting", pending = null, digesting = false, paused = false;
+
+function connect() {
+  source = new EventSource("events");
+  source.addEventListener("locks", (e) => { arrived(e.data); });
+  source.onopen = watch;
+  source.onerror = lose;
+  watch();
+}
+
+function watch() {
+  clearTimeout(timer);
+  timer = setTimeout(lose, silence);
+}
+
+// lose tries again by itself: the browser does so only after some failures, not after an answer of status 503.
+function lose() {
+  source.close();
+  clearTimeout(timer);
+  timer = setTimeout(connect, retry = Math.min(retry * 2, 10_000));
+  link("lost");
+}
+
+function link(is) {
+  state = is;
+  if (state === "live") retry = 500;
+  $("link").dataset.link = paused && state === "live" ? "paused" : state;
+  setText($("link-text"), { live: paused ? "paused" : "live", lost: "connection lost", connecting: "connecting" }[state]);
+  const lost = state === "lost";
+  if (lost && !paused) frozenAt ??= now();
+  if (!lost && !paused) frozenAt = null;
+  document.body.classList.toggle("frozen", lost);
+  $("banner").hidden = !lost;
+  if (lost) setText($("banner"), lastAt ? `The gate has not answered since ${clockTime(frozenAt)}; what you see is from then. It is asked again by itself.`
+    : "The gate does not answer. Is it running, and does its admin listen here? It is asked again by itself.");
+}
+
+// arrived keeps only the newest picture, and takes no more than a quarter of the browser's time for drawing it.
+function arrived(text) {
+  watch();
+  pending = text;
+  link("live");
+  if (!digesting && !paused) digest();
+}
+
+function digest() {
+  const began = performance.now();
+  try {
+    learn(JSON.parse(pending));
+    draw();
+  } catch (error) {
+    console.error(error);
+    $("banner").hidden = false;
+    setText($("banner"), `What the gate sent cannot be read: ${error.message}`);
+  }
+  pending = null;
+  digesting = true;
+  setTimeout(() => {
+    digesting = false;
+    if (pending !== null && !paused) digest();
+  }, 3 * (performance.now() - began));
+}
+
+// ---- What is, and what was
+
+function learn(picture) {
+  const at = Date.parse(picture.at), locks = picture.locks ?? [];
+  if (at - lastAt > 15_000) lanes.clear(); // nobody looked for so long that the gap would be guesswork
+  heardAt(at);
+  host = picture.host ?? "";
+  figures = { held: 0, elsewhere: 0, waiting: 0, longest: 0 };
+  const there = new Set();
+  for (const lock of locks) {
+    there.add(lock.key);
+    let lane = lanes.get(lock.key);
+    if (!lane) lanes.set(lock.key, lane = { key: lock.key, past: [], peak: 0, rows: [] });
+    count(lock);
+    follow(lane, lock, at);
+  }
+  let ended = 0;
+  for (const lane of [...lanes.values()].reverse()) {
+    if (!there.has(lane.key)) follow(lane, null, at);
+    lane.past = lane.past.filter((p) => p.until > at - fades).slice(-most.past);
+    if (!lane.lock && (!lane.past.length || ++ended > most.ended)) lanes.delete(lane.key);
+  }
+  sample(at);
+}
+
+function count(lock) {
+  lock.waiters ??= [];
+  lock.far = !lock.held && !!lock.holder?.host && lock.holder.host !== host;
+  lock.blocks = 0;
+  for (const w of lock.waiters) {
+    lock.blocks += w.waited_ms;
+    figures.longest = Math.max(figures.longest, w.waited_ms);
+  }
+  figures.held += lock.held;
+  figures.elsewhere += lock.far;
+  figures.waiting += lock.waiters.length;
+}
+
+// follow compares a session's picture with the one before. Those who are gone from the head of the queue have
+// had their turn if the lock has another holder now; else they have left. Turns that began and ended between
+// the two pictures are guessed to have shared the time evenly.
+function follow(lane, lock, at) {
+  const { lock: was, at: wasAt, from, since } = lane, same = sameTurn(was, lock);
+  Object.assign(lane, { lock, at, last: lock ?? lane.last, peak: Math.max(lane.peak, lock?.blocks ?? 0) });
+  if (!same) Object.assign(lane, { from: null, since: lock?.since ? at - lock.held_ms : null });
+  if (!was) return;
+  const gone = goneFrom(was.waiters, lock?.waiters[0]).map((w) => ({ ...w, from: wasAt - w.waited_ms, since: null }));
+  if (same) {
+    lane.past.push(...gone.map((w) => ({ ...w, until: at })));
+    return;
+  }
+  const heir = lock?.since ? gone.findLastIndex((w) => sameRequest(w, lock.holder)) : -1;
+  if (heir >= 0) lane.from = gone.splice(heir, 1)[0].from;
+  const until = Math.min(at, Math.max(wasAt, lane.since ?? (wasAt + at) / 2));
+  const each = (until - wasAt) / (gone.length + 1);
+  let t = wasAt + each;
+  if (was.since) lane.past.push({ ...was.holder, from, since, until: t, far: was.far, blocked: was.waiters.length });
+  for (const w of gone) lane.past.push({ ...w, since: t, until: t += each, blocked: 1, guessed: true });
+}
+
+const sameRequest = (a, b) => a?.path === b?.path && a?.method === b?.method && a?.script === b?.script;
+const sameTurn = (a, b) => (a?.since || "") === (b?.since || "") && sameRequest(a?.holder, b?.holder);
+
+// goneFrom returns those who stood before the one that is first now.
+function goneFrom(queue, first) {
+  const i = first ? queue.findIndex((w) => w.since === first.since && sameRequest(w, first)) : -1;
+  return i < 0 ? queue : queue.slice(0, i);
+}
+
+// ---- Drawing
+
+function draw() {
+  const steady = performance.now() - touchedAt < 3000 || $("lanes").contains(document.activeElement);
+  const all = [...lanes.values()].filter(wanted);
+  if (!steady && performance.now() - orderedAt > 1000) {
+    all.sort(blocksMost).forEach((lane, i) => { lane.place = i; });
+    orderedAt = performance.now();
+  } else {
+    clearTimeout(reorder);
+    reorder = setTimeout(draw, 1000);
+  }
+  order = all.sort((a, b) => (a.place ?? Infinity) - (b.place ?? Infinity) || 0);
+  drawNow();
+  const asTable = $("as-table").ariaPressed === "true";
+  $("chart").hidden = asTable || !order.length;
+  $("table").hidden = !asTable || !order.length;
+  $("legend").hidden = asTable;
+  if (order.length) (asTable ? drawTable : drawLanes)(order.slice(0, shownLanes));
+  drawEmpty();
+  stillAsked();
+  const more = order.length - shownLanes;
+  $("rest").hidden = more <= 0;
+  setText($("rest").firstElementChild, `… and ${number(more)} more sessions, which block less.`);
+  slid = ""; // there may be new strips
+  if (tipOf) showTip(tipOf);
+  if (!ticking) tick();
+}
+
+// blocksMost orders by the waiting that a session costs now, then by what it has cost; what is over comes last.
+function blocksMost(a, b) {
+  return (b.lock?.blocks ?? 0) - (a.lock?.blocks ?? 0) || b.peak - a.peak || !a.lock - !b.lock ||
+    (a.since ?? 0) - (b.since ?? 0);
+}
+
+function wanted(lane) {
+  if ($("only").checked && !lane.lock?.waiters.length && !lane.peak) return false;
+  const q = $("filter").value.trim().toLowerCase();
+  const has = (s) => !!s && s.toLowerCase().includes(q);
+  const fits = (d) => !!d && (has(d.path) || has(d.script) || has(d.method) || has(d.host));
+  const lock = lane.lock ?? lane.last;
+  return !q || lane.key.startsWith(q) || has(lock.realm) || has(lock.gate) || fits(lock.holder) ||
+    lock.waiters.some(fits) || lane.past.some(fits);
+}
+
+function drawNow() {
+  const { waiting, longest, held, elsewhere } = figures;
+  setText($("host"), host);
+  setText($("n-waiting"), number(waiting));
+  setText($("n-longest"), waiting ? duration(longest) : "–");
+  setText($("n-held"), number(held));
+  setText($("n-elsewhere"), number(elsewhere));
+  $("n-elsewhere").parentElement.hidden = !elsewhere;
+  document.title = `${waiting ? `(${waiting}) ` : ""}fpm-gate${host && ` on ${host}`}`;
+  let top = null;
+  for (const { lock } of lanes.values()) if (lock?.blocks > (top?.blocks ?? -1) && lock.waiters.length) top = lock;
+  const name = top?.holder?.path ? `${top.holder.method} ${top.holder.path}` : `A holder on ${top?.holder?.host || "another host"}`;
+  const says = top ? ` blocks ${plural(top.waiters.length, "request")}` : held ? "Nobody waits" : "No session is held";
+  if (setText($("headline"), (top ? name : "") + says + ".") && top) {
+    $("headline").replaceChildren(element("b", name), says + ".");
+  }
+  setText($("subline"), top ? `in session ${top.key.slice(0, 8)} of ${top.gate}${top.far ? `, held on ${top.holder.host}` : ""}; the first of them has waited ${duration(top.waiters[0].waited_ms)}`
+    : held ? `${plural(held, "session")} held` : "Requests with a PHP session take a lock while they run");
+  speak((top ? name : "") + says);
+}
+
+function drawEmpty() {
+  const none = !order.length;
+  $("empty").hidden = !none;
+  if (!none) return;
+  const filtered = lanes.size > 0;
+  setText($("empty").querySelector("h3"), filtered ? "Nothing fits the filter" : "Nothing to see, which is good");
+  setText($("empty").querySelector("p"), filtered ? `${plural(lanes.size, "session")} left out. Empty the filter, or untick “only where somebody waits”.`
+    : "As soon as a PHP request takes its session’s lock, it shows here as a bar from its begin to now, and each request of the same session that has to wait hangs below it. What has ended stays for a minute.");
+}
+
+// ---- The timeline
+
+let span = 0, epoch = 0, scale = 0, width = 0, ticking = false, textsAt = 0;
+
+const x = (t) => (t - epoch) * scale;
+
+function drawLanes(shown) {
+  layOut(shown);
+  const list = $("lanes"), tops = new Map(shown.map(({ el }) => [el, el?.isConnected && el.offsetTop]));
+  let next = list.firstElementChild;
+  for (const lane of shown) {
+    drawLane(lane);
+    if (lane.el === next) next = next.nextElementSibling;
+    else list.insertBefore(lane.el, next);
+  }
+  while (next) {
+    const el = next;
+    next = next.nextElementSibling;
+    el.remove();
+  }
+  if (!list.querySelector(".row[tabindex='0']")) list.querySelector(".row")?.setAttribute("tabindex", "0");
+  if (still.matches) return;
+  for (const [el, top] of tops) {
+    if (top && top !== el.offsetTop && Math.abs(top - el.offsetTop) > 40) el.animate([{ transform: `translateY(${top - el.offsetTop}px)` }, {}], { duration: 220, easing: "ease-out" });
+  }
+}
+
+// layOut chooses the span: as much as those who block and those who wait need, and no less at once.
+function layOut(shown) {
+  const wide = $("axis").clientWidth * 0.88, t = now();
+  let need = 0;
+  for (const { lock, since, past } of shown) {
+    if (lock?.waiters.length) need = Math.max(need, lock.waiters[0].waited_ms, t - (since ?? t));
+    if (past.length) need = Math.max(need, Math.min(25_000, t - (past[0].from ?? past[0].since)));
+  }
+  const fits = (s) => s > need * 1.04;
+  const chosen = +$("span").value || (spans.has(span) && fits(span) && !fits(span / 3) ? span : [...spans.keys()].find(fits) ?? 300e3);
+  if (wide === width && chosen === span && t - epoch < 60_000) return;
+  [span, epoch, width, scale] = [chosen, t, wide, wide / chosen];
+  const ticks = spans.get(span);
+  $("chart").style.setProperty("--tick", `${width / ticks}px`);
+  $("axis").replaceChildren(...Array.from({ length: ticks }, (_, i) => {
+    const label = element("span", i ? `−${roundDuration(i * span / ticks)}` : "now");
+    label.style.left = `${width * (1 - i / ticks)}px`;
+    return label;
+  }));
+  slide();
+}
+
+function drawLane(lane) {
+  const el = lane.el ??= copy("lane"), { lock } = lane;
+  const { key, realm, gate, far, blocks, waiters, holder } = lane.last;
+  const live = !!lock, n = live ? waiters.length : 0;
+  el.classList.toggle("blocks", n > 0);
+  el.classList.toggle("over", !live);
+  el.lane = lane;
+  setText(el.querySelector(".key"), key.slice(0, 8));
+  setText(el.querySelector(".where"), (realm === gate ? gate : `${realm} / ${gate}`) + (far ? ` · held on ${holder.host}` : ""));
+  setText(el.querySelector(".sum"), n ? `blocks ${number(n)} · ${duration(blocks)} of waiting` : "");
+  el.querySelector(".break").hidden = !live || !lock.held;
+  el.querySelector(".break").ariaLabel = `Break the lock of session ${key.slice(0, 8)}`;
+  const past = live ? lane.past : lane.past.slice(0, -1);
+  drawBand(lane, past);
+  const rows = [live ? holding(lane) : ended(lane.past.at(-1))];
+  const all = lane.open || n <= most.waiters + 1 ? Math.min(n, most.rows) : most.waiters;
+  for (let i = 0; i < all; i++) rows.push(waiting(lane, waiters[i], i + 1));
+  if (all < n) rows.push(theRest(lane, waiters.slice(all)));
+  rows.forEach((r, i) => fillRow(lane, i, r));
+  for (const r of lane.rows.splice(rows.length)) r.el.remove();
+  const more = el.querySelector(".more");
+  more.hidden = n <= most.waiters + 1;
+  setText(more, lane.open ? "Show fewer" : `Show all ${number(n)}`);
+}
+
+function drawBand(lane, past) {
+  const band = lane.el.querySelector(".band"), strip = band.querySelector(".slide");
+  band.hidden = !past.length;
+  const keep = new Set();
+  for (const p of past) {
+    p.el ??= strip.appendChild(copy("thin"));
+    keep.add(p.el);
+    tips.set(p.el, () => about(p, pastLines(p)));
+    const [wait, hold] = p.el.children;
+    place(wait, p.from, p.since ?? p.until);
+    wait.className = p.since ? "wait" : "gave-up";
+    place(hold, p.since, p.until);
+    hold.className = role(p);
+    p.el.style.opacity = fading(p);
+  }
+  for (const el of [...strip.children]) if (!keep.has(el)) el.remove();
+  setText(band.querySelector(".label"), `${past.length} before`);
+}
+
+const role = (p) => `hold ${p.far ? "far" : p.blocked ? "" : "free"}`;
+const fading = (p) => Math.max(0.2, 1 - (now() - p.until) / fades).toFixed(2);
+
+// What a row shows: who (d), its bars from, since and until, what its clock counts from, and what its tip says.
+function holding(lane) {
+  const { lock, since, from } = lane, { holder, waiters, far, expires } = lock;
+  const ends = expires ? Date.parse(expires) : null;
+  const d = holder?.path ? holder : { method: "", path: far || !lock.held ? "held on another host" : "unknown" };
+  return {
+    d, kind: "live", says: "holds:", from, since, ends, clock: since, role: role({ far, blocked: waiters.length }),
+    lines: () => [["Holds", `for ${duration(now() - since)}, since ${clockTime(since)}`], from && ["Waited", exact(since - from)],
+      ends && ["Lock expires", `${clockTime(ends)}, in ${duration(ends - now())}`], ["Behind it", plural(waiters.length, "request")]],
+  };
+}
+
+function ended(p) {
+  return { d: p, kind: "ended", says: "ended:", from: p.from, since: p.since, over: p.until, role: role(p), opacity: fading(p), lines: () => pastLines(p) };
+}
+
+function waiting(lane, w, place) {
+  const from = lane.at - w.waited_ms;
+  return { d: w, kind: "waits live", says: "waits:", from, clock: from, lines: () => [["Waits", `for ${duration(now() - from)}, since ${clockTime(from)}`], ["In the queue", `place ${place}`]] };
+}
+
+function theRest(lane, rest) {
+  const by = new Map(), from = lane.at - rest[0].waited_ms;
+  for (const w of rest) by.set(`${w.method} ${w.path}`, (by.get(`${w.method} ${w.path}`) ?? 0) + 1);
+  const lines = [...by].sort((a, b) => b[1] - a[1]).slice(0, 8).map(([name, n]) => [`${number(n)} ×`, name]);
+  return { d: { method: "", path: `… and ${number(rest.length)} more` }, kind: "waits live rest-of", says: "wait:", from, clock: from, lines: () => lines };
+}
+
+const pastLines = (p) => [p.from && ["Waited", exact((p.since ?? p.until) - p.from)],
+  p.since ? ["Held", `${p.guessed ? "about " : ""}${exact(p.until - p.since)}, until ${clockTime(p.until)}`] : ["Left", `the queue at ${clockTime(p.until)}, without its turn`]];
+
+function fillRow(lane, i, r) {
+  const row = lane.rows[i] ??= newRow(lane.el.querySelector(".rows"));
+  const { el, says, method, path, wait, hold, mark } = row;
+  row.shows = r;
+  if (row.kind !== r.kind) el.className = `row cols ${row.kind = r.kind}`;
+  el.style.opacity = r.opacity ?? 1;
+  setText(says, r.says);
+  setText(method, r.d.method);
+  setText(path, r.d.path);
+  place(wait, r.from, r.since ?? r.over);
+  wait.className = r.over && !r.since ? "gave-up" : "wait";
+  place(hold, r.since, r.over);
+  hold.className = r.role ?? "";
+  place(mark, r.ends > now() ? r.ends : null, r.ends);
+  tell(row);
+}
+
+function newRow(rows) {
+  const el = rows.appendChild(copy("row")), row = { el, time: el.lastElementChild };
+  [row.says, row.method, row.path] = el.firstElementChild.children;
+  [row.wait, row.hold, row.mark] = el.querySelectorAll("i");
+  tips.set(el, () => about(row.shows.d, row.shows.lines()));
+  return row;
+}
+
+// place puts a bar from one time to another, or into the future if that has not come. What begins before the
+// timeline does is cut there: browsers do not like boxes of a million pixels.
+function place(bar, from, until) {
+  bar.hidden = from == null;
+  if (bar.hidden) return;
+  const left = x(Math.max(from, epoch - span - 1000));
+  bar.style.left = `${left.toFixed(1)}px`;
+  bar.style.width = `${Math.max(0, x(until ?? epoch + 120_000) - left).toFixed(1)}px`;
+}
+
+// tick slides the strips, and tells how long everything lasts, for as long as there is something to see.
+function tick() {
+  ticking = !$("chart").hidden && frozenAt === null;
+  const t = performance.now();
+  if (t - slidAt > strips.length / 3) { // many take long to paint, so they make fewer steps
+    slidAt = t;
+    slide();
+  }
+  if (t - textsAt > 190) {
+    textsAt = t;
+    setText($("clock"), clockTime(now()));
+    for (const { el, rows, lock, last } of order.slice(0, shownLanes)) {
+      rows.forEach(tell);
+      const left = lock?.expires ? Date.parse(lock.expires) - now() : Infinity;
+      const expiry = el?.querySelector(".expiry");
+      setText(expiry, !lock ? "over" : left === Infinity ? "" : left > 0 ? `expires in ${duration(left)}` : "expires now");
+      expiry?.classList.toggle("soon", left < 10_000);
+    }
+  }
+  if (ticking) still.matches ? setTimeout(tick, 1000) : requestAnimationFrame(tick);
+}
+
+let slid = "", slidAt = 0;
+const strips = $("lanes").getElementsByClassName("slide");
+
+// slide moves strip by strip: a property that they inherit would have the browser look at every element below.
+function slide() {
+  const transform = `translateX(${Math.round(width - x(now()))}px)`;
+  if (transform === slid) return;
+  slid = transform;
+  for (const strip of strips) strip.style.transform = transform;
+}
+
+function tell(row) {
+  const { clock, over } = row.shows;
+  setText(row.time, over ? `${duration(now() - over)} ago` : clock ? duration(now() - clock) : "");
+}
+
+// ---- The table, for those who would rather read
+
+function drawTable(shown) {
+  const lines = [];
+  for (const { lock, last, past, since, at, key } of shown) {
+    const { realm, gate, far } = lock ?? last, who = [key.slice(0, 8), realm === gate ? gate : `${realm} / ${gate}`];
+    const line = (role, d, t, ms) => lines.push([...who, role, d?.path ? `${d.method} ${d.path}` : "not known here", d?.script ?? "", t ? clockTime(t) : "", ms]);
+    if (lock) line(far ? `holds on ${lock.holder.host}` : "holds", lock.holder, since, since ? duration(now() - since) : "");
+    lock?.waiters.forEach((w, i) => line(`waits, place ${i + 1}`, w, at - w.waited_ms, duration(w.waited_ms)));
+    for (const p of past.toReversed()) line(p.since ? "has held" : "has left", p, p.since ?? p.from, exact(p.until - (p.since ?? p.from)));
+  }
+  fillTable($("table-rows"), lines.slice(0, most.rows), 4, [6]);
+}
+
+// fillTable keeps the cells that are there, so that what somebody reads or has selected stays.
+function fillTable(body, lines, script, numbers) {
+  while (body.rows.length > lines.length) body.deleteRow(-1);
+  lines.forEach((texts, y) => {
+    const tr = body.rows[y] ?? body.insertRow();
+    texts.forEach((text, i) => {
+      const td = tr.cells[i] ?? tr.insertCell(), isScript = i === script;
+      if (!td.firstChild) td.append(element("bdi")); // a long path is cut at its begin, but still read from left to right
+      if (!setText(td.firstChild, text)) return;
+      td.className = isScript ? "script" : numbers.includes(i) ? "n" : "";
+      if (isScript) td.title = text;
+    });
+  });
+}
+
+// ---- The last hour
+
+let past = null, sortBy = "blocked_ms_total";
+
+async function askHistory() {
+  if (document.hidden || paused) return;
+  try {
+    const answer = await fetch("history", { signal: AbortSignal.timeout(10_000) });
+    if (!answer.ok) throw new Error(`the gate answers ${answer.status}`);
+    past = await answer.json();
+    drawHistory();
+  } catch (error) {
+    setText($("scripts-note"), `${past ? "Not up to date" : "Not known"}: ${error.message}.`);
+  }
+}
+
+function drawHistory() {
+  const scripts = (past.scripts ?? []).map((s) => ({ ...s, mean: s.held_ms_total / s.holds }));
+  scripts.sort((a, b) => b[sortBy] - a[sortBy]);
+  const top = scripts.slice(0, most.scripts), worst = Math.max(1, ...top.map((s) => s.blocked_ms_total));
+  fillTable($("scripts"), top.map((s) => [s.script, s.blocked_ms_total ? duration(s.blocked_ms_total) : "–", number(s.blocked), exact(s.held_ms_max), exact(s.mean), number(s.holds)]), 0, [1, 2, 3, 4, 5]);
+  top.forEach((s, y) => {
+    const cell = $("scripts").rows[y].cells[1], weight = cell.querySelector("i") ?? cell.appendChild(element("i"));
+    weight.style.width = `${84 * s.blocked_ms_total / worst}%`;
+  });
+  const more = scripts.length - top.length;
+  setText($("scripts-note"), more > 0 ? `… and ${number(more)} more scripts.` : scripts.length ? "" : "No script has held a session yet.");
+  drawWaits(past.waits ?? []);
+}
+
+function drawWaits(waits) {
+  const all = waits.reduce((n, w) => n + w.count, 0), highest = Math.max(1, ...waits.map((w) => w.count));
+  $("waits").replaceChildren(...waits.map(({ le_ms, count }, i) => {
+    const bar = element("i"), box = element("span"), li = element("li");
+    bar.style.width = `${100 * count / highest}%`;
+    box.append(bar);
+    li.append(element("span", le_ms === null ? `> ${roundDuration(waits[i - 1]?.le_ms ?? 0)}` : `≤ ${roundDuration(le_ms)}`), box, element("span", number(count)));
+    li.className = !count ? "none" : (le_ms ?? Infinity) > 1000 ? "slow" : "";
+    return li;
+  }));
+  setText($("waits-note"), all ? "" : "No request has waited yet.");
+}
+
+// ---- Breaking a lock
+
+let asked = null; // the lane that the dialog is about, and whose lock that was
+
+function ask(lane) {
+  asked = { lane, lock: lane.lock };
+  const { holder, waiters, key } = lane.lock;
+  setText($("ask-key"), key.slice(0, 8));
+  setText($("ask-who"), `${holder.method} ${holder.path}, held for ${duration(now() - lane.since)}`);
+  setText($("ask-next"), waiters.length ? `The next of ${plural(waiters.length, "request")} that wait gets the session at once.` : "Nobody waits for it now.");
+  setText($("ask-error"), "");
+  $("ask-yes").disabled = false;
+  $("ask").showModal();
+}
+
+// stillAsked sees to it that nobody breaks a lock that is not the one the question was about.
+function stillAsked() {
+  if (!asked || !$("ask").open || sameTurn(asked.lane.lock, asked.lock)) return;
+  $("ask-yes").disabled = true;
+  setText($("ask-error"), "This lock has ended by itself meanwhile.");
+}
+
+async function breakIt() {
+  const { key } = asked.lane;
+  $("ask-yes").disabled = true;
+  try {
+    const answer = await fetch(`locks/${encodeURIComponent(key)}`, { method: "DELETE", headers: { "X-FPM-Gate": "1" }, signal: AbortSignal.timeout(10_000) });
+    if (!answer.ok && answer.status !== 404) throw new Error((await answer.text()).slice(0, 300) || `the gate answers ${answer.status}`);
+    $("ask").close();
+    say(answer.ok ? `The lock of ${key.slice(0, 8)} is broken; its script goes on.` : `The lock of ${key.slice(0, 8)} had ended by itself.`);
+  } catch (error) {
+    setText($("ask-error"), `Not broken: ${error.message}`);
+    $("ask-yes").disabled = false;
+  }
+}
+
+// ---- Saying
+
+let saidTimer, spokenAt = 0, tipOf = null;
+
+function say(text) {
+  setText($("said"), text);
+  clearTimeout(saidTimer);
+  saidTimer = setTimeout(setText, 6000, $("said"), "");
+}
+
+// speak is for screen readers: what changes four times a second, nobody can listen to.
+function speak(text) {
+  if (performance.now() - spokenAt > 8000 && setText($("spoken"), text)) spokenAt = performance.now();
+}
+
+function about(d, lines) {
+  const all = [["Request", d.script && `${d.method} ${d.path}`], ["Script", d.script], ["Gate", d.gate], ["Route", d.route], ["Host", d.host], ...lines];
+  return all.filter((l) => l?.[1]);
+}
+
+function showTip(el) {
+  const tip = $("tip"), lines = el?.isConnected && tips.get(el)?.();
+  tipOf = lines ? el : null;
+  tip.hidden = !tipOf;
+  if (!tipOf) return;
+  const list = element("dl");
+  for (const [name, text] of lines) list.append(element("dt", name), element("dd", text));
+  tip.replaceChildren(list);
+  const box = el.getBoundingClientRect(), below = box.bottom + 6;
+  tip.style.left = `${Math.max(8, Math.min(tipX ?? box.left + 24, innerWidth - tip.offsetWidth - 8))}px`;
+  tip.style.top = `${below + tip.offsetHeight < innerHeight ? below : box.top - tip.offsetHeight - 6}px`;
+}
+
+// ---- Small things
+
+const numbers = new Intl.NumberFormat("en");
+const clocks = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+const number = (n) => numbers.format(n);
+const clockTime = (t) => clocks.format(t);
+const plural = (n, what) => `${number(n)} ${what}${n === 1 ? "" : "s"}`;
+const two = (n) => String(Math.floor(n)).padStart(2, "0");
+
+// duration is for what goes on: it does not flicker.
+function duration(ms) {
+  const s = Math.max(0, ms) / 1000;
+  if (s < 9.95) return `${s.toFixed(1)} s`;
+  if (s < 60) return `${Math.floor(s)} s`;
+  return s < 3600 ? `${Math.floor(s / 60)} min ${two(s % 60)} s` : `${number(Math.floor(s / 3600))} h ${two(s / 60 % 60)} min`;
+}
+
+const exact = (ms) => ms < 1000 ? `${Math.round(ms)} ms` : duration(ms);
+const roundDuration = (ms) => ms < 1000 ? `${ms} ms` : ms < 60_000 ? `${ms / 1000} s` : `${ms / 60_000} min`;
+
+// setText leaves alone what does not change, and says whether it did.
+function setText(el, text = "") {
+  if (!el || el.textContent === String(text)) return false;
+  el.textContent = text;
+  return true;
+}
+
+function element(name, text) {
+  const el = document.createElement(name);
+  if (text) el.textContent = text;
+  return el;
+}
+
+const copy = (name) => $(`${name}-template`).content.firstElementChild.cloneNode(true);
+
+const samples = [];
+
+function sample(at) {
+  samples.push([at, figures.waiting]);
+  while (samples[0][0] < at - fades) samples.shift();
+  const highest = Math.max(1, ...samples.map((s) => s[1]));
+  const at60 = (t) => (60 - (at - t) / 1000).toFixed(1);
+  const points = samples.map(([t, n]) => `${at60(t)},${(27 - 26 * n / highest).toFixed(1)}`);
+  $("spark").setAttribute("points", [`${at60(samples[0][0])},27`, ...points, "60,27"].join(" "));
+}
+
+// ---- What the operator does
+
+let touchedAt = -1e9, tipX = null, reorder;
+
+function redraw() {
+  orderedAt = -1e9;
+  if (figures) draw();
+}
+
+// The settings stand in the address, so that it can be passed on.
+function remember() {
+  const hash = new URLSearchParams();
+  if ($("filter").value) hash.set("q", $("filter").value);
+  if ($("only").checked) hash.set("only", 1);
+  if (+$("span").value) hash.set("span", $("span").value);
+  if ($("as-table").ariaPressed === "true") hash.set("table", 1);
+  history.replaceState(null, "", `#${hash}`);
+  redraw();
+}
+
+function recall() {
+  const hash = new URLSearchParams(location.hash.slice(1));
+  $("filter").value = hash.get("q") ?? "";
+  $("only").checked = hash.has("only");
+  $("span").value = hash.get("span") ?? 0;
+  viewAs(hash.has("table"));
+}
+
+function viewAs(table) {
+  $("as-table").ariaPressed = table;
+  $("as-lanes").ariaPressed = !table;
+}
+
+for (const id of ["filter", "only", "span"]) $(id).addEventListener("input", remember);
+$("as-table").onclick = () => { viewAs(true); remember(); };
+$("as-lanes").onclick = () => { viewAs(false); remember(); };
+$("rest").querySelector("button").onclick = () => { shownLanes += most.lanes; redraw(); };
+$("pause").onclick = () => {
+  paused = !paused;
+  $("pause").ariaPressed = paused;
+  setText($("pause"), paused ? "Go on" : "Pause");
+  frozenAt = paused ? now() : null;
+  link(state);
+  if (!paused && pending !== null) digest();
+  else if (figures) draw();
+};
+
+const list = $("lanes");
+list.addEventListener("click", (e) => {
+  const { lane } = e.target.closest(".lane"), button = e.target.closest("button");
+  if (button?.matches(".break")) ask(lane);
+  else if (button?.matches(".more")) { lane.open = !lane.open; redraw(); }
+});
+list.addEventListener("pointermove", (e) => {
+  touchedAt = performance.now();
+  tipX = e.clientX + 12;
+  showTip(e.target.closest(".row, .thin"));
+});
+list.addEventListener("pointerleave", () => { showTip(null); touchedAt = -1e9; });
+list.addEventListener("focusin", (e) => {
+  const row = e.target.closest(".row");
+  if (!row) return;
+  list.querySelector(".row[tabindex='0']")?.setAttribute("tabindex", "-1");
+  row.tabIndex = 0;
+  if (row.matches(":focus-visible")) { tipX = null; showTip(row); }
+});
+list.addEventListener("focusout", () => showTip(null));
+list.addEventListener("keydown", (e) => {
+  const rows = [...list.querySelectorAll(".row")], i = rows.indexOf(e.target.closest(".row"));
+  const to = { ArrowDown: i + 1, ArrowUp: i - 1, Home: 0, End: rows.length - 1 }[e.key];
+  if (i < 0 || !rows[to]) return;
+  e.preventDefault();
+  rows[to].focus();
+});
+document.addEventListener("keydown", (e) => { if (e.key === "Escape") showTip(null); });
+document.addEventListener("visibilitychange", askHistory);
+addEventListener("scroll", () => showTip(null), { passive: true });
+addEventListener("hashchange", () => { recall(); redraw(); });
+new ResizeObserver(() => figures && draw()).observe($("axis"));
+
+$("ask-no").onclick = () => $("ask").close();
+$("ask-yes").onclick = breakIt;
+for (const button of document.querySelectorAll("[data-sort]")) {
+  button.onclick = () => {
+    document.querySelector("th[aria-sort]").removeAttribute("aria-sort");
+    button.parentElement.ariaSort = "descending";
+    sortBy = button.dataset.sort;
+    if (past) drawHistory();
+  };
+}
+
+recall();
+connect();
+askHistory();
+setInterval(askHistory, 15_000);
