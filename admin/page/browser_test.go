@@ -23,6 +23,7 @@ func TestInTheBrowser(t *testing.T) {
 		"what has ended stays":            keepsWhatHasEnded,
 		"who left without a turn":         tellsWhoLeft,
 		"a holder on another host":        namesTheOtherHost,
+		"a holder in another process":     namesAnotherProcess,
 		"a lock is broken after question": breaksAfterAQuestion,
 		"a question that is outdated":     doesNotBreakAnother,
 		"a break that fails":              saysWhyNotBroken,
@@ -193,6 +194,17 @@ func namesTheOtherHost(t *testing.T, b *browser.Browser, s *stage) {
 	if !browser.Eval[bool](t, tab, `document.querySelector(".break").hidden && !!document.querySelector("i.far")`) {
 		t.Error("a lock of another host can be broken, or does not look like one")
 	}
+}
+
+func namesAnotherProcess(t *testing.T, b *browser.Browser, s *stage) {
+	l := held("c0ffee00", request{Gate: "www", Host: "web-1"}, 3*time.Second, waits(poll, time.Second))
+	l.Held = false
+	unknown := lock{Key: "0ddba110", Realm: "www", Gate: "www", Waiters: []waiter{waits(poll, time.Second)}}
+	s.show(l, unknown)
+	tab := open(t, b, s, "")
+	tab.Await(t, `document.querySelectorAll(".lane").length === 2`)
+	mustRead(t, tab, ".where", "www · held by another process\nwww")
+	mustRead(t, tab, ".row .path", "held by another process\n/poll.php\nthe store is asked\n/poll.php")
 }
 
 func breaksAfterAQuestion(t *testing.T, b *browser.Browser, s *stage) {

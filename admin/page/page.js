@@ -119,7 +119,8 @@ function learn(picture) {
 
 function count(lock) {
   lock.waiters ??= [];
-  lock.far = !lock.held && !!lock.holder?.host && lock.holder.host !== host;
+  lock.far = !lock.held && !!lock.since;
+  lock.there = lock.holder?.host && lock.holder.host !== host ? `on ${lock.holder.host}` : "by another process";
   lock.blocks = 0;
   for (const w of lock.waiters) {
     lock.blocks += w.waited_ms;
@@ -217,12 +218,12 @@ function drawNow() {
   document.title = `${waiting ? `(${waiting}) ` : ""}fpm-gate${host && ` on ${host}`}`;
   let top = null;
   for (const { lock } of lanes.values()) if (lock?.blocks > (top?.blocks ?? -1) && lock.waiters.length) top = lock;
-  const name = top?.holder?.path ? `${top.holder.method} ${top.holder.path}` : `A holder on ${top?.holder?.host || "another host"}`;
+  const name = top?.holder?.path ? `${top.holder.method} ${top.holder.path}` : `A holder ${top?.far ? top.there : "that is not known"}`;
   const says = top ? ` blocks ${plural(top.waiters.length, "request")}` : held ? "Nobody waits" : "No session is held";
   if (setText($("headline"), (top ? name : "") + says + ".") && top) {
     $("headline").replaceChildren(element("b", name), says + ".");
   }
-  setText($("subline"), top ? `in session ${top.key.slice(0, 8)} of ${top.gate}${top.far ? `, held on ${top.holder.host}` : ""}; the first of them has waited ${duration(top.waiters[0].waited_ms)}`
+  setText($("subline"), top ? `in session ${top.key.slice(0, 8)} of ${top.gate}${top.far ? `, held ${top.there}` : ""}; the first of them has waited ${duration(top.waiters[0].waited_ms)}`
     : held ? `${plural(held, "session")} held` : "Requests with a PHP session take a lock while they run");
   speak((top ? name : "") + says);
 }
@@ -288,13 +289,13 @@ function layOut(shown) {
 
 function drawLane(lane) {
   const el = lane.el ??= copy("lane"), { lock } = lane;
-  const { key, realm, gate, far, blocks, waiters, holder } = lane.last;
+  const { key, realm, gate, far, there, blocks, waiters } = lane.last;
   const live = !!lock, n = live ? waiters.length : 0;
   el.classList.toggle("blocks", n > 0);
   el.classList.toggle("over", !live);
   el.lane = lane;
   setText(el.querySelector(".key"), key.slice(0, 8));
-  setText(el.querySelector(".where"), (realm === gate ? gate : `${realm} / ${gate}`) + (far ? ` · held on ${holder.host}` : ""));
+  setText(el.querySelector(".where"), (realm === gate ? gate : `${realm} / ${gate}`) + (far ? ` · held ${there}` : ""));
   setText(el.querySelector(".sum"), n ? `blocks ${number(n)} · ${duration(blocks)} of waiting` : "");
   el.querySelector(".break").hidden = !live || !lock.held;
   el.querySelector(".break").ariaLabel = `Break the lock of session ${key.slice(0, 8)}`;
@@ -337,7 +338,7 @@ const fading = (p) => Math.max(0.2, 1 - (now() - p.until) / fades).toFixed(2);
 function holding(lane) {
   const { lock, since, from } = lane, { holder, waiters, far, expires } = lock;
   const ends = expires ? Date.parse(expires) : null;
-  const d = holder?.path ? holder : { method: "", path: far || !lock.held ? "held on another host" : "unknown" };
+  const d = holder?.path ? holder : { method: "", path: far ? `held ${lock.there}` : "the store is asked" };
   return {
     d, kind: "live", says: "holds:", from, since, ends, clock: since, role: role({ far, blocked: waiters.length }),
     lines: () => [["Holds", `for ${duration(now() - since)}, since ${clockTime(since)}`], from && ["Waited", exact(since - from)],
@@ -444,7 +445,7 @@ function drawTable(shown) {
   for (const { lock, last, past, since, at, key } of shown) {
     const { realm, gate, far } = lock ?? last, who = [key.slice(0, 8), realm === gate ? gate : `${realm} / ${gate}`];
     const line = (role, d, t, ms) => lines.push([...who, role, d?.path ? `${d.method} ${d.path}` : "not known here", d?.script ?? "", t ? clockTime(t) : "", ms]);
-    if (lock) line(far ? `holds on ${lock.holder.host}` : "holds", lock.holder, since, since ? duration(now() - since) : "");
+    if (lock) line(far ? `holds ${lock.there}` : "holds", lock.holder, since, since ? duration(now() - since) : "");
     lock?.waiters.forEach((w, i) => line(`waits, place ${i + 1}`, w, at - w.waited_ms, duration(w.waited_ms)));
     for (const p of past.toReversed()) line(p.since ? "has held" : "has left", p, p.since ?? p.from, exact(p.until - (p.since ?? p.from)));
   }

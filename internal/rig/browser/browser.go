@@ -159,14 +159,14 @@ func (tab *Tab) note(event any) {
 		defer tab.mu.Unlock()
 		tab.requests = append(tab.requests, e.Request.URL)
 	case *runtime.EventExceptionThrown:
-		tab.complain(e.ExceptionDetails.Text+" "+describe(e.ExceptionDetails.Exception))
+		tab.complain(e.ExceptionDetails.Text + " " + describe(e.ExceptionDetails.Exception))
 	case *log.EventEntryAdded:
 		if e.Entry.Level == log.EntryLevelError || e.Entry.Level == log.EntryLevelWarning {
-			tab.complain(e.Entry.Text+" "+e.Entry.URL)
+			tab.complain(e.Entry.Text + " " + e.Entry.URL)
 		}
 	case *runtime.EventConsoleAPICalled:
 		if e.Type == runtime.ConsoleAPICalledTypeError || e.Type == runtime.ConsoleAPICalledTypeWarning {
-			tab.complain("console: "+spell(e.Args))
+			tab.complain("console: " + spell(e.Args))
 		}
 	}
 }
