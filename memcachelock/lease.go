@@ -179,8 +179,7 @@ func (l *lease) Renew(context.Context) error {
 	case result.no <= n-result.most:
 		return storeError(result.err)
 	case !l.isReleased():
-		l.store.counts.lost.Add(1)
-		l.store.tell(Event{Kind: LeaseLost, Server: l.replicas[0].server.addr, Key: l.key})
+		l.tellLoss()
 	}
 	return sessionlock.ErrLost
 }
@@ -228,7 +227,7 @@ func (l *lease) release(tickets []*ticket, waited bool) {
 		one := func() {
 			defer t.leave()
 			t.wait()
-			l.replicas[i].release(next)
+			t.given = l.replicas[i].release(next)
 		}
 		if len(tickets) == 1 {
 			one()
@@ -237,9 +236,23 @@ func (l *lease) release(tickets []*ticket, waited bool) {
 		}
 	}
 	all.Wait()
+	lost := 0
+	for _, r := range l.replicas {
+		if r.lost {
+			lost++
+		}
+	}
+	if lost >= majority(len(l.replicas)) {
+		l.tellLoss()
+	}
 	if next != (manager{}) {
 		l.store.given(l.key, next)
 	}
+}
+
+func (l *lease) tellLoss() {
+	l.store.counts.lost.Add(1)
+	l.store.tell(Event{Kind: LeaseLost, Server: l.replicas[0].server.addr, Key: l.key})
 }
 
 func (l *lease) isReleased() bool {

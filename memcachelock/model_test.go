@@ -22,7 +22,7 @@ import (
 // restarted; with a quorum one of three at a time. Other seeds flush and evict, too, and cut a gate off.
 func TestRandomInterleavingsKeepThePromises(t *testing.T) {
 	t.Parallel()
-	const seeds, steps = 18, 80
+	const seeds, steps = 18, 40
 	var mu sync.Mutex
 	held, lost, failed := 0, 0, 0
 	for seed := range uint64(seeds) {
@@ -43,7 +43,7 @@ func TestRandomInterleavingsKeepThePromises(t *testing.T) {
 		})
 	}
 	t.Cleanup(func() {
-		if held < 10*seeds || failed < seeds || lost == 0 {
+		if held < 5*seeds || failed < seeds || lost == 0 {
 			t.Errorf("%d locks were held, %d of them lost, and %d questions failed; want a test that does more", held, lost, failed)
 		}
 	})
@@ -54,7 +54,7 @@ const (
 	modelTTL     = modelLease - time.Second
 	modelTimeout = 250 * time.Millisecond
 	modelLatency = 4 * time.Millisecond
-	heartbeat    = 250 * time.Millisecond
+	heartbeat    = 100 * time.Millisecond
 )
 
 // model is what happened so far.
@@ -108,7 +108,7 @@ func newModel(t *testing.T, seed uint64) *model {
 	if seed%2 == 1 {
 		servers = 3
 	}
-	o := memcachelock.Options{Lease: modelLease, Timeout: modelTimeout, Quorum: servers > 1}
+	o := memcachelock.Options{Lease: modelLease, Timeout: modelTimeout, Quorum: servers > 1, MaxPollRate: 40}
 	for i := range servers {
 		m.servers = append(m.servers, newFakeServer(modelLatency))
 		o.Servers = append(o.Servers, memcachelock.Addr{Network: "tcp", Address: strconv.Itoa(i)})

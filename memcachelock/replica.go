@@ -15,6 +15,7 @@ type replica struct {
 	lease  *lease
 	server *server
 	ours   bool
+	lost   bool   // when it was released, somebody else may have had it
 	casID  uint64 // 0: not known
 
 	// What the look before has seen; in the hands of Acquire.
@@ -65,6 +66,10 @@ func (r *replica) failed(err error) answer {
 // takeOrLeave takes the item, and then sees to it beside the request: with the CAS id, if the lease is won; else it
 // is given back.
 func (r *replica) takeOrLeave(t *ticket) answer {
+	if t.isGiven() {
+		t.leave()
+		return answer{vote: voteNo}
+	}
 	a := r.take()
 	if !r.ours {
 		t.leave()
@@ -222,21 +227,30 @@ func (r *replica) renewFound() answer {
 	return answer{vote: voteYes}
 }
 
-// release deletes the item, or keeps the lock for next. If the server cannot be asked, its watcher will see to it.
-func (r *replica) release(next manager) {
+// release deletes the item, or keeps the lock for next, and says whether it did that. If the server cannot be asked,
+// its watcher will see to it.
+func (r *replica) release(next manager) (given bool) {
 	if !r.ours {
-		return
+		return false
 	}
 	r.ours = false
-	if err := r.free(next); err != nil {
+	err := r.free(next)
+	switch {
+	case errors.Is(err, sessionlock.ErrLost):
+		r.lost = true
+		return false
+	case err != nil:
 		r.server.doubtful(r.lease)
+		return false
 	}
+	return next != (manager{})
 }
 
 // remove gives back what was taken in vain.
 func (r *replica) remove() { r.release(manager{}) }
 
-// free is an atomic compare-and-delete, or compare-and-swap. That of somebody else is never touched.
+// free is an atomic compare-and-delete, or compare-and-swap. That of somebody else is never touched: the error is
+// ErrLost then, or if the item was gone and anybody could have had it.
 func (r *replica) free(next manager) error {
 	l := r.lease
 	for range 2 {
@@ -247,7 +261,7 @@ func (r *replica) free(next manager) error {
 			}
 			item := items[l.name]
 			if !sameValue(item, l.value) {
-				return nil
+				return r.gone(item != nil)
 			}
 			r.casID = item.CasID
 		}
@@ -256,15 +270,25 @@ func (r *replica) free(next manager) error {
 			value, seconds = turnValue(next), turnSeconds
 		}
 		err := r.server.compareAndSwap(l.name, value, seconds, r.casID)
-		if answered(err) {
+		switch {
+		case err == nil:
 			return nil
-		}
-		if timedOut(err) || unasked(err) {
+		case answered(err):
+			return r.gone(errors.Is(err, memcache.ErrCASConflict))
+		case timedOut(err) || unasked(err):
 			return err
 		}
 		r.casID = 0 // the answer was lost: ask
 	}
 	return errors.New("no answer to a release")
+}
+
+// gone judges an item that is not ours any more: it is another's, or there is none. After a restart nobody has had it.
+func (r *replica) gone(taken bool) error {
+	if !taken && r.server.inGrace() {
+		return nil
+	}
+	return sessionlock.ErrLost
 }
 
 // removeStray deletes the item if it is there and is no lease of ours any more. It says whether that is over: the

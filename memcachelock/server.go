@@ -254,8 +254,9 @@ func (v *server) fail(begun time.Time, err error) {
 	}
 }
 
-// recover takes the server for up, unless it has to rest: it has answered a question that was asked then. Of those
-// that were asked later it has said nothing, so one that fails still counts. It says whether the server is up.
+// recover takes the server for up, unless it has to rest: it has answered a question that was asked then. It says
+// whether the server is up. Of the questions that began while it was down none counts any more; but if it was never
+// met before, those that began while this answer was on its way do.
 func (v *server) recover(asked time.Time) bool {
 	v.mu.Lock()
 	was := v.down
@@ -264,7 +265,9 @@ func (v *server) recover(asked time.Time) bool {
 		return false
 	}
 	v.down, v.returned = nil, v.returned || was != nil
-	if was != nil || v.since.IsZero() {
+	if was != nil {
+		v.since = time.Now()
+	} else if v.since.IsZero() {
 		v.since = asked
 	}
 	v.mu.Unlock()
@@ -279,8 +282,9 @@ func (v *server) recover(asked time.Time) bool {
 type ticket struct {
 	server *server
 	key    sessionlock.Key
-	before <-chan struct{} // nil: nothing is under way
+	before *ticket // nil: nothing is under way
 	done   chan struct{}
+	given  bool // the lock was given to another gate; known when it is done
 }
 
 // ticket takes the next place. It has to be left.
@@ -288,18 +292,19 @@ func (v *server) ticket(key sessionlock.Key) *ticket {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	t := &ticket{server: v, key: key, done: make(chan struct{})}
-	if last := v.tickets[key]; last != nil {
-		t.before = last.done
-	}
+	t.before = v.tickets[key]
 	v.tickets[key] = t
 	return t
 }
 
 func (t *ticket) wait() {
 	if t.before != nil {
-		<-t.before
+		<-t.before.done
 	}
 }
+
+// isGiven says, after the wait, whether we have just given the lock to another gate: who asks for it now need not ask.
+func (t *ticket) isGiven() bool { return t.before != nil && t.before.given }
 
 func (t *ticket) leave() {
 	t.server.mu.Lock()
@@ -307,5 +312,6 @@ func (t *ticket) leave() {
 	if t.server.tickets[t.key] == t {
 		delete(t.server.tickets, t.key)
 	}
+	t.before = nil // which is over, and would keep all before it in memory
 	close(t.done)
 }

@@ -26,7 +26,7 @@ const (
 	ServerUp                       // it is back
 	ServerForgot                   // it was restarted or flushed: all leases may be gone from it
 	LeaseRegained                  // a lease was gone from it, and was added again before anybody else had it
-	LeaseLost                      // a lease is somebody else's
+	LeaseLost                      // a lease is somebody else's, or was gone when it was released
 )
 
 func (k EventKind) String() string {
@@ -60,7 +60,7 @@ type counts struct {
 type Stats struct {
 	Leases  int    // held now
 	Waits   int    // locks that some manager waits for
-	Lost    uint64 // leases that were somebody else's when they were renewed
+	Lost    uint64 // leases that were somebody else's when they were renewed, or gone when they were released
 	Servers []ServerStats
 }
 

@@ -15,7 +15,7 @@ import (
 // A store watches each of its servers over a connection of its own. It sees at once that a server has gone, looks
 // for it until it is back, and asks for the epoch all the while, so that hardly a request has to find out.
 const (
-	heartbeat = 250 * time.Millisecond
+	heartbeat = 100 * time.Millisecond // until a flush is noticed by a gate that asks for nothing else
 	minRedial = 10 * time.Millisecond
 	maxRedial = 250 * time.Millisecond
 )
