@@ -26,7 +26,7 @@ import (
 const insideVariable = "FPM_GATE_TEST_INSIDE"
 
 // bootTimeout is only there so that a machine that hangs ends.
-const bootTimeout = 4 * time.Minute
+const bootTimeout = 8 * time.Minute
 
 // TestUnderSystemd reports each test that ran in the machine as one of its own.
 func TestUnderSystemd(t *testing.T) {
