@@ -10,6 +10,7 @@ import (
 // Elsewhere is who holds a lock in another process, as far as the store knows.
 type Elsewhere struct {
 	Gate, Host string
+	Token      sessionlock.Token // of its hold
 }
 
 // AskHolder asks the store who holds a lock; false: nobody, or the store cannot say.
@@ -41,8 +42,9 @@ func (r *request) logHolder() []any {
 	if r.behind != (sessionlock.Description{}) {
 		return []any{"holder", r.behind.Method + " " + r.behind.Path, "holder_script", r.behind.Script}
 	}
-	if h := r.elsewhere.Load(); h != nil {
-		return []any{"holder_host", h.Host, "holder_gate", h.Gate}
+	h := r.elsewhere.Load()
+	if h == nil || r.waited == 0 || r.lock != nil && h.Token == r.lock.Token() { // it was this very request
+		return nil
 	}
-	return nil
+	return []any{"holder_host", h.Host, "holder_gate", h.Gate}
 }

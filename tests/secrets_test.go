@@ -204,13 +204,13 @@ func (s *talkative) expire(t *testing.T, session string) {
 	t.Helper()
 	for mark, method := range map[string]string{"expired": "PUT", "cut": "DELETE"} {
 		answer := begin(s.Site, request{method: method, path: "/wait.php?mark=" + mark + "&sid=" + session, session: session})
-		awaitMark(t, s.Rig, mark+".started")
-		if method == "DELETE" {
+		if method == "DELETE" { // the script may not even have begun by then
 			r := <-answer
 			s.bodies.WriteString(fmt.Sprint(r.header, r.body))
 			letGo(t, s.Rig, mark)
 			continue
 		}
+		awaitMark(t, s.Rig, mark+".started")
 		awaitLog(t, s.Gate.Server, "lock expired before its script ended")
 		letGo(t, s.Rig, mark)
 		(<-answer).mustBe(t, "last\n")
@@ -240,17 +240,20 @@ func (s *talkative) lose(t *testing.T, session string) {
 	(<-held).mustBe(t, "last\n")
 }
 
-// hangUp leaves while the script runs, and while a request waits.
+// hangUp leaves while a request waits, and while the script runs.
 func (s *talkative) hangUp(t *testing.T, session string) {
 	t.Helper()
-	ctx, leave := context.WithCancel(t.Context())
-	gone := begin(s.Site, request{path: "/wait.php?mark=gone&sid=" + session, session: session, ctx: ctx})
+	running, leave := context.WithCancel(t.Context())
+	gone := begin(s.Site, request{path: "/wait.php?mark=gone&sid=" + session, session: session, ctx: running})
 	awaitMark(t, s.Rig, "gone.started")
-	waits := begin(s.Site, request{path: "/count.php?sid=" + session, session: session, ctx: ctx})
+	waiting, stopWaiting := context.WithCancel(t.Context())
+	waits := begin(s.Site, request{path: "/count.php?sid=" + session, session: session, ctx: waiting})
 	s.admin.awaitWaiters(t, 1)
+	stopWaiting()
+	<-waits
+	awaitLog(t, s.Gate.Server, "web server hung up")
 	leave()
 	<-gone
-	<-waits
 	awaitLog(t, s.Gate.Server, "script abandoned")
 	letGo(t, s.Rig, "gone")
 }

@@ -133,5 +133,5 @@ func (v storeView) Holder(ctx context.Context, key sessionlock.Key) (admin.Elsew
 // holder asks who holds the lock of key, for the log of a gate.
 func (s *sharedStore) holder(ctx context.Context, key sessionlock.Key) (gate.Elsewhere, bool) {
 	h, held, err := s.store.Holder(ctx, key)
-	return gate.Elsewhere{Gate: h.Gate, Host: h.Host}, held && err == nil
+	return gate.Elsewhere{Gate: h.Gate, Host: h.Host, Token: h.Token}, held && err == nil
 }

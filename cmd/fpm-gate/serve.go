@@ -74,6 +74,8 @@ func (f *serveFlags) run() error {
 		return err
 	}
 	setProcessors()
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP) // from before anybody can see us listen
 	s := newServer(c)
 	s.sockets = takeSockets()
 	s.tell(c)
@@ -83,8 +85,6 @@ func (f *serveFlags) run() error {
 		return failed(err)
 	}
 	go new(memory).watch(s.conns)
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	s.log.Info("serving", "version", versionText(), "gates", len(c.Gates))
 	s.notifyReady()
 	go s.feedWatchdog()
