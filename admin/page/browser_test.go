@@ -197,7 +197,7 @@ func namesTheOtherHost(t *testing.T, b *browser.Browser, s *stage) {
 }
 
 func namesAnotherProcess(t *testing.T, b *browser.Browser, s *stage) {
-	l := held("c0ffee00", request{Gate: "www", Host: "web-1"}, 3*time.Second, waits(poll, time.Second))
+	l := held("c0ffee00", request{Gate: "www", Host: "web-1"}, 3*time.Second, waits(poll, 2*time.Second))
 	l.Held = false
 	unknown := lock{Key: "0ddba110", Realm: "www", Gate: "www", Waiters: []waiter{waits(poll, time.Second)}}
 	s.show(l, unknown)
