@@ -25,7 +25,6 @@ func (g *Gate) serve(fr *fcgi.Request) error {
 	if err := r.relay(); err != nil {
 		return r.answer(err)
 	}
-	r.learn()
 	r.tally.count(r.servedAs())
 	r.logDone()
 	return nil
@@ -162,6 +161,7 @@ func (r *request) passStoreFailure() bool {
 // scriptEnded is called when the response is complete, or will never be. Mostly the script has ended then.
 func (r *request) scriptEnded() {
 	r.watch.outlive()
+	r.learn()
 	r.release()
 }
 

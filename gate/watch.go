@@ -14,11 +14,13 @@ import (
 // watched is a lock whose session is watched. It ends when PHP has closed the session, and is given away if PHP does not
 // open it while somebody waits. A nil one is that of a lock which lasts until its script ends.
 type watched struct {
-	request *request
-	lock    *sessionlock.Lock // set before watch is
-	over    atomic.Bool       // the lock has been released
-	after   atomic.Pointer[sessionlock.Description]
-	ended   sync.Once
+	request  *request
+	lock     *sessionlock.Lock // set before watch is
+	over     atomic.Bool       // the lock has been released
+	sawClose atomic.Bool
+	after    atomic.Pointer[sessionlock.Description]
+	ended    sync.Once
+	seen     sessionwatch.State // when the script had ended
 
 	mu      sync.Mutex         // never taken by closed, which the watcher calls with a mutex of its own held
 	watch   sessionwatch.Watch // nil before begin
@@ -121,6 +123,7 @@ func (w *watched) giveAway() {
 
 // closed is called when PHP has closed the session. It must not block.
 func (w *watched) closed() {
+	w.sawClose.Store(true)
 	if d := w.after.Load(); d != nil {
 		w.release(HoldClosed, []byte(d.Script))
 		go w.end() // which uses the watcher
@@ -146,10 +149,16 @@ func (w *watched) release(end HoldEnd, script []byte) {
 // outlive keeps the lock of a script that goes on with its session behind the end of its request, as it does after
 // fastcgi_finish_request(). The lock ends when the session is closed then, or at its expiry.
 func (w *watched) outlive() {
-	if w == nil || w.over.Load() || w.request.HungUp() || w.watch.State() != sessionwatch.Open {
+	if w == nil {
 		return
 	}
 	r := w.request
+	if w.seen = sessionwatch.Closed; !w.sawClose.Load() {
+		w.seen = w.watch.State()
+	}
+	if w.seen != sessionwatch.Open || w.over.Load() || r.HungUp() {
+		return
+	}
 	d := r.Describe()
 	r.to.users.Add(1)
 	r.gate.outliving.add(w)
@@ -215,10 +224,10 @@ func (w *watched) unwatch() {
 	}
 }
 
-// learn notes whether the script of a request that has been served opened its session.
+// learn notes whether the script of a request opened its session.
 func (r *request) learn() {
-	if r.watch != nil {
-		r.gate.habits.learn(r, r.watch.watch.State())
+	if r.watch != nil && !r.exch.Connected().IsZero() {
+		r.gate.habits.learn(r, r.watch.seen)
 	}
 }
 

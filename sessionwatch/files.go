@@ -3,10 +3,7 @@ package sessionwatch
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
-	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,10 +13,10 @@ import (
 // made by NewFiles.
 type Files struct {
 	report func(folder string, err error)
-	file   *os.File // the inotify instance
-	fd     int      // the same
-	hurry  chan struct{}
-	done   chan struct{} // closed when the reader has ended
+	fd     int           // the inotify instance
+	hurry  chan struct{} // wakes the reader
+	end    chan struct{} // ends it
+	ended  chan struct{}
 
 	mu      sync.Mutex
 	buf     []byte
@@ -43,9 +40,13 @@ const filePrefix = "sess_"
 const mask = unix.IN_OPEN | unix.IN_CLOSE_WRITE | unix.IN_CLOSE_NOWRITE |
 	unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
 
-// readPause is how long events may lie unread while nobody waits for any. In that time the kernel's queue, of 16,384
-// events mostly, must not run over.
-const readPause = 20 * time.Millisecond
+// Events are read now and then: a reader that wakes up for each of them costs more than they do. In a pause the kernel's
+// queue, which has room for 16,384 events mostly, must not run over.
+const (
+	wantedPause = time.Millisecond // while somebody waits for one
+	minPause    = 20 * time.Millisecond
+	maxPause    = 100 * time.Millisecond // where nothing has come for a while
+)
 
 // NewFiles makes a watcher of folders. report is told when a folder cannot be watched, once, and with a nil error when
 // it can be again; nil: nobody is told.
@@ -59,20 +60,15 @@ func NewFiles(report func(folder string, err error)) (*Files, error) {
 	}
 	f := &Files{
 		report:  report,
-		file:    os.NewFile(uintptr(fd), "inotify"),
 		fd:      fd,
 		hurry:   make(chan struct{}, 1),
-		done:    make(chan struct{}),
+		end:     make(chan struct{}),
+		ended:   make(chan struct{}),
 		buf:     make([]byte, 64<<10),
 		dirs:    make(map[int32]*directory),
 		folders: make(map[folderName]*Folder),
 	}
-	raw, err := f.file.SyscallConn()
-	if err != nil {
-		_ = f.file.Close()
-		return nil, fmt.Errorf("make an inotify instance: %w", err)
-	}
-	go f.read(raw)
+	go f.read()
 	return f, nil
 }
 
@@ -82,37 +78,36 @@ func (f *Files) Close() {
 	f.closed = true
 	f.forgetAll()
 	f.mu.Unlock()
-	_ = f.file.Close() // it waits for the reader, which takes the mutex
-	close(f.hurry)
-	<-f.done
+	close(f.end)
+	<-f.ended
+	_ = unix.Close(f.fd)
 }
 
-// read reads events until Close: at once while somebody waits for one, else many at a time, because a reader that
-// wakes up for each costs more than the events.
-func (f *Files) read(raw syscall.RawConn) {
-	defer close(f.done)
-	pause := time.NewTimer(readPause)
-	defer pause.Stop()
+// read reads events until Close.
+func (f *Files) read() {
+	defer close(f.ended)
+	timer := time.NewTimer(minPause)
+	defer timer.Stop()
+	pause := minPause
 	for {
-		inNeed := false
-		err := raw.Read(func(uintptr) bool {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			n := f.drain()
-			inNeed = f.wanted > 0
-			return n > 0 || f.closed
-		})
-		if err != nil {
+		select {
+		case <-timer.C:
+		case <-f.hurry:
+		case <-f.end:
 			return
 		}
-		if inNeed {
-			continue
+		f.mu.Lock()
+		came, wanted := f.drain(), f.wanted > 0
+		f.mu.Unlock()
+		switch {
+		case wanted:
+			pause = wantedPause
+		case came > 0:
+			pause = minPause
+		default:
+			pause = min(max(2*pause, minPause), maxPause)
 		}
-		pause.Reset(readPause)
-		select {
-		case <-f.hurry:
-		case <-pause.C:
-		}
+		timer.Reset(pause)
 	}
 }
 

@@ -99,7 +99,7 @@ func (w *fileWatch) State() State {
 	return w.state
 }
 
-// Want has the events read as they come, and not only now and then.
+// Want has the events read soon after they come.
 func (w *fileWatch) Want() {
 	w.files.mu.Lock()
 	defer w.files.mu.Unlock()

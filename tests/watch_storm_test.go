@@ -26,10 +26,7 @@ func (s *stack) witness(t *testing.T, script, file string, crowd []<-chan respon
 		}
 	}()
 	for {
-		workers, err := s.PHP.Workers(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		workers, _ := s.PHP.Workers(t.Context()) // on a busy day PHP-FPM says 500: it will not wait for its own figures
 		now := 0
 		for _, w := range workers {
 			if w.State == "Running" && strings.HasPrefix(w.URI, script) {
@@ -84,7 +81,7 @@ func (s *stack) withStraightSite(t *testing.T) *rig.Site {
 func TestAStormOnAWatchedSessionWaitsInTheGate(t *testing.T) {
 	onEachHandler(t, func(t *testing.T, handler string) {
 		const n, workers = 40, 10
-		s := newWatchedStack(t, handler, "", stackOptions{PHP: rig.PHPOptions{Workers: workers}})
+		s := newWatchedStack(t, handler, patientWithin, stackOptions{PHP: rig.PHPOptions{Workers: workers}})
 		file := func(session string) string { return filepath.Join(s.sessions, "sess_"+session) }
 		session := newSession()
 		running, waiting, responses := s.witness(t, "/work.php", file(session), crowd(s.Site, "/work.php?ms=20", session, n))
@@ -119,7 +116,7 @@ func TestAStormOnAWatchedSessionWaitsInTheGate(t *testing.T) {
 func TestScriptsThatStartNoSessionRunBesideEachOther(t *testing.T) {
 	onEachHandler(t, func(t *testing.T, handler string) {
 		const n = 40
-		within := `open_within = "60s"`
+		within := patientWithin
 		if handler == "memcached" { // which shows nothing of a script that has not opened its session
 			within = `open_within = "10ms"`
 		}

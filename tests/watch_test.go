@@ -124,10 +124,13 @@ func TestAnExportHoldsItsLockWhereNothingIsWatched(t *testing.T) {
 	(<-poll).mustBe(t, "1\n")
 }
 
+// patientWithin is for tests in which no script shall lose its turn because the machine is slow.
+const patientWithin = `open_within = "60s"`
+
 // TestALockOutlivesItsRequest: after fastcgi_finish_request() the script still has its session.
 func TestALockOutlivesItsRequest(t *testing.T) {
 	onEachHandler(t, func(t *testing.T, handler string) {
-		s := newWatchedStack(t, handler, "", stackOptions{Gate: rig.GateOptions{Settings: queueRoutes(3)}})
+		s := newWatchedStack(t, handler, patientWithin, stackOptions{Gate: rig.GateOptions{Settings: queueRoutes(3)}})
 		session := newSession()
 		held := s.begin("/wait.php?session=1&mark=first", session)
 		awaitMark(t, s.Rig, "first.started")
@@ -140,7 +143,10 @@ func TestALockOutlivesItsRequest(t *testing.T) {
 		(<-finish).mustBe(t, "export\n") // at once
 		awaitMark(t, s.Rig, "finish.closed")
 		s.awaitQueue(t, session, 1)
-		eventually(t, "one worker is busy: who waits does so in the gate", func() bool { return s.status(t).Active == 1 })
+		eventually(t, "one worker is busy: who waits does so in the gate", func() bool {
+			st, err := s.PHP.Status(t.Context())
+			return err == nil && st.Active == 1
+		})
 		letGo(t, s.Rig, "finish")
 		(<-next).mustBe(t, "3\n")
 	})
@@ -149,7 +155,7 @@ func TestALockOutlivesItsRequest(t *testing.T) {
 // TestALockThatNobodyWaitedForOutlivesItsRequestToo, which takes a handler that can be watched all the time.
 func TestALockThatNobodyWaitedForOutlivesItsRequestToo(t *testing.T) {
 	t.Parallel()
-	s := newWatchedStack(t, "files", "", stackOptions{Gate: rig.GateOptions{Settings: queueRoutes(1)}})
+	s := newWatchedStack(t, "files", patientWithin, stackOptions{Gate: rig.GateOptions{Settings: queueRoutes(1)}})
 	session := newSession()
 	(<-s.export("finish", session)).mustBe(t, "export\n")
 	awaitMark(t, s.Rig, "finish.closed")
@@ -157,16 +163,6 @@ func TestALockThatNobodyWaitedForOutlivesItsRequestToo(t *testing.T) {
 	s.awaitQueue(t, session, 1)
 	letGo(t, s.Rig, "finish")
 	(<-next).mustBe(t, "2\n")
-}
-
-// status asks PHP-FPM for its figures.
-func (s *stack) status(t *testing.T) rig.Status {
-	t.Helper()
-	st, err := s.PHP.Status(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return st
 }
 
 // TestASessionThatIsDestroyedOrRenewedHoldsNobodyUp: the id that the browser still has, and the new one.

@@ -19,6 +19,7 @@ type load struct {
 	path     string
 	want     string // the body of every response
 	browsers int
+	sessions int // that each browser has by turns; 0: a new one for each request
 }
 
 // hello is a load of the cheapest page there is.
@@ -69,8 +70,11 @@ func (l *load) browse(ctx context.Context, number int, deadline time.Time) (requ
 	}
 	defer b.close()
 	for requests == 0 || time.Now().Before(deadline) {
-		session := fmt.Sprintf("load%03dx%018d", number, requests)
-		body, err := b.get(l.path, session)
+		n := requests
+		if l.sessions > 0 {
+			n %= l.sessions
+		}
+		body, err := b.get(l.path, fmt.Sprintf("load%03dx%018d", number, n))
 		if err != nil {
 			return requests, err
 		}

@@ -82,6 +82,7 @@ func (r *report) StormMillis() int     { return stormMillis }
 func (r *report) VisitMillis() float64 { return millis(visitEvery) }
 func (r *report) Handoffs() int        { return handoffs }
 func (r *report) LeftMinutes() float64 { return leftTime.Minutes() }
+func (r *report) WatchRate() int       { return watchRate }
 func (r *report) LargeMB() int         { return largeMB }
 
 // machine says what the benchmark runs on.

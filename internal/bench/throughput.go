@@ -55,18 +55,21 @@ func (c costs) over(n int) costs {
 
 func throughput(st *stage, c *chain) *side[served] {
 	l := hello(c.site, 2*workers)
-	return &side[served]{name: c.name, measure: func() (served, error) {
-		before, err := c.cpu()
-		if err != nil {
-			return served{}, err
-		}
-		got, err := l.run(st.ctx, full(st, 300*time.Millisecond, 50*time.Millisecond))
-		if err != nil {
-			return served{}, err
-		}
-		after, err := c.cpu()
-		return served{got, after.minus(before).over(got.requests)}, err
-	}}
+	return &side[served]{name: c.name, measure: func() (served, error) { return c.serve(st, l) }}
+}
+
+// serve puts a load on the chain for a moment.
+func (c *chain) serve(st *stage, l *load) (served, error) {
+	before, err := c.cpu()
+	if err != nil {
+		return served{}, err
+	}
+	got, err := l.run(st.ctx, full(st, 300*time.Millisecond, 50*time.Millisecond))
+	if err != nil {
+		return served{}, err
+	}
+	after, err := c.cpu()
+	return served{got, after.minus(before).over(got.requests)}, err
 }
 
 // cpu returns what the chain has used so far.
