@@ -414,13 +414,19 @@ func fitsAPhone(t *testing.T, b *browser.Browser, s *stage) {
 	s.show(l)
 	s.history = `{"scripts":[{"script":"/srv/www/a/very/long/path/that/does/not/fit.php","gate":"www","holds":1,"held_ms_total":1,"held_ms_max":1,"blocked_ms_total":1,"blocked":1}],"waits":[{"le_ms":1,"count":12},{"le_ms":null,"count":0}]}`
 	tab := open(t, b, s, "")
-	for _, hash := range []string{"", "#table=1"} {
-		tab.Do(t, chromedp.EmulateViewport(360, 740, chromedp.EmulateMobile), chromedp.Navigate(s.URL+"/"+hash))
+	tab.Do(t, chromedp.EmulateViewport(360, 740, chromedp.EmulateMobile, chromedp.EmulateTouch))
+	for _, hash := range []string{"#table=1", "#"} {
+		tab.Do(t, chromedp.Navigate(s.URL+"/"+hash))
 		tab.Await(t, `!document.querySelector("#chart").hidden || document.querySelector("#table-rows td")`)
 		if got, want := browser.Eval[int](t, tab, "document.documentElement.scrollWidth"), 360; got > want {
 			t.Errorf("%q: the page is %d pixels wide, want %d", hash, got, want)
 		}
 	}
+	tab.Await(t, `document.querySelectorAll(".row").length === 4`)
+	tab.Do(t, chromedp.Tap(chromedp.CSS(".row")))
+	tab.Await(t, `!document.querySelector("#tip").hidden`)
+	tab.Do(t, chromedp.Tap(chromedp.CSS("h1")))
+	tab.Await(t, `document.querySelector("#tip").hidden`)
 }
 
 func explainsAnEmptyGate(t *testing.T, b *browser.Browser, s *stage) {

@@ -5,6 +5,7 @@
 const most = { lanes: 24, waiters: 6, past: 14, ended: 200, rows: 200, scripts: 12 }; // that are drawn or kept
 const fades = 60_000; // ms that what has ended stays to be seen
 const silence = 12_000; // the gate says something every 5 s; after this the connection is lost
+const sleepsAfter = 60_000; // ms that nobody sees the page
 const spans = new Map([[10e3, 5], [20e3, 4], [30e3, 6], [60e3, 6], [120e3, 6], [300e3, 5]]); // of the timeline, and their ticks
 
 const $ = (id) => document.getElementById(id);
@@ -29,9 +30,10 @@ function heardAt(at) {
 
 // ---- The connection
 
-let source, retry = 500, timer, state = "connecting", pending = null, digesting = false, paused = false;
+let source, retry = 500, timer, state = "connecting", pending = null, digesting = false, paused = false, asleep = false, sleepTimer;
 
 function connect() {
+  asleep = false;
   source = new EventSource("events");
   source.addEventListener("locks", (e) => { arrived(e.data); });
   source.onopen = watch;
@@ -42,6 +44,13 @@ function connect() {
 function watch() {
   clearTimeout(timer);
   timer = setTimeout(lose, silence);
+}
+
+// sleep ends the connection of a page that nobody sees: browsers have only six for one gate.
+function sleep() {
+  asleep = true;
+  source.close();
+  clearTimeout(timer);
 }
 
 // lose tries again by itself: the browser does so only after some failures, not after an answer of status 503.
@@ -165,7 +174,7 @@ function goneFrom(queue, first) {
 // ---- Drawing
 
 function draw() {
-  const steady = performance.now() - touchedAt < 3000 || $("lanes").contains(document.activeElement);
+  const steady = performance.now() - touchedAt < 3000 || $("lanes").querySelector(":focus-visible"); // nothing moves away from who is at it
   const all = [...lanes.values()].filter(wanted);
   if (!steady && performance.now() - orderedAt > 1000) {
     all.sort(blocksMost).forEach((lane, i) => { lane.place = i; });
@@ -673,15 +682,21 @@ $("pause").onclick = () => {
 };
 
 const list = $("lanes");
+
+function tipAt(e, byPointer) {
+  tipX = byPointer ? e.clientX + 12 : null;
+  showTip(e.target.closest(".row, .thin"));
+}
+
 list.addEventListener("click", (e) => {
   const { lane } = e.target.closest(".lane"), button = e.target.closest("button");
   if (button?.matches(".break")) ask(lane);
   else if (button?.matches(".more")) { lane.open = !lane.open; redraw(); }
+  else tipAt(e, e.detail > 0);
 });
 list.addEventListener("pointermove", (e) => {
   touchedAt = performance.now();
-  tipX = e.clientX + 12;
-  showTip(e.target.closest(".row, .thin"));
+  tipAt(e, true);
 });
 list.addEventListener("pointerleave", () => { showTip(null); touchedAt = -1e9; });
 list.addEventListener("focusin", (e) => {
@@ -700,7 +715,13 @@ list.addEventListener("keydown", (e) => {
   rows[to].focus();
 });
 document.addEventListener("keydown", (e) => { if (e.key === "Escape") showTip(null); });
-document.addEventListener("visibilitychange", askHistory);
+document.addEventListener("click", (e) => { if (!list.contains(e.target)) showTip(null); });
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(sleepTimer);
+  if (document.hidden) sleepTimer = setTimeout(sleep, sleepsAfter);
+  else if (asleep) connect();
+  askHistory();
+});
 addEventListener("scroll", () => showTip(null), { passive: true });
 addEventListener("hashchange", () => { recall(); redraw(); });
 new ResizeObserver(() => figures && draw()).observe($("axis"));
