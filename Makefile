@@ -6,7 +6,7 @@ export PATH := $(PATH):/usr/local/go/bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 30s
 
-.PHONY: help build demo test check test-unit fuzz bench deb rpm install clean need-go
+.PHONY: help build demo test check test-long test-unit fuzz bench deb rpm install clean need-go
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,10 @@ check: need-go ## Check the format, go vet and staticcheck
 	@unformatted=$$(gofmt -l .) && if [[ $$unformatted ]]; then echo "gofmt these:" $$unformatted; exit 1; fi
 	go vet ./...
 	go tool staticcheck ./...
+
+test-long: need-go ## Count under faults for longer, and write the figures into docs/RELIABILITY.md
+	@scripts/install-deps test
+	FPM_GATE_LONG=1 go test -count=1 -timeout 30m -run TestNoUpdateIsLostInAFleet -v ./tests
 
 test-unit: need-go ## Test the packages that need no real server
 	go test -race -count=1 $$(go list ./... | grep -Ev '/(tests|internal)(/|$$)')

@@ -22,7 +22,7 @@ import (
 // restarted; with a quorum one of three at a time. Other seeds flush and evict, too, and cut a gate off.
 func TestRandomInterleavingsKeepThePromises(t *testing.T) {
 	t.Parallel()
-	const seeds, steps = 18, 40
+	const seeds, steps = 18, 60
 	var mu sync.Mutex
 	held, lost, failed := 0, 0, 0
 	for seed := range uint64(seeds) {
