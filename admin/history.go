@@ -12,9 +12,11 @@ import (
 // history is the last hour: which scripts held locks for how long, and how long others waited behind them. It is kept
 // by the minute, and bounded whatever scripts there are.
 type history struct {
+	now   func() time.Time
+	began time.Time
+
 	mu    sync.Mutex
 	gates map[string]*gateHistory // by their names; none is ever forgotten
-	now   func() time.Time
 }
 
 const (
@@ -52,7 +54,7 @@ var waitBounds = [...]time.Duration{
 }
 
 func newHistory() *history {
-	return &history{gates: make(map[string]*gateHistory), now: time.Now}
+	return &history{now: time.Now, began: time.Now(), gates: make(map[string]*gateHistory)}
 }
 
 // gate returns the history of a gate.
@@ -210,8 +212,12 @@ func (a *Admin) getHistory(w http.ResponseWriter, _ *http.Request) {
 
 func (h *history) page() *HistoryPage {
 	now := h.now()
+	since := now.Truncate(time.Minute).Add(-(historyMinutes - 1) * time.Minute)
+	if h.began.After(since) {
+		since = h.began
+	}
 	page := &HistoryPage{
-		Since:   timeText(now.Truncate(time.Minute).Add(-(historyMinutes - 1) * time.Minute)),
+		Since:   timeText(since),
 		Scripts: []HistoryScript{},
 		Waits:   make([]HistoryWaits, len(waitBounds)+1),
 	}

@@ -16,7 +16,7 @@ func (c *clock) now() time.Time { return c.Time }
 
 func newClock(s *stand) *clock {
 	c := &clock{time.Date(2026, 1, 2, 3, 4, 30, 0, time.UTC)}
-	s.history.now = c.now
+	s.history.now, s.history.began = c.now, c.now()
 	return c
 }
 
@@ -36,8 +36,8 @@ func TestHistoryTellsTheSlowestHolders(t *testing.T) {
 	www.Waited(gate.EndHeld, time.Minute, &sessionlock.Description{})
 
 	page := s.history.page()
-	if got, want := page.Since, "2026-01-02T02:25:00Z"; got != want {
-		t.Errorf("since: got %s, want %s", got, want)
+	if got, want := page.Since, "2026-01-02T03:04:30Z"; got != want {
+		t.Errorf("since: got %s, want %s, when it began", got, want)
 	}
 	want := []HistoryScript{
 		{"/srv/export.php", "www", 2, 7000, 5000, 5500, 2},
@@ -58,7 +58,7 @@ func TestHistoryTellsTheSlowestHolders(t *testing.T) {
 	}
 
 	clock.Time = clock.Add(45 * time.Minute)
-	if got := s.history.page().Scripts[0]; got.Holds != 1 || got.HeldMS != 5000 {
+	if got := s.history.page(); got.Scripts[0].Holds != 1 || got.Scripts[0].HeldMS != 5000 || got.Since != "2026-01-02T03:10:00Z" {
 		t.Errorf("after more than an hour: got %+v, want the first hold to be forgotten", got)
 	}
 	clock.Time = clock.Add(time.Hour)
