@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"sync"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -114,13 +116,7 @@ func (f *Files) read() {
 // drain takes in all events that have come, and says how many bytes of them. It is called with the mutex held.
 func (f *Files) drain() (total int) {
 	for !f.closed {
-		n, err := unix.Read(f.fd, f.buf)
-		if err == unix.EINTR {
-			continue
-		}
-		if n <= 0 {
-			break
-		}
+		n := readNow(f.fd, f.buf)
 		total += n
 		f.take(f.buf[:n])
 		if n < len(f.buf)/2 {
@@ -128,6 +124,15 @@ func (f *Files) drain() (total int) {
 		}
 	}
 	return total
+}
+
+// readNow reads what is there. It never blocks, so Go's scheduler need not know of it.
+func readNow(fd int, b []byte) int {
+	n, _, errno := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
 }
 
 // take takes events. Those of sessions that nobody watches end at a look into a map.
