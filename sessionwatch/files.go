@@ -164,6 +164,8 @@ func (d *directory) take(event uint32, name []byte) {
 	case s == nil:
 	case event&unix.IN_OPEN != 0:
 		s.opened()
+	case event&unix.IN_CLOSE_NOWRITE != 0:
+		s.readerClosed()
 	default:
 		s.closedOne()
 	}

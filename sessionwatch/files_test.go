@@ -134,6 +134,42 @@ func TestWhoComesOutOfTurnIsWaitedFor(t *testing.T) {
 	next.want(t, Unopened)
 }
 
+func TestWhoOnlyReadsAFileIsNotPHP(t *testing.T) {
+	f, dir := newFolder(t)
+	php := scriptOf(t, dir, "a")
+	php.open()
+	php.close()
+	read := func() (closed func() error) {
+		t.Helper()
+		r, err := os.Open(php.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Close
+	}
+	w := watch(f, "a")
+	_ = read()()
+	w.want(t, Unopened)
+	closed := read()
+	php.open()
+	_ = closed()
+	w.want(t, Open)
+	closed = read()
+	_ = read()()
+	w.want(t, Open)
+	php.close()
+	w.want(t, Closed)
+	_ = closed()
+
+	closed = read() // from before the watch
+	next := watch(f, "a")
+	_ = closed()
+	php.open()
+	next.want(t, Open)
+	php.close()
+	next.want(t, Closed)
+}
+
 func TestEventsFromBeforeAreOfNoWatch(t *testing.T) {
 	f, dir := newFolder(t)
 	php := scriptOf(t, dir, "a")

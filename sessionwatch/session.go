@@ -68,6 +68,18 @@ func (s *session) closedOne() {
 	}
 }
 
+// readerClosed notes that somebody has closed the file who could only read it: a backup, say. PHP opens it for writing,
+// even to read_and_close it. If it was nobody but him, the session has not been opened yet.
+func (s *session) readerClosed() {
+	s.open = max(0, s.open-1)
+	for w := s.first; w != nil; w = w.next {
+		if w.state == Open && s.open == 0 {
+			w.state = Unopened
+		}
+		w.ahead = min(w.ahead, s.open)
+	}
+}
+
 // sawClose judges whose close that was. Those who had the file open before are let go by PHP before the script of w;
 // with nobody left, it was that one's in any case.
 func (w *fileWatch) sawClose(left int) {
