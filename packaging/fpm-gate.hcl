@@ -8,6 +8,11 @@
 #
 # All keys: fpm-gate.hcl(5), and /usr/share/doc/fpm-gate/examples/fpm-gate.hcl
 
+# fpm-gate locks, fpm-gate break, metrics and the page; for root and the group fpm-gate.
+admin {
+  listen = "unix:/run/fpm-gate/admin.sock"
+}
+
 gate "www" {
   # fpm-gate.socket: systemd listens on /run/fpm-gate/www.sock, so that no restart refuses a request.
   listen = "systemd:www"

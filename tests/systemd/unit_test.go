@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -105,7 +106,7 @@ func TestPackagesAreReproducible(t *testing.T) {
 func TestMakeInstallPutsAllThatTheUnitsName(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	cmd := exec.Command("make", "--no-print-directory", "-C", "../..", "install", "DESTDIR="+root, "PREFIX=/opt/gate")
+	cmd := exec.Command("make", "--no-print-directory", "-C", "../..", "install", "DESTDIR="+root, "PREFIX=/opt/gate", "WEB_GROUP=nginx")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -123,11 +124,19 @@ func TestMakeInstallPutsAllThatTheUnitsName(t *testing.T) {
 			t.Errorf("%s: got %v, want a file with something in it", path, err)
 		}
 	}
-	unit, err := os.ReadFile(root + "/opt/gate/lib/systemd/system/fpm-gate.service")
-	if err != nil {
-		t.Fatal(err)
+	units, err := filepath.Glob(root + "/opt/gate/lib/systemd/system/*")
+	if err != nil || len(units) != 4 {
+		t.Fatalf("got the units %v (%v), want 4", units, err)
 	}
-	if text := string(unit); strings.Contains(text, "/usr/bin/fpm-gate") || !strings.Contains(text, "ExecStart=/opt/gate/bin/fpm-gate serve") {
-		t.Errorf("the unit starts another program than the one installed:\n%s", text)
+	for _, path := range units {
+		unit, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, wrong := range []string{"/usr/bin/fpm-gate", "www-data"} {
+			if strings.Contains(string(unit), wrong) {
+				t.Errorf("%s has %s in it:\n%s", filepath.Base(path), wrong, unit)
+			}
+		}
 	}
 }
