@@ -67,11 +67,11 @@ function link(is) {
   $("link").dataset.link = paused && state === "live" ? "paused" : state;
   setText($("link-text"), { live: paused ? "paused" : "live", lost: "connection lost", connecting: "connecting" }[state]);
   const lost = state === "lost";
-  if (lost && !paused) frozenAt ??= now();
+  if (lost && !paused) frozenAt ??= lastAt || null;
   if (!lost && !paused) frozenAt = null;
   document.body.classList.toggle("frozen", lost);
   $("banner").hidden = !lost;
-  if (lost) setText($("banner"), lastAt ? `The gate has not answered since ${clockTime(frozenAt)}; what you see is from then. It is asked again by itself.`
+  if (lost) setText($("banner"), lastAt ? `The gate has not answered since ${clockTime(lastAt)}; what you see is from then. It is asked again by itself.`
     : "The gate does not answer. Is it running, and does its admin listen here? It is asked again by itself.");
 }
 

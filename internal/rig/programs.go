@@ -36,7 +36,7 @@ var programs = map[string]program{
 	"haproxy":       {"haproxy", []string{"haproxy"}},
 	"caddy":         {"caddy", []string{"caddy"}},
 	"cgi-fcgi":      {"libfcgi-bin", []string{"cgi-fcgi"}},
-	"chromium":      {"chromium", []string{"chromium"}},
+	"chromium":      {"chromium", []string{"chromium", "chromium-browser", "google-chrome"}},
 	"dokuwiki":      {"dokuwiki", []string{"/usr/share/dokuwiki/doku.php"}},
 	"phpmyadmin":    {"phpmyadmin", []string{"/usr/share/phpmyadmin/index.php"}},
 	"mariadbd":      {"mariadb-server-core", []string{"mariadbd"}},

@@ -9,7 +9,6 @@ package browser
 import (
 	"context"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -41,12 +40,10 @@ func Start(t testing.TB) *Browser {
 		chromedp.ExecPath(path),
 		chromedp.UserDataDir(t.TempDir()),
 		chromedp.DisableGPU,
+		chromedp.NoSandbox, // it refuses root, and systems without user namespaces; the pages are our own
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
 	)
-	if os.Geteuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // Chromium's sandbox refuses root
-	}
 	ctx, end := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(end)
 	ctx, end = chromedp.NewContext(ctx)
