@@ -2,13 +2,13 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,25 +71,28 @@ type peerKey struct{}
 
 // withPeer notes who is at the other end of a conn, as far as the system says.
 func withPeer(ctx context.Context, nc net.Conn) context.Context {
-	c, ok := nc.(*limitedConn)
+	if c, ok := nc.(*limitedConn); ok {
+		nc = c.Conn
+	}
+	c, ok := nc.(*net.UnixConn)
 	if !ok {
 		return ctx
 	}
-	u, ok := c.Conn.(interface {
-		SyscallConn() (syscall.RawConn, error)
-	})
-	if !ok || nc.LocalAddr().Network() != "unix" {
-		return ctx
+	if peer, err := peerOf(c); err == nil {
+		ctx = context.WithValue(ctx, peerKey{}, fmt.Sprintf("uid %d, pid %d", peer.Uid, peer.Pid))
 	}
-	raw, err := u.SyscallConn()
+	return ctx
+}
+
+func peerOf(c *net.UnixConn) (peer *unix.Ucred, err error) {
+	raw, err := c.SyscallConn()
 	if err != nil {
-		return ctx
+		return nil, err
 	}
-	var peer *unix.Ucred
-	if raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }) != nil || err != nil {
-		return ctx
-	}
-	return context.WithValue(ctx, peerKey{}, fmt.Sprintf("uid %d, pid %d", peer.Uid, peer.Pid))
+	controlErr := raw.Control(func(fd uintptr) {
+		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	return peer, errors.Join(controlErr, err)
 }
 
 // clientOf says who asks, for the log.
