@@ -163,11 +163,9 @@ func (d *directory) take(event uint32, name []byte) {
 	switch {
 	case s == nil:
 	case event&unix.IN_OPEN != 0:
-		s.opened()
-	case event&unix.IN_CLOSE_NOWRITE != 0:
-		s.readerClosed()
+		s.sawOpen()
 	default:
-		s.closedOne()
+		s.sawClose()
 	}
 }
 

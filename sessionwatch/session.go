@@ -1,9 +1,11 @@
 package sessionwatch
 
-// session is a session file that is watched, and what has been seen of it. It is guarded by the mutex of Files, as its
-// watches are.
+// session is a session file that is watched. It is guarded by the mutex of Files, as its watches are.
+//
+// Who opens it and who closes it cannot be told; nor how often, as the kernel makes one event of several that are
+// alike. So whatever close comes after an open ends a watch: a script that is out of turn may end that of another too
+// early, which does no harm, and none lasts longer than the file is open.
 type session struct {
-	open  int        // how many have it open, as far as that was seen
 	first *fileWatch // who watches it
 }
 
@@ -16,7 +18,6 @@ type fileWatch struct {
 	closed   func()
 	next     *fileWatch // of the session
 	state    State
-	ahead    int // who have had it open since before the watch, and come first
 	isWanted bool
 	stopped  bool
 }
@@ -32,10 +33,6 @@ func (d *directory) watch(f *Files, name []byte, closed func(), state State) *fi
 	} else {
 		w.name = s.first.name
 	}
-	w.ahead = s.open
-	if state == Presumed && s.open == 0 {
-		s.open = 1
-	}
 	w.session, w.next, s.first = s, s.first, w
 	return w
 }
@@ -49,10 +46,9 @@ func (s *session) remove(w *fileWatch) {
 	}
 }
 
-// opened notes that somebody has opened the file. If it was not the script of a watch, but one that is out of turn,
+// sawOpen notes that somebody has opened the file. If it was not the script of a watch, but one that is out of turn,
 // then PHP lets that one go first, and it is right to wait for it.
-func (s *session) opened() {
-	s.open++
+func (s *session) sawOpen() {
 	for w := s.first; w != nil; w = w.next {
 		if w.state == Unopened {
 			w.state = Open
@@ -60,38 +56,14 @@ func (s *session) opened() {
 	}
 }
 
-// closedOne notes that one of those who had it open has closed the file.
-func (s *session) closedOne() {
-	s.open = max(0, s.open-1)
+// sawClose notes that somebody has closed the file.
+func (s *session) sawClose() {
 	for w := s.first; w != nil; w = w.next {
-		w.sawClose(s.open)
-	}
-}
-
-// readerClosed notes that somebody has closed the file who could only read it: a backup, say. PHP opens it for writing,
-// even to read_and_close it. If it was nobody but him, the session has not been opened yet.
-func (s *session) readerClosed() {
-	s.open = max(0, s.open-1)
-	for w := s.first; w != nil; w = w.next {
-		if w.state == Open && s.open == 0 {
-			w.state = Unopened
+		if w.state == Open || w.state == Presumed {
+			w.become(Closed)
+			w.closed()
 		}
-		w.ahead = min(w.ahead, s.open)
 	}
-}
-
-// sawClose judges whose close that was. Those who had the file open before are let go by PHP before the script of w;
-// with nobody left, it was that one's in any case.
-func (w *fileWatch) sawClose(left int) {
-	others := w.ahead > 0
-	if others {
-		w.ahead--
-	}
-	if w.state == Unopened || w.state == Unknown || w.state == Closed || others && left > 0 {
-		return
-	}
-	w.become(Closed)
-	w.closed()
 }
 
 // become ends the watch's interest in what comes.
