@@ -9,6 +9,7 @@ const sleepsAfter = 60_000; // ms that nobody sees the page
 const spans = new Map([[10e3, 5], [20e3, 4], [30e3, 6], [60e3, 6], [120e3, 6], [300e3, 5]]); // of the timeline, and their ticks
 
 const $ = (id) => document.getElementById(id);
+const list = $("lanes");
 const lanes = new Map(); // by key: what a session is and lately was
 const tips = new WeakMap(); // of an element: a function that tells more about it
 const still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -174,7 +175,8 @@ function goneFrom(queue, first) {
 // ---- Drawing
 
 function draw() {
-  const steady = performance.now() - touchedAt < 3000 || $("lanes").querySelector(":focus-visible"); // nothing moves away from who is at it
+  // Nothing moves away from the mouse or the keyboard that is at it.
+  const steady = performance.now() - touchedAt < 3000 || list.querySelector(":focus-visible");
   const all = [...lanes.values()].filter(wanted);
   if (!steady && performance.now() - orderedAt > 1000) {
     all.sort(blocksMost).forEach((lane, i) => { lane.place = i; });
@@ -183,7 +185,7 @@ function draw() {
     clearTimeout(reorder);
     reorder = setTimeout(draw, 1000);
   }
-  order = all.sort((a, b) => (a.place ?? Infinity) - (b.place ?? Infinity) || 0);
+  order = all.sort((a, b) => (a.place ?? 1e9) - (b.place ?? 1e9));
   drawNow();
   const asTable = $("as-table").ariaPressed === "true";
   $("chart").hidden = asTable || !order.length;
@@ -196,6 +198,7 @@ function draw() {
   $("rest").hidden = more <= 0;
   setText($("rest").firstElementChild, `… and ${number(more)} more sessions, which block less.`);
   slid = ""; // there may be new strips
+  slide();
   if (tipOf) showTip(tipOf);
   if (!ticking) tick();
 }
@@ -255,7 +258,7 @@ const x = (t) => (t - epoch) * scale;
 
 function drawLanes(shown) {
   layOut(shown);
-  const list = $("lanes"), tops = new Map(shown.map(({ el }) => [el, el?.isConnected && el.offsetTop]));
+  const tops = new Map(shown.filter(({ el }) => el?.isConnected).map(({ el }) => [el, el.offsetTop]));
   let next = list.firstElementChild;
   for (const lane of shown) {
     drawLane(lane);
@@ -270,7 +273,8 @@ function drawLanes(shown) {
   if (!list.querySelector(".row[tabindex='0']")) list.querySelector(".row")?.setAttribute("tabindex", "0");
   if (still.matches) return;
   for (const [el, top] of tops) {
-    if (top && top !== el.offsetTop && Math.abs(top - el.offsetTop) > 40) el.animate([{ transform: `translateY(${top - el.offsetTop}px)` }, {}], { duration: 220, easing: "ease-out" });
+    const way = top - el.offsetTop;
+    if (Math.abs(way) > 40) el.animate([{ transform: `translateY(${way}px)` }, {}], { duration: 220, easing: "ease-out" });
   }
 }
 
@@ -326,7 +330,8 @@ function drawBand(lane, past) {
   band.hidden = !past.length;
   const keep = new Set();
   for (const p of past) {
-    p.el ??= strip.appendChild(copy("thin"));
+    p.el ??= copy("thin");
+    if (p.el.parentNode !== strip) strip.append(p.el);
     keep.add(p.el);
     tips.set(p.el, () => about(p, pastLines(p)));
     const [wait, hold] = p.el.children;
@@ -432,7 +437,7 @@ function tick() {
 }
 
 let slid = "", slidAt = 0;
-const strips = $("lanes").getElementsByClassName("slide");
+const strips = list.getElementsByClassName("slide");
 
 // slide moves strip by strip: a property that they inherit would have the browser look at every element below.
 function slide() {
@@ -458,7 +463,9 @@ function drawTable(shown) {
     lock?.waiters.forEach((w, i) => line(`waits, place ${i + 1}`, w, at - w.waited_ms, duration(w.waited_ms)));
     for (const p of past.toReversed()) line(p.since ? "has held" : "has left", p, p.since ?? p.from, exact(p.until - (p.since ?? p.from)));
   }
-  fillTable($("table-rows"), lines.slice(0, most.rows), 4, [6]);
+  const more = lines.splice(most.rows).length;
+  if (more) lines.push(["…", "", "", `and ${number(more)} more`, "", "", ""]);
+  fillTable($("table-rows"), lines, 4, [6]);
 }
 
 // fillTable keeps the cells that are there, so that what somebody reads or has selected stays.
@@ -478,22 +485,22 @@ function fillTable(body, lines, script, numbers) {
 
 // ---- The last hour
 
-let past = null, sortBy = "blocked_ms_total";
+let hour = null, sortBy = "blocked_ms_total";
 
 async function askHistory() {
   if (document.hidden || paused) return;
   try {
     const answer = await fetch("history", { signal: AbortSignal.timeout(10_000) });
     if (!answer.ok) throw new Error(`the gate answers ${answer.status}`);
-    past = await answer.json();
+    hour = await answer.json();
     drawHistory();
   } catch (error) {
-    setText($("scripts-note"), `${past ? "Not up to date" : "Not known"}: ${error.message}.`);
+    setText($("scripts-note"), `${hour ? "Not up to date" : "Not known"}: ${error.message}.`);
   }
 }
 
 function drawHistory() {
-  const scripts = (past.scripts ?? []).map((s) => ({ ...s, mean: s.held_ms_total / s.holds }));
+  const scripts = (hour.scripts ?? []).map((s) => ({ ...s, mean: s.held_ms_total / s.holds }));
   scripts.sort((a, b) => b[sortBy] - a[sortBy]);
   const top = scripts.slice(0, most.scripts), worst = Math.max(1, ...top.map((s) => s.blocked_ms_total));
   fillTable($("scripts"), top.map((s) => [s.script, s.blocked_ms_total ? duration(s.blocked_ms_total) : "–", number(s.blocked), exact(s.held_ms_max), exact(s.mean), number(s.holds)]), 0, [1, 2, 3, 4, 5]);
@@ -503,7 +510,7 @@ function drawHistory() {
   });
   const more = scripts.length - top.length;
   setText($("scripts-note"), more > 0 ? `… and ${number(more)} more scripts.` : scripts.length ? "" : "No script has held a session yet.");
-  drawWaits(past.waits ?? []);
+  drawWaits(hour.waits ?? []);
 }
 
 function drawWaits(waits) {
@@ -681,8 +688,6 @@ $("pause").onclick = () => {
   else if (figures) draw();
 };
 
-const list = $("lanes");
-
 function tipAt(e, byPointer) {
   tipX = byPointer ? e.clientX + 12 : null;
   showTip(e.target.closest(".row, .thin"));
@@ -733,7 +738,7 @@ for (const button of document.querySelectorAll("[data-sort]")) {
     document.querySelector("th[aria-sort]").removeAttribute("aria-sort");
     button.parentElement.ariaSort = "descending";
     sortBy = button.dataset.sort;
-    if (past) drawHistory();
+    if (hour) drawHistory();
   };
 }
 
