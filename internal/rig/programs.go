@@ -42,6 +42,7 @@ var programs = map[string]program{
 	"mariadbd":      {"mariadb-server-core", []string{"mariadbd"}},
 	"wrk":           {"wrk", []string{"wrk"}},
 
+	"curl":            {"curl", []string{"curl"}},
 	"groff":           {"groff-base", []string{"groff"}},
 	"systemd-nspawn":  {"systemd-container", []string{"systemd-nspawn"}},
 	"systemd-analyze": {"systemd", []string{"systemd-analyze"}},

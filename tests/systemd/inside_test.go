@@ -26,7 +26,8 @@ func TestInside(t *testing.T) {
 		test func(*testing.T)
 	}{
 		{"install_starts_the_socket_and_the_service", testInstall},
-		{"the_commands_of_the_documentation_make_a_working_site", testSite},
+		{"the_commands_of_the_documentation_put_the_gate_before_a_site", testSite},
+		{"and_so_do_those_for_a_new_one", testNewSite},
 		{"the_sandbox_is_in_force", testSandbox},
 		{"reload_takes_a_config", testReload},
 		{"a_wrong_config_fails_the_reload_and_the_running_one_stays", testWrongReload},
@@ -124,21 +125,15 @@ func testInstall(t *testing.T) {
 	}
 }
 
-// testSite does what docs/SERVICE.md says, to the letter, but for apt and the editor.
+// testSite does what docs/SERVICE.md says, to the letter, for a site that is there already.
 func testSite(t *testing.T) {
 	if got, want := get(t, "/lock.php", ""), "no gate"; got != want {
 		t.Errorf("after the install alone: got %q, want %q: it must change nothing", got, want)
 	}
-	did := 0
-	for _, command := range siteCommands(t) {
-		command = strings.TrimPrefix(command, "sudo ")
-		if !strings.HasPrefix(command, "apt ") { // that was testInstall
+	for _, command := range commandsWith(t, "/etc/nginx/sites-available/default|nginx -t") {
+		if !strings.HasPrefix(command, "cp ") {
 			mustDo(t, "sh", "-c", command)
-			did++
 		}
-	}
-	if did < 2 {
-		t.Fatalf("got %d commands from docs/SERVICE.md, want the edit and the reload of nginx at least", did)
 	}
 	eventually(t, "requests without a session pass the gate", func() bool { return get(t, "/lock.php", "") == "none" })
 	if got, want := get(t, "/lock.php", "one"), "held"; got != want {
@@ -146,30 +141,31 @@ func testSite(t *testing.T) {
 	}
 }
 
-// siteCommands are the first commands that docs/SERVICE.md gives.
-func siteCommands(t *testing.T) (commands []string) {
-	t.Helper()
-	for line := range strings.Lines(read(t, "/lab/SERVICE.md")) {
-		command, ok := strings.CutPrefix(line, "    ")
-		if ok {
-			commands = append(commands, strings.TrimSpace(command))
-		} else if len(commands) > 0 {
-			break
+// testNewSite does so where there is no site yet.
+func testNewSite(t *testing.T) {
+	said := ""
+	for _, command := range commandsWith(t, "examples/nginx-site.conf|index.php|systemctl restart nginx|curl ") {
+		if !strings.HasPrefix(command, "apt ") { // that was testInstall
+			said = mustDo(t, "sh", "-c", command)
 		}
 	}
-	return commands
+	if !strings.HasSuffix(said, "held\n") {
+		t.Errorf("curl: got %q, want held", said)
+	}
 }
 
-// commandsWith are those commands of docs/SERVICE.md that have a word in them.
-func commandsWith(t *testing.T, word string) (commands []string) {
+// commandsWith are those commands of docs/SERVICE.md that a pattern matches, without sudo.
+func commandsWith(t *testing.T, pattern string) (commands []string) {
 	t.Helper()
+	wanted := regexp.MustCompile(pattern)
 	for line := range strings.Lines(read(t, "/lab/SERVICE.md")) {
-		if command, ok := strings.CutPrefix(line, "    "); ok && strings.Contains(command, word) {
+		command, ok := strings.CutPrefix(strings.ReplaceAll(line, "sudo ", ""), "    ")
+		if ok && wanted.MatchString(command) {
 			commands = append(commands, strings.TrimSpace(command))
 		}
 	}
-	if len(commands) == 0 {
-		t.Fatalf("docs/SERVICE.md has no command with %s", word)
+	if len(commands) < 2 {
+		t.Fatalf("docs/SERVICE.md has the commands %q with %s, want more", commands, pattern)
 	}
 	return commands
 }
@@ -455,7 +451,7 @@ func testWatching(t *testing.T) {
 		t.Errorf("check does not say that it may not watch:\n%s", out)
 	}
 	override := commandsWith(t, "dpkg-statoverride")
-	mustDo(t, "sh", "-c", strings.TrimPrefix(override[len(override)-1], "sudo "))
+	mustDo(t, "sh", "-c", override[len(override)-1])
 	mustDo(t, "systemctl", "restart", service)
 
 	write(t, "/var/www/html/close.php", `<?php session_start(); session_write_close(); touch('/run/php/closed');

@@ -61,7 +61,7 @@ var insideResult = regexp.MustCompile(`(?m)^    --- (PASS|FAIL|SKIP): TestInside
 // needMachine ends the test where no machine can be booted: with a failure where CI=true, else as skipped.
 func needMachine(t *testing.T) {
 	t.Helper()
-	rigtest.Need(t, "systemd-nspawn", "nginx", "php-fpm")
+	rigtest.Need(t, "systemd-nspawn", "nginx", "php-fpm", "curl")
 	why := ""
 	if os.Geteuid() != 0 {
 		why = "booting a machine in systemd-nspawn takes root"
