@@ -13,6 +13,7 @@ var measures = []measure{
 	{"throughput", []string{"nginx", "php-fpm"}, measureThroughput},
 	{"storm", withStores, measureStorm},
 	{"handoff", withStores, measureHandoff},
+	{"fleet", withStores, measureFleet},
 	{"watch", []string{"nginx", "php-fpm"}, measureWatch},
 	{"memory", []string{"php-fpm"}, measureMemory},
 	{"bytes", []string{"nginx", "nginx-stream", "php-fpm"}, measureBytes},

@@ -28,6 +28,7 @@ const workers = 10
 type gateSettings struct {
 	upstream string // more of its upstream block
 	block    string // more of its gate block
+	beside   string // more blocks
 }
 
 // recommended are the settings that the README recommends, and keptConns is how
@@ -50,7 +51,7 @@ func (st *stage) startGate(php *rig.PHPFPM, settings gateSettings) (*rig.Gate, e
   }
   %s
 }
-`, listen, php.Addr, settings.upstream, settings.block)
+%s`, listen, php.Addr, settings.upstream, settings.block, settings.beside)
 	gate, err := st.Gate(rig.GateOptions{Binary: st.gate, Config: config})
 	if err != nil {
 		return nil, err
