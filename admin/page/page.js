@@ -66,7 +66,7 @@ function link(is) {
   state = is;
   if (state === "live") retry = 500;
   $("link").dataset.link = paused && state === "live" ? "paused" : state;
-  setText($("link-text"), { live: paused ? "paused" : "live", lost: "connection lost", connecting: "connecting" }[state]);
+  setText($("link-text"), { live: paused ? "paused" : "live", lost: "lost", connecting: "connecting" }[state]);
   const lost = state === "lost";
   if (lost && !paused) frozenAt ??= lastAt || null;
   if (!lost && !paused) frozenAt = null;
@@ -246,7 +246,7 @@ function drawEmpty() {
   if (!none) return;
   const filtered = lanes.size > 0;
   setText($("empty").querySelector("h3"), filtered ? "Nothing fits the filter" : "Nothing to see, which is good");
-  setText($("empty").querySelector("p"), filtered ? `${plural(lanes.size, "session")} left out. Empty the filter, or untick “only where somebody waits”.`
+  setText($("empty").querySelector("p"), filtered ? `${plural(lanes.size, "session")} left out. Empty the filter, or untick “only blocked”.`
     : "As soon as a PHP request takes its session’s lock, it shows here as a bar from its begin to now, and each request of the same session that has to wait hangs below it. What has ended stays for a minute.");
 }
 
