@@ -116,26 +116,34 @@ func (f *fleet) measureFree() ([]row, error) {
 		return nil, err
 	}
 	none := func() (float64, error) { return 0, nil }
-	a, b := f.free(local, none), f.free(shared.chain, shared.asked)
-	if err := interleave(f.plan("requests per second", 21), a, b); err != nil {
+	app := func(c *chain) *load {
+		return &load{site: c.site, path: "/app.php?ms=3", want: "made\n", browsers: 2 * workers}
+	}
+	a, b := f.free(local, hello(local.site, 2*workers), none), f.free(shared.chain, hello(shared.site, 2*workers), shared.asked)
+	c, d := f.free(local, app(local), none), f.free(shared.chain, app(shared.chain), shared.asked)
+	if err := interleave(f.plan("requests per second", 21), a, b, c, d); err != nil {
 		return nil, err
 	}
-	perSecond := func(l loadedHost) float64 { return l.perSecond() }
 	commands := of(b, func(l loadedHost) float64 { return l.asked / float64(l.requests) }).median()
 	return []row{
-		{
-			what:   "Requests per second, locks in memcached",
-			gate:   number(of(b, perSecond).median()) + "/s",
-			other:  number(of(a, perSecond).median()) + "/s: locks in the process",
-			ratios: of(b, perSecond).over(of(a, perSecond)),
-			target: atLeast(0.8),
-		},
+		freeRow("Requests per second, a page of nothing", b, a),
+		freeRow("the same, a page of 3 ms", d, c),
 		{what: "Commands for a lock that is free", gate: number(commands), other: "–", value: commands, target: atMostOf(3.05, "commands")},
 	}, nil
 }
 
-func (f *fleet) free(c *chain, asked func() (float64, error)) *side[loadedHost] {
-	l := hello(c.site, 2*workers)
+func freeRow(what string, shared, local *side[loadedHost]) row {
+	perSecond := func(l loadedHost) float64 { return l.perSecond() }
+	return row{
+		what:   what,
+		gate:   number(of(shared, perSecond).median()) + "/s",
+		other:  number(of(local, perSecond).median()) + "/s: locks in the process",
+		ratios: of(shared, perSecond).over(of(local, perSecond)),
+		target: atLeast(0.8),
+	}
+}
+
+func (f *fleet) free(c *chain, l *load, asked func() (float64, error)) *side[loadedHost] {
 	return &side[loadedHost]{name: c.name, measure: func() (got loadedHost, err error) {
 		before, err := asked()
 		if err != nil {
