@@ -272,7 +272,9 @@ func (r *request) lostLock(holder sessionlock.Description, err error) {
 // forLock is the part of the policy that the lock itself needs.
 func (p *Policy) forLock(r *request) sessionlock.Policy {
 	lp := sessionlock.Policy{MaxWait: p.MaxWait, Expiry: p.Expiry, MaxWaiters: p.MaxWaiters, OnLoss: r.lostLock}
-	lp.HoldLocally, lp.OnLocal = p.StoreFailure == StoreFailureLocal && !p.Observe, r.logLocal(r.key)
+	if r.to.SharedLocks { // no other store fails
+		lp.HoldLocally, lp.OnLocal = p.StoreFailure == StoreFailureLocal && !p.Observe, r.logLocal(r.key)
+	}
 	if p.Mode == Read {
 		lp.Mode = sessionlock.Read
 	}

@@ -16,7 +16,7 @@ func withStore(ttl time.Duration, meant StoreFailure) (edit func(*Options), stor
 	locks := sessionlock.NewManager(store)
 	return func(o *Options) {
 		o.Locks = locks
-		o.Policy.StoreFailure = meant
+		o.SharedLocks, o.Policy.StoreFailure = true, meant
 	}, store
 }
 
