@@ -22,7 +22,7 @@ demo: need-go ## Show the problem and the gate, side by side, on real servers (a
 test: need-go ## Check and test everything, with all real servers
 	@scripts/install-deps test
 	@$(MAKE) --no-print-directory check
-	go test -race -count=1 ./...
+	go test -race -count=1 -timeout 30m ./...
 
 check: need-go ## Check the format, go vet and staticcheck
 	@unformatted=$$(gofmt -l .) && if [[ $$unformatted ]]; then echo "gofmt these:" $$unformatted; exit 1; fi
