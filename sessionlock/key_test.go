@@ -14,6 +14,7 @@ func TestKeyForVectors(t *testing.T) {
 		{"a secret", "secret", "www", "0123456789abcdef", "1db8ebbd7390fbd3702d3066af3313fb"},
 		{"all empty", "", "", "", "6e340b9cffb37a989ca544e6bb780a2c"},
 		{"a realm whose length takes two bytes", "", strings.Repeat("r", 300), "id", "5ed0d917bcd1f6b4bc86371d7bcedbdf"},
+		{"the example of docs/RELIABILITY.md", "", "shop", "abc123", "cf79538946ce98e38835f608c69ff143"},
 		{"a very long id", "", "www", strings.Repeat("x", 4096), "629f4ea838610b95ab99c66925d7ccfb"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -29,17 +30,18 @@ type fleet struct {
 }
 
 type fleetOptions struct {
-	hosts    int    // 3 if zero
 	handler  string // of the sessions: redis or memcached; redis if empty
 	quorum   bool
 	lock     string // more of the lock block
 	more     string // of the gate block
 	relayed  bool   // the first gate reaches memcached by relays
 	gateless bool
-	memory   string // of memcached, in MB
+	lease    time.Duration // 30 s if zero, where nothing is to end by it
+	timeout  time.Duration // just under a third of the lease if zero: no machine is busy for so long
 }
 
-const fleetLease = 3 * time.Second
+// shortLease is as short as a lease may be.
+const shortLease = 3 * time.Second
 
 func newFleet(t *testing.T, o fleetOptions) *fleet {
 	t.Helper()
@@ -52,8 +54,7 @@ func newFleet(t *testing.T, o fleetOptions) *fleet {
 		f.locks = append(f.locks, rigtest.Start(t, f.Memcached, rig.StoreOptions{}))
 	}
 	ini := f.sessions(t, o.handler)
-	hosts := max(o.hosts, 3)
-	for i := range hosts {
+	for i := range 3 {
 		php := rigtest.Start(t, f.PHPFPM, rig.PHPOptions{Workers: 6, INI: ini})
 		site, straight := new(rig.Site), &rig.Site{FastCGI: php.Addr}
 		sites := []*rig.Site{straight}
@@ -87,6 +88,7 @@ func (f *fleet) sessions(t *testing.T, handler string) map[string]string {
 
 func (f *fleet) memcachedBlock(t *testing.T, o fleetOptions, relayed bool) string {
 	t.Helper()
+	lease := cmp.Or(o.lease, 30*time.Second)
 	var servers []string
 	for _, s := range f.locks {
 		address := s.Addr.String()
@@ -97,8 +99,8 @@ func (f *fleet) memcachedBlock(t *testing.T, o fleetOptions, relayed bool) strin
 		}
 		servers = append(servers, strconv.Quote(address))
 	}
-	return fmt.Sprintf("memcached {\n  servers = [%s]\n  secret = \"hush\"\n  lease = %q\n  quorum = %v\n}\n",
-		strings.Join(servers, ", "), fleetLease, o.quorum)
+	return fmt.Sprintf("memcached {\n  servers = [%s]\n  secret = \"hush\"\n  lease = %q\n  quorum = %v\n  timeout = %q\n}\n",
+		strings.Join(servers, ", "), lease, o.quorum, cmp.Or(o.timeout, lease*3/10))
 }
 
 // nextLocks is a memcached of the locks, another one each time.

@@ -67,6 +67,9 @@ func TestNoUpdateIsLostInAFleet(t *testing.T) {
 		}
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
+			if r.fault != nil {
+				r.fleet.lease, r.fleet.timeout = shortLease, 250*time.Millisecond
+			}
 			f := newFleet(t, r.fleet)
 			got := r.measure(t, f)
 			said := f.saidLosses()
