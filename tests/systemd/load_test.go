@@ -3,11 +3,50 @@ package systemd
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 )
+
+// testUnderLoad restarts and upgrades the gate while visitors count pages in their sessions.
+func testUnderLoad(t *testing.T) {
+	underLoad(t, [][]string{{"systemctl", "restart", service}, {"systemctl", "restart", service}, installCommand(t)})
+}
+
+// testUnderLoadKept does so while nginx keeps its connections to the gate, which the gate ends in between.
+func testUnderLoadKept(t *testing.T) {
+	site := read(t, sitePath)
+	kept := "upstream gate { server unix:/run/fpm-gate/www.sock; keepalive 8; }\n" +
+		strings.Replace(site, "fastcgi_pass unix:/run/fpm-gate/www.sock;", "fastcgi_pass gate; fastcgi_keep_conn on;", 1)
+	write(t, sitePath, kept)
+	mustDo(t, "systemctl", "restart", "nginx")
+	underLoad(t, [][]string{{"systemctl", "restart", service}, {"systemctl", "restart", service}})
+	write(t, sitePath, site)
+	mustDo(t, "systemctl", "restart", "nginx")
+}
+
+// underLoad runs commands that restart the gate, while 200 requests a second come.
+func underLoad(t *testing.T, steps [][]string) {
+	t.Helper()
+	load := startLoad(10, 20)
+	pids := map[int]bool{mainPID(t, service): true}
+	for _, step := range steps {
+		load.await(t, 100)
+		mustDo(t, step[0], step[1:]...)
+		pids[mainPID(t, service)] = true
+	}
+	load.await(t, 100)
+	requests, failures := load.end()
+	t.Logf("%d requests", requests)
+	for _, f := range failures {
+		t.Error(f)
+	}
+	if want := len(steps) + 1; len(pids) != want {
+		t.Errorf("got %d processes one after the other, want %d", len(pids), want)
+	}
+}
 
 // load is a number of visitors who ask for pages that count in their sessions.
 type load struct {

@@ -32,6 +32,7 @@ const bootTimeout = 8 * time.Minute
 func TestUnderSystemd(t *testing.T) {
 	t.Parallel()
 	needMachine(t)
+	oneMachine(t)
 	lab := t.TempDir()
 	share(t, lab, builtPackage(t, "deb"), "")
 	share(t, lab, "../../docs/SERVICE.md", "")
@@ -58,6 +59,19 @@ func TestUnderSystemd(t *testing.T) {
 
 var insideResult = regexp.MustCompile(`(?m)^    --- (PASS|FAIL|SKIP): TestInside/(\S+)`)
 
+// oneMachine waits until no other run of the tests has a machine: they would share their cgroups.
+func oneMachine(t *testing.T) {
+	t.Helper()
+	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "fpm-gate-test-machine.lock"), os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lock.Close() })
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // needMachine ends the test where no machine can be booted: with a failure where CI=true, else as skipped.
 func needMachine(t *testing.T) {
 	t.Helper()
@@ -79,7 +93,7 @@ func needMachine(t *testing.T) {
 
 // nspawnFlags keep a machine apart from this one, and need neither systemd nor its bus here.
 func nspawnFlags(root string) []string {
-	return []string{"--quiet", "--directory=" + root, "--private-network", "--register=no", "--keep-unit", "--console=pipe"}
+	return []string{"--quiet", "--directory=" + root, fmt.Sprintf("--machine=fpm-gate-test-%d", os.Getpid()), "--private-network", "--register=no", "--keep-unit", "--console=pipe"}
 }
 
 // boot boots a machine that runs the tests of its inside, and returns what they wrote when it is off again. lab is a
