@@ -124,8 +124,7 @@ type keyWatch struct {
 	mu       sync.Mutex
 	state    State
 	since    time.Time // when it was first wanted
-	askedAt  time.Time
-	unknown  bool // the last question had no answer
+	unknown  bool      // the last question had no answer
 	isWanted bool
 	stop     context.CancelFunc // of the asking; nil: nobody asks
 	stopped  bool
@@ -190,14 +189,13 @@ func (m *Memcached) pause(waited time.Duration) time.Duration {
 	return max(own, share)
 }
 
-// ask asks once, unless that has just been done. It is called with the mutex held, which also keeps closed from being
-// called behind Stop.
+// ask asks once. It is called with the mutex held, which also keeps closed from being called behind Stop.
 func (w *keyWatch) ask() {
-	if w.stopped || w.state == Closed || time.Since(w.askedAt) < minAskPause/4 {
+	if w.stopped || w.state == Closed {
 		return
 	}
 	locked, err := w.memcached.locked(w.key)
-	w.askedAt, w.unknown = time.Now(), err != nil
+	w.unknown = err != nil
 	switch {
 	case err != nil:
 	case locked:

@@ -30,7 +30,7 @@ var watchable = map[string]struct {
 		one, two := rigtest.Start(t, s.Memcached, rig.StoreOptions{}), rigtest.Start(t, s.Memcached, rig.StoreOptions{})
 		ini := rig.MemcachedSessions(one)
 		ini["session.save_path"] += "," + two.Addr.Address
-		ini["memcached.sess_lock_retries"] = "1000"
+		ini["memcached.sess_lock_retries"] = "10000"
 		ini["memcached.sess_lock_wait_min"], ini["memcached.sess_lock_wait_max"] = "5", "5"
 		return ini
 	}},
@@ -51,6 +51,9 @@ func newWatchedStack(t *testing.T, handler, settings string, o stackOptions) *wa
 	o.PHP.INI = h.start(t, s)
 	s.PHP = rigtest.Start(t, s.PHPFPM, o.PHP)
 	o.Gate.Upstream = s.PHP.Addr
+	if !strings.Contains(o.Gate.Settings, "lock {") {
+		o.Gate.Settings += "\n  lock { max_wait = \"55s\" }" // no request shall give up because the machine is slow
+	}
 	o.Gate.Settings += fmt.Sprintf(`
   session {
     handler   = %q
