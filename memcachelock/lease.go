@@ -179,7 +179,7 @@ func (l *lease) Renew(context.Context) error {
 	case result.no <= n-result.most:
 		return storeError(result.err)
 	case !l.isReleased():
-		l.tellLoss()
+		l.tellLoss(LeaseLost)
 	}
 	return sessionlock.ErrLost
 }
@@ -243,16 +243,16 @@ func (l *lease) release(tickets []*ticket, waited bool) {
 		}
 	}
 	if lost >= majority(len(l.replicas)) {
-		l.tellLoss()
+		l.tellLoss(LeaseGone)
 	}
 	if next != (manager{}) {
 		l.store.given(l.key, next)
 	}
 }
 
-func (l *lease) tellLoss() {
+func (l *lease) tellLoss(kind EventKind) {
 	l.store.counts.lost.Add(1)
-	l.store.tell(Event{Kind: LeaseLost, Server: l.replicas[0].server.addr, Key: l.key})
+	l.store.tell(Event{Kind: kind, Server: l.replicas[0].server.addr, Key: l.key})
 }
 
 func (l *lease) isReleased() bool {

@@ -250,7 +250,7 @@ func (r *replica) release(next manager) (given bool) {
 func (r *replica) remove() { r.release(manager{}) }
 
 // free is an atomic compare-and-delete, or compare-and-swap. That of somebody else is never touched: the error is
-// ErrLost then, or if the item was gone and anybody could have had it.
+// ErrLost then, or if the item was gone: nobody can say who had the lock meanwhile.
 func (r *replica) free(next manager) error {
 	l := r.lease
 	for range 2 {
@@ -261,7 +261,7 @@ func (r *replica) free(next manager) error {
 			}
 			item := items[l.name]
 			if !sameValue(item, l.value) {
-				return r.gone(item != nil)
+				return sessionlock.ErrLost
 			}
 			r.casID = item.CasID
 		}
@@ -274,21 +274,13 @@ func (r *replica) free(next manager) error {
 		case err == nil:
 			return nil
 		case answered(err):
-			return r.gone(errors.Is(err, memcache.ErrCASConflict))
+			return sessionlock.ErrLost
 		case timedOut(err) || unasked(err):
 			return err
 		}
 		r.casID = 0 // the answer was lost: ask
 	}
 	return errors.New("no answer to a release")
-}
-
-// gone judges an item that is not ours any more: it is another's, or there is none. After a restart nobody has had it.
-func (r *replica) gone(taken bool) error {
-	if !taken && r.server.inGrace() {
-		return nil
-	}
-	return sessionlock.ErrLost
 }
 
 // removeStray deletes the item if it is there and is no lease of ours any more. It says whether that is over: the

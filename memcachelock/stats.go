@@ -13,7 +13,7 @@ import (
 type Event struct {
 	Kind   EventKind
 	Server Addr
-	Key    sessionlock.Key // of LeaseRegained and LeaseLost
+	Key    sessionlock.Key // of LeaseRegained, LeaseLost and LeaseGone
 	Err    error           // of ServerDown
 }
 
@@ -26,7 +26,8 @@ const (
 	ServerUp                       // it is back
 	ServerForgot                   // it was restarted or flushed: all leases may be gone from it
 	LeaseRegained                  // a lease was gone from it, and was added again before anybody else had it
-	LeaseLost                      // a lease is somebody else's, or was gone when it was released
+	LeaseLost                      // a lease is somebody else's, as its renewal has found; its holder is told
+	LeaseGone                      // a lease was gone when it was released: another may have had the lock beside its holder
 )
 
 func (k EventKind) String() string {
@@ -41,6 +42,8 @@ func (k EventKind) String() string {
 		return "lease was gone and is regained"
 	case LeaseLost:
 		return "lease is lost"
+	case LeaseGone:
+		return "lease was gone when it was released"
 	}
 	return fmt.Sprintf("event %d", int(k))
 }

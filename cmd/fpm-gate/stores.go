@@ -134,5 +134,7 @@ func logStoreEvent(log hclog.Logger, e memcachelock.Event) {
 		log.Warn("memcached has lost its leases, ours are added again", "server", e.Server)
 	case memcachelock.LeaseRegained:
 		log.Info("a lease was gone and is regained", "server", e.Server, "lock", e.Key.Short())
+	case memcachelock.LeaseGone:
+		log.Warn("a lease was gone when it was released: another host may have had the lock too", "server", e.Server, "lock", e.Key.Short())
 	}
 }
