@@ -101,7 +101,7 @@ var (
 
 	storeLeases   = gauge("fpm_gate_store_leases", "Leases that this process has in the store.")
 	storeWaits    = gauge("fpm_gate_store_waits", "Locks that this process waits for while another host holds them.")
-	storeLost     = counter("fpm_gate_store_leases_lost_total", "Leases that were somebody else's when they were renewed.")
+	storeLost     = counter("fpm_gate_store_leases_lost_total", "Leases that were somebody else's when they were renewed, or gone when they were released.")
 	storeUp       = gauge("fpm_gate_store_up", "Whether the server is asked: 0 while the breaker is open.", "server")
 	storeGrace    = gauge("fpm_gate_store_grace", "Whether the server grants no new leases yet, because it has lost the old ones.", "server")
 	storeAsked    = counter("fpm_gate_store_round_trips_total", "Questions to the server.", "server")
