@@ -1,9 +1,9 @@
 package man
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -38,14 +38,14 @@ func TestEveryKeyIsThereWithItsDefault(t *testing.T) {
 // the program does not have.
 func TestEveryCommandAndFlagIsThere(t *testing.T) {
 	t.Parallel()
-	page := plain(read(t, "fpm-gate.8"))
+	page, program := plain(read(t, "fpm-gate.8")), build(t)
 	var commands, flags []string
-	for _, m := range regexp.MustCompile(`(?m)^  ([a-z]+) +[A-Z]`).FindAllStringSubmatch(help(t), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^  ([a-z]+) +[A-Z]`).FindAllStringSubmatch(help(t, program), -1) {
 		if m[1] == "help" {
 			continue
 		}
 		commands = append(commands, m[1])
-		for _, f := range regexp.MustCompile(`(?m)^ +(?:-\w, )?(--[a-z-]+)`).FindAllStringSubmatch(help(t, m[1]), -1) {
+		for _, f := range regexp.MustCompile(`(?m)^ +(?:-\w, )?(--[a-z-]+)`).FindAllStringSubmatch(help(t, program, m[1]), -1) {
 			flags = append(flags, f[1])
 		}
 	}
@@ -86,15 +86,23 @@ func plain(page string) string {
 	return strings.NewReplacer(`\(dq`, `"`, `\-`, `-`).Replace(page)
 }
 
-func help(t *testing.T, command ...string) string {
+// help returns what the program says of itself, or of a command.
+func help(t *testing.T, program string, command ...string) string {
 	t.Helper()
-	cmd := exec.Command("go", append([]string{"run", "../cmd/fpm-gate", "help"}, command...)...)
-	var text, errors bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &text, &errors
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("fpm-gate help %s: %v\n%s", command, err, errors.String())
+	text, err := exec.Command(program, append([]string{"help"}, command...)...).Output()
+	if err != nil {
+		t.Fatalf("fpm-gate help %s: %v", command, err)
 	}
-	return text.String()
+	return string(text)
+}
+
+func build(t *testing.T) (program string) {
+	t.Helper()
+	program = filepath.Join(t.TempDir(), "fpm-gate")
+	if out, err := exec.Command("go", "build", "-o", program, "../cmd/fpm-gate").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return program
 }
 
 func read(t *testing.T, path string) string {

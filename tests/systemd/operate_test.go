@@ -71,6 +71,15 @@ func show(t *testing.T, unit, property string) string {
 	return strings.TrimSpace(mustDo(t, "systemctl", "show", "--value", "--property="+property, unit))
 }
 
+// awaitJournal waits until the journal of a unit has a text in it, as journalctl shows it with these arguments. What has
+// been written a moment ago may not be there yet.
+func awaitJournal(t *testing.T, unit, text string, args ...string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("the journal of %s has %q, with %q", unit, text, args), func() bool {
+		return strings.Contains(output("journalctl", append(args, "--no-pager", "-u", unit)...), text)
+	})
+}
+
 // mustDo runs a command, which must succeed, and returns what it wrote.
 func mustDo(t *testing.T, name string, args ...string) string {
 	t.Helper()
