@@ -103,6 +103,7 @@ type Session struct {
 	SavePath   string
 	Depth      int           // levels of folders below SavePath
 	Servers    []Address     // those of SavePath, for the handler memcached
+	KeyPrefix  string        // of the keys of the handler memcached
 	OpenWithin time.Duration // 0: a script never gives its turn away
 
 	MaxInputVars int // PHP's own limit

@@ -79,6 +79,7 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 		    param = "SESSION_ID"
 		    handler = "files"
 		    save_path = "2;0600;/var/lib/php/sessions"
+		    key_prefix = "shop."
 		    max_input_vars = 5000
 		    open_within = "0s"
 		  }
@@ -138,6 +139,7 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 				Handler:      HandlerFiles,
 				SavePath:     "/var/lib/php/sessions",
 				Depth:        2,
+				KeyPrefix:    "shop.",
 				MaxInputVars: 5000,
 			},
 			Lock: Lock{

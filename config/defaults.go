@@ -47,6 +47,7 @@ func defaultGate(name string) *Gate {
 		Session: Session{
 			Cookies:      []string{"PHPSESSID"},
 			Handler:      HandlerAny,
+			KeyPrefix:    "memc.sess.key.",
 			MaxInputVars: 1000,
 			OpenWithin:   300 * time.Millisecond,
 		},

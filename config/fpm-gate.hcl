@@ -169,6 +169,9 @@ gate "www" {
     # nothing is watched.
     # save_path = ""
 
+    # memcached.sess_prefix of php.ini, for the handler memcached.
+    # key_prefix = "memc.sess.key."
+
     # PHP's max_input_vars. It has to be the same here: PHP reads no cookies beyond it, and a visitor who knows
     # that they differ can hide his session id from one of the two.
     # max_input_vars = 1000

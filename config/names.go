@@ -30,7 +30,9 @@ var (
 	pagePath   = matching(`a path such as "/ping"`, `^(/[^\s?#\x00-\x1f\x7f]*)?$`)
 
 	// A key of memcached has at most 250 bytes, none of them a space; the hash needs its share.
-	keyPrefix = matching("1 to 100 letters, digits and signs, without spaces", `^[!-~]{1,100}$`)
+	// php-memcached takes at most 218 bytes, less than what a lock and a session id leave.
+	sessionKeyPrefix = matching("memcached.sess_prefix: at most 218 letters, digits and signs, without spaces", `^[!-~]{0,218}$`)
+	keyPrefix        = matching("1 to 100 letters, digits and signs, without spaces", `^[!-~]{1,100}$`)
 )
 
 func matching(form, pattern string) kind[string] {

@@ -3,6 +3,7 @@ package sessionwatch
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -11,7 +12,7 @@ import (
 	"github.com/bradfitz/gomemcache/memcache"
 )
 
-// MemcachedPrefix is what php-memcached puts before its keys, unless memcached.sess_prefix says otherwise.
+// MemcachedPrefix is what php-memcached puts before its keys, unless its memcached.sess_prefix says otherwise.
 const MemcachedPrefix = "memc.sess.key."
 
 // Memcached is a Watcher of the sessions that php-memcached keeps, with memcached.sess_locking on. A session is open
@@ -31,7 +32,7 @@ type Memcached struct {
 // MemcachedOptions say where php-memcached keeps its sessions.
 type MemcachedOptions struct {
 	Network, Addresses []string // of each server: unix and a path, or tcp and host:port
-	Prefix             string   // MemcachedPrefix if empty
+	Prefix             string   // memcached.sess_prefix; mostly MemcachedPrefix
 	// Report is told when the servers cannot be asked, once, and with a nil error when they can again. Nil: nobody is.
 	Report func(error)
 }
@@ -48,9 +49,6 @@ const (
 
 // NewMemcached makes a watcher. It does not connect before it has to ask.
 func NewMemcached(o MemcachedOptions) *Memcached {
-	if o.Prefix == "" {
-		o.Prefix = MemcachedPrefix
-	}
 	if o.Report == nil {
 		o.Report = func(error) {}
 	}
@@ -101,10 +99,21 @@ func (m *Memcached) locked(key string) (bool, error) {
 		case err == nil:
 			return true, m.note(nil)
 		case !errors.Is(err, memcache.ErrCacheMiss):
-			return false, m.note(err)
+			return false, m.note(withoutID(err))
 		}
 	}
 	return false, m.note(nil)
+}
+
+// errNonsense is that of an answer that is none.
+var errNonsense = errors.New("memcached does not answer as the protocol says")
+
+// withoutID is err if it says what became of a connection. Others quote the answer, in which there may be the session's id.
+func withoutID(err error) error {
+	if _, is := errors.AsType[net.Error](err); is || errors.Is(err, io.EOF) || errors.Is(err, memcache.ErrMalformedKey) {
+		return err
+	}
+	return errNonsense
 }
 
 // note tells of servers that cannot be asked, and passes err on. A key that memcached would refuse is PHP's trouble.

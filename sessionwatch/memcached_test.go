@@ -2,6 +2,7 @@ package sessionwatch
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -19,6 +20,7 @@ type fakeMemcached struct {
 	keys  map[string]bool
 	conns []net.Conn
 	mute  bool // it hangs up instead of answering
+	mad   bool // it says the key, and nothing that it should
 }
 
 func newFakeMemcached(t *testing.T) *fakeMemcached {
@@ -59,11 +61,13 @@ func (f *fakeMemcached) serve(nc net.Conn) {
 	for lines.Scan() {
 		command, key, _ := strings.Cut(lines.Text(), " ")
 		f.mu.Lock()
-		there, mute := f.keys[key], f.mute
+		there, mute, mad := f.keys[key], f.mute, f.mad
 		f.mu.Unlock()
 		switch {
 		case mute || command != "gets" && command != "get":
 			return
+		case mad:
+			fmt.Fprintf(nc, "WHAT %s\r\n", key)
 		case there:
 			fmt.Fprintf(nc, "VALUE %s 0 1 7\r\n1\r\nEND\r\n", key)
 		default:
@@ -87,6 +91,7 @@ func (f *fakeMemcached) setMute(mute bool) {
 
 func watcherOf(t *testing.T, o MemcachedOptions, servers ...*fakeMemcached) *Memcached {
 	t.Helper()
+	o.Prefix = cmp.Or(o.Prefix, MemcachedPrefix)
 	for _, f := range servers {
 		o.Network, o.Addresses = append(o.Network, "unix"), append(o.Addresses, f.listener.Addr().String())
 	}
@@ -191,4 +196,22 @@ func TestQuestionsAreBounded(t *testing.T) {
 		}
 	}
 	m.wanted.Store(0)
+}
+
+func TestAnErrorHoldsNoSessionID(t *testing.T) {
+	f := newFakeMemcached(t)
+	f.mad = true
+	reports := make(chan error, 10)
+	m := watcherOf(t, MemcachedOptions{Report: func(err error) { reports <- err }}, f)
+	w := watch(m, "id-of-a-visitor")
+	defer w.Stop()
+	w.Want()
+	select {
+	case err := <-reports:
+		if err == nil || strings.Contains(err.Error(), "visitor") {
+			t.Errorf("got error %v, want one without the session id", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("nonsense was not reported")
+	}
 }

@@ -36,7 +36,7 @@ func (w *watching) watcher(g *config.Gate) sessionwatch.Watcher {
 
 // memcached makes the watcher of a gate whose sessions are in memcached.
 func (w *watching) memcached(g *config.Gate) sessionwatch.Watcher {
-	o := sessionwatch.MemcachedOptions{Report: func(err error) {
+	o := sessionwatch.MemcachedOptions{Prefix: g.Session.KeyPrefix, Report: func(err error) {
 		if err != nil {
 			w.log.Error(cannotWatch, "gate", g.Name, "error", err)
 			return
