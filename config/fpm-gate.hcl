@@ -1,11 +1,11 @@
-# /etc/fpm-gate.hcl: the configuration of fpm-gate.
+# /etc/fpm-gate/fpm-gate.hcl: the configuration of fpm-gate.
 #
 # Every key stands here once. A line that is commented out shows the key's default, so taking
 # away its "#" changes nothing. The blocks admin, memcached and route do not exist unless they
 # are written; the values that they need are examples.
 #
-#   fpm-gate check --config /etc/fpm-gate.hcl    shows all errors at once
-#   systemctl reload fpm-gate                    takes a new file; a wrong one changes nothing
+#   fpm-gate check --config /etc/fpm-gate/fpm-gate.hcl    shows all errors at once
+#   systemctl reload fpm-gate                             takes a new file; a wrong one changes nothing
 #
 # Durations are strings with a unit: "250ms", "10s", "5m". Sizes are strings, "64KiB" or "1MiB",
 # or a number of bytes. Addresses are "unix:/path" or "host:port". Any value may be taken from
