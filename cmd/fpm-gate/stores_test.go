@@ -1,0 +1,110 @@
+package main
+
+import (
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/config"
+	"github.com/fpm-gate/fpm-gate/memcachelock"
+)
+
+func TestAllOfTheMemcachedBlockReachesTheStore(t *testing.T) {
+	c := parseConfig(t, `
+		memcached {
+		  servers       = ["10.0.0.1:11211", "unix:/run/memcached.sock", "10.0.0.3:11211"]
+		  timeout       = "100ms"
+		  lease         = "5s"
+		  key_prefix    = "shop:"
+		  secret        = "hush"
+		  quorum        = true
+		  max_poll_rate = 500
+		  username      = "gate"
+		  password      = "hush-hush"
+		  tls {}
+		}`)
+	got, err := storeOptions(c.Memcached)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.TLS == nil {
+		t.Error("got no TLS")
+	}
+	got.TLS = nil
+	want := memcachelock.Options{
+		Servers:     []memcachelock.Addr{{Network: "tcp", Address: "10.0.0.1:11211"}, {Network: "unix", Address: "/run/memcached.sock"}, {Network: "tcp", Address: "10.0.0.3:11211"}},
+		Timeout:     100 * time.Millisecond,
+		Lease:       5 * time.Second,
+		Prefix:      "shop:",
+		Quorum:      true,
+		MaxPollRate: 500,
+		Username:    "gate",
+		Password:    "hush-hush",
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestFilesOfATLSBlockThatAreNotThereAreNamed(t *testing.T) {
+	for _, block := range []config.TLS{
+		{CA: "/nonexistent/ca.pem"},
+		{Cert: "/nonexistent/cert.pem", Key: "/nonexistent/key.pem"},
+		{CA: "/dev/null"}, // no certificate in it
+	} {
+		if _, err := storeTLS(&block); err == nil {
+			t.Errorf("%+v: got no error", block)
+		}
+	}
+}
+
+// Everything that a config says of a gate has to change something in what the gate is told, or in where it listens.
+func TestAllOfAGateBlockReachesTheGate(t *testing.T) {
+	plain := parseConfig(t, "")
+	was := gateOptions(plain, plain.Gates[0])
+	for _, line := range []string{
+		`realm = "x"`, `max_conns = 7`, `max_params = "8KiB"`, `head_timeout = "7s"`, `idle_timeout = "7s"`,
+		`session { cookies = ["x"] }`, `session { query = ["x"] }`, `session { param = "X" }`, `session { handler = "files" }`,
+		`session { max_input_vars = 7 }`, `session { open_within = "7s" }`,
+		`lock { max_wait = "7s" }`, `lock { expiry = "7s" }`, `lock { max_waiters = 7 }`, `lock { on_max_wait = "pass" }`,
+		`lock { on_expiry = "abort" }`, `lock { on_store_failure = "reject" }`, `lock { on_store_failure = "pass" }`,
+		`lock { abandon_after = "7s" }`, `lock { release_on = "headers" }`, `lock { status = 418 }`, `lock { retry_after = "7s" }`,
+		`lock { server_timing = true }`, `lock { observe = true }`,
+		`route "x" { path = ["/x"] }`, `route "x" { methods = ["GET"] }`, `route "x" { host = ["x"] }`,
+	} {
+		c := parseConfig(t, "", line)
+		if got := gateOptions(c, c.Gates[0]); reflect.DeepEqual(got, was) {
+			t.Errorf("%s: nothing has changed", line)
+		}
+	}
+	for _, line := range []string{`connect_timeout = "7s"`, `max_connections = 7`, `queue_timeout = "7s"`, `reuse = "7s"`, `idle = "7s"`,
+		`ping_path = "/x"`, `status_path = "/x"`, `probe_interval = "7s"`} {
+		c, err := config.Parse([]byte(`gate "www" {
+  listen = "unix:/run/www.sock"
+  upstream {
+    address = "unix:/run/php.sock"
+    `+line+`
+  }
+}`), "test.hcl")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := gateOptions(c, c.Gates[0]); reflect.DeepEqual(got, was) {
+			t.Errorf("upstream: %s: nothing has changed", line)
+		}
+	}
+}
+
+// parseConfig reads a config of one gate, with more beside it and in it.
+func parseConfig(t *testing.T, beside string, inGate ...string) *config.Config {
+	t.Helper()
+	text := "gate \"www\" {\n  listen = \"unix:/run/www.sock\"\n  upstream { address = \"unix:/run/php.sock\" }\n"
+	for _, line := range inGate {
+		text += line + "\n"
+	}
+	c, err := config.Parse([]byte(text+"}\n"+beside), "test.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
