@@ -130,14 +130,16 @@ func (f *fakeServer) live(name string) (fakeItem, bool) {
 	return item, ok
 }
 
-// serve hears a question at once and does what it says later, even if nobody waits for the answer any more.
+// serve hears a question at once and does what it says later, even if nobody waits for the answer any more. Commands
+// that come in one go are answered in one go.
 func (f *fakeServer) serve(nc net.Conn, gate, life int) {
 	defer func() {
 		nc.Close()
 		f.set(func() { delete(f.conns, nc) })
 	}()
 	r := bufio.NewReader(nc)
-	for {
+	var answers strings.Builder
+	for begins := true; ; begins = r.Buffered() == 0 {
 		line, err := r.ReadString('\n')
 		if err != nil {
 			return
@@ -152,18 +154,24 @@ func (f *fakeServer) serve(nc net.Conn, gate, life int) {
 			}
 			value = value[:size]
 		}
-		time.Sleep(f.latency / 2)
+		if begins {
+			time.Sleep(f.latency / 2)
+		}
 		answer, ok := f.answer(gate, life, words, string(value))
+		answers.WriteString(answer)
+		if ok && r.Buffered() > 0 {
+			continue
+		}
+		time.Sleep(f.latency / 2)
+		if answers.Len() > 0 {
+			if _, err := io.WriteString(nc, answers.String()); err != nil {
+				return
+			}
+		}
 		if !ok {
 			return
 		}
-		time.Sleep(f.latency / 2)
-		if answer == "" {
-			continue
-		}
-		if _, err := io.WriteString(nc, answer); err != nil {
-			return
-		}
+		answers.Reset()
 	}
 }
 
@@ -184,11 +192,20 @@ func (f *fakeServer) answer(gate, life int, words []string, value string) (answe
 		return "", true
 	}
 	answer = f.do(words, value)
-	if isLock := strings.HasPrefix(words[0], "add") || words[0] == "cas"; isLock && f.lose > 0 {
+	if f.lose > 0 && f.loses(words[0]) {
 		f.lose--
 		return "", false
 	}
 	return answer, true
+}
+
+// loses says whether the answer to command may be the next that is lost: in turn those to writes and to reads, so that
+// of two commands in one go it is the first or the second.
+func (f *fakeServer) loses(command string) bool {
+	if f.lose%2 == 0 {
+		return command == "gets"
+	}
+	return command == "add" || command == "cas"
 }
 
 func (f *fakeServer) do(words []string, value string) string {

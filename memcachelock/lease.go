@@ -19,6 +19,7 @@ type lease struct {
 	key      sessionlock.Key
 	token    sessionlock.Token
 	name     string
+	names    []string // the lock, its line and the epoch, which are read together
 	value    []byte
 	replicas []*replica
 
@@ -35,6 +36,7 @@ type lease struct {
 
 func (s *Store) newLease(key sessionlock.Key, token sessionlock.Token) *lease {
 	l := &lease{store: s, key: key, token: token, name: s.lockName(key), decided: make(chan struct{})}
+	l.names = []string{l.name, s.lineName(key), s.epochName()}
 	l.value = heldValue(Holder{Gate: s.options.Gate, Host: s.options.Host, Since: time.Now(), Token: token})
 	for _, v := range s.serversOf(key) {
 		l.replicas = append(l.replicas, &replica{lease: l, server: v})
@@ -130,11 +132,10 @@ func (l *lease) ask(question func(*replica, *ticket) answer, heard func(answer))
 
 // look asks who has the lock, before a waiter asks for it again. The error is ErrHeld if it is not for us.
 func (l *lease) look(w *wait) error {
-	names := []string{l.name, l.store.lineName(l.key), l.store.epochName()}
 	free, lineKnown, lineServer := false, false, l.store.lineServer(l.key)
 	result := l.ask(func(r *replica, t *ticket) answer {
 		defer t.leave()
-		return r.look(names, w)
+		return r.look(w)
 	}, func(a answer) {
 		a.replica.looked, a.replica.seen, a.replica.vote = true, a.seen, a.vote
 		free = free || a.vote == voteYes && a.seen == nil

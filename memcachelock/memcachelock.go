@@ -175,6 +175,7 @@ func (s *Store) Close() error {
 	s.background.Wait()
 	var errs []error
 	for _, v := range s.servers {
+		v.taker.close()
 		errs = append(errs, v.client.Close())
 	}
 	return errors.Join(errs...)
@@ -183,7 +184,7 @@ func (s *Store) Close() error {
 // TTL is a second less than memcached is told: that is how long an item lives at least.
 func (s *Store) TTL() time.Duration { return time.Duration(s.seconds-1) * time.Second }
 
-// Acquire asks for the lease of key: at first by add alone. Who was told ErrHeld looks before he asks again.
+// Acquire asks for the lease of key, at first without a look. Who was told ErrHeld looks before he asks again.
 // It takes one timeout at most, whatever ctx says.
 func (s *Store) Acquire(_ context.Context, key sessionlock.Key, token sessionlock.Token) (sessionlock.Lease, error) {
 	l := s.newLease(key, token)

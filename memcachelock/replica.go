@@ -16,7 +16,7 @@ type replica struct {
 	server *server
 	ours   bool
 	lost   bool   // when it was released, somebody else may have had it
-	casID  uint64 // 0: not known
+	casID  uint64 // 0: not known, or it was gone
 
 	// What the look before has seen; in the hands of Acquire.
 	looked bool
@@ -25,20 +25,17 @@ type replica struct {
 }
 
 // look says yes if the lock is there for us to take: it is free, or kept for us, or a stray of ours.
-func (r *replica) look(names []string, w *wait) answer {
+func (r *replica) look(w *wait) answer {
 	if r.server.inGrace() {
 		return answer{vote: voteNo}
 	}
+	names := r.lease.names
 	items, err := r.server.get(names...)
 	if err != nil {
 		return r.failed(err)
 	}
 	a := answer{vote: voteNo, seen: items[names[0]], line: items[names[1]]}
-	epoch := ""
-	if item := items[names[2]]; item != nil {
-		epoch = string(item.Value)
-	}
-	if r.server.meet(epoch) != nil || epoch == "" {
+	if !r.server.knows(items[names[2]]) {
 		return a
 	}
 	if a.seen == nil || r.isForUs(a.seen.Value, w.manager) {
@@ -63,8 +60,7 @@ func (r *replica) failed(err error) answer {
 	return answer{vote: voteFailed, err: err}
 }
 
-// takeOrLeave takes the item, and then sees to it beside the request: with the CAS id, if the lease is won; else it
-// is given back.
+// takeOrLeave takes the item. If the lease is not won it is given back, beside the request.
 func (r *replica) takeOrLeave(t *ticket) answer {
 	if t.isGiven() {
 		t.leave()
@@ -78,90 +74,86 @@ func (r *replica) takeOrLeave(t *ticket) answer {
 	r.lease.store.background.Go(func() {
 		defer t.leave()
 		<-r.lease.decided
-		if r.lease.won && a.vote == voteYes {
-			r.learn()
-		} else {
+		if !r.lease.won || a.vote != voteYes {
 			r.remove()
 		}
 	})
 	return a
 }
 
-// take adds the item, or takes what is kept for us. If the answer is lost it asks before it believes anything.
+// take adds the item, or takes what is kept for us. If the answer is lost it asks before it believes anything; and it
+// does not believe a server that was flushed: another gate may hold the lock, and not have added it again yet.
 func (r *replica) take() answer {
-	l := r.lease
 	if r.looked && r.vote != voteYes || r.server.inGrace() {
 		return answer{vote: voteNo}
 	}
-	err := r.write()
-	if err != nil && !answered(err) {
-		err = r.confirm(err)
-	}
+	items, err := r.write(r.seen)
 	switch {
-	case err == nil && r.server.inGrace():
-		r.ours = true // which was too early: it will be given back
-		return answer{vote: voteNo}
 	case err == nil:
-		r.ours = true
+		known := r.learn(items)
+		r.ours = r.casID != 0
+		if !r.ours || !known || r.server.inGrace() {
+			return answer{vote: voteNo} // which was too early: it will be given back
+		}
 		return answer{vote: voteYes}
 	case answered(err):
 		return answer{vote: voteNo}
 	}
 	if !unasked(err) {
-		r.server.doubtful(l)
+		r.server.doubtful(r.lease)
 	}
 	return r.failed(err)
 }
 
-func (r *replica) write() error {
-	l := r.lease
-	if r.seen != nil {
-		return r.server.compareAndSwap(l.name, l.value, l.store.seconds, r.seen.CasID)
+// write writes the item in the place of old, nil if there is none, and reads what there is then.
+func (r *replica) write(old *memcache.Item) (items map[string]*memcache.Item, err error) {
+	items, err = r.writeOnce(old)
+	if err != nil && !answered(err) {
+		return r.confirm(err)
 	}
-	return r.server.add(l.name, l.value, l.store.seconds)
+	return items, err
+}
+
+func (r *replica) writeOnce(old *memcache.Item) (items map[string]*memcache.Item, err error) {
+	l := r.lease
+	item := &memcache.Item{Key: l.name, Value: l.value, Expiration: l.store.seconds}
+	if old != nil {
+		item.CasID = old.CasID
+	}
+	return r.server.take(item, l.names)
 }
 
 // confirm finds out what became of a write whose answer was lost. A server that timed out is not asked again.
-func (r *replica) confirm(err error) error {
+func (r *replica) confirm(err error) (map[string]*memcache.Item, error) {
 	if unasked(err) || timedOut(err) {
-		return err
+		return nil, err
 	}
 	r.server.counts.lostAnswers.Add(1)
 	l := r.lease
-	items, getErr := r.server.get(l.name)
+	items, getErr := r.server.get(l.names...)
 	switch item := items[l.name]; {
 	case getErr != nil:
-		return errors.Join(err, getErr)
+		return nil, errors.Join(err, getErr)
 	case sameValue(item, l.value):
-		r.casID = item.CasID
-		return nil
+		return items, nil
 	case item == nil:
-		return r.server.add(l.name, l.value, l.store.seconds)
+		return r.writeOnce(nil)
 	}
-	return memcache.ErrNotStored
+	return nil, memcache.ErrNotStored
 }
 
-// learn reads the CAS id, which the release needs, and who waits for the lock.
-func (r *replica) learn() {
+// learn notes the CAS id, which the release needs, and who waits for the lock. It says whether the server has the epoch
+// that we know.
+func (r *replica) learn(items map[string]*memcache.Item) (known bool) {
 	l := r.lease
-	line, epoch := l.store.lineName(l.key), l.store.epochName()
-	items, err := r.server.get(l.name, line, epoch)
-	if err != nil {
-		return // the release will ask
-	}
+	r.casID = 0
 	if item := items[l.name]; sameValue(item, l.value) {
 		r.casID = item.CasID
-	} else {
-		r.ours = false
 	}
 	if r.server == l.store.lineServer(l.key) {
-		l.waiters(parseLine(items[line]))
+		l.waiters(parseLine(items[l.names[1]]))
 	}
-	if e := items[epoch]; e != nil {
-		_ = r.server.meet(string(e.Value))
-	} else {
-		_ = r.server.meet("")
-	}
+	return r.server.knows(items[l.names[2]])
 }
 
 // renew makes the item live on, or adds it again.
@@ -197,12 +189,10 @@ func (r *replica) addAgain() answer {
 		return answer{vote: voteNo}
 	}
 	r.casID = 0
-	err := r.server.add(l.name, l.value, l.store.seconds)
-	if err != nil && !answered(err) {
-		err = r.confirm(err)
-	}
+	items, err := r.write(nil)
 	switch {
 	case err == nil:
+		_ = r.learn(items) // if it is gone again, the next renewal will tell
 		r.ours = true
 		r.server.counts.regained.Add(1)
 		l.store.tell(Event{Kind: LeaseRegained, Server: r.server.addr, Key: l.key})
@@ -328,7 +318,7 @@ func (s *Store) addAgain(v *server) {
 	s.mu.Unlock()
 	close(lost)
 	var all sync.WaitGroup
-	for range min(len(lost), maxQuestions/2) {
+	for range min(len(lost), maxTakes/2) {
 		all.Go(func() {
 			for l := range lost {
 				l.addAgain(v)
@@ -347,9 +337,6 @@ func (l *lease) addAgain(v *server) {
 		t := v.ticket(l.key)
 		t.wait()
 		a := r.addAgain()
-		if a.vote == voteYes && r.casID == 0 {
-			r.learn()
-		}
 		t.leave()
 		if a.vote == voteFailed || a.vote == voteNo && v.inGrace() && !l.isReleased() {
 			// Who was there before us may have been too early, and give it back.

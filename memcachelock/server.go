@@ -15,15 +15,17 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// server is one memcached as the store sees it. Questions go through a gomemcache client of its own, at most
-// maxQuestions at once; while the server is known to be down they fail without being asked.
+// server is one memcached as the store sees it. Locks are taken by its taker; all other questions go through a
+// gomemcache client of its own. At most maxQuestions are asked at once, and while the server is known to be down they
+// fail without being asked.
 //
 // gomemcache retries nothing, and takes no context: a question ends by its timeout.
 type server struct {
 	store  *Store
 	addr   Addr
 	client *memcache.Client
-	slots  chan struct{} // full: maxQuestions are under way
+	slots  chan struct{} // full: as many of the client's questions are under way as may be
+	taker  *taker
 	counts counts
 
 	mu       sync.Mutex
@@ -56,12 +58,13 @@ func newServer(s *Store, a Addr) *server {
 	v := &server{
 		store:   s,
 		addr:    a,
-		slots:   make(chan struct{}, maxQuestions),
+		slots:   make(chan struct{}, maxQuestions-maxTakes),
 		tickets: make(map[sessionlock.Key]*ticket),
 	}
+	v.taker = &taker{server: v, slots: make(chan struct{}, maxTakes)}
 	v.client = memcache.NewFromSelector(selector{v})
 	v.client.Timeout = s.options.Timeout
-	v.client.MaxIdleConns = maxQuestions
+	v.client.MaxIdleConns = cap(v.slots)
 	v.client.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return v.dial(ctx) }
 	return v
 }
@@ -76,7 +79,7 @@ func (s selector) String() string                           { return s.server.ad
 
 // get reads items, with their CAS ids. Those that are not there are left out.
 func (v *server) get(names ...string) (items map[string]*memcache.Item, err error) {
-	err = v.ask(true, func() error {
+	err = v.ask(v.slots, true, func() error {
 		items, err = v.client.GetMulti(names)
 		return err
 	})
@@ -85,7 +88,7 @@ func (v *server) get(names ...string) (items map[string]*memcache.Item, err erro
 
 // getAndTouch reads an item, without its CAS id, and makes it live for the given seconds from now.
 func (v *server) getAndTouch(name string, seconds int32) (item *memcache.Item, err error) {
-	err = v.ask(true, func() error {
+	err = v.ask(v.slots, true, func() error {
 		item, err = v.client.GetAndTouch(name, seconds)
 		return err
 	})
@@ -95,14 +98,14 @@ func (v *server) getAndTouch(name string, seconds int32) (item *memcache.Item, e
 // add returns memcache.ErrNotStored if there is an item already. Any other error may be of a lost answer: see
 // unasked.
 func (v *server) add(name string, value []byte, seconds int32) error {
-	return v.ask(false, func() error {
+	return v.ask(v.slots, false, func() error {
 		return v.client.Add(&memcache.Item{Key: name, Value: value, Expiration: seconds})
 	})
 }
 
 // compareAndSwap writes what is now in item, if nobody has written it since item was read. Seconds −1 delete it.
 func (v *server) compareAndSwap(name string, value []byte, seconds int32, casID uint64) error {
-	return v.ask(false, func() error {
+	return v.ask(v.slots, false, func() error {
 		return v.client.CompareAndSwap(&memcache.Item{Key: name, Value: value, Expiration: seconds, CasID: casID})
 	})
 }
@@ -134,18 +137,19 @@ func unasked(err error) bool {
 	return errors.As(err, &dial) || errors.As(err, &down) || errors.Is(err, errBusy)
 }
 
-// ask asks question, and once more if it may be asked twice and the connection turns out to be an old one.
-func (v *server) ask(twice bool, question func() error) error {
-	if err := v.enter(); err != nil {
+// ask asks question when there is a slot, and once more if it may be asked twice and the connection turns out to be an
+// old one.
+func (v *server) ask(slots chan struct{}, twice bool, question func() error) error {
+	if err := v.enter(slots); err != nil {
 		v.counts.unasked.Add(1)
 		return v.named(err)
 	}
-	defer func() { <-v.slots }()
+	defer func() { <-slots }()
 	begun := time.Now()
 	v.counts.questions.Add(1)
 	err := question()
 	if broken(err) || errors.Is(err, errForgot) {
-		_ = v.client.Close() // the others that idle are old, too
+		v.closeIdle() // the others that idle are old, too
 		if twice {
 			v.counts.questions.Add(1)
 			err = question()
@@ -168,27 +172,33 @@ func (v *server) ask(twice bool, question func() error) error {
 }
 
 // enter takes a slot, if the server is up.
-func (v *server) enter() error {
+func (v *server) enter(slots chan struct{}) error {
 	if err := v.downErr(); err != nil {
 		return err
 	}
 	select {
-	case v.slots <- struct{}{}:
+	case slots <- struct{}{}:
 		return nil
 	default:
 	}
 	timeout := time.NewTimer(v.store.options.Timeout)
 	defer timeout.Stop()
 	select {
-	case v.slots <- struct{}{}:
+	case slots <- struct{}{}:
 	case <-timeout.C:
 		return errBusy
 	}
 	if err := v.downErr(); err != nil {
-		<-v.slots
+		<-slots
 		return err
 	}
 	return nil
+}
+
+// closeIdle closes the connections that are not in use.
+func (v *server) closeIdle() {
+	v.taker.close()
+	_ = v.client.Close()
 }
 
 func (v *server) named(err error) error { return fmt.Errorf("memcached %s: %w", v.addr, err) }
@@ -249,7 +259,7 @@ func (v *server) fail(begun time.Time, err error) {
 	}
 	v.mu.Unlock()
 	if first {
-		_ = v.client.Close()
+		v.closeIdle()
 		v.store.tell(Event{Kind: ServerDown, Server: v.addr, Err: err})
 	}
 }

@@ -75,7 +75,7 @@ type ServerStats struct {
 	Grace  bool      // it grants no new leases yet
 	Err    error     // the last failure, which may be over
 
-	Questions   uint64 // commands asked, those of the watcher aside
+	Questions   uint64 // round trips, those of the watcher aside
 	Failures    uint64 // of them, without an answer
 	Timeouts    uint64 // of the failures
 	Unasked     uint64 // failed without being asked: the server was known to be down, or too many were under way

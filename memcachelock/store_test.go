@@ -42,7 +42,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 	}
 }
 
-// An uncontended lock takes an add in the way of the request, and a gets and a cas beside it.
+// An uncontended lock takes an add and a gets in the way of the request, in one go, and a cas beside it.
 func TestAnUncontendedLockTakesThreeCommands(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 1)
@@ -65,6 +65,9 @@ func TestAnUncontendedLockTakesThreeCommands(t *testing.T) {
 	got := relay.commands(lockName(key))[len(before):]
 	if want := []string{"add", "gets", "cas"}; strings.Join(got, " ") != strings.Join(want, " ") {
 		t.Errorf("got the commands %q; want %q", got, want)
+	}
+	if got := relay.questions(lockName(key)); got != 2 {
+		t.Errorf("they took %d round trips; want 2", got)
 	}
 }
 

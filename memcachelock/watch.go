@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bradfitz/gomemcache/memcache"
 )
 
 // A store watches each of its servers over a connection of its own. It sees at once that a server has gone, looks
@@ -35,7 +37,7 @@ func (v *server) watch(ctx context.Context) {
 		case errors.Is(err, errForgot):
 			continue // the next connection knows the new epoch
 		case broken(err):
-			_ = v.client.Close() // its connections are as dead; whether the server is, the next dial tells
+			v.closeIdle() // its connections are as dead; whether the server is, the next dial tells
 			continue
 		}
 		v.fail(time.Now(), err)
@@ -203,6 +205,16 @@ func (v *server) meet(epoch string) error {
 		return errForgot
 	}
 	return nil
+}
+
+// knows says whether the server has the epoch that we know, as far as was read with other items. If it has not, a
+// grace begins.
+func (v *server) knows(epoch *memcache.Item) bool {
+	if epoch == nil {
+		_ = v.meet("")
+		return false
+	}
+	return v.meet(string(epoch.Value)) == nil
 }
 
 // inGrace says whether the server must not grant new leases yet.

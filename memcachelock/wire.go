@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/bradfitz/gomemcache/memcache"
 )
 
-// What gomemcache has no command for, or no place: authentication, a look at a connection before it is used, stats.
-// Each function is one question in memcached's text protocol on a connection of its own.
+// What gomemcache has no command for, or no place: two commands in one go, authentication, a look at a connection
+// before it is used, stats. Each function is one question in memcached's text protocol on a connection of its own.
 
 // maxValue bounds what is read of an item that anybody may have written.
 const maxValue = 64 << 10
@@ -61,29 +64,94 @@ func (c *wire) store(command, name, value string, seconds int32) error {
 
 // get reads an item; "" if there is none.
 func (c *wire) get(name string) (string, error) {
-	line, err := c.line("get %s", name)
-	if err != nil || line == "END" {
+	if _, err := fmt.Fprintf(c.w, "get %s\r\n", name); err != nil {
 		return "", err
 	}
+	items, err := c.items([]string{name})
+	if err != nil || items[name] == nil {
+		return "", err
+	}
+	return string(items[name].Value), nil
+}
+
+// take writes item, by cas if it has a CAS id, else by add, and reads the named items right behind that: both commands
+// go out in one write. If the server has not written it the error is that of memcache, and the items come all the same.
+func (c *wire) take(item *memcache.Item, names []string) (map[string]*memcache.Item, error) {
+	command, id := "add", ""
+	if item.CasID != 0 {
+		command, id = "cas", fmt.Sprintf(" %d", item.CasID)
+	}
+	line, err := c.line("%s %s 0 %d %d%s\r\n%s\r\ngets %s", command, item.Key, item.Expiration, len(item.Value), id,
+		item.Value, strings.Join(names, " "))
+	if err != nil {
+		return nil, err
+	}
+	refused, ok := writeAnswers[line]
+	if !ok {
+		return nil, unexpected(command, line)
+	}
+	items, err := c.items(names)
+	if err != nil {
+		return nil, err
+	}
+	return items, refused
+}
+
+// writeAnswers are what memcached says to add and cas, in the words of gomemcache.
+var writeAnswers = map[string]error{
+	"STORED":     nil,
+	"NOT_STORED": memcache.ErrNotStored,
+	"EXISTS":     memcache.ErrCASConflict,
+	"NOT_FOUND":  memcache.ErrCacheMiss,
+}
+
+// items reads the answer to a get or gets of the named items.
+func (c *wire) items(names []string) (map[string]*memcache.Item, error) {
+	items := make(map[string]*memcache.Item, len(names))
+	for {
+		line, err := c.readLine()
+		if err != nil {
+			return nil, err
+		}
+		if line == "END" {
+			return items, nil
+		}
+		item, err := c.item(line)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(names, item.Key) {
+			return nil, unexpected("get", line)
+		}
+		items[item.Key] = item
+	}
+}
+
+// item reads the item that begins with line: VALUE <name> <flags> <size>, and of gets the CAS id.
+func (c *wire) item(line string) (*memcache.Item, error) {
 	words := strings.Fields(line)
-	if len(words) != 4 || words[0] != "VALUE" || words[1] != name {
-		return "", unexpected("get", line)
+	if len(words) < 4 || len(words) > 5 || words[0] != "VALUE" {
+		return nil, unexpected("get", line)
 	}
 	size, err := strconv.Atoi(words[3])
 	if err != nil || size < 0 || size > maxValue {
-		return "", unexpected("get", line)
+		return nil, unexpected("get", line)
+	}
+	item := &memcache.Item{Key: words[1]}
+	if len(words) == 5 {
+		if item.CasID, err = strconv.ParseUint(words[4], 10, 64); err != nil {
+			return nil, unexpected("gets", line)
+		}
 	}
 	value := make([]byte, size+len("\r\n"))
 	if _, err := io.ReadFull(c.r, value); err != nil {
-		return "", err
+		return nil, err
 	}
-	if line, err = c.readLine(); err != nil {
-		return "", err
+	if string(value[size:]) != "\r\n" {
+		return nil, unexpected("get", line)
 	}
-	if line != "END" {
-		return "", unexpected("get", line)
-	}
-	return string(value[:size]), nil
+	item.Value = value[:size]
+	return item, nil
 }
 
 // stats reads the figures of a topic, "" or such as "settings".
