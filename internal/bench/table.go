@@ -38,7 +38,7 @@ func (t target) String() string {
 	case t.unit == "":
 		return fmt.Sprintf("%s %.4g ×", t.sign, t.limit)
 	}
-	return fmt.Sprintf("%s %.4g %s", t.sign, t.limit, t.unit)
+	return fmt.Sprintf("%s %.6g %s", t.sign, t.limit, t.unit)
 }
 
 // reached says yes or no, – where there was nothing to reach.
