@@ -24,11 +24,12 @@ func TestALeaseThatIsEvictedForWantOfMemoryIsNeverTrusted(t *testing.T) {
 	elsewhere := f.store(t, f.options())
 	m, other := sessionlock.NewManager(s), sessionlock.NewManager(elsewhere)
 	kept, taken := lockSoon(t, m, newKey(t)), lockSoon(t, m, newKey(t))
+	lease, _ := talkTo(t, f.servers[0]).get("get", lockName(kept.Key()))
 	eventually(t, "a lease is evicted, and another gate has the lock", func() bool {
 		if elsewhere.Stats().Servers[0].Grace { // the epoch was evicted, too
 			return false
 		}
-		f.crowd(t)
+		f.crowd(t, len(lease))
 		l, err := other.Acquire(context.Background(), taken.Key(), nil, sessionlock.Policy{})
 		if err == nil {
 			defer l.Release()
@@ -51,16 +52,17 @@ func TestALeaseThatIsEvictedForWantOfMemoryIsNeverTrusted(t *testing.T) {
 	kept.Release()
 }
 
-// crowd fills the server with items of about the size of leases, more than it has room for. It keeps items of each
-// size apart, and evicts those of the size that it has no room for.
-func (f *fleet) crowd(t *testing.T) {
+// crowd fills the server with items of the size of a lease, more than it has room for. It keeps items of each size
+// apart and evicts those of the size that it has no room for: leases, and not the epoch, which is smaller and whose
+// loss would be seen.
+func (f *fleet) crowd(t *testing.T, size int) {
 	t.Helper()
 	c := talkTo(t, f.servers[0])
 	defer c.nc.Close()
 	w := bufio.NewWriter(c.nc)
-	for i := range 60_000 {
-		value := strings.Repeat("x", 32+16*(i%6))
-		fmt.Fprintf(w, "set %s%032d 0 0 %d noreply\r\n%s\r\n", memcachelock.DefaultPrefix+"x", i, len(value), value)
+	value := strings.Repeat("x", size)
+	for i := range 30_000 {
+		fmt.Fprintf(w, "set %s%031d 0 0 %d noreply\r\n%s\r\n", memcachelock.DefaultPrefix+"x", i, len(value), value)
 	}
 	if err := w.Flush(); err != nil {
 		t.Fatal(err)
