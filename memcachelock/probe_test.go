@@ -3,6 +3,7 @@ package memcachelock_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ func TestAProbeTellsWhatAServerIsFitFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	fit := reports[0]
-	if fit.Err != nil || len(fit.Warnings) > 0 {
+	if fit.Err != nil || len(otherThanClock(fit.Warnings)) > 0 {
 		t.Errorf("got error %v, warnings %q of a fit server; want none", fit.Err, fit.Warnings)
 	}
 	if fit.Version == "" || fit.Answer <= 0 || fit.Memory != 64<<20 || fit.Lived <= 0 {
@@ -35,6 +36,12 @@ func TestAProbeTellsWhatAServerIsFitFor(t *testing.T) {
 	if err := reports[2].Err; err == nil || !strings.Contains(err.Error(), "-C") {
 		t.Errorf("got error %v of a server without CAS", err)
 	}
+}
+
+// otherThanClock leaves warnings of items out that lived too short or too long: memcached counts seconds by a timer,
+// which comes late on a machine that has no time for it, and then they do.
+func otherThanClock(warnings []string) []string {
+	return slices.DeleteFunc(slices.Clone(warnings), func(w string) bool { return strings.Contains(w, "an item with a TTL of") })
 }
 
 func TestAProbeWarnsOfEvictions(t *testing.T) {
