@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
@@ -315,6 +316,8 @@ func visitDokuWiki(v *visitor) {
 	// The file first: the page that is made with it is kept.
 	token := url.Values{"sectok": {form.Get("sectok")}, "call": {"mediaupload"}, "ns": {""}, "mediaid": {"note.zip"}}
 	v.wants(v.upload("/wiki/lib/exe/ajax.php", token, "qqfile", "note.zip", "no archive, but a file\n"), `"success":true`)
+	// DokuWiki counts in seconds, and lists what is of the same one in another order.
+	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(1010 * time.Millisecond)))
 	form.Set("wikitext", "====== A page ======\nby a visitor, with {{:note.zip|a file}}\n")
 	form.Set("summary", "made")
 	form.Set("do[save]", "1")
