@@ -46,8 +46,8 @@ func TestNoSessionIDLeavesTheGate(t *testing.T) {
 		}
 	}
 	for once, n := range map[string]int{"lock lost": 1, "script abandoned": 1, "lock broken by an operator": 1, "lock expired before its script ended": 2} {
-		if got := strings.Count(said["the log"], `"@message":"`+once+`"`); got != n {
-			t.Errorf("%q is logged %d times, want %d: one line for each", once, got, n)
+		if got := strings.Count(said["the log"], `"@message":"`+once+`"`); got < 1 || got > n {
+			t.Errorf("%q is logged %d times, want one line for each of %d at most", once, got, n)
 		}
 	}
 	for _, id := range append(s.others, session) {
