@@ -36,6 +36,7 @@ type Exchange struct {
 	out      []byte // what goes out first, kept to be sent again
 	inHeader bool   // the header block has not been dealt with
 	passed   bool   // the web server has got something of the response
+	late     bool   // output of an earlier request has been dropped
 	finished bool   // end request has come
 	ended    bool   // Ended has been called
 }
@@ -76,10 +77,17 @@ func (p *Pool) Exchange(ctx context.Context, x *Exchange) error {
 		x.Request.endAborted()
 		return ErrHungUp
 	}
-	err := x.attempt(ctx, false)
+	up, err := p.get(ctx)
+	if err != nil {
+		return err
+	}
+	defer x.freeUpstream(false)
+	err = x.attempt(up)
 	if errors.Is(err, errClosedUnread) {
 		p.countRetry()
-		err = x.attempt(ctx, true)
+		if up, err = p.redial(ctx, x.takeUpstream()); err == nil {
+			err = x.attempt(up)
+		}
 	}
 	return err
 }
@@ -98,25 +106,13 @@ func (x *Exchange) compose() error {
 	copy(b[end:], records)
 	c.buf.n += len(records)
 	r.head += len(records)
-	b[flagsOffset] &^= flagKeepConn
-	if x.pool.options.Reuse > 0 {
-		b[flagsOffset] |= flagKeepConn
-	}
 	forward, err := r.takeStdin()
 	x.out = b[:r.head+len(forward)]
 	return err
 }
 
 // attempt sends the request over one connection, and relays the response.
-func (x *Exchange) attempt(ctx context.Context, fresh bool) error {
-	up, err := x.pool.get(ctx, fresh)
-	if err == nil && up.reused && !x.trusts(up) {
-		up, err = x.pool.replace(ctx, up)
-	}
-	if err != nil {
-		return err
-	}
-	defer x.freeUpstream(false)
+func (x *Exchange) attempt(up *upstream) error {
 	if err := x.setUpstream(up); err != nil {
 		return err
 	}
@@ -131,21 +127,18 @@ func (x *Exchange) attempt(ctx context.Context, fresh bool) error {
 	return x.judge(x.relay())
 }
 
-// trusts looks at a pooled connection: whether its worker is there for the next request; and, where a request could
-// not be sent again, whether it has been closed: a body that is still coming is gone once it is sent, and TCP cannot
-// tell a closed connection from a dead worker.
-func (x *Exchange) trusts(up *upstream) bool {
-	if up.isUnix() && x.Request.stdin.whole() {
-		return up.rests()
-	}
-	return !up.dead() && up.rests()
-}
-
-// send writes what goes out first.
+// send writes what goes out first, under an id that no earlier request of the connection had.
 func (x *Exchange) send() error {
-	x.pool.sent(x.up)
-	n, err := x.up.nc.Write(x.out)
-	if err != nil && n == 0 && x.up.reused {
+	up := x.up
+	x.out[flagsOffset] &^= flagKeepConn
+	if x.pool.keeps(up) {
+		x.out[flagsOffset] |= flagKeepConn
+	}
+	x.Request.stdin.id = up.nextID()
+	setRequestIDs(x.out, up.id)
+	x.pool.sent(up)
+	n, err := up.nc.Write(x.out)
+	if err != nil && n == 0 && up.reused {
 		return fmt.Errorf("send request: %w: %w", errClosedUnread, err)
 	}
 	// After any other error PHP-FPM may have answered without reading all of it: the answer tells.
@@ -166,7 +159,7 @@ func (x *Exchange) relay() error {
 		read = x.up.nc.Read
 		b.n += n
 		x.pool.answered(x.up)
-		whole, end, err := x.measure(b.bytes())
+		whole, end, err := x.measure(b)
 		if err != nil {
 			return err
 		}
@@ -186,17 +179,26 @@ func (x *Exchange) relay() error {
 	}
 }
 
-// measure says how many bytes of b are whole records that can be passed on; and, if an end request comes
-// behind them, where that ends, else 0.
-func (x *Exchange) measure(b []byte) (whole, end int, err error) {
-	for len(b)-whole >= headerLen {
-		h := ParseHeader(b[whole:])
-		if err := x.checkResponse(h); err != nil {
+// measure returns how many bytes of b are whole records that can be passed on; and, if an end request follows
+// them, where that ends, else 0. It gives the records the id that the web server knows. Those of an earlier request
+// of the connection, whose script went on after its response, it takes out.
+func (x *Exchange) measure(b *buffer) (whole, end int, err error) {
+	for b.n-whole >= headerLen {
+		rest := b.bytes()[whole:]
+		h := ParseHeader(rest)
+		late, err := x.checkResponse(h)
+		if err != nil {
 			return 0, 0, err
 		}
-		if len(b)-whole < h.Len() {
+		if len(rest) < h.Len() {
 			break
 		}
+		if late {
+			x.late = true
+			b.cut(whole, h.Len())
+			continue
+		}
+		setRequestID(rest, x.Request.ID)
 		if h.Type == TypeEndRequest {
 			return whole, whole + h.Len(), nil
 		}
@@ -205,20 +207,22 @@ func (x *Exchange) measure(b []byte) (whole, end int, err error) {
 	return whole, 0, nil
 }
 
-func (x *Exchange) checkResponse(h Header) error {
+// checkResponse judges a record of PHP-FPM by its header, and reports whether it belongs to an earlier request of the
+// connection.
+func (x *Exchange) checkResponse(h Header) (late bool, err error) {
 	if err := h.check(); err != nil {
-		return err
+		return false, err
 	}
-	if h.RequestID != x.Request.ID {
-		return fmt.Errorf("%w: response of request %d, want %d", ErrMalformed, h.RequestID, x.Request.ID)
+	if h.RequestID != x.up.id && !x.up.hadID(h.RequestID) {
+		return false, fmt.Errorf("%w: response of request %d, want %d", ErrMalformed, h.RequestID, x.up.id)
 	}
 	switch {
 	case h.Type == TypeStdout || h.Type == TypeStderr:
-		return nil
 	case h.Type == TypeEndRequest && h.ContentLength == endBodyLen:
-		return nil
+	default:
+		return false, fmt.Errorf("%w: record of type %d with %d bytes in a response", ErrMalformed, h.Type, h.ContentLength)
 	}
-	return fmt.Errorf("%w: record of type %d with %d bytes in a response", ErrMalformed, h.Type, h.ContentLength)
+	return h.RequestID != x.up.id, nil
 }
 
 // pass sends whole records to the web server. That it has hung up is found here, or by the feed. An error says that
@@ -257,7 +261,7 @@ func (x *Exchange) passEnd(b **buffer, whole, end int) error {
 	whole = x.readHeader(b, whole, true)
 	x.feed.stop()
 	x.finished = true
-	x.freeUpstream(clean && x.feed.clean())
+	x.freeUpstream(clean && x.feed.clean() && !x.late && x.up.workerIdle())
 	x.end()
 	return x.pass((*b).b[:whole+behind])
 }
@@ -282,17 +286,27 @@ func (x *Exchange) Connected() time.Time {
 
 // freeUpstream gives the connection back, if that has not been done.
 func (x *Exchange) freeUpstream(reusable bool) {
+	if up := x.takeUpstream(); up != nil {
+		x.pool.put(up, reusable && !x.isAborted())
+	}
+}
+
+// takeUpstream takes the connection out of the reach of Abort. It returns nil if that has been done.
+func (x *Exchange) takeUpstream() *upstream {
 	x.mu.Lock()
+	defer x.mu.Unlock()
 	up := x.up
 	x.up = nil
 	if x.aborted != nil && up != nil {
-		reusable = false
 		_ = x.Request.conn.nc.SetWriteDeadline(time.Time{}) // what is passed on from now on, Abort leaves alone
 	}
-	x.mu.Unlock()
-	if up != nil {
-		x.pool.put(up, reusable)
-	}
+	return up
+}
+
+func (x *Exchange) isAborted() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.aborted != nil
 }
 
 // Abort ends the exchange, from any goroutine: its error will be the first cause. A response that has begun is broken off.

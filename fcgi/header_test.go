@@ -23,7 +23,7 @@ func relayPieces(hook func(*ResponseHeader), pieces [][]byte) relayed {
 	x := &Exchange{
 		Request: &Request{ID: 1, conn: &Conn{nc: web}},
 		pool:    pool, inHeader: true,
-		up: &upstream{nc: &memory{pieces: pieces}, backend: new(backend)},
+		up: &upstream{nc: &memory{pieces: pieces}, backend: new(backend), id: 1},
 	}
 	if hook != nil {
 		x.Header = func(h *ResponseHeader) {

@@ -78,16 +78,16 @@ func NewPool(options PoolOptions) *Pool {
 	return p
 }
 
-// get returns a connection of the least busy address: a pooled one if there is one and fresh is not asked for,
-// else a new one. It waits for a place among MaxConnections, at most QueueTimeout or until ctx is done.
-func (p *Pool) get(ctx context.Context, fresh bool) (*upstream, error) {
+// get returns a connection of the least busy address: a pooled one if there is one, else a new one. It waits for a
+// place among MaxConnections, at most QueueTimeout or until ctx is done.
+func (p *Pool) get(ctx context.Context) (*upstream, error) {
 	p.mu.Lock()
-	if u := p.takeIdle(fresh); u != nil {
+	if u := p.takeIdle(); u != nil {
 		p.mu.Unlock()
-		return u, nil
+		return p.checked(ctx, u)
 	}
 	if p.full() && !p.closeOneIdle() {
-		return p.wait(ctx, fresh) // unlocks
+		return p.wait(ctx) // unlocks
 	}
 	p.open++
 	p.mu.Unlock()
@@ -98,14 +98,17 @@ func (p *Pool) full() bool {
 	return p.options.MaxConnections > 0 && p.open >= p.options.MaxConnections
 }
 
-// takeIdle takes a pooled connection, of the least busy address that has one. Where a fresh one is asked for,
-// the pooled ones of old are not to be trusted: they are closed.
-func (p *Pool) takeIdle(fresh bool) *upstream {
-	if fresh {
-		for p.closeOneIdle() {
-		}
-		return nil
+// checked returns u, a pooled connection, or a new one in its place if PHP-FPM has closed u or sent anything on it
+// since its last end request.
+func (p *Pool) checked(ctx context.Context, u *upstream) (*upstream, error) {
+	if u.quiet() {
+		return u, nil
 	}
+	return p.replace(ctx, u)
+}
+
+// takeIdle takes a pooled connection, of the least busy address that has one.
+func (p *Pool) takeIdle() *upstream {
 	var best *backend
 	for _, b := range p.backends {
 		if len(b.idle) > 0 && (best == nil || b.busy < best.busy) {
@@ -140,7 +143,7 @@ func (p *Pool) closeOneIdle() bool {
 }
 
 // wait queues for a connection. It is called with the lock held, and gives it up.
-func (p *Pool) wait(ctx context.Context, fresh bool) (*upstream, error) {
+func (p *Pool) wait(ctx context.Context) (*upstream, error) {
 	turn := make(chan *upstream, 1)
 	place := p.queue.PushBack(turn)
 	p.mu.Unlock()
@@ -149,7 +152,7 @@ func (p *Pool) wait(ctx context.Context, fresh bool) (*upstream, error) {
 	var err error
 	select {
 	case u := <-turn:
-		return p.accept(ctx, u, fresh)
+		return p.accept(ctx, u)
 	case <-timeout.C:
 		err = fmt.Errorf("%w: all %d, for %v", ErrQueueTimeout, p.options.MaxConnections, p.options.QueueTimeout)
 	case <-ctx.Done():
@@ -170,16 +173,12 @@ func (p *Pool) wait(ctx context.Context, fresh bool) (*upstream, error) {
 	return nil, err
 }
 
-// accept takes a turn in the queue: a connection, or with nil the right to make one. Where a fresh one is asked for,
-// it is made in the place of the other.
-func (p *Pool) accept(ctx context.Context, u *upstream, fresh bool) (*upstream, error) {
-	switch {
-	case u == nil:
+// accept takes a turn in the queue: a connection, or with nil the right to make one.
+func (p *Pool) accept(ctx context.Context, u *upstream) (*upstream, error) {
+	if u == nil {
 		return p.dial(ctx)
-	case fresh:
-		return p.replace(ctx, u)
 	}
-	return u, nil
+	return p.checked(ctx, u)
 }
 
 // replace makes a connection in the place of one that was taken to be used again, and turned out not to be fit for it.
@@ -190,6 +189,17 @@ func (p *Pool) replace(ctx context.Context, u *upstream) (*upstream, error) {
 	p.mu.Unlock()
 	_ = u.nc.Close()
 	return p.dial(ctx)
+}
+
+// redial makes a connection in the place of one that PHP-FPM had closed before it took the request. The pooled ones of
+// the same age are not to be trusted either: they are closed.
+func (p *Pool) redial(ctx context.Context, u *upstream) (*upstream, error) {
+	p.mu.Lock()
+	for p.closeOneIdle() {
+	}
+	p.forgetUnanswered(u)
+	p.mu.Unlock()
+	return p.replace(ctx, u)
 }
 
 // dial makes a connection, for which a place has been taken. It tries each address once.
@@ -277,6 +287,10 @@ func (p *Pool) next() chan<- *upstream {
 	return p.queue.Remove(front).(chan *upstream)
 }
 
+// keeps reports whether u may serve another request. Over TCP nothing tells whether its worker is back from its
+// script, nor, once a relay stands in between, whether it had taken a request before it went.
+func (p *Pool) keeps(u *upstream) bool { return p.options.Reuse > 0 && u.isUnix() }
+
 // put ends a request's use of u. Only a connection on which the request has been answered to its end, and on
 // which nothing else is to come, is reusable.
 func (p *Pool) put(u *upstream, reusable bool) {
@@ -284,7 +298,7 @@ func (p *Pool) put(u *upstream, reusable bool) {
 	p.mu.Lock()
 	u.backend.busy--
 	p.forgetUnanswered(u)
-	if !reusable || p.closed || p.options.Reuse == 0 || now.Sub(u.dialled) >= p.options.Reuse {
+	if !reusable || p.closed || !p.keeps(u) || u.id == lastID || now.Sub(u.dialled) >= p.options.Reuse {
 		p.open--
 		p.grant()
 		p.mu.Unlock()

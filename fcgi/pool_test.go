@@ -21,7 +21,7 @@ func startIdle(t testing.TB, network string) Addr {
 
 func connect(t testing.TB, p *Pool) *upstream {
 	t.Helper()
-	u, err := p.get(context.Background(), false)
+	u, err := p.get(context.Background())
 	if err != nil {
 		t.Fatalf("get: %v", err)
 	}
@@ -30,12 +30,12 @@ func connect(t testing.TB, p *Pool) *upstream {
 }
 
 // getLater gets a connection in a goroutine that is in the queue when getLater returns.
-func getLater(t testing.TB, ctx context.Context, p *Pool, fresh bool) <-chan turn {
+func getLater(t testing.TB, ctx context.Context, p *Pool) <-chan turn {
 	t.Helper()
 	before := p.Stats().Queued
 	got := make(chan turn, 1)
 	go func() {
-		u, err := p.get(ctx, fresh)
+		u, err := p.get(ctx)
 		got <- turn{u, err}
 	}()
 	await(t, "it waits in the queue", func() bool { return p.Stats().Queued == before+1 })
@@ -55,22 +55,32 @@ func (p *Pool) check(t testing.TB, open, idle, queued int) {
 }
 
 func TestPoolUsesConnectionsAgain(t *testing.T) {
-	both(t, func(t *testing.T, network string) {
-		p := newPool(t, nil, startIdle(t, network))
-		a, b := connect(t, p), connect(t, p)
-		p.check(t, 2, 0, 0)
-		p.put(a, true)
-		p.put(b, true)
-		p.check(t, 2, 2, 0)
-		if c := connect(t, p); c != b || !c.reused {
-			t.Errorf("got another connection than the freshest")
-		}
-		p.put(b, false)
-		p.check(t, 1, 1, 0)
-		if s := p.Stats(); s.Dials != 2 || s.Reuses != 1 {
-			t.Errorf("got %+v, want two dials and one reuse", s)
-		}
-	})
+	p := newPool(t, nil, startIdle(t, "unix"))
+	a, b := connect(t, p), connect(t, p)
+	p.check(t, 2, 0, 0)
+	p.put(a, true)
+	p.put(b, true)
+	p.check(t, 2, 2, 0)
+	if c := connect(t, p); c != b || !c.reused {
+		t.Errorf("got another connection than the freshest")
+	}
+	p.put(b, false)
+	p.check(t, 1, 1, 0)
+	if s := p.Stats(); s.Dials != 2 || s.Reuses != 1 {
+		t.Errorf("got %+v, want two dials and one reuse", s)
+	}
+}
+
+// Over TCP nothing tells whether a worker is back from its script, nor what became of a request that a relay took.
+func TestConnectionsOverTCPServeOneRequest(t *testing.T) {
+	p := newPool(t, nil, startIdle(t, "tcp"))
+	a := connect(t, p)
+	p.put(a, true)
+	p.check(t, 0, 0, 0)
+	if b := connect(t, p); b == a || b.reused {
+		t.Errorf("got a connection that was used before")
+	}
+	p.check(t, 1, 0, 0)
 }
 
 func TestPoolGivesUpConnectionsInTime(t *testing.T) {
@@ -116,7 +126,7 @@ func TestQueueIsFirstInFirstOut(t *testing.T) {
 			a, b := connect(t, p), connect(t, p)
 			var waiting []<-chan turn
 			for range 5 {
-				waiting = append(waiting, getLater(t, context.Background(), p, false))
+				waiting = append(waiting, getLater(t, context.Background(), p))
 			}
 			p.check(t, 2, 0, 5)
 			busy := []*upstream{a, b}
@@ -139,12 +149,12 @@ func TestQueueIsFirstInFirstOut(t *testing.T) {
 func TestWaitInTheQueueEnds(t *testing.T) {
 	p := newPool(t, func(o *PoolOptions) { o.MaxConnections, o.QueueTimeout = 1, 30*time.Millisecond }, startIdle(t, "unix"))
 	u := connect(t, p)
-	if _, err := p.get(context.Background(), false); !errors.Is(err, ErrQueueTimeout) {
+	if _, err := p.get(context.Background()); !errors.Is(err, ErrQueueTimeout) {
 		t.Errorf("got %v, want ErrQueueTimeout", err)
 	}
 	p.options.QueueTimeout = time.Hour
 	ctx, cancel := context.WithCancelCause(context.Background())
-	w := getLater(t, ctx, p, false)
+	w := getLater(t, ctx, p)
 	cancel(errStop)
 	if got := receive(t, "the end of the wait", w); !errors.Is(got.err, errStop) {
 		t.Errorf("got %v, want the cause of the context", got.err)
@@ -164,7 +174,7 @@ func TestNoPlaceIsLostWhenWaitersLeave(t *testing.T) {
 			for range 300 {
 				u := connect(t, p)
 				ctx, cancel := context.WithCancel(context.Background())
-				w := getLater(t, ctx, p, false)
+				w := getLater(t, ctx, p)
 				var both sync.WaitGroup
 				both.Go(cancel)
 				both.Go(func() { p.put(u, reusable) })
@@ -195,7 +205,7 @@ func TestTurnThatComesInTheLastMomentGoesBack(t *testing.T) {
 		p := newPool(t, func(o *PoolOptions) { o.MaxConnections = 1 }, startIdle(t, "unix"))
 		u := connect(t, p)
 		ctx, cancel := context.WithCancel(context.Background())
-		w := getLater(t, ctx, p, false)
+		w := getLater(t, ctx, p)
 		p.mu.Lock()
 		cancel()
 		time.Sleep(10 * time.Millisecond) // the waiter gives up, and has to wait for the lock to leave the queue
@@ -227,7 +237,10 @@ func TestPlacesAreNeverExceededAndNeverLost(t *testing.T) {
 		users.Go(func() {
 			for j := range 100 {
 				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(j%5)*200*time.Microsecond)
-				u, err := p.get(ctx, j%7 == 0)
+				u, err := p.get(ctx)
+				if err == nil && u.reused && j%7 == 0 {
+					u, err = p.redial(context.Background(), u)
+				}
 				if err == nil {
 					if n := busy.Add(1); n > 3 || p.Stats().Open > 3 {
 						t.Errorf("%d connections are in use, and %+v, want no more than 3", n, p.Stats())
@@ -246,27 +259,47 @@ func TestPlacesAreNeverExceededAndNeverLost(t *testing.T) {
 	}
 }
 
-func TestFreshConnectionIsFreshAlsoAfterAWait(t *testing.T) {
-	p := newPool(t, func(o *PoolOptions) { o.MaxConnections = 1 }, startIdle(t, "unix"))
+func TestRedialReplacesTheConnectionAndClosesThoseOfItsAge(t *testing.T) {
+	p := newPool(t, nil, startIdle(t, "unix"))
+	first, second := connect(t, p), connect(t, p)
+	p.put(first, true)
+	p.put(second, true)
 	u := connect(t, p)
-	w := getLater(t, context.Background(), p, true)
-	p.put(u, true)
-	got := receive(t, "the turn", w)
-	if got.err != nil || got.u.reused || got.u == u {
-		t.Errorf("got %+v and %v, want a fresh connection", got.u, got.err)
-	}
-	p.check(t, 1, 0, 0)
-	p.put(got.u, true)
-	p.check(t, 1, 1, 0)
-	idle := p.backends[0].idle[0]
-	fresh, err := p.get(context.Background(), true)
-	if err != nil || fresh.reused || fresh == idle {
+	p.check(t, 2, 1, 0)
+	fresh, err := p.redial(context.Background(), u)
+	if err != nil || fresh.reused || fresh == u {
 		t.Errorf("got %+v and %v, want a fresh connection", fresh, err)
 	}
 	p.check(t, 1, 0, 0)
 	p.put(fresh, false)
 	if busy := p.backends[0].busy; busy != 0 {
 		t.Errorf("%d connections are counted as busy, want none", busy)
+	}
+}
+
+func TestPooledConnectionIsReplacedIfAnythingCameOnIt(t *testing.T) {
+	addr := startPHP(t, "unix", func(p *phpConn) {
+		p.send(AppendRecord(nil, TypeStdout, 1, []byte("late")))
+		p.ended()
+	})
+	for name, take := range map[string]func(*Pool, *upstream) *upstream{
+		"from the pool": func(p *Pool, u *upstream) *upstream {
+			p.put(u, true)
+			return connect(t, p)
+		},
+		"from the queue": func(p *Pool, u *upstream) *upstream {
+			w := getLater(t, context.Background(), p)
+			p.put(u, true)
+			return receive(t, "the turn", w).u
+		},
+	} {
+		p := newPool(t, func(o *PoolOptions) { o.MaxConnections = 1 }, addr)
+		u := connect(t, p)
+		await(t, "the late bytes", func() bool { return !u.quiet() })
+		if got := take(p, u); got == u || got.reused {
+			t.Errorf("%s: got the connection with late bytes", name)
+		}
+		p.check(t, 1, 0, 0)
 	}
 }
 
@@ -343,7 +376,7 @@ func TestAddressThatFailsItsProbeIsPassedOverWhileThereIsAnother(t *testing.T) {
 func TestAllAddressesDown(t *testing.T) {
 	p := newPool(t, func(o *PoolOptions) { o.MaxConnections = 1 }, nobody(t), nobody(t))
 	for range 3 {
-		if _, err := p.get(context.Background(), false); !errors.Is(err, ErrUnreachable) || !errors.Is(err, os.ErrNotExist) {
+		if _, err := p.get(context.Background()); !errors.Is(err, ErrUnreachable) || !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("got %v, want ErrUnreachable with its reasons", err)
 		}
 		p.check(t, 0, 0, 0)
@@ -359,7 +392,7 @@ func TestGivenUpDialDoesNotMakeAnAddressDown(t *testing.T) {
 	p := newPool(t, nil, full, nobody(t))
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()
-	if _, err := p.get(ctx, false); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := p.get(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %v, want the end of the context", err)
 	}
 	if b := p.backends[0]; !b.downUntil.IsZero() || b.busy != 0 {
@@ -408,7 +441,7 @@ func TestFullBacklogIsWaitedFor(t *testing.T) {
 	p := newPool(t, nil, addr)
 	got := make(chan turn, 1)
 	go func() {
-		u, err := p.get(context.Background(), false)
+		u, err := p.get(context.Background())
 		got <- turn{u, err}
 	}()
 	select {
@@ -425,7 +458,7 @@ func TestFullBacklogIsWaitedFor(t *testing.T) {
 func TestFullBacklogIsWaitedForNoLongerThanAllowed(t *testing.T) {
 	addr, _ := fullBacklog(t)
 	p := newPool(t, func(o *PoolOptions) { o.ConnectTimeout = 20 * time.Millisecond }, addr)
-	if _, err := p.get(context.Background(), false); !errors.Is(err, ErrUnreachable) || !errors.Is(err, unix.EAGAIN) {
+	if _, err := p.get(context.Background()); !errors.Is(err, ErrUnreachable) || !errors.Is(err, unix.EAGAIN) {
 		t.Errorf("got %v, want ErrUnreachable because of EAGAIN", err)
 	}
 	p.check(t, 0, 0, 0)
@@ -466,7 +499,7 @@ func TestClosedPoolKeepsNothing(t *testing.T) {
 	p.Close()
 	p.check(t, 1, 0, 0)
 	c := connect(t, p) // a request that is still on its way
-	w := getLater(t, context.Background(), p, false)
+	w := getLater(t, context.Background(), p)
 	p.put(b, true)
 	if got := receive(t, "the turn", w); got.err != nil {
 		t.Errorf("a waiter got %v", got.err)

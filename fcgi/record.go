@@ -103,6 +103,17 @@ func (h Header) append(b []byte) []byte {
 	return append(b, uint8(h.PaddingLength), 0)
 }
 
+// setRequestID changes the id of the record that b begins with.
+func setRequestID(b []byte, id uint16) { binary.BigEndian.PutUint16(b[2:], id) }
+
+// setRequestIDs changes the id of all records in b, of which the last one need not be whole.
+func setRequestIDs(b []byte, id uint16) {
+	for len(b) >= headerLen {
+		setRequestID(b, id)
+		b = b[min(ParseHeader(b).Len(), len(b)):]
+	}
+}
+
 // check says what is wrong with a header that no peer of ours sends.
 func (h Header) check() error {
 	if h.Version != version {

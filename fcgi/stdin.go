@@ -6,6 +6,7 @@ import "fmt"
 // application, and has the conn answer the others.
 type stdinScan struct {
 	request   *Request
+	id        uint16 // that records are forwarded with
 	wantsData bool // a Filter: the data stream has to end as well
 	left      int  // bytes that are left of a record whose header has been seen
 	skip      bool // that record is not forwarded
@@ -56,7 +57,9 @@ func (s *stdinScan) scan(b []byte) (forward, rest []byte, err error) {
 		}
 		switch {
 		case own:
-			kept += move(b, kept, i, headerLen)
+			move(b, kept, i, headerLen)
+			setRequestID(b[kept:], s.id)
+			kept += headerLen
 			i += headerLen
 			s.left, s.skip = h.Len()-headerLen, false
 		case h.Type != TypeBeginRequest && h.RequestID != managementID:

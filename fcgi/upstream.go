@@ -35,6 +35,7 @@ type upstream struct {
 	reused   bool      // it has served a request before this one
 	sent     time.Time // when its present request was sent
 	answered bool      // that request has got its first byte
+	id       uint16    // of that request: 1 for the first of the connection, then 2, …
 
 	unanswered *list.Element // its place in the pool's list, while it is not answered
 }
@@ -86,34 +87,50 @@ func (u *upstream) readAnswer(b []byte) (int, error) {
 	return u.nc.Read(b)
 }
 
-// dead looks, without waiting, at whether PHP-FPM has closed the connection, or has sent what it was not
-// asked for.
-func (u *upstream) dead() bool {
+// nextID gives the connection's next request an id that none before it had: what PHP-FPM still sends for an earlier
+// one can be told by its id.
+func (u *upstream) nextID() uint16 {
+	u.id++
+	return u.id
+}
+
+// hadID reports whether an earlier request of the connection had that id.
+func (u *upstream) hadID(id uint16) bool { return id > 0 && id < u.id }
+
+// lastID is the id of the last request that a connection may carry.
+const lastID = 1<<16 - 1
+
+// quiet reports whether a pooled connection is open and PHP-FPM has sent nothing on it since the last end request. It
+// does not wait.
+func (u *upstream) quiet() bool {
 	raw, err := u.nc.SyscallConn()
 	if err != nil {
-		return true
+		return false
 	}
-	dead := true
+	quiet := false
 	err = raw.Control(func(fd uintptr) {
 		var b [1]byte
 		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		dead = !errors.Is(err, unix.EAGAIN)
+		quiet = errors.Is(err, unix.EAGAIN)
 	})
-	return dead || err != nil
+	return quiet && err == nil
 }
 
-// restWait is how long the worker of a pooled connection may take to come back after its answer.
-const restWait = 500 * time.Microsecond
+// idleWait is how long a worker may take to come back for its next request after its response has ended.
+const idleWait = 500 * time.Microsecond
 
-// rests says whether the worker of a pooled connection waits for its next request. After fastcgi_finish_request its
-// script goes on behind the answer, and would let the next request wait. But it leaves the end of stdin unread, until
-// it has ended; a unix socket can tell that, and has an event for it. TCP cannot: there the worker is believed to rest.
-func (u *upstream) rests() bool {
+// workerIdle reports whether the worker has come back for its next request. After fastcgi_finish_request() its
+// script goes on when the response has ended: it leaves the end of stdin unread until then. A unix socket can see
+// that, and has an event for it. TCP cannot, so there the answer is always no.
+func (u *upstream) workerIdle() bool {
 	if !u.isUnix() {
-		return true
+		return false
+	}
+	if n, err := u.unread(); n == 0 || err != nil {
+		return err == nil
 	}
 	raw, err := u.nc.SyscallConn()
-	if err != nil || u.nc.SetWriteDeadline(time.Now().Add(restWait)) != nil {
+	if err != nil || u.nc.SetWriteDeadline(time.Now().Add(idleWait)) != nil {
 		return false
 	}
 	defer u.nc.SetWriteDeadline(time.Time{})
