@@ -48,6 +48,7 @@ func (r *Request) endAborted() {
 // when nothing but its end is missing, Next passes over what still comes of it; and a conn that is closed
 // instead has to be closed gently.
 func (r *Request) finish() {
+	_ = r.conn.take() // an error is one of the conn's next reader, too
 	r.conn.kept = true
 	if !r.stdin.whole() {
 		r.conn.spoilt = true

@@ -44,6 +44,7 @@ type Conn struct {
 	aliased *buffer // where req.Params are, if buf was too small for what was added to them; else nil
 	kept    bool    // a request has been served before
 	spoilt  bool    // bytes of the web server are left unread: close gently
+	unread  leftInSocket
 
 	mu         sync.Mutex
 	waiting    *hangUp // what Shutdown has to end
@@ -116,7 +117,10 @@ func (c *Conn) fill() error {
 	if err := c.setHeadDeadline(); err != nil {
 		return err
 	}
-	n, err := c.nc.Read(c.buf.space())
+	if err := c.take(); err != nil {
+		return err
+	}
+	n, err := c.look(c.buf.space())
 	c.buf.n += n
 	c.endIdle()
 	switch {
@@ -256,7 +260,7 @@ func (c *Conn) linger() {
 func (c *Conn) Break() {
 	time.Sleep(breakPause)
 	c.breakOff()
-	c.spoilt = isUnix(c.nc)
+	c.spoilt = isUnix(c.nc) && !c.resetsOnClose()
 }
 
 // Kill breaks the conn off and closes it, from any goroutine, whatever it is busy with. An exchange is aborted with
@@ -281,16 +285,18 @@ func (c *Conn) setExchange(x *Exchange) (killed bool) {
 	return c.killed
 }
 
-// breakOff makes sure that closing the conn is not taken for the end of a response: TCP will reset the peer.
-// A unix socket cannot; but a record of version 255 that ends before its content is too much for every web server.
-// Its request id must not be 0: HAProxy 2.6 takes that for a management record, and crashes.
+// breakOff makes sure that closing the conn is not taken for the end of a response: the web server's next read fails.
+// A unix socket on which nothing is unread, because stdin is still to come, cannot do that; there a record of version
+// 255 that ends before its content is too much for every web server. Its request id must not be 0: HAProxy 2.6 takes
+// that for a management record, and crashes.
 func (c *Conn) breakOff() {
-	if !isUnix(c.nc) {
+	switch {
+	case !isUnix(c.nc):
 		resetOnClose(c.nc)
-		return
+	case !c.resetsOnClose():
+		_ = c.nc.SetWriteDeadline(time.Now().Add(breakTimeout))
+		_ = c.write(Header{Version: 255, Type: TypeStdout, RequestID: 1<<16 - 1, ContentLength: maxContent}.append(nil))
 	}
-	_ = c.nc.SetWriteDeadline(time.Now().Add(breakTimeout))
-	_ = c.write(Header{Version: 255, Type: TypeStdout, RequestID: 1<<16 - 1, ContentLength: maxContent}.append(nil))
 }
 
 // breakPause is longer than a web server takes, on a busy day, to pass on what it has got. Tests shorten it.

@@ -45,7 +45,10 @@ func readStdin(r *Request) (string, error) {
 	rest := append([]byte(nil), r.rest...)
 	for !r.stdin.whole() {
 		b := make([]byte, 100)
-		n, err := r.conn.nc.Read(b)
+		if err := r.conn.take(); err != nil {
+			return all, err
+		}
+		n, err := r.conn.look(b)
 		if err != nil {
 			return all, err
 		}

@@ -66,9 +66,18 @@ func (f *feed) stop() {
 	_ = f.x.up.nc.SetWriteDeadline(time.Time{})
 }
 
-// run copies until it is stopped or the web server is gone.
+// run copies until stdin is whole, and then watches, until it is stopped or the web server is gone. What the web server
+// sends after the end of stdin is left to the conn's next reader.
 func (f *feed) run() {
 	defer f.running.Done()
+	f.forgetHeadDeadline()
+	if f.whole.Load() || f.copy() {
+		f.watch()
+	}
+}
+
+// copy forwards stdin, and reports whether it has come whole and the web server is still there.
+func (f *feed) copy() bool {
 	r := f.x.Request
 	b := newBuffer(max(middleBuffer, len(r.rest)))
 	b.n = copy(b.b, r.rest)
@@ -78,32 +87,72 @@ func (f *feed) run() {
 		r.rest = append([]byte(nil), b.bytes()...)
 		b.free()
 	}()
-	f.forgetHeadDeadline()
-	for {
+	for !f.whole.Load() {
 		if b.n == len(b.b) {
 			if b = b.grown(maxRecord); b.n == len(b.b) {
 				f.fail(fmt.Errorf("%w: record is too long", ErrMalformed))
-				return
+				return false
 			}
 		}
-		n, err := r.conn.nc.Read(b.space())
+		n, err := f.read(b.space())
 		b.n += n
 		if n > 0 {
 			if err := f.forward(b); err != nil {
 				f.fail(err)
-				return
+				return false
 			}
 			if r.stdin.aborted {
-				f.hangUp()
-				r.endAborted()
-				return
+				f.abort()
+				return false
 			}
 		}
 		if err != nil {
 			f.readFailed(err)
-			return
+			return false
 		}
 	}
+	return true
+}
+
+// read reads what comes next of stdin. What may hold its end is left in the socket as well; see leftInSocket.
+func (f *feed) read(b []byte) (int, error) {
+	c := f.x.Request.conn
+	if err := c.take(); err != nil {
+		return 0, err
+	}
+	if left := f.x.Request.stdin.left; left > smallBuffer {
+		return c.nc.Read(b[:min(left, len(b))]) // within a record: stdin does not end here, and need not be copied twice
+	}
+	return c.look(b)
+}
+
+// watch waits until the web server hangs up or aborts the request.
+func (f *feed) watch() {
+	r := f.x.Request
+	raw, err := r.conn.nc.SyscallConn()
+	if err != nil {
+		f.hangUp()
+		return
+	}
+	aborted := false
+	err = raw.Read(func(fd uintptr) bool {
+		aborted = r.conn.aborts(fd)
+		return aborted || hungUp(fd)
+	})
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded): // stop
+	case aborted:
+		r.stdin.aborted = true
+		f.abort()
+	default:
+		f.hangUp()
+	}
+}
+
+// abort ends a request that the web server has aborted.
+func (f *feed) abort() {
+	f.hangUp()
+	f.x.Request.endAborted()
 }
 
 // forgetHeadDeadline lifts the deadline that the head of the request had, but not the one by which stop ends run.

@@ -70,7 +70,7 @@ func (h *hangUp) watch() {
 }
 
 // look asks, without waiting, whether the web server has hung up, or has aborted the request.
-func (h *hangUp) look(fd uintptr) bool { return hungUp(fd) || aborts(fd, h.conn.req.ID) }
+func (h *hangUp) look(fd uintptr) bool { return hungUp(fd) || h.conn.aborts(fd) }
 
 // end makes the context done, with the first cause that is given.
 func (h *hangUp) end(cause error) {
@@ -141,13 +141,16 @@ func hungUp(fd uintptr) bool {
 	return p.Revents&unix.POLLRDHUP != 0 && !isUnixFD(fd)
 }
 
-// aborts looks, without taking it, at whether the next record that has come is an abort request of this id.
-func aborts(fd uintptr, id uint16) bool {
-	var b [headerLen]byte
-	n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	if err != nil || n < headerLen {
+// aborts reports whether the record that comes next is an abort request for the request that is being served. It takes
+// nothing, and does not wait.
+func (c *Conn) aborts(fd uintptr) bool {
+	taken := int(c.unread.n.Load())
+	b := newBuffer(taken + headerLen)
+	defer b.free()
+	n, errno := peekNow(fd, b.b[:taken+headerLen])
+	if errno != 0 || n < taken+headerLen {
 		return false
 	}
-	h := ParseHeader(b[:])
-	return h.check() == nil && h.Type == TypeAbortRequest && h.RequestID == id
+	h := ParseHeader(b.b[taken:])
+	return h.check() == nil && h.Type == TypeAbortRequest && h.RequestID == c.req.ID
 }
