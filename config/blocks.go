@@ -153,6 +153,7 @@ func sessionBlock(s *Session) block {
 			{"handler", one(&s.Handler, choice(HandlerAny, HandlerFiles, HandlerMemcached))},
 			{"save_path", one(&s.SavePath, text)}, // read by checkSession, once the handler is known
 			{"key_prefix", one(&s.KeyPrefix, sessionKeyPrefix)},
+			{"locks", yes(&s.Locks)},
 			{"max_input_vars", count(&s.MaxInputVars, 1, 1_000_000)},
 			{"open_within", one(&s.OpenWithin, atLeast(0))},
 		},

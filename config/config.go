@@ -104,6 +104,7 @@ type Session struct {
 	Depth      int           // levels of folders below SavePath
 	Servers    []Address     // those of SavePath, for the handler memcached
 	KeyPrefix  string        // of the keys of the handler memcached
+	Locks      bool          // another handler locks sessions itself, as files and memcached do
 	OpenWithin time.Duration // 0: a script never gives its turn away
 
 	MaxInputVars int // PHP's own limit

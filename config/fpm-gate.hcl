@@ -172,6 +172,11 @@ gate "www" {
     # memcached.sess_prefix of php.ini, for the handler memcached.
     # key_prefix = "memc.sess.key."
 
+    # true: another handler locks sessions itself, as files and php-memcached do: phpredis with
+    # redis.session.locking_enabled. The gate's lock then ends with the response, also where the
+    # script goes on after fastcgi_finish_request(). false: it ends when such a script has ended.
+    # locks = false
+
     # PHP's max_input_vars. It has to be the same here: PHP reads no cookies beyond it, and a visitor who knows
     # that they differ can hide his session id from one of the two.
     # max_input_vars = 1000

@@ -15,24 +15,39 @@ import (
 // called Pool.Exchange.
 type Exchange struct {
 	Request *Request
-	// Params are name-value pairs, as of AppendPair, that are sent behind the request's own, so that they win. Each
-	// of them must fit in a record.
+	// Params are name-value pairs, as of AppendPair, that are sent after the request's own, so that they win. Each
+	// of them must fit in a record. Sending may set them.
 	Params []byte
+	// Sending is called when there is a connection, before the request is sent. If it returns an error, nothing is
+	// sent, Exchange returns that error without a call of Ended, and the Exchange can be used again. Nil: the
+	// request is sent in any case.
+	Sending func() error
+	// Sent is called, once and by any goroutine, when PHP-FPM has been sent all of the request: PHP runs no script
+	// before that. Nil: it is not called.
+	Sent func()
 	// Header is called with the header block of the response, before the web server gets it; not at all where
 	// there is none, or none that is whole within 64 KiB. Nil: nobody wants to see it.
 	Header func(*ResponseHeader)
-	// Ended is called when the script has ended and before the web server is told, or when it is not known any
-	// more how the script fares. It is called once. Nil: nobody wants to know.
+	// Ended is called once: when the script has ended and before the web server gets its end request, or when the
+	// script can no longer be observed. Nil: it is not called.
 	Ended func()
+	// Follow is called when the response has ended and its script may go on, as after fastcgi_finish_request(). If
+	// it returns true, the script is followed: the caller must call AwaitScript when Exchange has returned, and
+	// Ended is called by that. Nil: a script has ended when its response has.
+	Follow func() bool
 	// AbandonAfter bounds how long a script is waited for after the web server has hung up.
 	AbandonAfter time.Duration
 
 	pool     *Pool
-	mu       sync.Mutex // guards up, since and aborted against Abort and Connected
+	mu       sync.Mutex // guards up, since, aborted and followed against Abort, Connected and Unfollow
 	up       *upstream  // nil before it is there, and once it has been given back
 	since    time.Time  // when it was there
 	aborted  error
+	followed *upstream // of a script that goes on after its response
+	after    []byte    // what of that has been read from it, after the end request
+	left     bool      // Unfollow has been called
 	feed     feed
+	stdin    int    // how many bytes of stdin came with the head
 	out      []byte // what goes out first, kept to be sent again
 	inHeader bool   // the header block has not been dealt with
 	passed   bool   // the web server has got something of the response
@@ -64,24 +79,24 @@ var (
 func (p *Pool) Exchange(ctx context.Context, x *Exchange) error {
 	x.pool = p
 	x.inHeader = true
-	defer x.end()
+	up, err := x.prepare(ctx)
 	defer x.Request.conn.setExchange(nil)
-	if x.Request.conn.setExchange(x) {
-		return ErrKilled
+	if err == nil && x.Sending != nil {
+		if err := x.Sending(); err != nil {
+			p.put(up, true)
+			return err
+		}
 	}
-	if err := x.compose(); err != nil {
-		return err
-	}
-	if x.Request.stdin.aborted { // before it has begun
-		x.Request.gone = true
-		x.Request.endAborted()
-		return ErrHungUp
-	}
-	up, err := p.get(ctx)
+	defer func() {
+		if !x.Follows() {
+			x.end()
+		}
+	}()
 	if err != nil {
 		return err
 	}
 	defer x.freeUpstream(false)
+	x.compose()
 	err = x.attempt(up)
 	if errors.Is(err, errClosedUnread) {
 		p.countRetry()
@@ -92,10 +107,31 @@ func (p *Pool) Exchange(ctx context.Context, x *Exchange) error {
 	return err
 }
 
+// prepare takes what of stdin came with the head, and gets a connection.
+func (x *Exchange) prepare(ctx context.Context) (*upstream, error) {
+	r := x.Request
+	if r.conn.setExchange(x) {
+		return nil, ErrKilled
+	}
+	if !r.stdinTaken {
+		forward, err := r.takeStdin()
+		if err != nil {
+			return nil, err
+		}
+		x.stdin = len(forward)
+	}
+	if r.stdin.aborted { // before it has begun
+		r.gone = true
+		r.endAborted()
+		return nil, ErrHungUp
+	}
+	return x.pool.get(ctx)
+}
+
 // compose puts together what goes out first: the head, with x.Params in records of their own before the end of
 // the params stream, and what came with it. Bytes that came together go on together, because some FastCGI
 // applications take a whole small request with one read. It works in the conn's buffer.
-func (x *Exchange) compose() error {
+func (x *Exchange) compose() {
 	r := x.Request
 	c := r.conn
 	records := appendParams(nil, r.ID, x.Params)
@@ -106,9 +142,7 @@ func (x *Exchange) compose() error {
 	copy(b[end:], records)
 	c.buf.n += len(records)
 	r.head += len(records)
-	forward, err := r.takeStdin()
-	x.out = b[:r.head+len(forward)]
-	return err
+	x.out = b[:r.head+x.stdin]
 }
 
 // attempt sends the request over one connection, and relays the response.
@@ -123,6 +157,9 @@ func (x *Exchange) attempt(up *upstream) error {
 	if err := x.send(); err != nil {
 		return err
 	}
+	if x.Sent != nil && x.Request.stdin.whole() {
+		x.Sent()
+	}
 	x.feed.start(x)
 	return x.judge(x.relay())
 }
@@ -131,7 +168,7 @@ func (x *Exchange) attempt(up *upstream) error {
 func (x *Exchange) send() error {
 	up := x.up
 	x.out[flagsOffset] &^= flagKeepConn
-	if x.pool.keeps(up) {
+	if x.pool.keeps(up) || x.Follow != nil { // else PHP-FPM ends the connection at fastcgi_finish_request()
 		x.out[flagsOffset] |= flagKeepConn
 	}
 	x.Request.stdin.id = up.nextID()
@@ -253,17 +290,22 @@ func (x *Exchange) interrupted() error {
 	return x.aborted
 }
 
-// passEnd ends the response: the script has ended. Its connection and its lock are free again before the web
+// passEnd ends the response. If the script has ended too, its connection and its lock are free again before the web
 // server learns it, so that a browser that has its response never waits for its own lock.
 func (x *Exchange) passEnd(b **buffer, whole, end int) error {
-	behind := end - whole
-	clean := end == (*b).n
+	rest := end - whole
+	after := append([]byte(nil), (*b).bytes()[end:]...) // output that came after the end request
 	whole = x.readHeader(b, whole, true)
 	x.feed.stop()
 	x.finished = true
-	x.freeUpstream(clean && x.feed.clean() && !x.late && x.up.workerIdle())
-	x.end()
-	return x.pass((*b).b[:whole+behind])
+	idle := x.feed.whole.Load() && x.up.workerIdle()
+	if idle || x.Follow == nil || !x.Follow() {
+		x.freeUpstream(idle && len(after) == 0 && !x.late && x.feed.clean())
+		x.end()
+	} else {
+		x.follow(after)
+	}
+	return x.pass((*b).b[:whole+rest])
 }
 
 // setUpstream makes up the exchange's connection, unless it has been aborted.
@@ -276,6 +318,9 @@ func (x *Exchange) setUpstream(up *upstream) error {
 	}
 	return nil
 }
+
+// StdinWhole reports, to Sending, whether all of the request is there.
+func (x *Exchange) StdinWhole() bool { return x.Request.stdin.whole() }
 
 // Connected is when the request had its connection to PHP-FPM; the zero time before that. Any goroutine may ask.
 func (x *Exchange) Connected() time.Time {

@@ -175,8 +175,13 @@ func (f *feed) forward(b *buffer) error {
 			f.unsent = true
 		}
 	}
-	f.whole.Store(f.x.Request.stdin.whole())
 	b.n = copy(b.b, rest)
+	if f.x.Request.stdin.whole() {
+		f.whole.Store(true)
+		if f.x.Sent != nil {
+			f.x.Sent()
+		}
+	}
 	return err
 }
 

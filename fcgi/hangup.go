@@ -147,7 +147,7 @@ func (c *Conn) aborts(fd uintptr) bool {
 	taken := int(c.unread.n.Load())
 	b := newBuffer(taken + headerLen)
 	defer b.free()
-	n, errno := peekNow(fd, b.b[:taken+headerLen])
+	n, errno := receiveNow(fd, b.b[:taken+headerLen], unix.MSG_PEEK)
 	if errno != 0 || n < taken+headerLen {
 		return false
 	}

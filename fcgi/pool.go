@@ -325,6 +325,16 @@ func (p *Pool) put(u *upstream, reusable bool) {
 	}
 }
 
+// lose takes u out of the pool, which counts it no longer: it stays open for a script that goes on after its response.
+func (p *Pool) lose(u *upstream) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	u.backend.busy--
+	p.forgetUnanswered(u)
+	p.open--
+	p.grant()
+}
+
 // countRetry notes that a request had to be sent again.
 func (p *Pool) countRetry() {
 	p.mu.Lock()

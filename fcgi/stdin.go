@@ -7,10 +7,10 @@ import "fmt"
 type stdinScan struct {
 	request   *Request
 	id        uint16 // that records are forwarded with
-	wantsData bool // a Filter: the data stream has to end as well
-	left      int  // bytes that are left of a record whose header has been seen
-	skip      bool // that record is not forwarded
-	ended     bool // stdin, and data if it is wanted, have ended
+	wantsData bool   // a Filter: the data stream has to end as well
+	left      int    // bytes that are left of a record whose header has been seen
+	skip      bool   // that record is not forwarded
+	ended     bool   // stdin, and data if it is wanted, have ended
 	stdinDone bool
 	aborted   bool // the web server has sent an abort request
 }
@@ -22,7 +22,8 @@ func (r *Request) takeStdin() (forward []byte, err error) {
 		return nil, nil
 	}
 	r.stdinTaken = true
-	forward, r.rest, err = r.stdin.scan(r.conn.buf.bytes()[r.head:])
+	forward, rest, err := r.stdin.scan(r.conn.buf.bytes()[r.head:])
+	r.rest = append([]byte(nil), rest...) // Exchange moves what follows the head
 	if err != nil {
 		return nil, r.conn.refuse(fmt.Errorf("read stdin: %w", err))
 	}

@@ -29,22 +29,33 @@ func (c *Conn) look(b []byte) (int, error) {
 	return n, err
 }
 
-// take takes the bytes out of the socket that look has left there. They are there, so it does not wait.
+// take takes the bytes out of the socket that look has left there. They are there, so it does not wait, and heeds no
+// deadline.
 func (c *Conn) take() error {
 	left := int(c.unread.n.Swap(0))
 	if left == 0 {
 		return nil
 	}
+	raw, err := c.nc.SyscallConn()
+	if err != nil {
+		return err
+	}
 	b := newBuffer(left)
 	defer b.free()
-	for left > 0 {
-		n, err := c.nc.Read(b.b[:left])
-		if err != nil {
-			return err
+	var errno syscall.Errno
+	err = raw.Control(func(fd uintptr) {
+		for left > 0 && errno == 0 {
+			var n int
+			if n, errno = receiveNow(fd, b.b[:left], 0); n == 0 {
+				return
+			}
+			left -= n
 		}
-		left -= n
+	})
+	if err == nil && errno != 0 {
+		err = errno
 	}
-	return nil
+	return err
 }
 
 // resetsOnClose reports whether closing the conn makes the web server's next read fail.
@@ -58,7 +69,7 @@ func peek(s stream, b []byte) (n int, err error) {
 	}
 	var errno syscall.Errno
 	err = raw.Read(func(fd uintptr) bool {
-		n, errno = peekNow(fd, b)
+		n, errno = receiveNow(fd, b, unix.MSG_PEEK)
 		return errno != unix.EAGAIN
 	})
 	switch {
@@ -72,11 +83,11 @@ func peek(s stream, b []byte) (n int, err error) {
 	return n, nil
 }
 
-// peekNow copies to b what has come, at most, without taking it and without waiting.
-func peekNow(fd uintptr, b []byte) (int, syscall.Errno) {
+// receiveNow reads what has come, as much as there is room for in b, without waiting: 0 is the end.
+func receiveNow(fd uintptr, b []byte, flags uintptr) (int, syscall.Errno) {
 	for {
 		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
-			unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+			unix.MSG_DONTWAIT|flags, 0, 0)
 		if errno == unix.EINTR {
 			continue
 		}

@@ -177,6 +177,7 @@ func (g *Gate) Shutdown(ctx context.Context, grace time.Duration) error {
 		return nil
 	case <-time.After(grace):
 	}
+	g.outliving.end()
 	g.breakConns()
 	<-done
 	return context.Cause(ctx)

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/sessionlock"
@@ -124,16 +125,27 @@ func (r *request) measureWait(end End) {
 	r.tally.meter.Waited(end, r.waited, &r.behind)
 }
 
-// beginHold says that the request holds its lock from now on.
+// hold measures how long a lock is held.
+type hold struct {
+	watch *watched    // over the session of the lock; nil: it is not watched
+	since time.Time   // set before on
+	on    atomic.Bool // the lock is held, and its time has not been measured yet
+}
+
+// beginHold starts to measure the hold of the request's lock.
 func (r *request) beginHold() {
 	if r.policy.Mode == Exclusive {
-		r.holding.Store(true)
+		r.hold.since = r.lock.Since()
+		r.hold.on.Store(true)
 	}
 }
 
-// endHold measures the hold of the lock, once: at its release, or when it ends by itself.
-func (r *request) endHold(end HoldEnd, script []byte) {
-	if r.holding.CompareAndSwap(true, false) {
-		r.tally.meter.Held(end, time.Since(r.lock.Since()), script)
+// measure measures the hold, once: at its release, or when it ends by itself.
+func (h *hold) measure(t *tally, end HoldEnd, script []byte) {
+	if h.on.CompareAndSwap(true, false) {
+		t.meter.Held(end, time.Since(h.since), script)
 	}
 }
+
+// endHold measures the hold of the request's lock.
+func (r *request) endHold(end HoldEnd, script []byte) { r.hold.measure(r.tally, end, script) }

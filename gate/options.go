@@ -28,6 +28,7 @@ type Options struct {
 	Probes      fcgi.ProbeOptions
 	Session     phpsession.Rules
 	Watcher     sessionwatch.Watcher     // sees PHP close a session: its lock ends then; nil: it ends with the script
+	PHPLocks    bool                     // PHP locks the sessions itself, so nothing is lost when a lock ends before its script
 	OpenWithin  time.Duration            // a watched script that has not opened its session gives its turn away after this; zero: never
 	Param       string                   // a param that holds the session id, before all cookies; empty: none
 	Holder      AskHolder                // asks the store who holds a lock; nil: all are held in this process

@@ -43,10 +43,12 @@ type request struct {
 	tally  *tally // where requests of the route are counted
 
 	outcome   outcome
-	lock      *sessionlock.Lock // nil: none
-	watch     *watched          // over the session of lock; nil: it is not watched
-	more      []followed        // locks of session ids that the response has set
-	holding   atomic.Bool       // lock is held, and its time has not been measured yet
+	lock      *sessionlock.Lock             // nil: none
+	watch     *watched                      // over the session of lock; nil: it is not watched
+	more      []followed                    // locks of session ids that the response has set
+	hold      *hold                         // of lock, whose time is measured
+	released  bool                          // the script has released its locks early
+	after     atomic.Pointer[afterResponse] // nil: the script has ended with its response, as far as is known
 	waited    time.Duration
 	behind    sessionlock.Description   // who held the lock when the wait began
 	elsewhere atomic.Pointer[Elsewhere] // who held it meanwhile in another process; nil: it is not known
@@ -66,7 +68,7 @@ const (
 
 func newRequest(g *Gate, fr *fcgi.Request) *request {
 	r := &request{Request: fr, gate: g, to: g.enter(), outcome: lockNone}
-	r.exch.Request, r.exch.Header, r.exch.Ended = fr, r.readHeader, r.scriptEnded
+	r.exch.Request, r.exch.Sending, r.exch.Header, r.exch.Ended = fr, r.sending, r.readHeader, r.scriptEnded
 	r.head.read(fr.Params, r.to.Param)
 	return r
 }
@@ -105,8 +107,13 @@ func (r *request) acquire() error {
 		return nil
 	}
 	r.key = r.to.keyFor(r.id)
+	h := new(hold)
 	policy := r.policy.forLock(r)
-	r.watch = r.watched(&policy)
+	policy.MaxWait = max(policy.MaxWait-r.waited, 0) // of a lock that is acquired again
+	policy.LateExpiry = true
+	policy.OnLoss = func(holder sessionlock.Description, err error) { r.lostLock(h, holder, err) }
+	r.watch = r.watched(&policy, h)
+	h.watch = r.watch
 	stop := r.lookElsewhere()
 	lock, err := r.to.Locks.Acquire(r.Context(), r.key, r, policy)
 	stop()
@@ -114,7 +121,8 @@ func (r *request) acquire() error {
 		r.watch = nil
 		return r.notAcquired(err)
 	}
-	r.lock, r.waited, r.behind = lock, lock.Waited(), lock.Behind()
+	r.lock, r.hold, r.behind = lock, h, lock.Behind()
+	r.waited += lock.Waited()
 	r.outcome = lockHeld
 	if r.policy.Mode == Read {
 		r.outcome = lockRead
@@ -133,7 +141,8 @@ func (r *request) acquire() error {
 // notAcquired judges a wait that did not lead to the lock: some policies let the request go on all the same.
 func (r *request) notAcquired(err error) error {
 	if wait := (*sessionlock.WaitError)(nil); errors.As(err, &wait) {
-		r.waited, r.behind = wait.Waited, wait.Behind
+		r.behind = wait.Behind
+		r.waited += wait.Waited
 	}
 	tooLong := errors.Is(err, sessionlock.ErrMaxWait)
 	switch {
@@ -160,14 +169,21 @@ func (r *request) passStoreFailure() bool {
 
 // scriptEnded is called when the response is complete, or will never be. Mostly the script has ended then.
 func (r *request) scriptEnded() {
+	if after := r.after.Load(); after != nil {
+		after.end()
+		return
+	}
 	r.watch.outlive()
 	r.learn()
 	r.release()
 }
 
 // release gives the lock back, and those of session ids that the response has set; there may be none, or none any
-// more. That of a script which goes on with its session behind its response is not touched.
+// more. That of a script which goes on after its response is not touched.
 func (r *request) release() {
+	if r.after.Load() != nil {
+		return
+	}
 	if r.lock != nil && !r.watch.outlives() {
 		r.watch.setOver()
 		r.lock.Release()
@@ -190,9 +206,54 @@ func (r *request) leaveSession() {
 // relay sends the request to PHP-FPM and its response back. The lock is released when the script has ended,
 // before the web server learns it: a browser that has its response never waits for its own lock.
 func (r *request) relay() error {
-	r.exch.Params = r.gateParams(r.scratch[:0])
 	r.exch.AbandonAfter = r.policy.AbandonAfter
-	return r.to.pool.Exchange(r.Context(), &r.exch)
+	if r.lock != nil {
+		r.exch.Sent = r.lock.StartExpiry
+	}
+	if r.mayFollow() {
+		r.exch.Follow = r.outlives
+	}
+	for {
+		err := r.to.pool.Exchange(r.Context(), &r.exch)
+		if !errors.Is(err, errLockEnded) {
+			r.followScript()
+			return err
+		}
+		if err := r.acquireAgain(); err != nil {
+			return err
+		}
+	}
+}
+
+// errLockEnded is returned by sending when the lock has ended.
+var errLockEnded = errors.New("the lock ended while its request waited for a connection")
+
+// sending is called when there is a connection to PHP-FPM for the request. Its lock may have ended in the meantime;
+// else its expiry starts, where all of the request is there.
+func (r *request) sending() error {
+	if r.lock != nil && (r.lock.Err() != nil || r.watch.closedEarly()) {
+		return errLockEnded
+	}
+	if r.lock != nil && r.exch.StdinWhole() {
+		r.lock.StartExpiry()
+	}
+	r.exch.Params = r.gateParams(r.scratch[:0])
+	return nil
+}
+
+// acquireAgain acquires the lock in the place of one that ended before PHP got the request, in what is left of max
+// wait.
+func (r *request) acquireAgain() error {
+	r.watch.unwatch()
+	r.lock, r.watch = nil, nil
+	r.exch.Sent = nil
+	if err := r.acquire(); err != nil {
+		return err
+	}
+	if r.lock != nil {
+		r.exch.Sent = r.lock.StartExpiry
+	}
+	return nil
 }
 
 // readHeader reads the header block of the response: for a session id that changes, and for the script's wish
@@ -217,6 +278,7 @@ func (r *request) readHeader(h *fcgi.ResponseHeader) {
 	}
 	if early {
 		r.release()
+		r.released = true
 	}
 }
 
@@ -239,7 +301,7 @@ func (r *request) follow(setCookie []byte) {
 		return
 	}
 	policy := r.policy.forLock(r)
-	watch := r.watched(&policy)
+	watch := r.watched(&policy, nil)
 	policy.MaxWait, policy.OnLoss = 0, func(holder sessionlock.Description, err error) {
 		r.logLoss(key, holder, err)
 	}
@@ -259,11 +321,14 @@ type followed struct {
 
 // lostLock is called, by a goroutine of the lock's, when a lock ends before the request does. The request may have
 // ended too by now: its params are not to be read any more.
-func (r *request) lostLock(holder sessionlock.Description, err error) {
+func (r *request) lostLock(h *hold, holder sessionlock.Description, err error) {
 	end := holdEnd(err)
-	r.endHold(end, []byte(holder.Script))
+	h.measure(r.tally, end, []byte(holder.Script))
 	r.logLoss(r.key, holder, err)
-	r.watch.lost()
+	h.watch.lost()
+	if after := r.after.Load(); after != nil {
+		after.end()
+	}
 	if end == HoldExpired && r.policy.AbortExpired && !r.policy.Observe {
 		r.exch.Abort(sessionlock.ErrExpired)
 	}
@@ -271,7 +336,7 @@ func (r *request) lostLock(holder sessionlock.Description, err error) {
 
 // forLock is the part of the policy that the lock itself needs.
 func (p *Policy) forLock(r *request) sessionlock.Policy {
-	lp := sessionlock.Policy{MaxWait: p.MaxWait, Expiry: p.Expiry, MaxWaiters: p.MaxWaiters, OnLoss: r.lostLock}
+	lp := sessionlock.Policy{MaxWait: p.MaxWait, Expiry: p.Expiry, MaxWaiters: p.MaxWaiters}
 	if r.to.SharedLocks { // no other store fails
 		lp.HoldLocally, lp.OnLocal = p.StoreFailure == StoreFailureLocal && !p.Observe, r.logLocal(r.key)
 	}

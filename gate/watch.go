@@ -15,6 +15,7 @@ import (
 // open it while somebody waits. A nil one is that of a lock which lasts until its script ends.
 type watched struct {
 	request  *request
+	hold     *hold             // of the lock; nil: it is not measured
 	lock     *sessionlock.Lock // set before watch is
 	over     atomic.Bool       // the lock has been released
 	sawClose atomic.Bool
@@ -31,11 +32,11 @@ type watched struct {
 }
 
 // watched prepares the watch over a lock that is going to be acquired with p. It is nil where there is nothing to watch.
-func (r *request) watched(p *sessionlock.Policy) *watched {
+func (r *request) watched(p *sessionlock.Policy, h *hold) *watched {
 	if r.to.Watcher == nil || p.Mode == sessionlock.Read {
 		return nil
 	}
-	w := &watched{request: r}
+	w := &watched{request: r, hold: h}
 	p.OnWaiter = w.want
 	return w
 }
@@ -141,8 +142,8 @@ func (w *watched) release(end HoldEnd, script []byte) {
 		w.request.gate.counters.givenAway.Add(1)
 	}
 	w.lock.Release()
-	if w.request.watch == w {
-		w.request.endHold(end, script)
+	if w.hold != nil {
+		w.hold.measure(w.request.tally, end, script)
 	}
 }
 
@@ -172,6 +173,9 @@ func (w *watched) outlive() {
 
 // outlives says whether the lock goes on without its request.
 func (w *watched) outlives() bool { return w != nil && w.after.Load() != nil }
+
+// closedEarly reports whether PHP closed the session before it got the request: that was another script's.
+func (w *watched) closedEarly() bool { return w != nil && w.sawClose.Load() }
 
 // setOver says that the request releases the lock itself.
 func (w *watched) setOver() {
@@ -234,19 +238,22 @@ func (r *request) learn() {
 // outliving are the locks that go on without their requests.
 type outliving struct {
 	mu  sync.Mutex
-	all map[*watched]struct{}
+	all map[outliver]struct{}
 }
 
-func (o *outliving) add(w *watched) {
+// outliver has locks that go on without their request. end ends them.
+type outliver interface{ end() }
+
+func (o *outliving) add(w outliver) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.all == nil {
-		o.all = make(map[*watched]struct{})
+		o.all = make(map[outliver]struct{})
 	}
 	o.all[w] = struct{}{}
 }
 
-func (o *outliving) remove(w *watched) {
+func (o *outliving) remove(w outliver) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.all, w)

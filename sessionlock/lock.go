@@ -19,6 +19,7 @@ type Lock struct {
 	prev, next *Lock // in the queue
 	state      state
 	since      time.Time
+	expires    time.Time     // zero until StartExpiry, or if there is no expiry
 	lost       chan struct{} // nil until somebody asks
 	local      bool          // it stands, or stood in the end, on no lease
 	waitedFor  bool          // OnWaiter has been told
@@ -46,12 +47,29 @@ func (l *Lock) begin() {
 	l.state = held
 	l.since = time.Now()
 	_, l.local = l.session.lease.(localHold)
-	if l.policy.Expiry > 0 {
-		l.session.startExpiry(l.policy.Expiry)
+	if l.policy.Expiry > 0 && !l.policy.LateExpiry {
+		l.startExpiry()
 	}
 	if l.session.first != nil {
 		l.tellWaiter()
 	}
+}
+
+// StartExpiry starts the expiry of a lock with Policy.LateExpiry: it ends at Policy.Expiry from now. A second call, and
+// one for a lock that is not held, does nothing.
+func (l *Lock) StartExpiry() {
+	mu := &l.session.shard.mu
+	mu.Lock()
+	defer mu.Unlock()
+	if l.state == held && l.policy.Expiry > 0 && l.expires.IsZero() {
+		l.startExpiry()
+	}
+}
+
+// startExpiry is called with the shard's mutex held.
+func (l *Lock) startExpiry() {
+	l.expires = time.Now().Add(l.policy.Expiry)
+	l.session.startExpiry(l.policy.Expiry)
 }
 
 // tellWaiter says, once, that somebody waits for l. It is called with the shard's mutex held.
@@ -85,7 +103,7 @@ func (l *Lock) end(as state) bool {
 		return false
 	}
 	l.state = as
-	if l.policy.Expiry > 0 {
+	if !l.expires.IsZero() {
 		l.session.expiry.Stop()
 	}
 	if as != released {
@@ -172,10 +190,11 @@ func (l *Lock) Behind() Description { return l.behind }
 // Since is when the hold began; the zero time of a Lock that holds nothing.
 func (l *Lock) Since() time.Time { return l.since }
 
-// Expires is when the hold ends at the latest; the zero time if it has no expiry, or holds nothing.
+// Expires is when the hold ends at the latest; the zero time if it has no expiry, if that has not started, or if
+// nothing is held.
 func (l *Lock) Expires() time.Time {
-	if l.policy.Expiry <= 0 || l.since.IsZero() {
-		return time.Time{}
-	}
-	return l.since.Add(l.policy.Expiry)
+	mu := &l.session.shard.mu
+	mu.Lock()
+	defer mu.Unlock()
+	return l.expires
 }

@@ -103,7 +103,7 @@ func (s *session) startExpiry(d time.Duration) {
 func (s *session) expire() {
 	s.shard.mu.Lock()
 	defer s.shard.mu.Unlock()
-	if l := s.holder; l != nil && l.policy.Expiry > 0 && !time.Now().Before(l.Expires()) {
+	if l := s.holder; l != nil && !l.expires.IsZero() && !time.Now().Before(l.expires) {
 		l.end(expired)
 	}
 }

@@ -59,7 +59,8 @@ const (
 type Policy struct {
 	Mode       Mode
 	MaxWait    time.Duration // zero: do not wait at all
-	Expiry     time.Duration // the longest hold, from the acquire on; zero: none
+	Expiry     time.Duration // the longest hold, from the acquire or from StartExpiry on; zero: none
+	LateExpiry bool          // Expiry starts when Lock.StartExpiry is called
 	MaxWaiters int           // in the session's queue of this manager; zero: no limit
 
 	// HoldLocally has a lock be held within this manager where the store fails: the order and the one holder remain

@@ -58,7 +58,7 @@ func (s *session) snapshot() SessionState {
 	if l := s.holder; l != nil {
 		state.Held, state.Holder, state.Token = true, describe(l), l.token
 		state.Local = l.local
-		state.Since, state.Expires = l.since, l.Expires()
+		state.Since, state.Expires = l.since, l.expires
 	}
 	for w := s.first; w != nil; w = w.next {
 		state.Waiters = append(state.Waiters, WaiterState{describe(w), w.entered})

@@ -40,6 +40,7 @@ func gateOptions(c *config.Config, g *config.Gate) gate.Options {
 		SlowWait: c.Log.SlowWait,
 
 		OpenWithin: g.Session.OpenWithin,
+		PHPLocks:   g.Session.Locks || g.Session.Handler != config.HandlerAny,
 	}
 	if c.Memcached != nil {
 		o.Secret = []byte(c.Memcached.Secret)
