@@ -74,16 +74,33 @@ func tcpAddress(s string) (Address, error) {
 		return Address{}, formHint(fmt.Sprintf("Did you mean %q?", "unix:"+s))
 	case strings.HasPrefix(s, "systemd:"):
 		return Address{}, formHint("Only the listen of a gate can come from systemd.")
+	case err != nil && isPort(s):
+		return Address{}, missingHost(s)
 	case err != nil:
 		return Address{}, errForm
 	case host == "":
-		return Address{}, formHint(`The host is missing, such as 127.0.0.1, or 0.0.0.0 for all of this machine's.`)
+		return Address{}, missingHost(port)
 	case !isHost(host):
 		return Address{}, errForm
 	case numErr != nil || n == 0:
 		return Address{}, formHint("A port is a number from 1 to 65535.")
 	}
 	return Address{"tcp", net.JoinHostPort(host, strconv.FormatUint(n, 10))}, nil
+}
+
+// missingHost is the hint for a port alone, which PHP-FPM takes as its listen.
+func missingHost(port string) error {
+	if !isPort(port) {
+		return formHint("The host is missing.")
+	}
+	return formHint(fmt.Sprintf("The host is missing: %q for this machine only, or %q for all of its addresses.",
+		"127.0.0.1:"+port, "0.0.0.0:"+port))
+}
+
+// isPort reports whether s is the number of a port.
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
 }
 
 // systemdAddress takes what systemd takes as FileDescriptorName=.

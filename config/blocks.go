@@ -61,8 +61,9 @@ func (f *file) adminBlock(a *Admin) block {
 		keys: []key{
 			{"listen", one(&a.Listen, dialAddress)},
 			{"listen_mode", one(&a.ListenMode, fileMode)},
+			{"pprof", yes(&a.Pprof)},
 		},
-		check: func(b *found) { f.checkAdmin(b, a.Listen) },
+		check: func(b *found) { f.checkAdmin(b, a) },
 	}
 }
 

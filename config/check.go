@@ -57,11 +57,16 @@ func (f *file) checkListen(b *found, listen Address) {
 
 // checkAdmin judges where the admin listens. Whoever can connect there sees paths and can break locks: there is no
 // password.
-func (f *file) checkAdmin(b *found, listen Address) {
-	f.checkListen(b, listen)
-	if !listen.IsLoopback() {
+func (f *file) checkAdmin(b *found, a *Admin) {
+	f.checkListen(b, a.Listen)
+	if !a.Listen.IsLoopback() {
 		b.warn("listen", `Such as "unix:/run/fpm-gate/admin.sock", whose mode says who may, or "127.0.0.1:9180".`,
-			"listen of the admin is open to others than this machine: whoever can connect to %s can break locks", listen)
+			"listen of the admin is reachable from other hosts: whoever can connect to %s can break locks", a.Listen)
+	}
+	// Connecting to a unix socket takes the right to write it.
+	if a.Listen.Network == "unix" && a.ListenMode&0o002 != 0 {
+		b.warn("listen_mode", `Such as "0660": its owner and its group.`,
+			"listen_mode of the admin lets every user of this machine connect to %s, and break locks; got \"%04o\"", a.Listen, a.ListenMode)
 	}
 }
 

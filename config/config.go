@@ -38,6 +38,7 @@ type Log struct {
 type Admin struct {
 	Listen     Address
 	ListenMode os.FileMode // of a unix socket
+	Pprof      bool        // whether Go's profiles are served
 }
 
 // Memcached is the store that the gates of a fleet share.

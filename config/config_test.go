@@ -101,7 +101,7 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 		}`)
 	want := &Config{
 		Log:   Log{Level: "debug", Format: FormatJSON},
-		Admin: &Admin{Address{"tcp", "127.0.0.1:9100"}, 0o660},
+		Admin: &Admin{Address{"tcp", "127.0.0.1:9100"}, 0o660, true},
 		Memcached: &Memcached{
 			Servers:     []Address{{"tcp", "10.0.0.1:11211"}, {"unix", "/run/memcached.sock"}, {"tcp", "[::1]:11211"}},
 			Timeout:     100 * time.Millisecond,
@@ -211,7 +211,7 @@ func TestListenOnUnixSocketTakesModeAndOwner(t *testing.T) {
 		  listen_group = "33"
 		  upstream { address = "127.0.0.1:9000" }
 		}`)
-	equal(t, got.Admin, &Admin{Address{"unix", "/run/admin.sock"}, 0o600})
+	equal(t, got.Admin, &Admin{Address{"unix", "/run/admin.sock"}, 0o600, true})
 	g := got.Gates[0]
 	if g.Listen.String() != "unix:/run/www.sock" || g.ListenMode != 0o666 || g.ListenOwner != "www-data" || g.ListenGroup != "33" {
 		t.Errorf("got %v %o %q %q", g.Listen, g.ListenMode, g.ListenOwner, g.ListenGroup)
@@ -300,7 +300,7 @@ func TestDefaultTellsOfBothAddresses(t *testing.T) {
 		t.Fatalf("got %v, want an *Error", err)
 	}
 	got := strings.Join(wrong.Lines(), "\n")
-	want := `--listen and --upstream:2: listen must be "unix:/path", "host:port" or "systemd:NAME"; got "9000"
+	want := `--listen and --upstream:2: listen must be "unix:/path", "host:port" or "systemd:NAME"; got "9000": The host is missing: "127.0.0.1:9000" for this machine only, or "0.0.0.0:9000" for all of its addresses.
 --listen and --upstream:4: address must be "unix:/path" or "host:port"; got "${env(\"HOME\")}\n\"\\"`
 	if got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)

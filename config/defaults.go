@@ -16,7 +16,7 @@ func defaultConfig() *Config {
 }
 
 func defaultAdmin() *Admin {
-	return &Admin{ListenMode: 0o660}
+	return &Admin{ListenMode: 0o660, Pprof: true}
 }
 
 func defaultMemcached() *Memcached {

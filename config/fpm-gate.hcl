@@ -34,6 +34,9 @@ log {
 
   # Of a unix socket: an octal string.
   # listen_mode = "0660"
+
+  # Whether Go's profiles are served at /debug/pprof/.
+  # pprof = true
 # }
 
 
