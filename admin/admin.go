@@ -35,6 +35,11 @@ type Served struct {
 	Locks    []Locks
 	Draining bool // nothing more is accepted
 
+	Profiles bool // whether Go's profiles are served
+
+	LogLost    uint64 // lines of the log that could not be written
+	LogFailing bool   // the last one is among them
+
 	Reloaded     time.Time // when the config was taken that is in force
 	ReloadFailed bool      // there was another one since, which was refused
 }
@@ -89,13 +94,24 @@ func (a *Admin) routes() http.Handler {
 	m.HandleFunc("GET /readyz", a.getReadiness)
 	m.HandleFunc("GET /log-level", a.getLevel)
 	m.HandleFunc("PUT /log-level", a.putLevel)
-	m.HandleFunc("GET /debug/pprof/", pprof.Index)
-	m.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	m.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	m.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	m.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	m.HandleFunc("GET /debug/pprof/", a.profile(pprof.Index))
+	m.HandleFunc("GET /debug/pprof/cmdline", a.profile(pprof.Cmdline))
+	m.HandleFunc("GET /debug/pprof/profile", a.profile(pprof.Profile))
+	m.HandleFunc("GET /debug/pprof/symbol", a.profile(pprof.Symbol))
+	m.HandleFunc("GET /debug/pprof/trace", a.profile(pprof.Trace))
 	m.Handle("GET /", page.Handler())
 	return m
+}
+
+// profile serves one of Go's profiles, if the config lets it.
+func (a *Admin) profile(serve http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !a.options.Served().Profiles {
+			reply(w, http.StatusNotFound, ErrorPage{Error: "profiles are off: pprof = false in the admin block"})
+			return
+		}
+		serve(w, r)
+	}
 }
 
 // Limits of what an operator's side may take from the requests: files, memory and time.

@@ -66,6 +66,9 @@ func checkReadiness(s Served) *ReadinessPage {
 	if s.ReloadFailed {
 		page.Warnings = append(page.Warnings, "the config was refused at the last reload: the one before is in force")
 	}
+	if s.LogFailing {
+		page.Warnings = append(page.Warnings, "the log cannot be written: the program that reads stderr has ended or hangs")
+	}
 	if len(s.Gates) == 0 {
 		page.Reasons = append(page.Reasons, "no config is served yet")
 	}
@@ -75,6 +78,7 @@ func checkReadiness(s Served) *ReadinessPage {
 		asked.Go(func() { failures[i] = checkGate(g) })
 	}
 	asked.Wait()
+	page.Warnings = append(page.Warnings, busyUpstreams(s.Gates)...)
 	for i, err := range failures {
 		if err != nil && !s.Draining {
 			page.Reasons = append(page.Reasons, fmt.Sprintf("gate %q: %v", s.Gates[i].Name, err))
@@ -106,6 +110,18 @@ func checkGate(g Gate) error {
 		failures = append(failures, fmt.Sprintf("upstream %s: %v", u.Addr, err))
 	}
 	return errors.New(strings.Join(failures, "; "))
+}
+
+// busyUpstreams names those whose workers are all taken.
+func busyUpstreams(gates []Gate) (busy []string) {
+	for _, g := range gates {
+		for _, u := range g.Upstreams() {
+			if u.Saturated {
+				busy = append(busy, fmt.Sprintf("gate %q: upstream %s is busy: its ping waits for a worker", g.Name, u.Addr))
+			}
+		}
+	}
+	return busy
 }
 
 // checkUpstream says why a PHP-FPM cannot serve. One that has a connection is not asked for another.

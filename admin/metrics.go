@@ -69,6 +69,8 @@ var (
 	reloadOK  = gauge("fpm_gate_config_last_reload_successful", "Whether the last reload of the config was taken: 1, or 0 if the one before is still in force.")
 	reloadAt  = gauge("fpm_gate_config_last_reload_success_timestamp_seconds", "When the config was taken that is in force.")
 
+	logLost = counter("fpm_gate_log_lines_lost_total", "Lines of the log that could not be written to stderr.")
+
 	requests     = counter("fpm_gate_requests_total", "Requests that have ended.", "gate", "route", "outcome")
 	started      = counter("fpm_gate_requests_started_total", "Requests whose head was read.", "gate")
 	conns        = gauge("fpm_gate_conns", "Connections from web servers.", "gate")
@@ -84,7 +86,8 @@ var (
 	turnsGiven   = counter("fpm_gate_turns_given_away_total", "Turns that scripts gave away because they had not opened their session in time.", "gate")
 
 	upstreamConns    = gauge("fpm_gate_upstream_connections", "Connections to PHP-FPM.", "gate", "address", "state")
-	upstreamUp       = gauge("fpm_gate_upstream_up", "Whether PHP-FPM could be reached when it was last tried, and answers its ping if it is asked for one.", "gate", "address")
+	upstreamUp       = gauge("fpm_gate_upstream_up", "Whether PHP-FPM could be reached when it was last tried, and answers its ping if it is asked for one and has no requests to work on.", "gate", "address")
+	upstreamBusy     = gauge("fpm_gate_upstream_busy", "Whether its ping waits for a worker while requests of the gate are there.", "gate", "address")
 	upstreamQueue    = gauge("fpm_gate_upstream_queue", "Requests that wait for one of max_connections.", "gate")
 	upstreamDials    = counter("fpm_gate_upstream_dials_total", "Connections to PHP-FPM that were tried.", "gate")
 	upstreamFailures = counter("fpm_gate_upstream_dial_errors_total", "Connections to PHP-FPM that failed.", "gate")
@@ -113,10 +116,10 @@ var (
 	storeRegained = counter("fpm_gate_store_leases_regained_total", "Leases that had gone from the server and were added again before anybody else had them.", "server")
 
 	figures = []figure{
-		buildInfo, reloadOK, reloadAt,
+		buildInfo, reloadOK, reloadAt, logLost,
 		requests, started, conns, refused, locksHeld, waiters, oldestHold, oldestWait,
 		locksExpired, locksLost, locksBroken, locksLocal, turnsGiven,
-		upstreamConns, upstreamUp, upstreamQueue, upstreamDials, upstreamFailures, upstreamReuses, upstreamRetries,
+		upstreamConns, upstreamUp, upstreamBusy, upstreamQueue, upstreamDials, upstreamFailures, upstreamReuses, upstreamRetries,
 		fpmAccepted, fpmQueue, fpmMaxQueue, fpmProcesses, fpmMaxActive, fpmMaxChildren, fpmSlow,
 		storeLeases, storeWaits, storeLost, storeUp, storeGrace, storeAsked, storeFailed, storeTimeouts, storeUnasked,
 		storeRepeated, storeForgot, storeRegained,
@@ -143,6 +146,7 @@ func (m *metrics) Collect(c chan<- prometheus.Metric) {
 	to.send(buildInfo, 1, m.admin.options.Version, runtime.Version())
 	to.send(reloadOK, number(!served.ReloadFailed))
 	to.send(reloadAt, float64(served.Reloaded.UnixMilli())/1000)
+	to.send(logLost, float64(served.LogLost))
 	held := lockFigures(served.Locks)
 	for _, g := range served.Gates {
 		to.gate(g)
@@ -185,6 +189,7 @@ func (to sink) upstream(name string, u gate.UpstreamStats) {
 	to.send(upstreamConns, float64(u.Busy), name, address, "busy")
 	to.send(upstreamConns, float64(u.Idle), name, address, "idle")
 	to.send(upstreamUp, number(!u.Down && !u.Failing), name, address)
+	to.send(upstreamBusy, number(u.Saturated), name, address)
 	s := u.Status
 	if s == nil {
 		return

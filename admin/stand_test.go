@@ -45,7 +45,7 @@ func newStand(t testing.TB) *stand {
 		Upstream: fcgi.PoolOptions{Addrs: []fcgi.Addr{{Network: "unix", Address: filepath.Join(t.TempDir(), "nobody")}}},
 	}, log)
 	t.Cleanup(func() { _ = g.Shutdown(context.Background(), 0) })
-	s.served = Served{Gates: []Gate{{"www", g}}, Locks: []Locks{{s.locks, s.far}}, Reloaded: time.Now()}
+	s.served = Served{Profiles: true, Gates: []Gate{{"www", g}}, Locks: []Locks{{s.locks, s.far}}, Reloaded: time.Now()}
 	s.Admin = New(Options{Log: log, Version: "v1.2.3", Host: "web-1", Served: func() Served {
 		s.mu.Lock()
 		defer s.mu.Unlock()

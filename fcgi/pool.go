@@ -58,7 +58,7 @@ type backend struct {
 	busy      int
 	idle      []*upstream // the last one is the freshest
 	downUntil time.Time   // passed over until then, if there is another
-	failing   bool        // its probe says so
+	health    Health      // as its ping says
 }
 
 const (
@@ -247,7 +247,7 @@ func (p *Pool) leastBusy(tried []*backend) *backend {
 		if slices.Contains(tried, b) {
 			continue
 		}
-		down := len(p.backends) > 1 && (b.failing || b.downUntil.After(time.Now()))
+		down := len(p.backends) > 1 && (b.health == Failing || b.downUntil.After(time.Now()))
 		if best == nil || (bestDown && !down) || (bestDown == down && b.busy < best.busy) {
 			best, bestDown = b, down
 		}
@@ -437,7 +437,8 @@ type AddrStats struct {
 	Addr
 	Busy, Idle int  // connections, now
 	Down       bool // a connection could not be made a moment ago
-	Failing    bool // its probe says so
+	Failing    bool // its ping says so
+	Saturated  bool // its ping waits for a worker, behind requests of the pool
 }
 
 // Addrs returns what the pool knows of its addresses, in their order.
@@ -447,7 +448,7 @@ func (p *Pool) Addrs() []AddrStats {
 	now := time.Now()
 	all := make([]AddrStats, len(p.backends))
 	for i, b := range p.backends {
-		all[i] = AddrStats{b.addr, b.busy, len(b.idle), b.downUntil.After(now), b.failing}
+		all[i] = AddrStats{b.addr, b.busy, len(b.idle), b.downUntil.After(now), b.health == Failing, b.health == Busy}
 	}
 	return all
 }

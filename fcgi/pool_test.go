@@ -354,7 +354,7 @@ func TestAddressThatIsDownIsPassedOver(t *testing.T) {
 func TestAddressThatFailsItsProbeIsPassedOverWhileThereIsAnother(t *testing.T) {
 	a, b := startIdle(t, "unix"), startIdle(t, "unix")
 	p := newPool(t, nil, a, b)
-	p.setFailing(p.backends[0], true)
+	p.setHealth(p.backends[0], Failing)
 	for range 4 {
 		if u := connect(t, p); u.backend.addr != b {
 			t.Error("the failing address was taken")
@@ -363,11 +363,11 @@ func TestAddressThatFailsItsProbeIsPassedOverWhileThereIsAnother(t *testing.T) {
 	if got := p.Addrs(); !got[0].Failing || got[1].Failing || got[1].Busy != 4 {
 		t.Errorf("got %+v, want the first to fail and the second to have 4 connections", got)
 	}
-	p.setFailing(p.backends[1], true)
+	p.setHealth(p.backends[1], Failing)
 	if u := connect(t, p); u.backend.addr != a {
 		t.Error("the busier of two failing addresses was taken")
 	}
-	p.setFailing(p.backends[0], false)
+	p.setHealth(p.backends[0], Healthy)
 	if u := connect(t, p); u.backend.addr != a {
 		t.Error("the address that answers again was not taken")
 	}

@@ -2,7 +2,6 @@ package fcgi
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,13 +10,19 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/yookoala/gofast"
 )
 
-// ErrProbe is that of a PHP-FPM that answers its ping or status page with something else than it should.
-var ErrProbe = errors.New("unexpected answer")
+var (
+	// ErrProbe is returned when PHP-FPM answers its ping or status page with something else than it should.
+	ErrProbe = errors.New("unexpected answer")
+	// ErrNoAnswer is returned when PHP-FPM accepts, and does not answer its ping or status page in time. Its workers
+	// may all be busy.
+	ErrNoAnswer = errors.New("no answer in time")
+)
 
 // Status is what PHP-FPM says of a pool on its status page.
 type Status struct {
@@ -36,8 +41,8 @@ type Status struct {
 
 // Ping asks the PHP-FPM at a for its ping page, and returns an error unless the answer is its pong: status 200
 // and a body. It takes a worker for a moment, and at most timeout.
-func Ping(a Addr, path string, timeout time.Duration) error {
-	status, body, err := get(a, path, "", timeout)
+func Ping(ctx context.Context, a Addr, path string, timeout time.Duration) error {
+	status, body, err := get(ctx, a, path, "", timeout)
 	switch {
 	case err != nil:
 		return fmt.Errorf("ping %s: %w", a, err)
@@ -48,9 +53,9 @@ func Ping(a Addr, path string, timeout time.Duration) error {
 }
 
 // QueryStatus asks the PHP-FPM at a for its status page. It takes a worker for a moment, and at most timeout.
-func QueryStatus(a Addr, path string, timeout time.Duration) (Status, error) {
+func QueryStatus(ctx context.Context, a Addr, path string, timeout time.Duration) (Status, error) {
 	var s Status
-	status, body, err := get(a, path, "json", timeout)
+	status, body, err := get(ctx, a, path, "json", timeout)
 	switch {
 	case err != nil:
 		return s, fmt.Errorf("status of %s: %w", a, err)
@@ -65,16 +70,22 @@ func QueryStatus(a Addr, path string, timeout time.Duration) (Status, error) {
 
 // get makes one request of the gate's own. What is asked for is small and comes seldom: this is not the way
 // that the requests of web servers take.
-func get(a Addr, path, query string, timeout time.Duration) (status int, body []byte, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+func get(ctx context.Context, a Addr, path, query string, timeout time.Duration) (status int, body []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	client, err := gofast.SimpleClientFactory(func() (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, a.Network, a.Address)
-	})()
+	nc, err := new(net.Dialer).DialContext(ctx, a.Network, a.Address)
+	switch {
+	case errors.Is(err, syscall.EAGAIN): // its backlog is full
+		return 0, nil, fmt.Errorf("%w: %w", ErrNoAnswer, err)
+	case err != nil:
+		return 0, nil, err
+	}
+	client, err := gofast.SimpleClientFactory(func() (net.Conn, error) { return nc, nil })()
 	if err != nil {
 		return 0, nil, err
 	}
 	defer client.Close()
+	defer context.AfterFunc(ctx, func() { _ = nc.Close() })() // ends what reads and writes there
 	r := gofast.NewRequest(nil)
 	r.Raw = new(http.Request).WithContext(ctx) // without it, an answer that is not understood is waited for without end
 	r.Params = map[string]string{
@@ -87,8 +98,14 @@ func get(a Addr, path, query string, timeout time.Duration) (status int, body []
 	}
 	p := page{status: http.StatusOK, header: make(http.Header)}
 	var stderr bytes.Buffer
-	if err := pipe.WriteTo(&p, &stderr); err != nil {
-		return 0, nil, cmp.Or(ctx.Err(), fmt.Errorf("%w: %w", ErrProbe, err))
+	err = pipe.WriteTo(&p, &stderr)
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return 0, nil, ErrNoAnswer
+	case ctx.Err() != nil:
+		return 0, nil, ctx.Err()
+	case err != nil:
+		return 0, nil, fmt.Errorf("%w: %w", ErrProbe, err)
 	}
 	if text := strings.TrimSpace(stderr.String()); text != "" {
 		return 0, nil, fmt.Errorf("%w: %s", ErrProbe, text)
@@ -112,18 +129,27 @@ type ProbeOptions struct {
 	PingPath   string
 	StatusPath string
 	Interval   time.Duration
-	// Changed is called when an address begins to fail its ping, with the reason, and with nil when it answers
-	// again. Nil: nobody wants to know.
-	Changed func(Addr, error)
+	// Changed is called when the health of an address changes, with the reason unless it is Healthy. Nil: nothing is.
+	Changed func(Addr, Health, error)
 }
+
+// Health is how the ping of an address went.
+type Health int
+
+// What there is.
+const (
+	Healthy Health = iota // it answers, or has not been asked
+	Busy                  // it accepts, and the ping waits while requests of the pool are there: all workers are taken
+	Failing               // it does not answer
+)
 
 // Prober asks each address of a pool, again and again, how it is. One that fails its ping is passed over as long
 // as there is another. It ends by Stop.
 type Prober struct {
 	pool     *Pool
 	options  ProbeOptions
-	stop     chan struct{}
-	stopOnce sync.Once
+	life     context.Context // ends by Stop
+	stop     context.CancelFunc
 	running  sync.WaitGroup
 	mu       sync.Mutex
 	statuses map[Addr]Status
@@ -131,7 +157,8 @@ type Prober struct {
 
 // StartProber starts to probe the addresses of pool.
 func StartProber(pool *Pool, options ProbeOptions) *Prober {
-	p := &Prober{pool: pool, options: options, stop: make(chan struct{}), statuses: make(map[Addr]Status)}
+	p := &Prober{pool: pool, options: options, statuses: make(map[Addr]Status)}
+	p.life, p.stop = context.WithCancel(context.Background())
 	if options.PingPath == "" && options.StatusPath == "" {
 		return p
 	}
@@ -141,10 +168,9 @@ func StartProber(pool *Pool, options ProbeOptions) *Prober {
 	return p
 }
 
-// Stop ends the probing, and waits until it has ended: for a probe that is under way at most an interval. It may be
-// called again.
+// Stop ends the probing, a probe that is under way too, and waits until it has ended. It may be called again.
 func (p *Prober) Stop() {
-	p.stopOnce.Do(func() { close(p.stop) })
+	p.stop()
 	p.running.Wait()
 }
 
@@ -163,25 +189,21 @@ func (p *Prober) Statuses() map[Addr]Status {
 func (p *Prober) watch(b *backend) {
 	tick := time.NewTicker(p.options.Interval)
 	defer tick.Stop()
-	for {
+	for p.life.Err() == nil { // a tick may be due as well
 		p.probe(b)
 		select {
 		case <-tick.C:
-		case <-p.stop:
-			return
+		case <-p.life.Done():
 		}
 	}
 }
 
 func (p *Prober) probe(b *backend) {
 	if p.options.PingPath != "" {
-		err := Ping(b.addr, p.options.PingPath, p.options.Interval)
-		if p.pool.setFailing(b, err != nil) && p.options.Changed != nil {
-			p.options.Changed(b.addr, err)
-		}
+		p.ping(b)
 	}
 	if p.options.StatusPath != "" {
-		s, err := QueryStatus(b.addr, p.options.StatusPath, p.options.Interval)
+		s, err := QueryStatus(p.life, b.addr, p.options.StatusPath, p.options.Interval)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if err != nil {
@@ -192,11 +214,38 @@ func (p *Prober) probe(b *backend) {
 	}
 }
 
-// setFailing notes how the probe of b went, and says whether that is news.
-func (p *Pool) setFailing(b *backend, failing bool) (changed bool) {
+// ping pings an address. A worker that is busy with a request of the pool is no failure: that is what it is for.
+func (p *Prober) ping(b *backend) {
+	busy := p.pool.isBusy(b)
+	err := Ping(p.life, b.addr, p.options.PingPath, p.options.Interval)
+	if p.life.Err() != nil {
+		return // that it was stopped says nothing of the address
+	}
+	health := Healthy
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrNoAnswer) && (busy || p.pool.isBusy(b)):
+		health = Busy
+	default:
+		health = Failing
+	}
+	if p.pool.setHealth(b, health) && p.options.Changed != nil {
+		p.options.Changed(b.addr, health, err)
+	}
+}
+
+// isBusy reports whether a request of the pool is at b.
+func (p *Pool) isBusy(b *backend) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	changed = b.failing != failing
-	b.failing = failing
+	return b.busy > 0
+}
+
+// setHealth notes how the ping of b went, and reports whether that is news.
+func (p *Pool) setHealth(b *backend, health Health) (changed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	changed = b.health != health
+	b.health = health
 	return changed
 }

@@ -2,11 +2,14 @@ package fcgi
 
 import (
 	"errors"
+	"net"
 	"os"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 )
@@ -14,17 +17,17 @@ import (
 func TestPingAsksARealPHPFPM(t *testing.T) {
 	both(t, func(t *testing.T, network string) {
 		f := startFPM(t, network, rig.PHPOptions{})
-		if err := Ping(f.addr, rig.PingPath, patience); err != nil {
+		if err := Ping(t.Context(), f.addr, rig.PingPath, patience); err != nil {
 			t.Errorf("got %v", err)
 		}
-		err := Ping(f.addr, "/not-the-ping-path", patience)
+		err := Ping(t.Context(), f.addr, "/not-the-ping-path", patience)
 		if !errors.Is(err, ErrProbe) || !strings.Contains(err.Error(), f.addr.String()) {
 			t.Errorf("a wrong path: got %v, want ErrProbe with the address", err)
 		}
 		if err := f.Stop(); err != nil {
 			t.Fatal(err)
 		}
-		if err := Ping(f.addr, rig.PingPath, patience); err == nil || errors.Is(err, ErrProbe) {
+		if err := Ping(t.Context(), f.addr, rig.PingPath, patience); err == nil || errors.Is(err, ErrProbe) {
 			t.Errorf("a PHP-FPM that is stopped: got %v, want an error of the connection", err)
 		}
 	})
@@ -50,7 +53,7 @@ const statusPage = "Content-Type: application/json\r\n\r\n" + `{"pool":"www","pr
 "max active processes":5,"max children reached":6,"slow requests":8}`
 
 func TestStatusPageIsRead(t *testing.T) {
-	got, err := QueryStatus(startPHP(t, "unix", pageOf(statusPage)), "/status", patience)
+	got, err := QueryStatus(t.Context(), startPHP(t, "unix", pageOf(statusPage)), "/status", patience)
 	want := Status{
 		Pool: "www", ProcessManager: "static", AcceptedConn: 7, ListenQueue: 1, MaxListenQueue: 2, IdleProcesses: 3,
 		ActiveProcesses: 4, TotalProcesses: 7, MaxActiveProcesses: 5, MaxChildrenReached: 6, SlowRequests: 8,
@@ -73,7 +76,7 @@ func TestStatusOfARealPHPFPM(t *testing.T) {
 	var got Status
 	for end := time.Now().Add(patience); got.TotalProcesses != 3 && time.Now().Before(end); { // it counts while its workers change
 		var err error
-		if got, err = QueryStatus(a, rig.StatusPath, patience); err != nil {
+		if got, err = QueryStatus(t.Context(), a, rig.StatusPath, patience); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -93,15 +96,15 @@ func TestProbeOfWhatIsNoPHPFPM(t *testing.T) {
 		},
 	} {
 		a := startPHP(t, "unix", serve)
-		if err := Ping(a, "/ping", patience); !errors.Is(err, ErrProbe) {
+		if err := Ping(t.Context(), a, "/ping", patience); !errors.Is(err, ErrProbe) {
 			t.Errorf("ping, %s: got %v, want ErrProbe", name, err)
 		}
-		if _, err := QueryStatus(a, "/status", patience); !errors.Is(err, ErrProbe) {
+		if _, err := QueryStatus(t.Context(), a, "/status", patience); !errors.Is(err, ErrProbe) {
 			t.Errorf("status, %s: got %v, want ErrProbe", name, err)
 		}
 	}
 	a := startPHP(t, "unix", pageOf(pong))
-	if _, err := QueryStatus(a, "/status", patience); !errors.Is(err, ErrProbe) {
+	if _, err := QueryStatus(t.Context(), a, "/status", patience); !errors.Is(err, ErrProbe) {
 		t.Errorf("status, a page that is not JSON: got %v, want ErrProbe", err)
 	}
 }
@@ -116,7 +119,7 @@ func TestProbeOfWhoSaysNothingEnds(t *testing.T) {
 		"no FastCGI at all": func(p *phpConn) { p.send([]byte("220 mail.example.com ESMTP ready, please go on\r\n")); p.ended() },
 	} {
 		a := startPHP(t, "unix", serve)
-		if err := waitFor(t, name, func() error { return Ping(a, "/ping", 50*time.Millisecond) }); err == nil {
+		if err := waitFor(t, name, func() error { return Ping(t.Context(), a, "/ping", 50*time.Millisecond) }); err == nil {
 			t.Errorf("%s: got no error", name)
 		}
 	}
@@ -128,12 +131,12 @@ func TestProbesLeaveNothingBehind(t *testing.T) {
 	worse := startPHP(t, "unix", pageOf("what is this?\r\n\r\n"+strings.Repeat("pong", 100_000)))
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
 	for range 20 {
-		if err := Ping(good, "/ping", patience); err != nil {
+		if err := Ping(t.Context(), good, "/ping", patience); err != nil {
 			t.Error(err)
 		}
-		_ = Ping(bad, "/ping", 5*time.Millisecond)
-		_ = Ping(worse, "/ping", 5*time.Millisecond)
-		_ = Ping(nobody(t), "/ping", patience)
+		_ = Ping(t.Context(), bad, "/ping", 5*time.Millisecond)
+		_ = Ping(t.Context(), worse, "/ping", 5*time.Millisecond)
+		_ = Ping(t.Context(), nobody(t), "/ping", patience)
 	}
 	await(t, "goroutines and files are as before", func() bool {
 		return runtime.NumGoroutine() <= goroutines && openFiles(t) <= files
@@ -161,7 +164,7 @@ func TestProberTellsWhenAnAddressFailsAndWhenItIsBack(t *testing.T) {
 	changes := make(chan change, 10)
 	p := StartProber(pool, ProbeOptions{
 		PingPath: rig.PingPath, Interval: 300 * time.Millisecond,
-		Changed: func(a Addr, err error) { changes <- change{a, err} },
+		Changed: func(a Addr, _ Health, err error) { changes <- change{a, err} },
 	})
 	defer p.Stop()
 	if err := f.Stop(); err != nil {
@@ -212,13 +215,92 @@ func TestProberKeepsTheLastStatus(t *testing.T) {
 	p.Stop()
 }
 
+// A PHP-FPM whose workers are all taken accepts, or has a full backlog, and does not answer. Whether that is a failure
+// depends on whose requests they work on.
+func TestAPingThatWaitsForAWorkerIsNoFailure(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		network  string
+		start    func(t *testing.T, network string) Addr
+		requests bool
+		want     Health
+	}{
+		{"unix, silent, with requests", "unix", startSilent, true, Busy},
+		{"tcp, silent, with requests", "tcp", startSilent, true, Busy},
+		{"unix, silent, without requests", "unix", startSilent, false, Failing},
+		{"tcp, silent, without requests", "tcp", startSilent, false, Failing},
+		{"unix, a full backlog, with requests", "unix", startFull, true, Busy},
+		{"unix, a full backlog, without requests", "unix", startFull, false, Failing},
+		{"a wrong answer, with requests", "unix", startWrong, true, Failing},
+		{"nothing there, with requests", "unix", func(t *testing.T, _ string) Addr { return nobody(t) }, true, Failing},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			a := tt.start(t, tt.network)
+			pool := newPool(t, nil, a)
+			pool.mu.Lock()
+			if tt.requests {
+				pool.backends[0].busy = 3
+			}
+			pool.mu.Unlock()
+			changes := make(chan Health, 10)
+			p := StartProber(pool, ProbeOptions{
+				PingPath: "/ping", Interval: 100 * time.Millisecond,
+				Changed: func(_ Addr, h Health, _ error) { changes <- h },
+			})
+			defer p.Stop()
+			if got := receive(t, "a change", changes); got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+			if a := pool.Addrs()[0]; a.Failing != (tt.want == Failing) || a.Saturated != (tt.want == Busy) {
+				t.Errorf("got %+v, want %v", a, tt.want)
+			}
+			if tt.want == Busy { // until the requests are done
+				pool.mu.Lock()
+				pool.backends[0].busy = 0
+				pool.mu.Unlock()
+				if got := receive(t, "another change", changes); got != Failing {
+					t.Errorf("without the requests: got %v, want %v", got, Failing)
+				}
+			}
+		})
+	}
+}
+
+// startSilent starts what accepts and says nothing.
+func startSilent(t *testing.T, network string) Addr {
+	return startPHP(t, network, func(p *phpConn) { p.ended() })
+}
+
+func startWrong(t *testing.T, network string) Addr {
+	return startPHP(t, network, pageOf("Status: 500 Internal Server Error\r\n\r\nsorry"))
+}
+
+// startFull starts what listens and accepts nothing, with a backlog that is full.
+func startFull(t *testing.T, network string) Addr {
+	l := listen(t, network)
+	t.Cleanup(func() { l.Close() })
+	raw, err := l.(*net.UnixListener).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = raw.Control(func(fd uintptr) { _ = unix.Listen(int(fd), 0) })
+	for {
+		nc, err := net.Dial(network, l.Addr().String())
+		if err != nil {
+			return Addr{network, l.Addr().String()}
+		}
+		t.Cleanup(func() { nc.Close() })
+	}
+}
+
 func TestProberStopsInTheMiddleOfAProbe(t *testing.T) {
 	asked := make(chan struct{}, 100)
 	a := startPHP(t, "unix", func(p *phpConn) {
 		asked <- struct{}{}
 		p.ended()
 	})
-	p := StartProber(newPool(t, nil, a), ProbeOptions{PingPath: "/ping", Interval: 50 * time.Millisecond})
+	p := StartProber(newPool(t, nil, a), ProbeOptions{PingPath: "/ping", Interval: time.Hour})
 	receive(t, "a probe", asked)
 	_ = waitFor(t, "the end of the prober", func() error { p.Stop(); return nil })
 	p.Stop()

@@ -31,10 +31,13 @@ func newSetup(o Options, c *counters, log hclog.Logger) *setup {
 		s.tallies = append(s.tallies, newTally(&s.Options, c, route.Name))
 	}
 	probes := o.Probes
-	probes.Changed = func(a fcgi.Addr, err error) {
-		if err != nil {
+	probes.Changed = func(a fcgi.Addr, health fcgi.Health, err error) {
+		switch health {
+		case fcgi.Failing:
 			log.Error("upstream fails its ping", "upstream", a, "error", err)
-		} else {
+		case fcgi.Busy:
+			log.Info("upstream is busy, its ping waits for a worker", "upstream", a)
+		default:
 			log.Info("upstream answers its ping again", "upstream", a)
 		}
 	}

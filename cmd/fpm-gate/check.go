@@ -92,13 +92,13 @@ func probeUpstream(u config.Upstream, a fcgi.Addr) (string, error) {
 	_ = nc.Close()
 	found := []string{"connects"}
 	if u.PingPath != "" {
-		if err := fcgi.Ping(a, u.PingPath, u.ProbeInterval); err != nil {
+		if err := fcgi.Ping(context.Background(), a, u.PingPath, u.ProbeInterval); err != nil {
 			return "", err
 		}
 		found = append(found, fmt.Sprintf("answers its ping after %.1f ms", time.Since(start).Seconds()*1000))
 	}
 	if u.StatusPath != "" {
-		s, err := fcgi.QueryStatus(a, u.StatusPath, u.ProbeInterval)
+		s, err := fcgi.QueryStatus(context.Background(), a, u.StatusPath, u.ProbeInterval)
 		if err != nil {
 			return "", err
 		}
