@@ -82,7 +82,7 @@ func TestExitCodesTellWrongUsageFromFailure(t *testing.T) {
 		{"serve --config " + right + " --drain-timeout soon", 2, "drain-timeout"},
 
 		{"check --probe --config " + right, 1, "not fit to serve"},
-		{"serve --config " + unserveable, 1, "/tmp/no/such/folder/never-opened.sock"},
+		{"serve --config " + unserveable, 1, "/tmp/no/such/folder"},
 	} {
 		code, stdout, stderr := run(t, strings.Fields(tt.args)...)
 		if code != tt.code {
@@ -124,8 +124,95 @@ log { level = "loud" }
 
 func TestTheSampleConfigIsRight(t *testing.T) {
 	t.Parallel()
-	if code, _, stderr := run(t, "check", "--config", "../config/fpm-gate.hcl"); code != 0 {
+	if code, _, stderr := run(t, "check", "--file-only", "--config", "../config/fpm-gate.hcl"); code != 0 {
 		t.Errorf("got exit code %d and %s, want 0", code, stderr)
+	}
+}
+
+// Whatever keeps a config from being served, check says so as serve does, and a reload leaves the running one.
+func TestCheckAndServeAgree(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "judge-") // a test's own folder may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	file, noPEM := filepath.Join(dir, "file"), filepath.Join(dir, "no.pem")
+	for _, path := range []string{file, noPEM} {
+		if err := os.WriteFile(path, []byte("precious"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gate := func(listen, more string) string {
+		return gateOf("www", rig.ParseAddr(listen), `address = "unix:/tmp/never-dialled.sock"`, more)
+	}
+	right := "unix:" + dir + "/gate.sock"
+	running := start(t, "serve", "--config", configFile(t, gate(right, "")))
+	eventually(t, "it listens", func() bool { return accepts(rig.ParseAddr(right)) })
+	free := "unix:" + dir + "/free.sock"
+	tls := func(keys string) string {
+		return "memcached {\nservers = [\"127.0.0.1:1\"]\nsecret = \"x\"\ntls {\n" + keys + "\n}\n}\n" + gate(free, `lock { store = "memcached" }`)
+	}
+	for _, tt := range []struct{ name, config, says string }{
+		{"an unknown group", gate(free, `listen_group = "no-such-group"`), "unknown group no-such-group"},
+		{"an unknown owner", gate(free, `listen_owner = "no-such-user"`), "unknown user no-such-user"},
+		{"a folder that is not there", gate("unix:"+dir+"/no/gate.sock", ""), dir + "/no: no such file"},
+		{"a folder that is a file", gate("unix:"+file+"/gate.sock", ""), "is a file"},
+		{"a file in its place", gate("unix:"+file, ""), "a file that is not a socket"},
+		{"a folder that nobody may write", gate("unix:/proc/gate.sock", ""), "make a socket in /proc"},
+		{"an address of another host", gate("192.0.2.1:9000", ""), "cannot assign requested address"},
+		{"a host that is not there", gate("no-such-host.invalid:9000", ""), "no-such-host.invalid"},
+		{"the same of the admin", fmt.Sprintf("admin { listen = \"unix:%s/no/admin.sock\" }\n", dir) + gate(free, ""), "admin: listen on unix:" + dir},
+		{"a ca that is not there", tls(fmt.Sprintf("ca = %q", dir+"/no.ca")), dir + "/no.ca"},
+		{"a ca that is none", tls(fmt.Sprintf("ca = %q", noPEM)), "there is no certificate in " + noPEM},
+		{"a certificate that is none", tls(fmt.Sprintf("cert = %q\nkey = %q", noPEM, noPEM)), "cert and key"},
+		{"two at once", gate(free, `listen_group = "no-such-group"`) + strings.Replace(gate("unix:"+dir+"/no/gate.sock", ""), "www", "shop", 1), `no-such-group; gate "shop"`},
+	} {
+		path := configFile(t, tt.config)
+		_, _, checked := run(t, "check", "--config", path)
+		for _, command := range []string{"check", "serve"} {
+			code, _, stderr := run(t, command, "--config", path)
+			if code != 1 || !strings.Contains(stderr, tt.says) {
+				t.Errorf("%s, %s: got exit code %d and %q, want 1 and %q", tt.name, command, code, stderr, tt.says)
+			}
+			if command == "serve" && !strings.HasSuffix(checked, strings.TrimPrefix(stderr, "fpm-gate: ")) {
+				t.Errorf("%s: check says %q, and serve %q", tt.name, checked, stderr)
+			}
+		}
+		if code, _, stderr := run(t, "check", "--file-only", "--config", path); code != 0 {
+			t.Errorf("%s, --file-only: got exit code %d and %q, want 0", tt.name, code, stderr)
+		}
+		refused := strings.Count(running.log(), "the running one stays")
+		if err := os.WriteFile(running.cmd.Args[3], []byte(tt.config), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		running.signal(t, syscall.SIGHUP)
+		eventually(t, tt.name+": the reload is refused", func() bool { return strings.Count(running.log(), "the running one stays") > refused })
+	}
+	if left, err := filepath.Glob(dir + "/.*"); err != nil || len(left) > 0 {
+		t.Errorf("got %v and error %v, want that nothing is left", left, err)
+	}
+	if !accepts(rig.ParseAddr(right)) {
+		t.Error("the running gate does not accept any more")
+	}
+}
+
+// A right config is right while its gate runs, too, on every kind of address.
+func TestCheckOfARunningGate(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for _, network := range []string{"unix", "tcp"} {
+		listen, err := r.Reserve(network, "gate-"+network)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := startGate(t, r, rig.GateOptions{Config: gateOf("www", listen, `address = "127.0.0.1:9"`, "")})
+		if code, _, stderr := run(t, "check", "--config", g.ConfigFile()); code != 0 {
+			t.Errorf("%s: got exit code %d and %q, want 0", network, code, stderr)
+		}
+		if !accepts(listen) {
+			t.Errorf("%s: the gate does not accept any more", network)
+		}
 	}
 }
 

@@ -19,11 +19,13 @@ import (
 
 func checkCommand() *cobra.Command {
 	var file string
-	var probe bool
+	var probe, fileOnly bool
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check a config, and with --probe what it points to",
-		Long: `Check a config. All its errors are shown at once, each with its place in the file.
+		Long: `Check a config as serve does. All its errors are shown at once, each with its place in
+the file; then what keeps it from being served on this machine by this user: folders and
+owners of sockets, TLS files. Where it is not going to be served, --file-only leaves that.
 With --probe each PHP-FPM is asked too: whether it can be reached, and where ping_path
 and status_path are set, what it answers there. So is each memcached that keeps locks:
 how fast it answers, how much room it has left, and whether an item lives as long there
@@ -33,16 +35,18 @@ as it was told to, which takes four seconds.`,
 			if file == "" {
 				return &usageError{errors.New("say which config: --config FILE")}
 			}
-			return check(cmd.OutOrStdout(), file, probe)
+			return check(cmd.OutOrStdout(), file, fileOnly, probe)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "the config `file`")
 	_ = cmd.MarkFlagFilename("config", "hcl")
+	cmd.Flags().BoolVar(&fileOnly, "file-only", false, "check the file, and not what it needs of this machine")
 	cmd.Flags().BoolVar(&probe, "probe", false, "also ask PHP-FPM and memcached")
+	cmd.MarkFlagsMutuallyExclusive("file-only", "probe")
 	return cmd
 }
 
-func check(w io.Writer, file string, probe bool) error {
+func check(w io.Writer, file string, fileOnly, probe bool) error {
 	c, err := config.Load(file)
 	if err != nil {
 		return err
@@ -55,6 +59,11 @@ func check(w io.Writer, file string, probe bool) error {
 	}
 	for _, g := range c.Gates {
 		fmt.Fprintf(w, "gate %q: %s to %s\n", g.Name, g.Listen, strings.Trim(fmt.Sprint(upstreamAddrs(g)), "[]"))
+	}
+	if !fileOnly {
+		if err := judge(c); err != nil {
+			return failed(fmt.Errorf("%s is valid, but cannot be served here: %w", file, err))
+		}
 	}
 	fmt.Fprintf(w, "%s is right\n", file)
 	if !probe {

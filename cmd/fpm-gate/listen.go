@@ -46,18 +46,14 @@ func listenUnix(g *config.Gate) (net.Listener, error) {
 		return nil, err
 	}
 	made := fmt.Sprintf("%s.%d", path, os.Getpid())
-	if len(made) > 107 { // as much as an address can hold: then without the detour
+	if len(made) > maxSocketPath { // then without the detour
 		made = path
 	}
-	if err := os.Remove(made); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: made})
+	l, err := makeUnix(g, made)
 	if err != nil {
 		return nil, err
 	}
-	l.SetUnlinkOnClose(false)
-	if err := place(g, made); err != nil {
+	if err := os.Rename(made, path); err != nil {
 		_ = l.Close()
 		_ = os.Remove(made)
 		return nil, err
@@ -70,13 +66,29 @@ func listenUnix(g *config.Gate) (net.Listener, error) {
 	return &unixListener{UnixListener: l, path: path, id: id}, nil
 }
 
-// place gives the socket that was made its mode and owner, and puts it in its place.
-func place(g *config.Gate, made string) error {
-	if err := setAccess(g, made); err != nil {
-		return err
+// maxSocketPath is the longest path that the address of a unix socket can hold.
+const maxSocketPath = 107
+
+// makeUnix makes a unix socket at a path, with the mode and owner that the config says. It replaces what was there.
+func makeUnix(g *config.Gate, path string) (*net.UnixListener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
-	return os.Rename(made, g.Listen.Address)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	if err := setAccess(g, path); err != nil {
+		_ = l.Close()
+		_ = os.Remove(path)
+		return nil, err
+	}
+	return l, nil
 }
+
+// errNoSocketFile is returned where a gate should make its socket, and there is a file that no gate has made.
+var errNoSocketFile = errors.New("there is a file that is not a socket; remove it, or listen elsewhere")
 
 // setAccess gives a gate's socket the mode and owner that the config says.
 func setAccess(g *config.Gate, path string) error {
@@ -100,7 +112,7 @@ func checkPlace(path string) error {
 		return err
 	}
 	if info.Mode().Type() != fs.ModeSocket {
-		return errors.New("there is a file that is not a socket; remove it, or listen elsewhere")
+		return errNoSocketFile
 	}
 	nc, err := net.Dial("unix", path)
 	if err == nil {

@@ -79,9 +79,10 @@ func (f *serveFlags) run() error {
 	s := newServer(c)
 	s.sockets = takeSockets()
 	s.tell(c)
-	if err := s.apply(c); errors.Is(err, errNoSocket) {
-		return err
-	} else if err != nil {
+	if err := judge(c); err != nil {
+		return failed(err)
+	}
+	if err := s.apply(c); err != nil {
 		return failed(err)
 	}
 	go new(memory).watch(s.conns)
@@ -194,6 +195,10 @@ func (s *server) reload(f *serveFlags) bool {
 		return false
 	}
 	s.tell(c)
+	if err := judge(c); err != nil {
+		s.log.Error("config cannot be served, the running one stays", "error", err)
+		return false
+	}
 	if err := s.apply(c); err != nil {
 		s.log.Error("config cannot be served, the running one stays", "error", err)
 		return false

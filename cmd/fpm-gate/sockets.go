@@ -17,8 +17,8 @@ import (
 // listens on them before the process starts and after it has ended, so a restart refuses nobody.
 type sockets map[string][]*os.File
 
-// errNoSocket is what the config asks for and systemd has not passed. Trying again would not help: a socket comes
-// with the start of the process or never.
+// errNoSocket is returned when systemd has not passed what the config asks for. A socket comes with the start of the
+// process or never; its unit may be started before the next.
 var errNoSocket = errors.New("systemd has passed no socket of that name")
 
 // takeSockets takes what systemd has passed. It is called once, and no child inherits them.

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fpm-gate/fpm-gate/config"
+)
+
+// judge finds what keeps this process from serving a config, though the file is valid: folders and owners of sockets,
+// addresses that are not this host's, files of TLS. check and serve both ask it, so that they agree. All that it finds is
+// in the error. It leaves nothing behind, and whatever is served meanwhile goes on.
+func judge(c *config.Config) error {
+	var errs []error
+	if c.Memcached != nil {
+		if _, err := storeOptions(c.Memcached); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if c.Admin != nil {
+		if err := judgeListen(asGate(c.Admin)); err != nil {
+			errs = append(errs, fmt.Errorf("admin: listen on %s: %w", c.Admin.Listen, err))
+		}
+	}
+	for _, g := range c.Gates {
+		if err := judgeListen(g); err != nil {
+			errs = append(errs, fmt.Errorf("gate %q: listen on %s: %w", g.Name, g.Listen, err))
+		}
+	}
+	return problems(errs)
+}
+
+// problems are errors in one line.
+func problems(errs []error) error {
+	if len(errs) < 2 {
+		return errors.Join(errs...)
+	}
+	var all []string
+	for _, err := range errs {
+		all = append(all, err.Error())
+	}
+	return errors.New(strings.Join(all, "; "))
+}
+
+// judgeListen finds what keeps this process from listening where g says. Whether systemd passes a socket shows only when
+// it starts the service.
+func judgeListen(g *config.Gate) error {
+	switch g.Listen.Network {
+	case "unix":
+		return judgeUnix(g)
+	case "tcp":
+		return judgeTCP(g.Listen.Address)
+	}
+	return nil
+}
+
+// judgeUnix makes a socket as listenUnix would, in the same folder, and removes it.
+func judgeUnix(g *config.Gate) error {
+	path := g.Listen.Address
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
+		return errNoSocketFile
+	}
+	folder := filepath.Dir(path)
+	if info, err := os.Stat(folder); err != nil {
+		return fmt.Errorf("its folder: %w", err)
+	} else if !info.IsDir() {
+		return fmt.Errorf("its folder: %s is a file", folder)
+	}
+	made := filepath.Join(folder, fmt.Sprintf(".fpm-gate-check.%d", os.Getpid()))
+	if len(made) > maxSocketPath {
+		_, _, err := owner(g)
+		return err
+	}
+	l, err := makeUnix(g, made)
+	if err != nil {
+		return fmt.Errorf("make a socket in %s: %w", folder, asUser(err))
+	}
+	return errors.Join(l.Close(), os.Remove(made))
+}
+
+// asUser returns an error without the path of the trial, and one of permission with its user: check may be run by another
+// than serve.
+func asUser(err error) error {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		err = op.Err
+	} else if op := (*fs.PathError)(nil); errors.As(err, &op) {
+		err = fmt.Errorf("%s: %w", op.Op, op.Err)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w (as user %d)", err, os.Geteuid())
+	}
+	return err
+}
+
+// judgeTCP binds a socket to the address, and does not listen: a web server that connects meanwhile is refused, as it would
+// be without. An address in use may be in use by the gate that this is asked for.
+func judgeTCP(address string) error {
+	a, err := net.ResolveTCPAddr("tcp", address)
+	if err != nil {
+		return err
+	}
+	var to unix.Sockaddr
+	family := unix.AF_INET6
+	if ip := a.IP.To4(); ip != nil {
+		family, to = unix.AF_INET, &unix.SockaddrInet4{Port: a.Port, Addr: [4]byte(ip)}
+	} else {
+		to = &unix.SockaddrInet6{Port: a.Port, Addr: [16]byte(a.IP.To16()), ZoneId: zoneOf(a.Zone)}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	if err := unix.Bind(fd, to); err != nil && !errors.Is(err, syscall.EADDRINUSE) {
+		return os.NewSyscallError("bind", err)
+	}
+	return nil
+}
+
+// zoneOf returns the number of a network interface; 0: none.
+func zoneOf(name string) uint32 {
+	if i, err := net.InterfaceByName(name); err == nil {
+		return uint32(i.Index)
+	}
+	return 0
+}
