@@ -465,3 +465,23 @@ func httpServer(t *testing.T) string {
 	t.Cleanup(func() { s.Close() })
 	return l.Addr().String()
 }
+
+func TestProfilesHaveASwitch(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	block, o := adminBlock(t)
+	off := strings.Replace(block, " }", "\npprof = false\n}", 1)
+	off = strings.Replace(off, "{ ", "{\n", 1)
+	g := startGate(t, r, rig.GateOptions{Upstream: rig.ParseAddr("127.0.0.1:9"), Config: block})
+	for _, tt := range []struct {
+		block  string
+		status int
+	}{{block, 200}, {off, 404}, {block, 200}} {
+		reload(t, g, strings.Replace(strings.Replace(g.Config, off, "", 1), block, "", 1)+tt.block)
+		for _, path := range []string{"", "cmdline", "heap?debug=1", "goroutine?debug=1", "symbol", "profile?seconds=1", "trace?seconds=0.1"} {
+			if status, text, err := o.ask("GET", "/debug/pprof/"+path, ""); err != nil || status != tt.status {
+				t.Errorf("%s: got %d, %.100q and %v, want %d", path, status, text, err, tt.status)
+			}
+		}
+	}
+}

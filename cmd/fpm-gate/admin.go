@@ -93,6 +93,8 @@ func (s *server) served() admin.Served {
 	defer s.mu.Unlock()
 	v := admin.Served{
 		Locks:    []admin.Locks{{Manager: s.local}},
+		Profiles: s.operators.at != nil && s.operators.at.Pprof,
+		LogLost:  s.log.sink.lost.Load(), LogFailing: s.log.sink.failing.Load(),
 		Draining: s.draining, Reloaded: s.applied, ReloadFailed: s.refused,
 	}
 	var stores []*sharedStore

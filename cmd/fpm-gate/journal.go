@@ -3,47 +3,39 @@ package main
 import (
 	"bytes"
 	"io"
-	"os"
 
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/hashicorp/go-hclog"
-
-	"github.com/fpm-gate/fpm-gate/config"
 )
 
-// newLogger logs to stderr as the config says. Where stderr is the journal, levels become its priorities, and the
-// time is left to it.
-func newLogger(c *config.Config) hclog.Logger {
-	o := &hclog.LoggerOptions{
-		Name:       "fpm-gate",
-		Level:      hclog.LevelFromString(c.Log.Level),
-		JSONFormat: c.Log.Format == config.FormatJSON,
-		Output:     os.Stderr,
-	}
+// loggerOptions are those of a logger to w. Where stderr is the journal, levels become its priorities, and the time is
+// left to it.
+func loggerOptions(w io.Writer, level hclog.Level, json bool) *hclog.LoggerOptions {
+	o := &hclog.LoggerOptions{Name: "fpm-gate", Level: level, JSONFormat: json, Output: w}
 	if toJournal() {
 		o.DisableTime = true
-		o.Output = hclog.NewLeveledWriter(withPriority(os.Stderr, journal.PriInfo), map[hclog.Level]io.Writer{
-			hclog.Trace: withPriority(os.Stderr, journal.PriDebug),
-			hclog.Debug: withPriority(os.Stderr, journal.PriDebug),
-			hclog.Warn:  withPriority(os.Stderr, journal.PriWarning),
-			hclog.Error: withPriority(os.Stderr, journal.PriErr),
+		o.Output = hclog.NewLeveledWriter(withPriority(w, journal.PriInfo), map[hclog.Level]io.Writer{
+			hclog.Trace: withPriority(w, journal.PriDebug),
+			hclog.Debug: withPriority(w, journal.PriDebug),
+			hclog.Warn:  withPriority(w, journal.PriWarning),
+			hclog.Error: withPriority(w, journal.PriErr),
 		})
 	}
-	return hclog.New(o)
+	return o
 }
 
-// toJournal says whether systemd takes stderr for the journal.
+// toJournal reports whether systemd takes stderr for the journal.
 func toJournal() bool {
 	is, err := journal.StderrIsJournalStream()
 	return err == nil && is
 }
 
-// stderr is where errors go that are no log: to the journal with their priority.
-func stderr() io.Writer {
+// errorsTo returns where errors go that are not a log: to w, in the journal with their priority.
+func errorsTo(w io.Writer) io.Writer {
 	if toJournal() {
-		return withPriority(os.Stderr, journal.PriErr)
+		return withPriority(w, journal.PriErr)
 	}
-	return os.Stderr
+	return w
 }
 
 // priorityWriter begins each line with a priority, as sd-daemon(3) has it. The journal takes each line for a message.

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -28,7 +29,7 @@ func main() {
 	if err == nil {
 		return
 	}
-	report(err)
+	report(os.Stderr, err)
 	var failed *failure
 	if errors.As(err, &failed) {
 		os.Exit(exitFailed)
@@ -49,10 +50,11 @@ func failed(err error) error {
 	return &failure{err}
 }
 
-// report tells err on stderr; a wrong config with all its errors, each with its place in the file.
-func report(err error) {
+// report writes err to w, which is stderr or leads there; an invalid config with all its errors, each with its place in
+// the file.
+func report(w io.Writer, err error) {
 	var text bytes.Buffer
-	defer func() { _, _ = stderr().Write(text.Bytes()) }()
+	defer func() { _, _ = errorsTo(w).Write(text.Bytes()) }()
 	var wrong *config.Error
 	if errors.As(err, &wrong) {
 		_ = wrong.Write(&text, terminalWidth, isTerminal(os.Stderr))

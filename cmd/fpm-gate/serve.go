@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
-	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
 	"github.com/fpm-gate/fpm-gate/config"
@@ -76,7 +75,9 @@ func (f *serveFlags) run() error {
 	setProcessors()
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP) // from before anybody can see us listen
+	signal.Ignore(syscall.SIGPIPE) // the log may lose its reader
 	s := newServer(c)
+	defer s.log.sink.flush()
 	s.sockets = takeSockets()
 	s.tell(c)
 	if err := judge(c); err != nil {
@@ -102,6 +103,7 @@ func (f *serveFlags) run() error {
 			for sig := range signals {
 				if sig != syscall.SIGHUP {
 					s.log.Warn("ending at once", "signal", sig)
+					s.log.sink.flush()
 					os.Exit(exitFailed)
 				}
 			}
@@ -121,7 +123,7 @@ func setProcessors() {
 
 // server is the gates that are served, and what they share.
 type server struct {
-	log    hclog.Logger
+	log    *logs
 	local  *sessionlock.Manager
 	shared *sharedStore // nil: no gate needs one
 
@@ -163,7 +165,7 @@ func (g *serving) leave() {
 func newServer(c *config.Config) *server {
 	life, end := context.WithCancel(context.Background())
 	s := &server{
-		log:   newLogger(c),
+		log:   newLogs(c),
 		local: sessionlock.NewManager(sessionlock.NewLocal()),
 		gates: make(map[string]*serving),
 		life:  life,
@@ -190,7 +192,7 @@ func (s *server) reload(f *serveFlags) bool {
 	}
 	c, err := f.load()
 	if err != nil {
-		report(err)
+		report(s.log.sink, err)
 		s.log.Error("config is wrong, the running one stays", "error", err)
 		return false
 	}
@@ -203,7 +205,7 @@ func (s *server) reload(f *serveFlags) bool {
 		s.log.Error("config cannot be served, the running one stays", "error", err)
 		return false
 	}
-	s.log.SetLevel(hclog.LevelFromString(c.Log.Level))
+	s.log.configure(c.Log)
 	s.log.Info("reloaded", "gates", len(c.Gates))
 	return true
 }

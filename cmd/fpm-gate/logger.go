@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fpm-gate/fpm-gate/config"
+)
+
+// logs is the log of the process, on stderr. A reload changes its level and its format.
+type logs struct {
+	*logger
+	sink *logSink
+}
+
+func newLogs(c *config.Config) *logs {
+	sink := newLogSink(os.Stderr)
+	asJSON := new(atomic.Bool)
+	make := func(json bool) hclog.Logger {
+		return hclog.New(loggerOptions(sink, hclog.LevelFromString(c.Log.Level), json))
+	}
+	l := &logs{&logger{make(false), make(true), asJSON}, sink}
+	l.configure(c.Log)
+	sink.recovered = func(lines uint64) { l.Warn("the log could not be written", "lines_lost", lines) }
+	return l
+}
+
+// configure makes level and format those of a config.
+func (l *logs) configure(c config.Log) {
+	l.SetLevel(hclog.LevelFromString(c.Level))
+	l.asJSON.Store(c.Format == config.FormatJSON)
+}
+
+// logger logs as text or as JSON, whichever the config says at the moment. A value with a line break never makes a
+// second line: visitors choose the paths that are logged, and in the journal a line is a message.
+type logger struct {
+	hclog.Logger // the one that logs as text
+	json         hclog.Logger
+	asJSON       *atomic.Bool
+}
+
+// Log logs a message with pairs of keys and values.
+func (l *logger) Log(level hclog.Level, msg string, pairs ...any) {
+	if l.asJSON.Load() {
+		l.json.Log(level, msg, pairs...)
+		return
+	}
+	l.Logger.Log(level, oneLine(msg), onOneLine(pairs)...)
+}
+
+// Trace, Debug, Info, Warn and Error are Log at their levels.
+func (l *logger) Trace(msg string, pairs ...any) { l.Log(hclog.Trace, msg, pairs...) }
+func (l *logger) Debug(msg string, pairs ...any) { l.Log(hclog.Debug, msg, pairs...) }
+func (l *logger) Info(msg string, pairs ...any)  { l.Log(hclog.Info, msg, pairs...) }
+func (l *logger) Warn(msg string, pairs ...any)  { l.Log(hclog.Warn, msg, pairs...) }
+func (l *logger) Error(msg string, pairs ...any) { l.Log(hclog.Error, msg, pairs...) }
+
+// With returns a logger that adds pairs to each message.
+func (l *logger) With(pairs ...any) hclog.Logger {
+	return &logger{l.Logger.With(onOneLine(pairs)...), l.json.With(pairs...), l.asJSON}
+}
+
+// Named returns a logger with name appended to its own.
+func (l *logger) Named(name string) hclog.Logger {
+	return &logger{l.Logger.Named(name), l.json.Named(name), l.asJSON}
+}
+
+// ResetNamed returns a logger of that name.
+func (l *logger) ResetNamed(name string) hclog.Logger {
+	return &logger{l.Logger.ResetNamed(name), l.json.ResetNamed(name), l.asJSON}
+}
+
+// SetLevel sets the level of the logger, and of those that were made from it.
+func (l *logger) SetLevel(level hclog.Level) {
+	l.Logger.SetLevel(level)
+	l.json.SetLevel(level)
+}
+
+// StandardWriter returns a writer each line of which is a message.
+func (l *logger) StandardWriter(o *hclog.StandardLoggerOptions) io.Writer {
+	level := hclog.Info
+	if o != nil && o.ForceLevel != hclog.NoLevel {
+		level = o.ForceLevel
+	}
+	return &messageWriter{l, level}
+}
+
+// StandardLogger returns a logger of the standard library's over StandardWriter.
+func (l *logger) StandardLogger(o *hclog.StandardLoggerOptions) *log.Logger {
+	return log.New(l.StandardWriter(o), "", 0)
+}
+
+type messageWriter struct {
+	log   *logger
+	level hclog.Level
+}
+
+func (w *messageWriter) Write(text []byte) (int, error) {
+	w.log.Log(w.level, string(bytes.TrimRight(text, " \t\r\n")))
+	return len(text), nil
+}
+
+// onOneLine returns pairs whose values have no line breaks. All other control characters hclog escapes by itself.
+func onOneLine(pairs []any) []any {
+	cloned := false
+	for i, v := range pairs {
+		s, ok := textOf(v)
+		if !ok || !strings.Contains(s, "\n") {
+			continue
+		}
+		if !cloned {
+			pairs, cloned = append([]any(nil), pairs...), true
+		}
+		pairs[i] = hclog.Quote(s)
+	}
+	return pairs
+}
+
+// textOf returns the text by which v is logged, if it is not a number or a list.
+func textOf(v any) (string, bool) {
+	switch v := v.(type) {
+	case string:
+		return v, true
+	case error:
+		return v.Error(), true
+	case fmt.Stringer:
+		return v.String(), true
+	case []byte:
+		return string(v), true
+	}
+	return "", false
+}
+
+func oneLine(s string) string { return strings.ReplaceAll(s, "\n", `\n`) }
+
+// sinkLines is how many lines may wait until they are written.
+const sinkLines = 4096
+
+// logSink writes the log in the background. The program that reads it, a logger behind a pipe say, may be slow, hang or
+// end: no request waits for it. Lines that cannot be written are counted.
+type logSink struct {
+	w         io.Writer
+	lines     chan logLine
+	lost      atomic.Uint64
+	failing   atomic.Bool        // the last line was lost
+	recovered func(lines uint64) // is called when a line has been written after others were lost
+}
+
+// logLine is a line to be written, or else something to close when all lines before it have been.
+type logLine struct {
+	text    []byte
+	written chan<- struct{}
+}
+
+func newLogSink(w io.Writer) *logSink {
+	s := &logSink{w: w, lines: make(chan logLine, sinkLines)}
+	go s.run()
+	return s
+}
+
+// Write takes a line. It never waits, and never fails.
+func (s *logSink) Write(line []byte) (int, error) {
+	select {
+	case s.lines <- logLine{text: bytes.Clone(line)}:
+	default:
+		s.lost.Add(1)
+		s.failing.Store(true)
+	}
+	return len(line), nil
+}
+
+func (s *logSink) run() {
+	reported := uint64(0)
+	for line := range s.lines {
+		if line.written != nil {
+			close(line.written)
+			continue
+		}
+		if _, err := s.w.Write(line.text); err != nil {
+			s.lost.Add(1)
+			s.failing.Store(true)
+			continue
+		}
+		s.failing.Store(false)
+		if lost := s.lost.Load(); lost > reported && s.recovered != nil {
+			s.recovered(lost - reported)
+			reported = lost
+		}
+	}
+}
+
+// flush waits until what has been logged is written, but no longer than a moment.
+func (s *logSink) flush() {
+	written := make(chan struct{})
+	timeout := time.After(time.Second)
+	select {
+	case s.lines <- logLine{written: written}:
+	case <-timeout:
+		return
+	}
+	select {
+	case <-written:
+	case <-timeout:
+	}
+}
