@@ -216,6 +216,25 @@ func TestCheckOfARunningGate(t *testing.T) {
 	}
 }
 
+// Each signal by which programs around PHP-FPM are ended well lets requests come to their end.
+func TestEachSignalToEndDrains(t *testing.T) {
+	t.Parallel()
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT} {
+		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newStack(t, stackOptions{Gate: rig.GateOptions{Args: []string{"--drain-timeout", "30s"}}})
+			held := s.hold(t, newSession(), "hold")
+			if err := s.Gate.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			awaitLog(t, s.Gate.Server, "draining")
+			letGo(t, s.Rig, "hold")
+			(<-held).mustBe(t, "last\n")
+			s.mustExit(t, 0)
+		})
+	}
+}
+
 func TestCheckProbesPHPFPM(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "php-fpm")

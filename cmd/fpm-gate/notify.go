@@ -76,8 +76,8 @@ var watchdogKey sessionlock.Key
 // manager gives a lock and takes it back. It does not return if one of their mutexes is never free again.
 func (s *server) health() error {
 	s.conns() // takes each gate's mutex
-	if err := s.stopped.Load(); err != nil {
-		return *err
+	if err := s.stopped(); err != nil {
+		return err
 	}
 	l, err := s.local.Acquire(context.Background(), watchdogKey, watchdog{}, sessionlock.Policy{})
 	if err != nil && !errors.Is(err, sessionlock.ErrMaxWait) { // who else asks at the same time holds it
@@ -87,5 +87,17 @@ func (s *server) health() error {
 		l.Release()
 	}
 	s.local.Snapshot() // takes the mutex of each session's shard
+	return nil
+}
+
+// stopped returns why one of the gates has stopped accepting by itself.
+func (s *server) stopped() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.gates {
+		if err := g.stopped.Load(); err != nil {
+			return *err
+		}
+	}
 	return nil
 }

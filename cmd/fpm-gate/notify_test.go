@@ -4,15 +4,14 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fpm-gate/fpm-gate/config"
 )
 
 func TestHealthIsWhatRequestsNeed(t *testing.T) {
-	c, err := config.Default("127.0.0.1:1", "127.0.0.1:2")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := t.TempDir()
+	c, other := oneGate(t, "unix:"+dir+"/a.sock"), oneGate(t, "unix:"+dir+"/b.sock")
 	s := newServer(c)
 	if err := s.health(); err != nil {
 		t.Errorf("a server that is well: got %v", err)
@@ -20,11 +19,40 @@ func TestHealthIsWhatRequestsNeed(t *testing.T) {
 	if got := s.local.Snapshot(); len(got) > 0 {
 		t.Errorf("the watchdog left %v behind", got)
 	}
-	stopped := errors.New("gate \"www\" does not accept any more")
-	s.stopped.Store(&stopped)
-	if err := s.health(); !errors.Is(err, stopped) {
-		t.Errorf("a gate that does not accept: got %v, want %v", err, stopped)
+	// A gate whose listener has failed is not well, until a reload has it listen again or removes it.
+	for name, repair := range map[string]*config.Config{"the same config": c, "without that gate": other} {
+		if err := s.apply(c); err != nil {
+			t.Fatal(err)
+		}
+		failed := s.gates["default"]
+		for !failed.gate.Listening() {
+			time.Sleep(time.Millisecond)
+		}
+		stopped := errors.New("gate \"default\" stopped accepting")
+		failed.stopped.Store(&stopped)
+		if err := s.health(); !errors.Is(err, stopped) {
+			t.Errorf("a gate that has stopped accepting: got %v, want %v", err, stopped)
+		}
+		_ = failed.gate.Shutdown(t.Context(), 0) // as a listener that fails is closed
+		if err := s.apply(repair); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.health(); err != nil {
+			t.Errorf("after a reload, %s: got %v", name, err)
+		}
+		if s.gates["default"].gate == failed.gate {
+			t.Errorf("after a reload, %s: the gate that has stopped is still served", name)
+		}
 	}
+}
+
+func oneGate(t *testing.T, listen string) *config.Config {
+	t.Helper()
+	c, err := config.Default(listen, "unix:/no/such.sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func TestEachLineHasThePriority(t *testing.T) {

@@ -39,9 +39,9 @@ func serveCommand() *cobra.Command {
 		Short: "Serve the gates of a config",
 		Long: `Serve the gates of a config, or one gate with all defaults.
 
-SIGTERM and SIGINT drain: nothing more is accepted, requests that are there are served,
-and those that still wait when --drain-timeout is over are answered 503. A second one
-ends at once. SIGHUP reads the config again: a wrong one is told and changes nothing.`,
+SIGTERM, SIGQUIT and SIGINT drain: no new connections are accepted, running requests
+finish, and those still waiting after --drain-timeout get a 503. A second one exits
+immediately. SIGHUP reads the config again: an invalid one is reported and ignored.`,
 		Example: `  fpm-gate serve --config /etc/fpm-gate/fpm-gate.hcl
   fpm-gate serve --listen unix:/run/fpm-gate/www.sock --upstream unix:/run/php/php8.2-fpm.sock`,
 		Args: noArgs,
@@ -74,8 +74,8 @@ func (f *serveFlags) run() error {
 	}
 	setProcessors()
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP) // from before anybody can see us listen
-	signal.Ignore(syscall.SIGPIPE) // the log may lose its reader
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGHUP) // before anything listens
+	signal.Ignore(syscall.SIGPIPE)                                                           // the log may lose its reader
 	s := newServer(c)
 	defer s.log.sink.flush()
 	s.sockets = takeSockets()
@@ -90,27 +90,22 @@ func (f *serveFlags) run() error {
 	s.log.Info("serving", "version", versionText(), "gates", len(c.Gates))
 	s.notifyReady()
 	go s.feedWatchdog()
+	sig := s.reloadUntilEnd(f, signals)
+	s.notify(daemon.SdNotifyStopping, "STATUS=draining")
+	s.log.Info("draining", "signal", sig, "timeout_ms", f.drain.Milliseconds())
+	go s.exitAtTheNext(signals)
+	return failed(s.shutdown(f.drain))
+}
+
+// exitAtTheNext exits the process at the next signal to end it.
+func (s *server) exitAtTheNext(signals <-chan os.Signal) {
 	for sig := range signals {
-		if sig == syscall.SIGHUP {
-			s.notifyReloading()
-			s.refuse(!s.reload(f))
-			s.notifyReady()
-			continue
+		if sig != syscall.SIGHUP {
+			s.log.Warn("exiting immediately", "signal", sig)
+			s.log.sink.flush()
+			os.Exit(exitFailed)
 		}
-		s.notify(daemon.SdNotifyStopping, "STATUS=draining")
-		s.log.Info("draining", "signal", sig, "timeout_ms", f.drain.Milliseconds())
-		go func() {
-			for sig := range signals {
-				if sig != syscall.SIGHUP {
-					s.log.Warn("ending at once", "signal", sig)
-					s.log.sink.flush()
-					os.Exit(exitFailed)
-				}
-			}
-		}()
-		return failed(s.shutdown(f.drain))
 	}
-	return nil
 }
 
 // setProcessors leaves most processors to PHP. A request costs the gate some ten microseconds and PHP thousands; on
@@ -127,8 +122,7 @@ type server struct {
 	local  *sessionlock.Manager
 	shared *sharedStore // nil: no gate needs one
 
-	sockets sockets               // from systemd
-	stopped atomic.Pointer[error] // of a gate that does not accept any more, though nobody has ended it
+	sockets sockets // from systemd
 
 	mu       sync.Mutex // guards these against conns and status; only the goroutine that serves signals writes them
 	gates    map[string]*serving
@@ -150,6 +144,9 @@ type serving struct {
 	gate    *gate.Gate
 	store   *sharedStore         // nil: its locks are in the process
 	watcher sessionwatch.Watcher // nil: its sessions are not watched
+
+	// stopped is why the gate has stopped accepting by itself. It is the gate's, whatever its config.
+	stopped *atomic.Pointer[error]
 }
 
 // leave says that no request uses the gate's store any more, nor its watcher.
@@ -181,33 +178,6 @@ func (s *server) tell(c *config.Config) {
 	for _, line := range c.Warnings.Lines() {
 		s.log.Warn(line)
 	}
-}
-
-// reload reads the config again and serves it, and says whether it did. A config that is wrong, or that cannot be
-// served, leaves all as it is.
-func (s *server) reload(f *serveFlags) bool {
-	if f.config == "" {
-		s.log.Warn("nothing to reload: there is no config file")
-		return true
-	}
-	c, err := f.load()
-	if err != nil {
-		report(s.log.sink, err)
-		s.log.Error("config is wrong, the running one stays", "error", err)
-		return false
-	}
-	s.tell(c)
-	if err := judge(c); err != nil {
-		s.log.Error("config cannot be served, the running one stays", "error", err)
-		return false
-	}
-	if err := s.apply(c); err != nil {
-		s.log.Error("config cannot be served, the running one stays", "error", err)
-		return false
-	}
-	s.log.configure(c.Log)
-	s.log.Info("reloaded", "gates", len(c.Gates))
-	return true
 }
 
 // refuse notes whether the config file is another one than that which is served.
@@ -299,10 +269,10 @@ func (s *server) conns() int {
 	return n
 }
 
-// at finds who listens on an address.
+// at finds the gate that accepts on an address.
 func (s *server) at(a config.Address) *serving {
 	for _, g := range s.gates {
-		if g.config.Listen == a {
+		if g.config.Listen == a && g.stopped.Load() == nil {
 			return g
 		}
 	}
@@ -325,13 +295,14 @@ func (s *server) serve(c *config.Config, g *config.Gate, listeners []net.Listene
 		s.reconfigure(n, o)
 		return n
 	}
-	n.gate = gate.New(o, s.log.Named(g.Name))
+	n.gate, n.stopped = gate.New(o, s.log.Named(g.Name)), new(atomic.Pointer[error])
 	for _, l := range listeners {
 		go func() {
 			if err := n.gate.Serve(l); err != nil {
-				err = fmt.Errorf("gate %q does not accept any more: %w", g.Name, err)
+				err = fmt.Errorf("gate %q stopped accepting: %w", g.Name, err)
 				s.log.Error("gate ended", "gate", g.Name, "error", err)
-				s.stopped.Store(&err)
+				n.stopped.Store(&err)
+				_ = l.Close() // a reload may listen there again
 			}
 		}()
 	}
@@ -342,7 +313,7 @@ func (s *server) serve(c *config.Config, g *config.Gate, listeners []net.Listene
 // reconfigure makes n of the gate that listens where it should already.
 func (s *server) reconfigure(n *serving, o gate.Options) {
 	old := s.at(n.config.Listen)
-	n.gate = old.gate
+	n.gate, n.stopped = old.gate, old.stopped
 	if old.store != n.store {
 		s.log.Warn("locks are kept elsewhere now: those that are held or waited for stay where they are", "gate", n.config.Name)
 	}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"os"
+	"syscall"
+
+	"github.com/fpm-gate/fpm-gate/config"
+)
+
+// loaded is a config that was read, or why it could not be.
+type loaded struct {
+	config *config.Config // nil: there is no file to read
+	err    error
+}
+
+// reloadUntilEnd reloads the config at each SIGHUP, until another signal comes, which it returns. A config is read in the
+// background: however long that takes, it does not keep the process from being stopped.
+func (s *server) reloadUntilEnd(f *serveFlags, signals <-chan os.Signal) os.Signal {
+	var loading chan loaded // nil: nothing is being read
+	again := false          // it may have been changed since
+	begin := func() {
+		loading, again = make(chan loaded, 1), false
+		s.notifyReloading()
+		go func(done chan<- loaded) { done <- f.reload() }(loading)
+	}
+	for {
+		select {
+		case sig := <-signals:
+			switch {
+			case sig != syscall.SIGHUP:
+				return sig
+			case loading == nil:
+				begin()
+			default:
+				again = true
+			}
+		case l := <-loading:
+			s.refuse(!s.reload(l))
+			s.notifyReady()
+			loading = nil
+			if again {
+				begin()
+			}
+		}
+	}
+}
+
+// reload reads the config again and judges it.
+func (f *serveFlags) reload() (l loaded) {
+	if f.config == "" {
+		return l
+	}
+	if l.config, l.err = f.load(); l.err == nil {
+		l.err = judge(l.config)
+	}
+	return l
+}
+
+// reload serves a config that was read, and reports whether it does. One that is invalid, or that cannot be served,
+// leaves all as it is.
+func (s *server) reload(l loaded) bool {
+	const cannotApply = "config cannot be served, the running one stays"
+	c := l.config
+	switch {
+	case c == nil && l.err == nil:
+		s.log.Warn("nothing to reload: there is no config file")
+		return true
+	case c == nil:
+		report(s.log.sink, l.err)
+		s.log.Error("config is wrong, the running one stays", "error", l.err)
+		return false
+	case l.err != nil:
+		s.log.Error(cannotApply, "error", l.err)
+		return false
+	}
+	s.tell(c)
+	if err := s.apply(c); err != nil {
+		s.log.Error(cannotApply, "error", err)
+		return false
+	}
+	s.log.configure(c.Log)
+	s.log.Info("reloaded", "gates", len(c.Gates))
+	return true
+}
