@@ -190,6 +190,9 @@ func checkSavePath(b *found, s *Session) {
 	}
 	if err != nil {
 		fault := newFault(cty.StringVal(given), err, form)
+		if b.hides["save_path"] {
+			fault = fault.withoutValue()
+		}
 		b.fail("save_path", "", "save_path of the handler %s %s", s.Handler, fault.text)
 	}
 }

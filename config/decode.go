@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -41,6 +42,7 @@ const (
 type decoder struct {
 	filename string
 	file     *hcl.File
+	masked   *masked // what of the file may be shown
 	scope    *hcl.EvalContext
 	broken   bool // the syntax is wrong: something may be missing only because it could not be read
 	diags    hcl.Diagnostics
@@ -62,6 +64,7 @@ const (
 
 // parse returns the file's body, as much of it as can be read, or nil.
 func (d *decoder) parse(src []byte) *hclsyntax.Body {
+	d.masked = &masked{} // of a file that is too long, nothing
 	switch {
 	case len(src) > maxFileSize:
 		d.fail(d.start(), "",
@@ -73,8 +76,9 @@ func (d *decoder) parse(src []byte) *hclsyntax.Body {
 		return nil
 	}
 	var diags hcl.Diagnostics
+	d.masked = mask(src)
 	d.file, diags = hclsyntax.ParseConfig(src, d.filename, hcl.InitialPos)
-	d.diags = withoutEchoes(diags)
+	d.diags = d.discreet(withoutEchoes(diags))
 	d.broken = diags.HasErrors()
 	return d.file.Body.(*hclsyntax.Body)
 }
@@ -140,14 +144,21 @@ func (d *decoder) body(body *hclsyntax.Body, b block, in *found) {
 
 func (d *decoder) key(attr *hclsyntax.Attribute, k key, in *found) {
 	v, diags := attr.Expr.Value(d.scope)
-	d.diags = append(d.diags, diags...)
+	d.diags = append(d.diags, d.discreet(diags)...)
 	if diags.HasErrors() || !v.IsWhollyKnown() {
 		in.note(k.name, attr.Expr.Range(), false)
 		return
 	}
 	faults := k.set(v)
 	in.note(k.name, attr.Expr.Range(), len(faults) == 0)
+	if in.hides == nil {
+		in.hides = map[string]bool{}
+	}
+	in.hides[k.name] = hides(k.name, attr.Expr)
 	for _, f := range faults {
+		if in.hides[k.name] {
+			f = f.withoutValue()
+		}
 		if f.element < 0 {
 			d.fail(attr.Expr.Range(), f.hint, "%s %s", k.name, f.text)
 			continue
@@ -259,5 +270,29 @@ func (d *decoder) report() Report {
 	slices.SortStableFunc(d.diags, func(a, b *hcl.Diagnostic) int {
 		return a.Subject.Start.Byte - b.Subject.Start.Byte
 	})
-	return Report{d.diags, map[string]*hcl.File{d.filename: d.file}}
+	return Report{d.diags, map[string]*hcl.File{d.filename: d.shownFile()}}
+}
+
+// shownFile is the file as a report may show it.
+func (d *decoder) shownFile() *hcl.File {
+	if d.file == nil {
+		return nil
+	}
+	return &hcl.File{Body: d.file.Body, Bytes: d.masked.text, Nav: discreetNav{d.file.Nav}}
+}
+
+// discreetNav names the blocks of a file, but not those that no config has: what stands there may be anything.
+type discreetNav struct{ nav any }
+
+// ContextString returns the block in which an offset is.
+func (n discreetNav) ContextString(offset int) string {
+	nav, ok := n.nav.(interface{ ContextString(offset int) string })
+	if !ok {
+		return ""
+	}
+	context := nav.ContextString(offset)
+	if name, _, _ := strings.Cut(context, " "); !slices.Contains(allBlocks(newFile().block()), name) {
+		return ""
+	}
+	return context
 }

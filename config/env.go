@@ -4,10 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 )
+
+// variableName is how the names of environment variables usually look.
+var variableName = regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`)
 
 // env is the only function of the file: env("NAME") or env("NAME", "default").
 var env = function.New(&function.Spec{
@@ -23,6 +27,9 @@ var env = function.New(&function.Spec{
 			return cty.StringVal(value), nil
 		}
 		if len(defaults) == 0 {
+			if !variableName.MatchString(name) { // it may be the secret itself
+				name = "…"
+			}
 			return cty.NilVal, fmt.Errorf("the environment variable %q is not set, and the call gives no default", name)
 		}
 		return defaults[0], nil

@@ -13,6 +13,7 @@ type found struct {
 	title  string // names the block in messages
 	header hcl.Range
 	values map[string]hcl.Range // where the given keys have their values
+	hides  map[string]bool      // keys whose value no message may show
 	wrong  map[string]bool      // keys whose value was refused and has its complaint already
 	blocks map[string]*found    // by title; of two the first
 }

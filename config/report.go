@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -24,10 +25,15 @@ func (r Report) Lines() []string {
 	return lines
 }
 
-// Write prints each problem with its place and the line of the file. Sentences are wrapped at
-// width columns, 0 for not at all; color takes a terminal.
+// Write prints each problem with its place and the line of the file, if there can be no secret in
+// it. Sentences are wrapped at width columns, 0 for not at all; color takes a terminal.
 func (r Report) Write(w io.Writer, width uint, color bool) error {
-	return hcl.NewDiagnosticTextWriter(w, r.files, width, color).WriteDiagnostics(r.diags)
+	var text bytes.Buffer
+	if err := hcl.NewDiagnosticTextWriter(&text, r.files, width, color).WriteDiagnostics(r.diags); err != nil {
+		return err
+	}
+	_, err := w.Write(fillers.ReplaceAll(text.Bytes(), []byte("…")))
+	return err
 }
 
 // errors counts the problems that are not just warnings.

@@ -49,7 +49,7 @@ func newFault(got cty.Value, err error, form string) fault {
 			f.hint = string(h)
 		}
 	}
-	f.text += "; got " + shown(got)
+	f.text += "; got " + shownSafely(got)
 	return f
 }
 

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -363,4 +364,45 @@ func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// TestNoSecretOfTheConfigIsTold has check, serve and a reload complain of configs with a password in them: all of that
+// ends in the journal.
+func TestNoSecretOfTheConfigIsTold(t *testing.T) {
+	t.Parallel()
+	const secret = "OnlyTheGateKnows"
+	right := gateOf("www", rig.ParseAddr("unix:"+filepath.Join(t.TempDir(), "s")), `address = "unix:/tmp/never-dialled.sock"`, "")
+	running := start(t, "serve", "--config", configFile(t, right))
+	eventually(t, "it serves", func() bool { return strings.Contains(running.log(), "serving") })
+	for name, keys := range map[string]string{
+		"only a warning": fmt.Sprintf("username = \"u\"\npassword = %q", secret),
+		"no username":    fmt.Sprintf("password = %q", secret),
+		"a space":        fmt.Sprintf("username = \"u\"\npassword = \"a %s\"", secret),
+		"no quotes":      "secret = " + secret,
+		"an open quote":  fmt.Sprintf("secret = \"%s", secret),
+		"mistyped":       fmt.Sprintf("passwort = %q", secret),
+	} {
+		path := configFile(t, "memcached {\nservers = [\"192.0.2.1:11211\"]\n"+keys+"\n}\n"+right)
+		code, out, said := run(t, "check", "--file-only", "--config", path)
+		if said == "" {
+			t.Errorf("%s: check says nothing", name)
+		}
+		if code != 0 {
+			_, more, served := run(t, "serve", "--config", path)
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			refused := strings.Count(running.log(), "the running one stays")
+			if err := os.WriteFile(running.cmd.Args[3], text, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			running.signal(t, syscall.SIGHUP)
+			eventually(t, "the reload is refused", func() bool { return strings.Count(running.log(), "the running one stays") > refused })
+			said += more + served + running.log()
+		}
+		if strings.Contains(out+said, secret) {
+			t.Errorf("%s: got the password in %s", name, out+said)
+		}
+	}
 }

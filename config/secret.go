@@ -1,0 +1,194 @@
+package config
+
+import (
+	"bytes"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// Reports go to the journal, which more people read than the config. So no report shows the value of a secret key, nor
+// what env returns, whatever is wrong with it; nor a line of the file, unless all of it is known to be harmless: a
+// mistyped key, a forgotten quote or a line at the wrong place may be a secret's.
+
+// isSecret reports whether no report may show the value of a key.
+func isSecret(key string) bool { return key == "password" || key == "secret" }
+
+// hidden replaces a value in a message.
+const hidden = "a value that is not shown"
+
+// mayHoldSecret matches values of other keys that may have a password in them: of PHP's session.save_path, say, or of a URL.
+var mayHoldSecret = regexp.MustCompile(`(?i)pass|secret|token|auth|@`)
+
+// hides reports whether the value of a key, as it was given, is not to be shown.
+func hides(key string, expr hclsyntax.Expression) bool {
+	if isSecret(key) {
+		return true
+	}
+	calls := false
+	_ = hclsyntax.VisitAll(expr, func(n hclsyntax.Node) hcl.Diagnostics {
+		if _, is := n.(*hclsyntax.FunctionCallExpr); is {
+			calls = true
+		}
+		return nil
+	})
+	return calls
+}
+
+// withoutValue replaces all that a fault may tell of its value.
+func (f fault) withoutValue() fault {
+	f.text, _, _ = strings.Cut(f.text, "; got ")
+	f.text += "; got " + hidden
+	f.hint = ""
+	return f
+}
+
+// shownSafely is shown, if there can be no secret in it.
+func shownSafely(v cty.Value) string {
+	if !v.IsNull() && v.Type() == cty.String && mayHoldSecret.MatchString(v.AsString()) {
+		return hidden
+	}
+	return shown(v)
+}
+
+// envFailed begins HCL's complaint of a call of env. It names the variable, which is needed and no secret.
+const envFailed = `Call to function "env" failed: `
+
+// inQuotation is what HCL quotes of the file in its own complaints.
+var inQuotation = regexp.MustCompile(`"[^"]*"`)
+
+// discreet returns HCL's own complaints without what they quote of lines that are not to be shown.
+func (d *decoder) discreet(diags hcl.Diagnostics) hcl.Diagnostics {
+	for _, diag := range diags {
+		if diag.Subject == nil || strings.HasPrefix(diag.Detail, envFailed) || !d.masked.hides(*diag.Subject) {
+			continue
+		}
+		diag.Summary = inQuotation.ReplaceAllString(diag.Summary, `"…"`)
+		diag.Detail = inQuotation.ReplaceAllString(diag.Detail, `"…"`)
+	}
+	return diags
+}
+
+// masked is the text of a file with fillers in the place of all that a report must not show. Offsets into the file are
+// offsets into it, too.
+type masked struct {
+	text   []byte
+	hidden []bool // by line: it has fillers
+}
+
+// filler stands for a byte. Any number of them become an ellipsis, so that no length is told.
+const filler = 0
+
+var fillers = regexp.MustCompile(`\x00+`)
+
+// hides reports whether something in the lines of a range is not to be shown.
+func (m *masked) hides(r hcl.Range) bool {
+	for line := r.Start.Line; line <= max(r.End.Line, r.Start.Line); line++ {
+		if line >= 1 && line <= len(m.hidden) && m.hidden[line-1] {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	// A line that begins or ends a block, with its name if it has one.
+	blockLine = regexp.MustCompile(`^\s*(?:([a-z_]+)(?:\s+"[^"]*")*\s*\{\s*)?[\]}\s]*$`)
+	// The keys of a line without its strings.
+	keysOfLine = regexp.MustCompile(`([A-Za-z0-9_-]*)\s*=`)
+	// What stands in a list that goes over several lines.
+	elementLine = regexp.MustCompile(`^\s*(?:"[^"\\$%]*"|[0-9.]+)\s*,?\s*\]?\s*$`)
+	// What may be shown of a line that may hold a secret: its key, or the type of a block.
+	headOfLine = regexp.MustCompile(`^\s*(?:[a-z_]+\s*(?:"[A-Za-z0-9._-]*"\s*)?\{\s*)?(?:[A-Za-z_][A-Za-z0-9_-]{0,30}\s*=(?:\s|"|$)|[A-Za-z_][A-Za-z0-9_-]{0,30}\s+["{])`)
+	heredoc    = regexp.MustCompile(`<<-?([A-Za-z_][A-Za-z0-9_-]*)`)
+)
+
+// masker masks a file line by line.
+type masker struct {
+	keys, blocks []string // that hold no secret
+	inList       bool     // of a harmless key
+	inQuotes     bool     // that a line which is hidden has left open
+	marker       string   // that ends a heredoc; "": there is none
+}
+
+func mask(src []byte) *masked {
+	all := newFile().block()
+	m, state := &masked{text: []byte{}}, masker{keys: harmlessKeys(all), blocks: allBlocks(all)}
+	for line := range bytes.Lines(src) {
+		text := strings.TrimRight(string(line), "\r\n")
+		shown := state.shown(text)
+		m.text = append(m.text, line[:shown]...)
+		m.text = append(m.text, bytes.Repeat([]byte{filler}, len(text)-shown)...)
+		m.text = append(m.text, line[len(text):]...)
+		m.hidden = append(m.hidden, shown < len(text))
+	}
+	return m
+}
+
+// shown returns how much of the next line may be shown.
+func (m *masker) shown(text string) int {
+	switch {
+	case m.marker != "":
+		if strings.TrimSpace(text) == m.marker {
+			m.marker = ""
+		}
+		return 0
+	case m.inQuotes:
+		m.inQuotes = strings.Count(text, `"`)%2 == 0
+		return 0
+	case m.harmless(text):
+		return len(text)
+	}
+	if found := heredoc.FindStringSubmatch(text); found != nil {
+		m.marker = found[1]
+	}
+	m.inQuotes = strings.Count(text, `"`)%2 == 1
+	return len(strings.TrimRight(headOfLine.FindString(text), `"{`))
+}
+
+// harmless reports whether there can be no secret in a line.
+func (m *masker) harmless(text string) bool {
+	inList := m.inList
+	m.inList = false
+	if mayHoldSecret.MatchString(text) || strings.Contains(text, "<<") {
+		return false
+	}
+	if block := blockLine.FindStringSubmatch(text); block != nil {
+		m.inList = inList && strings.TrimSpace(text) == ""
+		return block[1] == "" || slices.Contains(m.blocks, block[1])
+	}
+	bare := inQuotation.ReplaceAllString(text, `""`)
+	if keys := keysOfLine.FindAllStringSubmatch(bare, -1); len(keys) > 0 {
+		ok := !slices.ContainsFunc(keys, func(key []string) bool { return !slices.Contains(m.keys, key[1]) })
+		m.inList = ok && strings.Contains(bare, "[") && !strings.Contains(bare, "]")
+		return ok
+	}
+	ok := inList && elementLine.MatchString(text)
+	m.inList = ok && !strings.Contains(bare, "]")
+	return ok
+}
+
+// harmlessKeys returns the keys of a block, and of those within, that hold no secret.
+func harmlessKeys(b block) (keys []string) {
+	for _, name := range b.keyNames() {
+		if !isSecret(name) {
+			keys = append(keys, name)
+		}
+	}
+	for _, c := range b.blocks {
+		keys = append(keys, harmlessKeys(c.open(""))...)
+	}
+	return keys
+}
+
+// allBlocks returns the names of the blocks in a block.
+func allBlocks(b block) (names []string) {
+	for _, c := range b.blocks {
+		names = append(append(names, c.name), allBlocks(c.open(""))...)
+	}
+	return names
+}
