@@ -19,6 +19,7 @@ import (
 // Gate serves the requests of web servers. It is made by New.
 type Gate struct {
 	log      hclog.Logger
+	lines    requestLog // for what requests, or a visitor, can cause again and again
 	setup    atomic.Pointer[setup]
 	counters counters
 	habits   habits
@@ -42,6 +43,7 @@ type Gate struct {
 func New(o Options, log hclog.Logger) *Gate {
 	g := &Gate{
 		log:       log,
+		lines:     requestLog{log: log},
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[*fcgi.Conn]struct{}),
 		spare:     make(chan *fcgi.Conn),
@@ -150,7 +152,7 @@ func (g *Gate) logHead(err error) {
 		g.log.Debug("conn ended", "error", err)
 	default:
 		g.counters.malformed.Add(1)
-		g.log.Warn("conn refused", "error", err)
+		g.lines.write(hclog.Warn, "conn refused", nil, func() []any { return []any{"error", err} })
 	}
 }
 
@@ -166,6 +168,7 @@ func (g *Gate) Shutdown(ctx context.Context, grace time.Duration) error {
 	}()
 	defer func() { g.setup.Load().close() }()
 	defer g.outliving.end()
+	defer g.lines.flush()
 	select {
 	case <-done:
 		return nil

@@ -16,13 +16,32 @@ func (r *request) logDone() {
 // logSlowWait logs a wait that was longer than slow_wait, with the holder that was waited for.
 func (r *request) logSlowWait() {
 	if r.waited > r.to.SlowWait {
-		r.gate.log.Info("slow wait for a session's lock", r.logPairs()...)
+		r.logLine(hclog.Info, "slow wait for a session's lock", nil)
 	}
+}
+
+// logObserved logs that the request would have waited, each of a session: they are what observe is for.
+func (r *request) logObserved() {
+	r.gate.lines.write(hclog.Info, "would have waited", nil, r.logPairs)
 }
 
 // logEnd logs how a request ended that did not end well, once.
 func (r *request) logEnd(level hclog.Level, text string, err error) {
-	r.gate.log.Log(level, text, append(r.logPairs(), "error", err)...)
+	r.logLine(level, text, err)
+}
+
+// logLine logs a line of the request, unless there are too many of its kind.
+func (r *request) logLine(level hclog.Level, text string, err error) {
+	var session *sessionlock.Key
+	if r.id != nil {
+		session = &r.key
+	}
+	r.gate.lines.write(level, text, session, func() []any {
+		if err == nil {
+			return r.logPairs()
+		}
+		return append(r.logPairs(), "error", err)
+	})
 }
 
 // logPairs are what a log line tells of a request, and of the holder that it waited for. A session id is in none
@@ -46,13 +65,15 @@ func (r *request) logLoss(key sessionlock.Key, holder sessionlock.Description, e
 	switch holdEnd(err) {
 	case HoldExpired:
 		r.gate.counters.expired.Add(1)
-		r.gate.log.Warn("lock expired before its script ended", append(pairs, "held_ms", r.policy.Expiry.Milliseconds())...)
+		r.gate.lines.write(hclog.Warn, "lock expired before its script ended", &key, func() []any {
+			return append(pairs, "held_ms", r.policy.Expiry.Milliseconds())
+		})
 	case HoldBroken:
 		r.gate.counters.broken.Add(1)
 		r.gate.log.Warn("lock broken by an operator", pairs...)
 	default:
 		r.gate.counters.lost.Add(1)
-		r.gate.log.Warn("lock lost", append(pairs, "error", err)...)
+		r.gate.lines.write(hclog.Warn, "lock lost", &key, func() []any { return append(pairs, "error", err) })
 	}
 }
 

@@ -148,7 +148,7 @@ func (r *request) notAcquired(err error) error {
 	switch {
 	case r.policy.Observe && tooLong:
 		r.gate.counters.observed.Add(1)
-		r.gate.log.Info("would have waited", r.logPairs()...)
+		r.logObserved()
 	case r.policy.PassMaxWait && tooLong:
 		r.gate.counters.passed.Add(1)
 		r.logSlowWait()

@@ -191,3 +191,53 @@ func TestAReloadChangesTheFormatOfTheLog(t *testing.T) {
 		}
 	}
 }
+
+// TestEachRejectionIsCountedInTheLog has a visitor reload and reload: the log names some of the requests, and counts all.
+func TestEachRejectionIsCountedInTheLog(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, stackOptions{Gate: rig.GateOptions{Settings: `
+  lock { max_wait = "1ms" }
+  route "full" {
+    path        = ["/empty.php"]
+    max_wait    = "50s"
+    max_waiters = 1
+  }`}})
+	session := newSession()
+	held := s.hold(t, session, "hold")
+	waiting := s.begin("/empty.php", session)
+	rejected := map[string]int{"rejected: max_wait is over": 0, "rejected: max_waiters wait already": 0}
+	for range 150 {
+		switch s.get("/hello.php", session).status {
+		case http.StatusServiceUnavailable:
+			rejected["rejected: max_wait is over"]++
+		}
+		switch s.get("/empty.php", session).status {
+		case http.StatusTooManyRequests:
+			rejected["rejected: max_waiters wait already"]++
+		}
+	}
+	letGo(t, s.Rig, "hold")
+	(<-held).mustBe(t, "last\n")
+	<-waiting
+	if err := s.Gate.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	s.mustExit(t, 0)
+	for text, want := range rejected {
+		lines, counted := 0, 0
+		for line := range strings.Lines(s.Gate.Log()) {
+			more := regexp.MustCompile(regexp.QuoteMeta(text) + ` \(more of them.* requests=(\d+)`).FindStringSubmatch(line)
+			var n int
+			switch {
+			case more != nil:
+				fmt.Sscan(more[1], &n)
+				counted += n
+			case strings.Contains(line, text):
+				lines++
+			}
+		}
+		if lines+counted != want || lines > want/2 {
+			t.Errorf("%s: got %d lines and %d counted, want %d in all, most of them counted", text, lines, counted, want)
+		}
+	}
+}
