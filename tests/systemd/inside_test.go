@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // TestInside runs in the machine, where it may do what it likes. Its parts build upon each other.
@@ -35,12 +36,15 @@ func TestInside(t *testing.T) {
 		{"a_request_starts_a_stopped_service", testActivation},
 		{"a_crash_is_followed_by_a_restart", testCrash},
 		{"a_wrong_config_ends_the_start_for_good", testWrongStart},
+		{"a_failure_that_lasts_is_tried_again_for_as_long_as_it_takes", testLastingFailure},
 		{"a_socket_that_the_config_asks_for_and_systemd_has_not", testNoSocket},
 		{"a_socket_that_the_config_does_not_ask_for_is_told", testUnusedSocket},
 		{"an_instance_for_a_pool", testInstance},
 		{"watching_sessions_takes_the_right_that_the_documentation_gives", testWatching},
 		{"what_hangs_is_restarted_by_the_watchdog", testWatchdog},
 		{"an_upgrade_with_a_wrong_config_leaves_the_old_one_running", testUpgradeWrong},
+		{"an_upgrade_with_secrets_in_the_environment_restarts_all", testUpgradeWithSecrets},
+		{"what_was_removed_and_is_installed_again_runs", testRemoveAndInstall},
 		{"remove_stops_all_and_keeps_the_config", testRemove},
 		{"purge_leaves_nothing", testPurge},
 	} {
@@ -323,20 +327,138 @@ func testWrongStart(t *testing.T) {
 	}
 	eventually(t, "systemd gives the socket up", func() bool { return state(t, socket) == "failed" })
 	write(t, configPath, shipped)
-	mustDo(t, "systemctl", "restart", socket, service)
+	mustDo(t, "systemctl", "restart", service)
 	if got, want := get(t, "/lock.php", "one"), "held"; got != want {
 		t.Errorf("after the config is mended: got %q, want %q", got, want)
 	}
 }
 
+// testNoSocket asks for a socket that systemd does not pass: its unit may yet be started, so the service tries again.
 func testNoSocket(t *testing.T) {
 	mustDo(t, "systemctl", "stop", socket, service)
-	if err := exec.Command("systemctl", "start", service).Run(); err == nil {
+	mustDo(t, "systemctl", "start", service)
+	if got := state(t, socket); got != "active" {
+		t.Errorf("after a start of the service, its socket: got %s, want active", got)
+	}
+	shipped := read(t, configPath)
+	write(t, configPath, strings.Replace(smallConfig, "systemd:www", "systemd:nowhere", 1))
+	if err := exec.Command("systemctl", "restart", service).Run(); err == nil {
 		t.Error("start without the socket: got success, want that it fails")
 	}
-	checkGaveUp(t, service)
-	awaitJournal(t, service, "it has passed none. Sockets come with the start")
-	mustDo(t, "systemctl", "start", socket, service)
+	awaitJournal(t, service, `it has passed \"www\". Sockets come with the start`)
+	awaitRestarts(t, service, 3)
+	write(t, configPath, shipped)
+	eventually(t, "the service runs again", func() bool { return state(t, service) == "active" && state(t, socket) == "active" })
+}
+
+// testLastingFailure keeps the service from starting, by what is no wrong config, for longer than the socket's limit
+// takes. Meanwhile nobody may wait for long; afterwards no command may be needed.
+func testLastingFailure(t *testing.T) {
+	shipped := read(t, configPath)
+	for name, wrong := range map[string]string{
+		"the admin's folder": strings.Replace(shipped, "/run/fpm-gate/admin.sock", "/run/fpm-gate/no/admin.sock", 1),
+		"an unknown group":   shipped + strings.NewReplacer(`"www"`, `"more"`, "systemd:www", "unix:/run/fpm-gate/more.sock", "www-data", "no-such-group").Replace(smallConfig),
+		"a file of TLS":      "memcached {\n servers = [\"127.0.0.1:1\"]\n tls { ca = \"/etc/ssl/no.pem\" }\n}\n" + shipped,
+	} {
+		write(t, configPath, wrong)
+		if err := exec.Command("systemctl", "reload", service).Run(); err == nil {
+			t.Errorf("%s: reload: got success, want that it fails", name)
+		}
+		if got, want := get(t, "/lock.php", "one"), "held"; got != want {
+			t.Errorf("%s: after a reload that failed: got %q, want %q", name, got, want)
+		}
+		if err := exec.Command("systemctl", "restart", service).Run(); err == nil {
+			t.Errorf("%s: restart: got success, want that it fails", name)
+		}
+		refused, longest := 0, time.Duration(0)
+		for began := time.Now(); refused < 40; refused++ { // one after the other, far more than the limit of the socket
+			asked := time.Now()
+			if body, err := ask("/lock.php", "one"); err == nil {
+				t.Errorf("%s: got %q, want an error", name, body)
+			}
+			longest = max(longest, time.Since(asked))
+			if time.Since(began) > 90*time.Second {
+				t.Errorf("%s: only %d requests were refused in a minute and a half: they hang", name, refused)
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		awaitRestarts(t, service, 10)
+		write(t, configPath, shipped)
+		mended := time.Now()
+		eventually(t, name+": requests are served again, without a command", func() bool {
+			body, err := ask("/lock.php", "one")
+			return err == nil && body == "held"
+		})
+		t.Logf("%s: a request was refused after %v at most, and the site was back %v after it was mended", name, longest, time.Since(mended))
+	}
+}
+
+// testUpgradeWithSecrets upgrades while the configs take secrets from files that root alone may read, as docs/SERVICE.md
+// advises: by each package's scripts, and of an instance too.
+func testUpgradeWithSecrets(t *testing.T) {
+	shipped := read(t, configPath)
+	const instance = "fpm-gate@more.service"
+	secret := "memcached {\n servers = [\"127.0.0.1:1\"]\n secret = env(\"FPM_GATE_SECRET\")\n}\n"
+	write(t, "/etc/fpm-gate/more.hcl", secret+strings.Replace(smallConfig, "systemd:www", "unix:/run/fpm-gate/more.sock", 1))
+	write(t, configPath, secret+shipped)
+	for _, name := range []string{"fpm-gate", "more"} {
+		write(t, "/etc/fpm-gate/"+name+".env", "FPM_GATE_SECRET=only root may read it\n")
+		mustDo(t, "chmod", "0600", "/etc/fpm-gate/"+name+".env")
+	}
+	mustDo(t, "systemctl", "restart", service, instance)
+	for name, command := range map[string][]string{"deb": installCommand(t), "rpm": {"sh", "/lab/postun", "1"}} {
+		one, more := mainPID(t, service), mainPID(t, instance)
+		out := mustDo(t, command[0], command[1:]...)
+		if mainPID(t, service) == one || mainPID(t, instance) == more {
+			t.Errorf("%s: the upgrade has not restarted both:\n%s", name, out)
+		}
+		if got, want := get(t, "/lock.php", "one"), "held"; got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+	one, more := mainPID(t, service), mainPID(t, instance)
+	write(t, "/etc/fpm-gate/more.env", "") // what it needs is gone
+	out := mustDo(t, "sh", "/lab/postun", "1")
+	if mainPID(t, service) == one || mainPID(t, instance) != more || !strings.Contains(out, instance+" goes on with the old program") {
+		t.Errorf("rpm, without the secret of the instance: got %s", out)
+	}
+	mustDo(t, "systemctl", "stop", instance)
+	mustDo(t, "rm", "/etc/fpm-gate/more.hcl", "/etc/fpm-gate/more.env", "/etc/fpm-gate/fpm-gate.env")
+	write(t, configPath, shipped)
+	mustDo(t, "systemctl", "restart", service)
+}
+
+// testRemoveAndInstall removes the package and installs it again, and has a removal fail after it has stopped all.
+func testRemoveAndInstall(t *testing.T) {
+	write(t, "/etc/fpm-gate/again.hcl", strings.NewReplacer(`"www"`, `"again"`, "systemd:www", "systemd:again").Replace(smallConfig))
+	mustDo(t, "systemctl", "enable", "--now", "fpm-gate@again.socket", "fpm-gate@again.service")
+	all := []string{socket, service, "fpm-gate@again.socket", "fpm-gate@again.service"}
+	for name, removal := range map[string]func(){
+		"remove": func() { mustDo(t, "dpkg", "--no-triggers", "--remove", "fpm-gate"); install(t) },
+		"abort-remove": func() {
+			mustDo(t, "/var/lib/dpkg/info/fpm-gate.prerm", "remove")
+			mustDo(t, "env", "DPKG_MAINTSCRIPT_PACKAGE=fpm-gate", "/var/lib/dpkg/info/fpm-gate.postinst", "abort-remove")
+		},
+	} {
+		removal()
+		for _, unit := range all {
+			if got := state(t, unit); got != "active" {
+				t.Errorf("after %s and install, %s: got %s, want active", name, unit, got)
+			}
+		}
+		if got, want := get(t, "/lock.php", "one"), "held"; got != want {
+			t.Errorf("after %s and install: got %q, want %q", name, got, want)
+		}
+	}
+	mustDo(t, "systemctl", "disable", "--now", "fpm-gate@again.socket", "fpm-gate@again.service")
+	install(t)
+	for _, unit := range all[2:] {
+		if got := state(t, unit); got != "inactive" {
+			t.Errorf("%s, which is disabled: got %s, want inactive", unit, got)
+		}
+	}
+	mustDo(t, "rm", "/etc/fpm-gate/again.hcl")
 }
 
 func testUnusedSocket(t *testing.T) {

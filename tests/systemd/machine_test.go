@@ -36,6 +36,7 @@ func TestUnderSystemd(t *testing.T) {
 	lab := t.TempDir()
 	share(t, lab, builtPackage(t, "deb"), "")
 	share(t, lab, "../../docs/SERVICE.md", "")
+	share(t, lab, "../../packaging/rpm/postun", "")
 	log := boot(t, lab)
 	results := insideResult.FindAllStringSubmatch(log, -1)
 	for _, r := range results {

@@ -42,6 +42,17 @@ func checkGaveUp(t *testing.T, unit string) {
 	}
 }
 
+// awaitRestarts waits until systemd has tried so many times more to start a unit.
+func awaitRestarts(t *testing.T, unit string, more int) {
+	t.Helper()
+	restarts := func() int {
+		n, _ := strconv.Atoi(show(t, unit, "NRestarts"))
+		return n
+	}
+	before := restarts()
+	eventually(t, fmt.Sprintf("%s is tried %d times more", unit, more), func() bool { return restarts() >= before+more })
+}
+
 // awaitOther waits until systemd has replaced a process.
 func awaitOther(t *testing.T, unit string, pid int) {
 	t.Helper()

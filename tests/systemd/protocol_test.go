@@ -117,8 +117,8 @@ func TestSocketsThatCannotBeServedEndTheStart(t *testing.T) {
 		code   int
 		says   string
 	}{
-		{name: "none is passed", code: 2, says: "systemd has passed no socket of that name; it has passed none"},
-		{name: "one of another name", passed: []net.Listener{listenAt(t, "tcp", "127.0.0.1:0")}, names: "web", code: 2, says: `it has passed "web"`},
+		{name: "none is passed", code: 1, says: "systemd has passed no socket of that name; it has passed none"},
+		{name: "one of another name", passed: []net.Listener{listenAt(t, "tcp", "127.0.0.1:0")}, names: "web", code: 1, says: `it has passed "web"`},
 		{name: "one that does not listen", extra: udp.(*net.UDPConn), names: "www", code: 1, says: "it does not listen: the socket unit needs ListenStream="},
 	} {
 		g := startGate(t, gateOptions{config: systemdConfig("www"), passed: tt.passed, extra: tt.extra, names: tt.names, ends: true})

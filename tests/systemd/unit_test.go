@@ -53,6 +53,7 @@ func TestTemplatesAreTheUnitsOfAnInstance(t *testing.T) {
 		want := settings(t, tt.unit)
 		for _, r := range []struct{ of, with string }{
 			{"/etc/fpm-gate/fpm-gate.", "/etc/fpm-gate/%i."},
+			{"sockets.target fpm-gate.service", "sockets.target fpm-gate@%i.service"},
 			{"fpm-gate.socket", "fpm-gate@%i.socket"},
 			{"/www.sock", "/%i.sock"},
 			{"FileDescriptorName=www", "FileDescriptorName=%i"},
@@ -99,6 +100,47 @@ func TestPackagesAreReproducible(t *testing.T) {
 		}
 		if !bytes.Equal(got, want) {
 			t.Errorf("two builds of the .%s differ", kind)
+		}
+	}
+}
+
+// A unit with a group that is not there does not start. That of the web server may come with a later package.
+func TestTheGroupsOfTheUnitsAreMade(t *testing.T) {
+	t.Parallel()
+	builtPackage(t, "rpm")
+	root := t.TempDir()
+	cmd := exec.Command("make", "--no-print-directory", "-C", "../..", "install", "DESTDIR="+root, "PREFIX=/opt/gate", "WEB_GROUP=web")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for name, from := range map[string]struct{ units, sysusers, group string }{
+		"deb":          {"../../systemd/fpm-gate*.*", "../../systemd/sysusers.conf", "www-data"},
+		"rpm":          {"../../build/package/rpm/fpm-gate*.*", "../../build/package/rpm/sysusers.conf", "nginx"},
+		"make install": {root + "/opt/gate/lib/systemd/system/*", root + "/opt/gate/lib/sysusers.d/fpm-gate.conf", "web"},
+	} {
+		units, err := filepath.Glob(from.units)
+		if err != nil || len(units) < 4 {
+			t.Fatalf("%s: got the units %v (%v), want 4", name, units, err)
+		}
+		made, err := os.ReadFile(from.sysusers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		named := 0
+		for _, path := range units {
+			unit, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, group := range regexp.MustCompile(`(?m)^(?:SupplementaryGroups|SocketGroup|Group)=(\S+)`).FindAllStringSubmatch(string(unit), -1) {
+				named++
+				if !regexp.MustCompile(`(?m)^[gu] ` + group[1] + ` `).Match(made) {
+					t.Errorf("%s: %s names the group %s, which %s does not make", name, filepath.Base(path), group[1], from.sysusers)
+				}
+			}
+		}
+		if named < 6 || !strings.Contains(string(made), "g "+from.group+" -") {
+			t.Errorf("%s: found %d groups and in sysusers.conf\n%s", name, named, made)
 		}
 	}
 }
