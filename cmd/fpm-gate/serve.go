@@ -68,6 +68,12 @@ func (f *serveFlags) load() (*config.Config, error) {
 
 // run serves until a signal ends it.
 func (f *serveFlags) run() error {
+	passed, started := takeSockets(), false
+	defer func() {
+		if !started {
+			passed.refuse()
+		}
+	}()
 	c, err := f.load()
 	if err != nil {
 		return err
@@ -78,7 +84,7 @@ func (f *serveFlags) run() error {
 	signal.Ignore(syscall.SIGPIPE)                                                           // the log may lose its reader
 	s := newServer(c)
 	defer s.log.sink.flush()
-	s.sockets = takeSockets()
+	s.sockets = passed
 	s.tell(c)
 	if err := judge(c); err != nil {
 		return failed(err)
@@ -86,6 +92,7 @@ func (f *serveFlags) run() error {
 	if err := s.apply(c); err != nil {
 		return failed(err)
 	}
+	started = true
 	go new(memory).watch(s.conns)
 	s.log.Info("serving", "version", versionText(), "gates", len(c.Gates))
 	s.notifyReady()

@@ -112,6 +112,26 @@ func (s sockets) at(path string) (name string, ok bool) {
 	return "", false
 }
 
+// refuse closes what waits in the sockets to be accepted. A process that cannot serve does so before it ends: systemd
+// keeps the sockets open, and web servers would wait there until another one can.
+func (s sockets) refuse() {
+	for _, files := range s {
+		for _, f := range files {
+			_ = control(f, func(fd int) error {
+				_ = unix.SetNonblock(fd, true)
+				for {
+					conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+					if err == nil {
+						_ = unix.Close(conn)
+					} else if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ECONNABORTED) {
+						return err
+					}
+				}
+			})
+		}
+	}
+}
+
 // warnUnused tells of sockets that no gate listens on: whoever connects there waits for an answer that never comes.
 func (s sockets) warnUnused(used func(name string) bool, log hclog.Logger) {
 	for name := range s {

@@ -128,6 +128,54 @@ func TestSocketsThatCannotBeServedEndTheStart(t *testing.T) {
 	}
 }
 
+// Who waits in a socket of systemd's is answered by no one if the start fails, and must not wait for the next.
+func TestAStartThatFailsRefusesWhoWaits(t *testing.T) {
+	t.Parallel()
+	for name, config := range map[string]string{
+		"an invalid config":    "gate \"www\" {}\n",
+		"a folder is missing":  "admin { listen = \"unix:/no/such/folder/s\" }\n" + systemdConfig("www"),
+		"a socket is missing":  systemdConfig("www") + systemdConfig("shop"),
+		"no config at all":     "",
+		"a socket of its name": unixConfig(t.TempDir(), "www") + systemdConfig("shop"),
+	} {
+		for _, network := range []string{"unix", "tcp"} {
+			address := "127.0.0.1:0"
+			if network == "unix" {
+				address = filepath.Join(t.TempDir(), "passed.sock")
+			}
+			passed := listenAt(t, network, address)
+			var waiting []net.Conn
+			for range 3 {
+				nc, err := net.Dial(network, passed.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer nc.Close()
+				if _, err := nc.Write([]byte("a request")); err != nil {
+					t.Fatal(err)
+				}
+				waiting = append(waiting, nc)
+			}
+			g := startGate(t, gateOptions{config: config, passed: []net.Listener{passed}, names: "www", ends: true})
+			if code := g.wait(t); code == 0 {
+				t.Errorf("%s: got exit code 0, want that it fails", name)
+			}
+			for _, nc := range waiting {
+				_ = nc.SetReadDeadline(time.Now().Add(time.Minute))
+				if _, err := nc.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("%s, %s: got %v, want the end of the connection", name, network, err)
+				}
+			}
+			nc, err := net.Dial(network, passed.Addr().String())
+			if err != nil {
+				t.Errorf("%s, %s: the socket is gone: %v", name, network, err)
+				continue
+			}
+			nc.Close()
+		}
+	}
+}
+
 func TestTheJournalGetsPriorities(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
