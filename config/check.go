@@ -23,6 +23,25 @@ func (f *file) check(b *found) {
 		}
 	}
 	f.checkSecret(b)
+	f.checkRealms(b)
+}
+
+// checkRealms warns of gates of one realm whose locks are in different stores: a session's requests to the two do not
+// exclude each other.
+func (f *file) checkRealms(b *found) {
+	first := make(map[string]*Gate)
+	for _, g := range f.Gates {
+		other := first[g.Realm]
+		if other == nil {
+			first[g.Realm] = g
+			continue
+		}
+		if other.Lock.Store != g.Lock.Store {
+			b.warn("", "Give both the same store, or each a realm of its own.",
+				"gates %q and %q have the realm %q and different stores: requests of one session run at once in them",
+				other.Name, g.Name, g.Realm)
+		}
+	}
 }
 
 // checkSecret warns of a hash that anybody can compute: whoever reads memcached could test guesses

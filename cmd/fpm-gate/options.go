@@ -42,7 +42,7 @@ func gateOptions(c *config.Config, g *config.Gate) gate.Options {
 		OpenWithin: g.Session.OpenWithin,
 		PHPLocks:   g.Session.Locks || g.Session.Handler != config.HandlerAny,
 	}
-	if c.Memcached != nil {
+	if g.Lock.Store == config.StoreMemcached { // no one else reads the names of local locks, and a new secret moves none
 		o.Secret = []byte(c.Memcached.Secret)
 	}
 	for _, r := range g.Routes {
