@@ -104,16 +104,18 @@ var (
 
 	storeLeases   = gauge("fpm_gate_store_leases", "Leases that this process has in the store.")
 	storeWaits    = gauge("fpm_gate_store_waits", "Locks that this process waits for while another host holds them.")
-	storeLost     = counter("fpm_gate_store_leases_lost_total", "Leases that were somebody else's when they were renewed, or gone when they were released.")
-	storeUp       = gauge("fpm_gate_store_up", "Whether the server is asked: 0 while the breaker is open.", "server")
+	storeLost     = counter("fpm_gate_store_leases_lost_total", "Leases found taken or missing on renewal, or missing on release.")
+	storeUp       = gauge("fpm_gate_store_up", "Whether the server is up: 0 while it is marked down.", "server")
 	storeGrace    = gauge("fpm_gate_store_grace", "Whether the server grants no new leases yet, because it has lost the old ones.", "server")
-	storeAsked    = counter("fpm_gate_store_round_trips_total", "Questions to the server.", "server")
-	storeFailed   = counter("fpm_gate_store_errors_total", "Questions without an answer.", "server")
-	storeTimeouts = counter("fpm_gate_store_timeouts_total", "Questions without an answer in time; they are errors, too.", "server")
-	storeUnasked  = counter("fpm_gate_store_unasked_total", "Questions that failed without being asked, because the breaker was open or too many were under way.", "server")
-	storeRepeated = counter("fpm_gate_store_repeated_total", "Questions whose answer was lost, so that it had to be asked for again.", "server")
+	storeAsked    = counter("fpm_gate_store_round_trips_total", "Round trips to the server.", "server")
+	storePolled   = counter("fpm_gate_store_polls_total", "Looks at locks that are waited for, many of them in one round trip; max_poll_rate bounds them.", "server")
+	storeDisagree = gauge("fpm_gate_store_disagreements", "Settings of other hosts that differ from this one's: their locks do not exclude each other.", "server")
+	storeFailed   = counter("fpm_gate_store_errors_total", "Round trips without an answer.", "server")
+	storeTimeouts = counter("fpm_gate_store_timeouts_total", "Round trips without an answer in time; they are errors, too.", "server")
+	storeUnasked  = counter("fpm_gate_store_unasked_total", "Requests not sent because the server was marked down or too many were in flight.", "server")
+	storeRepeated = counter("fpm_gate_store_repeated_total", "Writes whose answer was lost, so that their outcome was looked up.", "server")
 	storeForgot   = counter("fpm_gate_store_forgot_total", "Times that the server may have lost all leases: restarts and flushes.", "server")
-	storeRegained = counter("fpm_gate_store_leases_regained_total", "Leases that had gone from the server and were added again before anybody else had them.", "server")
+	storeRegained = counter("fpm_gate_store_leases_regained_total", "Leases that were missing on the server and were restored.", "server")
 
 	figures = []figure{
 		buildInfo, reloadOK, reloadAt, logLost,
@@ -121,7 +123,7 @@ var (
 		locksExpired, locksLost, locksBroken, locksLocal, turnsGiven,
 		upstreamConns, upstreamUp, upstreamBusy, upstreamQueue, upstreamDials, upstreamFailures, upstreamReuses, upstreamRetries,
 		fpmAccepted, fpmQueue, fpmMaxQueue, fpmProcesses, fpmMaxActive, fpmMaxChildren, fpmSlow,
-		storeLeases, storeWaits, storeLost, storeUp, storeGrace, storeAsked, storeFailed, storeTimeouts, storeUnasked,
+		storeLeases, storeWaits, storeLost, storeUp, storeGrace, storeDisagree, storeAsked, storePolled, storeFailed, storeTimeouts, storeUnasked,
 		storeRepeated, storeForgot, storeRegained,
 	}
 )
@@ -247,7 +249,9 @@ func (to sink) store(s StoreFigures) {
 	for _, v := range s.Servers {
 		to.send(storeUp, number(v.Up), v.Server)
 		to.send(storeGrace, number(v.Grace), v.Server)
+		to.send(storeDisagree, float64(v.Disagree), v.Server)
 		to.send(storeAsked, float64(v.Questions), v.Server)
+		to.send(storePolled, float64(v.Polled), v.Server)
 		to.send(storeFailed, float64(v.Failures), v.Server)
 		to.send(storeTimeouts, float64(v.Timeouts), v.Server)
 		to.send(storeUnasked, float64(v.Unasked), v.Server)

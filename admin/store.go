@@ -33,6 +33,7 @@ type StoreFigures struct {
 type ServerFigures struct {
 	Server    string
 	Up, Grace bool
+	Disagree  int // settings of other hosts that differ
 
-	Questions, Failures, Timeouts, Unasked, LostAnswers, Forgot, Regained uint64
+	Questions, Polled, Failures, Timeouts, Unasked, LostAnswers, Forgot, Regained uint64
 }

@@ -43,7 +43,7 @@ func (r *request) logHolder() []any {
 		return []any{"holder", r.behind.Method + " " + r.behind.Path, "holder_script", r.behind.Script}
 	}
 	h := r.elsewhere.Load()
-	if h == nil || r.waited == 0 || r.lock != nil && h.Token == r.lock.Token() { // it was this very request
+	if h == nil || r.waited == 0 || r.lock != nil && h.Token == r.lock.LeaseToken() { // it was this very request
 		return nil
 	}
 	return []any{"holder_host", h.Host, "holder_gate", h.Gate}

@@ -66,10 +66,10 @@ func (r *request) gateParams(b []byte) []byte {
 	}
 	b = fcgi.AppendPair(b, "FPM_GATE_KEY", r.key.String())
 	b = fcgi.AppendPair(b, "FPM_GATE_WAIT_MS", strconv.FormatInt(r.waited.Milliseconds(), 10))
-	if r.outcome != lockHeld {
+	if r.outcome != lockHeld && r.outcome != lockLocal {
 		return b
 	}
-	b = fcgi.AppendPair(b, "FPM_GATE_TOKEN", r.lock.Token().String())
+	b = fcgi.AppendPair(b, "FPM_GATE_TOKEN", r.lock.LeaseToken().String())
 	return fcgi.AppendPair(b, "FPM_GATE_EXPIRES", strconv.FormatInt(ceilUnix(r.lock.Expires()), 10))
 }
 

@@ -83,7 +83,7 @@ func (r *request) logLocal(key sessionlock.Key) func(sessionlock.Description) {
 	return func(holder sessionlock.Description) {
 		r.gate.counters.local.Add(1)
 		r.gate.counters.lost.Add(1)
-		r.gate.log.Warn("lease lost, its store fails: the lock goes on within this host", "lock", key.Short(),
+		r.gate.log.Warn("lease lost while the store fails; holding the lock on this host only", "lock", key.Short(),
 			"method", holder.Method, "path", holder.Path, "script", holder.Script)
 	}
 }

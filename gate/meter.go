@@ -107,7 +107,7 @@ func (t *tally) count(end End) { t.ends[end].Add(1) }
 // servedAs is the End of a request that is served.
 func (r *request) servedAs() End {
 	switch r.outcome {
-	case lockHeld:
+	case lockHeld, lockLocal:
 		return EndHeld
 	case lockRead:
 		return EndRead

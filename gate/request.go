@@ -61,6 +61,7 @@ type outcome string
 
 const (
 	lockHeld   outcome = "held"
+	lockLocal  outcome = "local"  // held on this host only: the store fails
 	lockNone   outcome = "none"   // there is no session, or the route wants no lock
 	lockPassed outcome = "passed" // max wait is over, and the policy says to go on
 	lockRead   outcome = "read"   // those ahead have been waited for
@@ -128,6 +129,9 @@ func (r *request) acquire() error {
 		r.outcome = lockRead
 	}
 	r.gate.counters.acquired.Add(1)
+	if lock.Local() && r.policy.Mode == Exclusive {
+		r.outcome = lockLocal
+	}
 	if lock.Local() {
 		r.gate.counters.local.Add(1) // that the store fails is logged once, by who watches it
 	}

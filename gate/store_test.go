@@ -27,8 +27,8 @@ func TestWhatAStoreThatFailsMeansIsForThePolicy(t *testing.T) {
 		s := newStand(t, edit)
 		first := s.ask(session("abc")...)
 		running := s.php.next()
-		if got := running.params["FPM_GATE_LOCK"]; got != "held" {
-			t.Errorf("got the lock %q; want it held", got)
+		if got := running.params["FPM_GATE_LOCK"]; got != "local" {
+			t.Errorf("got the lock %q; want it local", got)
 		}
 		second := s.ask(session("abc")...)
 		s.php.none(t)
@@ -71,7 +71,7 @@ func TestLockGoesOnLocallyAndSaysSo(t *testing.T) {
 	first := s.ask(session("abc")...)
 	running := s.php.next()
 	store.Fail(errors.New("down"))
-	await(t, "the loss is said", func() bool { return strings.Contains(s.log.String(), "the lock goes on within this host") })
+	await(t, "the loss is said", func() bool { return strings.Contains(s.log.String(), "holding the lock on this host only") })
 	second := s.ask(session("abc")...)
 	s.php.none(t)
 	running.end("\r\n\r\nfirst")

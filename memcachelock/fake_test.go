@@ -107,12 +107,12 @@ func (f *fakeServer) set(change func()) {
 	change()
 }
 
-// locks is how many items there are that do not live for ever.
+// locks are the items that do not live for ever, the notes of hosts aside.
 func (f *fakeServer) locks() (names []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for name, item := range f.items {
-		if _, ok := f.live(name); ok && item.until != 0 {
+		if _, ok := f.live(name); ok && item.until != 0 && !strings.HasSuffix(name, ":fleet") {
 			names = append(names, name)
 		}
 	}
@@ -138,6 +138,15 @@ func (f *fakeServer) serve(nc net.Conn, gate, life int) {
 		f.set(func() { delete(f.conns, nc) })
 	}()
 	r := bufio.NewReader(nc)
+	out := make(chan string, 100) // a client may write on while an answer comes
+	defer close(out)
+	go func() {
+		for answer := range out {
+			if _, err := io.WriteString(nc, answer); err != nil {
+				nc.Close()
+			}
+		}
+	}()
 	var answers strings.Builder
 	for begins := true; ; begins = r.Buffered() == 0 {
 		line, err := r.ReadString('\n')
@@ -164,11 +173,10 @@ func (f *fakeServer) serve(nc net.Conn, gate, life int) {
 		}
 		time.Sleep(f.latency / 2)
 		if answers.Len() > 0 {
-			if _, err := io.WriteString(nc, answers.String()); err != nil {
-				return
-			}
+			out <- answers.String()
 		}
 		if !ok {
+			time.Sleep(1) // for what was said before
 			return
 		}
 		answers.Reset()
@@ -218,6 +226,14 @@ func (f *fakeServer) do(words []string, value string) string {
 			f.items[words[2]] = item
 		}
 		return f.read(words[2:], false)
+	case "touch":
+		item, ok := f.live(words[1])
+		if !ok {
+			return "NOT_FOUND\r\n"
+		}
+		item.until = f.until(words[2])
+		f.items[words[1]] = item
+		return "TOUCHED\r\n"
 	case "add":
 		if _, ok := f.live(words[1]); ok {
 			return "NOT_STORED\r\n"

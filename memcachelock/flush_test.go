@@ -104,7 +104,7 @@ func (w *watcher) release() { w.once.Do(func() { close(w.released) }) }
 
 func (w *watcher) Write(b []byte) (int, error) {
 	w.mu.Lock()
-	holding := w.holding && strings.HasPrefix(string(b), "get ")
+	holding := w.holding && strings.HasPrefix(string(b), "gets "+memcachelock.DefaultPrefix+"epoch")
 	w.holding = w.holding && !holding
 	w.mu.Unlock()
 	if holding {

@@ -3,17 +3,16 @@ package memcachelock
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/bradfitz/gomemcache/memcache"
-
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// lease is one hold of a lock: an item with our token on its server, or on most of them. It is on its way to be
-// one until Acquire has returned it.
+// lease is one hold of a lock: an item with our token on its server, or on a majority of them. It is on its way to be
+// one until Acquire has returned it, or adopted until a renewal has gone well.
 type lease struct {
 	store    *Store
 	key      sessionlock.Key
@@ -22,6 +21,8 @@ type lease struct {
 	names    []string // the lock, its line and the epoch, which are read together
 	value    []byte
 	replicas []*replica
+	until    time.Time // when to give up taking it
+	losses   []uint64  // of the servers, before it was taken
 
 	decided chan struct{} // closed when won is known
 	won     bool
@@ -32,26 +33,29 @@ type lease struct {
 	line      []manager // the others that wait, as far as we know
 	asking    bool      // for the line
 	lineAsked time.Time
+	missing   map[*member]time.Time // when its item was found missing where nobody can say which gate had the lock
 }
 
 func (s *Store) newLease(key sessionlock.Key, token sessionlock.Token) *lease {
+	now := time.Now()
 	l := &lease{store: s, key: key, token: token, name: s.lockName(key), decided: make(chan struct{})}
 	l.names = []string{l.name, s.lineName(key), s.epochName()}
-	l.value = heldValue(Holder{Gate: s.options.Gate, Host: s.options.Host, Since: time.Now(), Token: token})
-	for _, v := range s.serversOf(key) {
-		l.replicas = append(l.replicas, &replica{lease: l, server: v})
+	l.until = now.Add(s.options.Timeout)
+	l.value = heldValue(Holder{Gate: s.gateName(), Host: s.options.Host, Since: now, Token: token})
+	for _, m := range s.membersOf(key) {
+		l.replicas = append(l.replicas, &replica{lease: l, member: m})
+		l.losses = append(l.losses, m.losses())
 	}
 	return l
 }
 
-// answer is what one server says to a question about a lease.
+// answer is one server's vote on a lease.
 type answer struct {
-	replica *replica
+	replica int // which of the lease's
 	vote    vote
-	seen    *memcache.Item // the lock
-	line    *memcache.Item
-	gone    bool  // with voteNo: the lock is nobody's
-	err     error // with voteFailed
+	found   map[string]*item // with voteNo: what was there instead, nil: it is not known
+	gone    bool             // with voteNo: no gate has the lock
+	err     error            // with voteFailed
 }
 
 type vote int
@@ -67,10 +71,11 @@ type tally struct {
 	most            int // make a majority
 	yes, no, failed int
 	rest            int // have not answered
+	busy            bool
 	err             error
 }
 
-// decided says whether the rest cannot change it.
+// decided reports whether the rest cannot change it.
 func (t *tally) decided() bool {
 	could := t.yes + t.no + t.failed + t.rest - t.most
 	return t.rest == 0 || t.yes >= t.most || t.no > could || t.failed > could
@@ -85,32 +90,36 @@ func (t *tally) count(a answer) {
 		t.no++
 	case voteFailed:
 		t.failed++
+		t.busy = t.busy || errors.Is(a.err, errBusy)
 		t.err = errors.Join(t.err, a.err)
 	}
 }
 
-// outcome is nil if most said yes, ErrHeld if they could say more yet, else ErrStore.
+// outcome returns nil if a majority granted the lease, ErrHeld if a majority is reachable but has not, or is only too
+// busy, else ErrStore.
 func (t *tally) outcome() error {
 	switch {
 	case t.yes >= t.most:
 		return nil
-	case t.yes+t.no+t.rest >= t.most:
+	case t.yes+t.no+t.rest >= t.most, t.busy:
 		return sessionlock.ErrHeld
 	}
 	return storeError(t.err)
 }
 
-// ask asks all servers at once, each in its turn, and returns when it is decided. The questions leave their tickets.
-// Those that are not heard any more go on beside.
-func (l *lease) ask(question func(*replica, *ticket) answer, heard func(answer)) tally {
+// storeError is err as sessionlock knows it.
+func storeError(err error) error { return fmt.Errorf("%w: %w", sessionlock.ErrStore, err) }
+
+// askAll runs request against all servers concurrently, in the order of the tickets of each, and returns as soon as the
+// result is certain. request leaves its ticket. heard gets the answers; late ones are discarded.
+func (l *lease) askAll(request func(*replica, *ticket) answer, heard func(answer)) tally {
 	n := len(l.replicas)
 	answers := make(chan answer, n)
-	for _, r := range l.replicas {
-		t := r.server.ticket(l.key)
+	for i, r := range l.replicas {
+		t := r.member.newTicket(l.key)
 		one := func() {
-			t.wait()
-			a := question(r, t)
-			a.replica = r
+			a := request(r, t)
+			a.replica = i
 			answers <- a
 		}
 		if n == 1 {
@@ -123,57 +132,29 @@ func (l *lease) ask(question func(*replica, *ticket) answer, heard func(answer))
 	for !result.decided() {
 		a := <-answers
 		result.count(a)
-		if heard != nil {
-			heard(a)
-		}
+		heard(a)
 	}
 	return result
 }
 
-// look asks who has the lock, before a waiter asks for it again. The error is ErrHeld if it is not for us.
-func (l *lease) look(w *wait) error {
-	free, lineKnown, lineServer := false, false, l.store.lineServer(l.key)
-	result := l.ask(func(r *replica, t *ticket) answer {
-		defer t.leave()
-		return r.look(w)
-	}, func(a answer) {
-		a.replica.looked, a.replica.seen, a.replica.vote = true, a.seen, a.vote
-		free = free || a.vote == voteYes && a.seen == nil
-		if a.vote != voteFailed && a.replica.server == lineServer {
-			w.line, lineKnown = a.line, true
-			w.sees(a.seen)
-		}
-	})
-	err := result.outcome()
-	if err == nil && free && !w.first() && !w.deferred {
-		w.deferred = true // whoever is ahead of us in the line should have it, if he is still there
-		return sessionlock.ErrHeld
-	}
-	if errors.Is(err, sessionlock.ErrHeld) {
-		w.deferred = false
-		if lineKnown {
-			l.store.stayInLine(l.key, w)
-		}
-	}
-	return err
-}
-
-// take asks for the lease. The error is ErrHeld if somebody else has it. What was taken in vain is given back,
-// beside.
-func (l *lease) take() error {
-	result := l.ask((*replica).takeOrLeave, nil)
-	err := result.outcome()
+// take asks for the lease. The error is ErrHeld if another gate has it. What was taken in vain is given back in the
+// background. found is what was there instead, on the servers that have said it.
+func (l *lease) take() (found []map[string]*item, err error) {
+	found = make([]map[string]*item, len(l.replicas))
+	result := l.askAll((*replica).takeOrLeave, func(a answer) { found[a.replica] = a.found })
+	err = result.outcome()
 	l.won = err == nil
 	close(l.decided)
-	return err
+	return found, err
 }
 
-// Renew makes the lease live for another TTL. Where it is gone it is added again: nobody has taken it, so far.
+// Renew makes the lease live for another TTL. Where it is gone it is added again.
 func (l *lease) Renew(context.Context) error {
-	result := l.ask(func(r *replica, t *ticket) answer {
+	result := l.askAll(func(r *replica, t *ticket) answer {
 		defer t.leave()
+		t.wait()
 		return r.renew()
-	}, nil)
+	}, func(answer) {})
 	switch n := len(l.replicas); {
 	case result.yes >= result.most:
 		return nil
@@ -185,7 +166,27 @@ func (l *lease) Renew(context.Context) error {
 	return sessionlock.ErrLost
 }
 
-// Due says whether another gate waits, and the lock has been handed on within this one already.
+// foundMissing notes that the item was missing on m, for so long that another gate may have had the lock there. A
+// majority of that is a loss.
+func (l *lease) foundMissing(m *member) {
+	l.mu.Lock()
+	if l.missing == nil {
+		l.missing = make(map[*member]time.Time)
+	}
+	l.missing[m] = time.Now()
+	n := 0
+	for _, at := range l.missing {
+		if time.Since(at) < l.store.TTL() {
+			n++
+		}
+	}
+	l.mu.Unlock()
+	if n >= majority(len(l.replicas)) {
+		l.tellLoss(LeaseGone)
+	}
+}
+
+// Due reports whether another gate waits, and the lock has been handed on within this one already.
 func (l *lease) Due() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -200,7 +201,7 @@ func (l *lease) Due() bool {
 	return false
 }
 
-// Release ends the lease beside the request: it deletes the item, or keeps the lock for the gate that waits first.
+// Release ends the lease in the background: it deletes the item, or keeps the lock for the gate that waits first.
 func (l *lease) Release() {
 	l.mu.Lock()
 	again := l.released
@@ -213,7 +214,7 @@ func (l *lease) Release() {
 	l.store.end(l)
 	tickets := make([]*ticket, len(l.replicas))
 	for i, r := range l.replicas {
-		tickets[i] = r.server.ticket(l.key)
+		tickets[i] = r.member.newTicket(l.key)
 	}
 	l.store.background.Go(func() { l.release(tickets, waited) })
 }
@@ -253,7 +254,7 @@ func (l *lease) release(tickets []*ticket, waited bool) {
 
 func (l *lease) tellLoss(kind EventKind) {
 	l.store.counts.lost.Add(1)
-	l.store.tell(Event{Kind: kind, Server: l.replicas[0].server.addr, Key: l.key})
+	l.store.tell(Event{Kind: kind, Server: l.replicas[0].member.addr, Key: l.key})
 }
 
 func (l *lease) isReleased() bool {
@@ -262,7 +263,7 @@ func (l *lease) isReleased() bool {
 	return l.released
 }
 
-// waiters notes who waits for the lock beside us.
+// waiters notes which gates wait for the lock.
 func (l *lease) waiters(line []manager) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -2,260 +2,201 @@ package memcachelock
 
 import (
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"time"
-
-	"github.com/bradfitz/gomemcache/memcache"
 
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// The gates that wait for a lock stand in a line, an item beside it. A lock that is handed on goes to the first:
-// its item says whose turn it is. All of this is for fairness only. A gate that has died in the line costs one turn.
+// The gates that wait for a lock stand in a line, an item next to it. A lock that is handed on goes to the first: its
+// item says whose turn it is. All of this is for fairness only. A gate that has died in the line costs one turn.
 const (
-	lineSeconds  = 3                    // of the line, from when somebody has last come or asked
-	lineRefresh  = time.Second          // how often a waiting gate does
+	lineSeconds  = 3                    // of the line, from when a gate has last joined or looked
+	lineRefresh  = time.Second          // how often a waiting gate makes it live on
 	lineAge      = 5 * time.Millisecond // how old the holder's knowledge of it may be
-	turnSeconds  = 2                    // of a turn; a gate that waits asks twice a second at least
+	turnSeconds  = 2                    // of a turn
 	maxLine      = 64                   // gates
-	lineAttempts = 3                    // to write it, as others do
+	lineAttempts = 20                   // to write it while others do
 )
 
-// wait is what a manager that was told ErrHeld has done about it. It is in the hands of the manager, which asks one
-// question at a time.
-type wait struct {
-	waitKey
-	inLine    bool
-	refreshed time.Time
-	deferred  bool // let others go first, once
-	line      *memcache.Item
-	holder    string    // the value of the lock when we last looked; "": it was free
-	held      time.Time // since when that was seen
-}
-
-type waitKey struct {
-	key     sessionlock.Key
-	manager manager
-}
-
-func (s *Store) waitOf(key sessionlock.Key, token sessionlock.Token) *wait {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.waits[waitKey{key, manager(token.Manager())}]
-}
-
-func (s *Store) beginWait(key sessionlock.Key, token sessionlock.Token) *wait {
-	w := &wait{waitKey: waitKey{key, manager(token.Manager())}, held: time.Now()}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.waits[w.waitKey] = w
-	return w
-}
-
-// sees notes who holds the lock now.
-func (w *wait) sees(lock *memcache.Item) {
-	value := ""
-	if lock != nil {
-		value = string(lock.Value)
-	}
-	if value != w.holder {
-		w.holder, w.held = value, time.Now()
-	}
-}
-
-// A gate that waits asks the more often the shorter the lock has been held for, as most scripts are short and a long
-// one is not made longer by much. Only the first in the line is likely to get it: those behind ask more seldom.
-const (
-	pollShare  = 16 // of the time that the lock has been held for
-	minPoll    = time.Millisecond
-	maxPoll    = 6 * time.Millisecond // of the first in the line
-	maxPollFar = 50 * time.Millisecond
-	pollLimit  = 500 * time.Millisecond // so that a turn is seen before it ends
-)
-
-// held adds to an ErrHeld when to ask again.
-func (s *Store) held(err error, w *wait) error {
-	if !errors.Is(err, sessionlock.ErrHeld) {
-		return err
-	}
-	pause := min(max(minPoll, time.Since(w.held)/pollShare), maxPoll)
-	if place := slices.Index(parseLine(w.line), w.manager); place > 0 {
-		pause = min(time.Duration(place+1)*pause, maxPollFar)
-	}
-	return &sessionlock.HeldError{Again: max(pause, s.pollPause())}
-}
-
-// pollPause is the pause with which all waits together stay below the rate. A manager asks after three quarters of it
-// on average.
-func (s *Store) pollPause() time.Duration {
-	s.mu.Lock()
-	n := len(s.waits)
-	s.mu.Unlock()
-	pause := time.Duration(n) * time.Second / time.Duration(s.options.MaxPollRate)
-	return min(pause*4/3, pollLimit)
-}
-
-// first says whether nobody else is ahead in the line.
-func (w *wait) first() bool {
-	line := parseLine(w.line)
-	return len(line) == 0 || line[0] == w.manager
-}
-
-// lineServer is where the line of key is: the first of its servers that is up. Nil: none is.
-func (s *Store) lineServer(key sessionlock.Key) *server {
-	for _, v := range s.serversOf(key) {
-		if v.isUp() {
-			return v
+// lineMember is where the line of key is: the first of its servers that is up. Nil: none is.
+func (s *Store) lineMember(key sessionlock.Key) *member {
+	for _, m := range s.membersOf(key) {
+		if m.isUp() {
+			return m
 		}
 	}
 	return nil
 }
 
-// stayInLine joins the line, or makes it live on.
-func (s *Store) stayInLine(key sessionlock.Key, w *wait) {
-	v := s.lineServer(key)
-	if v == nil || v.inGrace() {
+// join is the way of a wait into the line.
+type join struct {
+	wait *wait
+	item *item
+}
+
+// joins is the way of v's wait into the line, nil if there is nothing to do. It is called with the wait's mutex held.
+func (v *view) joins() *join {
+	w := v.wait
+	if w.over || w.askable || v.member != w.store.lineMember(w.key) || v.member.inGrace() {
+		return nil
+	}
+	line := parseLine(v.queue)
+	if slices.Contains(line, w.manager) || len(line) >= maxLine {
+		return nil
+	}
+	it := lineItem(w.line, v.queue, append(line, w.manager))
+	w.inLine, w.refreshed = true, time.Now()
+	return &join{w, it}
+}
+
+// join writes the lines of waits that have found their lock held. One that another gate has written meanwhile is left to
+// the next look.
+func (p *poller) join(joins []*join) {
+	if len(joins) == 0 {
 		return
 	}
-	name := s.lineName(key)
-	switch line := parseLine(w.line); {
-	case !slices.Contains(line, w.manager):
-		if len(line) >= maxLine {
-			return
+	var items []*item
+	for _, j := range joins {
+		items = append(items, j.item)
+	}
+	_ = p.member.polls.inTurn(false, func(c *wire) error {
+		_, err := c.writeAll(items)
+		return err
+	})
+	for _, j := range joins {
+		j.wait.mu.Lock()
+		over := j.wait.over
+		j.wait.mu.Unlock()
+		if s := j.wait.store; over { // it may have left the line before it has joined
+			s.leaveAndPassOn(j.wait)
 		}
-		if err := v.writeLine(name, w.line, append(line, w.manager)); err == nil {
-			w.inLine, w.refreshed = true, time.Now()
-		}
-	case time.Since(w.refreshed) >= lineRefresh:
-		_, _ = v.getAndTouch(name, lineSeconds)
-		w.refreshed = time.Now()
 	}
 }
 
-// writeLine writes line if it is still old on the server.
-func (v *server) writeLine(name string, old *memcache.Item, line []manager) error {
-	switch {
-	case old == nil:
-		return v.add(name, lineValue(line), lineSeconds)
-	case len(line) == 0:
-		return v.compareAndSwap(name, nil, deleteNow, old.CasID)
+// lineItem is what to write for a line that was old on the server, nil if there was none.
+func lineItem(name string, old *item, line []manager) *item {
+	it := &item{name: name, value: lineValue(line), seconds: lineSeconds}
+	if old != nil {
+		it.casID = old.casID
 	}
-	return v.compareAndSwap(name, lineValue(line), lineSeconds, old.CasID)
+	if len(line) == 0 {
+		it.value, it.seconds = nil, deleteNow
+	}
+	return it
 }
 
-// leaveLine takes m out of the line of key, and says whether it was there.
-func (s *Store) leaveLine(key sessionlock.Key, m manager) bool {
-	v := s.lineServer(key)
-	if v == nil {
+// leaveLine takes gate out of the line of key, and reports whether it was there. While others write the line it tries
+// again: one that does not wait and stays in the line would get a turn that it does not take.
+func (s *Store) leaveLine(key sessionlock.Key, gate manager) bool {
+	m := s.lineMember(key)
+	if m == nil {
 		return false
 	}
 	name := s.lineName(key)
-	for range lineAttempts {
-		items, err := v.get(name)
+	for attempt := range lineAttempts {
+		items, err := m.get(m.releases, name)
 		if err != nil {
 			return false
 		}
 		line := parseLine(items[name])
-		i := slices.Index(line, m)
+		i := slices.Index(line, gate)
 		if i < 0 {
 			return false
 		}
-		err = v.writeLine(name, items[name], slices.Delete(line, i, i+1))
-		if err == nil || !answered(err) {
+		if err = m.write(m.releases, lineItem(name, items[name], slices.Delete(line, i, i+1))); err == nil {
 			return true
 		}
+		time.Sleep(rand.N(time.Duration(attempt+1) * time.Millisecond))
 	}
-	return true
+	return false
 }
 
-// nextInLine is the first gate but own that waits; the zero manager: nobody.
+// nextInLine is the first gate but own that waits; the zero manager: none.
 func (s *Store) nextInLine(key sessionlock.Key, own manager) manager {
-	v := s.lineServer(key)
-	if v == nil {
+	m := s.lineMember(key)
+	if m == nil {
 		return manager{}
 	}
 	name := s.lineName(key)
-	items, err := v.get(name)
+	items, err := m.get(m.releases, name)
 	if err != nil {
 		return manager{}
 	}
-	for _, m := range parseLine(items[name]) {
-		if m != own {
-			return m
+	for _, gate := range parseLine(items[name]) {
+		if gate != own {
+			return gate
 		}
 	}
 	return manager{}
 }
 
-// readLine asks who waits.
+// readLine looks up which gates wait.
 func (l *lease) readLine() {
 	var line []manager
 	name := l.store.lineName(l.key)
-	if v := l.store.lineServer(l.key); v != nil {
-		if items, err := v.get(name); err == nil {
+	if m := l.store.lineMember(l.key); m != nil {
+		if items, err := m.get(m.others, name); err == nil {
 			line = parseLine(items[name])
 		}
 	}
 	l.waiters(line)
 }
 
-// given takes next, for whom the lock is kept now, out of the line. If it has left in the meantime, nobody would
+// given takes next, for which the lock is kept now, out of the line. If it has left in the meantime, no gate would
 // take the lock: it is passed on.
 func (s *Store) given(key sessionlock.Key, next manager) {
 	if !s.leaveLine(key, next) {
-		s.passOn(key, next)
+		s.passOn(s.ticketsOf(key), key, next)
 	}
 }
 
 // Withdraw leaves the line, and passes on the lock if it is kept for this manager by now.
 func (s *Store) Withdraw(key sessionlock.Key, token sessionlock.Token) {
-	k := waitKey{key, manager(token.Manager())}
-	s.mu.Lock()
-	w := s.waits[k]
-	delete(s.waits, k)
-	s.mu.Unlock()
-	if w == nil || !w.inLine {
-		return
+	if w := s.waitOf(key, token); s.endWait(w) {
+		s.leaveAndPassOn(w)
 	}
-	tickets := s.ticketsOf(key)
+}
+
+func (s *Store) leaveAndPassOn(w *wait) {
+	tickets := s.ticketsOf(w.key)
 	s.background.Go(func() {
-		s.leaveLine(key, w.manager)
-		s.passOnWith(tickets, key, w.manager)
+		s.leaveLine(w.key, w.manager)
+		s.passOn(tickets, w.key, w.manager)
 	})
 }
 
 func (s *Store) ticketsOf(key sessionlock.Key) (tickets []*ticket) {
-	for _, v := range s.serversOf(key) {
-		tickets = append(tickets, v.ticket(key))
+	for _, m := range s.membersOf(key) {
+		tickets = append(tickets, m.newTicket(key))
 	}
 	return tickets
 }
 
-// passOn gives the lock that is kept for m to the next in line, or frees it.
-func (s *Store) passOn(key sessionlock.Key, m manager) { s.passOnWith(s.ticketsOf(key), key, m) }
-
-func (s *Store) passOnWith(tickets []*ticket, key sessionlock.Key, m manager) {
+// passOn frees the lock if it is kept for gate: the next in line takes it.
+func (s *Store) passOn(tickets []*ticket, key sessionlock.Key, gate manager) {
 	for _, t := range tickets {
 		s.background.Go(func() {
 			defer t.leave()
 			t.wait()
-			_ = t.server.freeTurn(s.lockName(key), m)
+			_ = t.member.freeTurn(s.lockName(key), gate)
 		})
 	}
 }
 
-// freeTurn deletes the turn of m. Those who wait see a free lock, and the first in line takes it.
-func (v *server) freeTurn(name string, m manager) error {
-	items, err := v.get(name)
+// freeTurn deletes the turn of gate. Those that wait see a free lock, and the first in line takes it.
+func (m *member) freeTurn(name string, gate manager) error {
+	items, err := m.get(m.releases, name)
 	if err != nil {
 		return err
 	}
-	item := items[name]
-	if !sameValue(item, turnValue(m)) {
+	it := items[name]
+	if !sameValue(it, turnValue(gate)) {
 		return nil
 	}
-	err = v.compareAndSwap(name, nil, deleteNow, item.CasID)
-	if errors.Is(err, memcache.ErrCASConflict) {
+	err = m.write(m.releases, &item{name: name, seconds: deleteNow, casID: it.casID})
+	if errors.Is(err, errConflict) || errors.Is(err, errMissing) {
 		return nil
 	}
 	return err

@@ -2,10 +2,10 @@
 // the same locks. It knows nothing of requests, and trusts an address to be one memcached and no proxy to several.
 //
 // A lock is an item named prefix + the 32 hex digits of its sessionlock.Key: value.go has its value. Of several
-// servers it is on number crc32(name) modulo their count, in the order of Options.Servers, by the CRC of IEEE 802.3
-// as gomemcache's own selector; one that is down is not replaced. With Quorum it is on all, and most make a lease.
+// servers it is on number crc32(name) modulo their count, in the order of Options.Servers, by the CRC of IEEE
+// 802.3; one that is down is not replaced. With Quorum it is on all, and most make a lease.
 // Beside it is the line of the gates that wait (name + ":line"), and once a server its epoch (prefix + "epoch"): if
-// that has gone, so may have the leases.
+// that has gone, so may have the leases. In prefix + "fleet" hosts note what they have to agree about.
 package memcachelock
 
 import (
@@ -45,12 +45,17 @@ type Options struct {
 	Prefix  string        // of all names in memcached; "" is "fpm-gate:"
 	Quorum  bool          // the servers are copies, an odd number of them and at least 3
 
-	// MaxPollRate bounds how many questions a second the store asks for the locks that it waits for, all together:
-	// where many wait, each asks more seldom, down to twice a second. Zero: 10,000.
+	// MaxPollRate bounds how often in a second the store looks at locks that it waits for, all together: a look is at
+	// one lock on one server. Where many are waited for, each is looked at more seldom. Zero: 10,000.
 	MaxPollRate int
 
-	Gate string // who holds, for those who ask
+	Gate string // names the holder, for operators
 	Host string // "": the host's name
+
+	// What hosts have to agree about beside the above, which the store itself does not need: it notices a host that
+	// does not. Realms are those of the gates, by the gates' names.
+	Secret []byte
+	Realms map[string]string
 
 	TLS                *tls.Config // nil: plain TCP. ServerName may be left to the address.
 	Username, Password string      // for memcached -Y; Username "": none
@@ -81,12 +86,15 @@ const (
 // Store keeps leases in memcached. It is made by New, and used by many goroutines and any number of managers.
 type Store struct {
 	options Options
-	servers []*server
+	label   atomic.Pointer[label]
+	members []*member
 	seconds int32 // the TTL of a lease, as memcached is told
+	pace    *pace
+	retired atomic.Bool
 
 	stop       context.CancelFunc
 	watchers   sync.WaitGroup
-	background sync.WaitGroup // what goes on beside the requests
+	background sync.WaitGroup // what goes on concurrently with the requests
 	counts     struct{ lost atomic.Uint64 }
 
 	mu     sync.Mutex
@@ -94,8 +102,14 @@ type Store struct {
 	waits  map[waitKey]*wait
 }
 
+// label is what a store says of the gates that use it.
+type label struct {
+	gate   string
+	realms map[string]string
+}
+
 // New makes a store, and begins to watch its servers. It does not wait for them: one that is down makes the locks
-// that need it fail until it is back. Who makes a store closes it.
+// that need it fail until it is back. The caller closes it.
 func New(o Options) (*Store, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
@@ -104,17 +118,39 @@ func New(o Options) (*Store, error) {
 	s := &Store{
 		options: o,
 		seconds: seconds(o.Lease),
+		pace:    &pace{every: max(1, time.Second/time.Duration(o.MaxPollRate))},
 		stop:    stop,
 		leases:  make(map[sessionlock.Key]*lease),
 		waits:   make(map[waitKey]*wait),
 	}
-	for _, a := range o.Servers {
-		s.servers = append(s.servers, newServer(s, a))
+	s.Relabel(o.Gate, o.Realms)
+	for i, a := range o.Servers {
+		s.members = append(s.members, newMember(s, a, i))
 	}
-	for _, v := range s.servers {
-		s.watchers.Go(func() { v.watch(ctx) })
+	for _, m := range s.members {
+		s.watchers.Go(func() { m.watch(ctx) })
+		s.watchers.Go(func() { m.poller.run(ctx) })
 	}
 	return s, nil
+}
+
+// Relabel changes Options.Gate and Options.Realms.
+func (s *Store) Relabel(gate string, realms map[string]string) {
+	s.label.Store(&label{cut(gate, maxLabel), realms})
+}
+
+// Retire is called when another store takes this one's place: it is still used for what it holds, and no longer
+// compared with other hosts.
+func (s *Store) Retire() { s.retired.Store(true) }
+
+func (s *Store) gateName() string { return s.label.Load().gate }
+
+// forServers are the options that a server needs.
+func (o *Options) forServers() serverOptions {
+	return serverOptions{
+		timeout: o.Timeout, epoch: o.Prefix + "epoch", tls: o.TLS,
+		username: o.Username, password: o.Password, dial: o.Dial,
+	}
 }
 
 // complete fills in the defaults and checks the rest.
@@ -134,7 +170,7 @@ func (o *Options) complete() error {
 	if o.Host == "" {
 		o.Host, _ = os.Hostname() // only for those who ask
 	}
-	o.Gate, o.Host = cut(o.Gate, maxLabel), cut(o.Host, maxLabel)
+	o.Host = cut(o.Host, maxLabel)
 	switch n := len(o.Servers); {
 	case n == 0:
 		return errors.New("there must be at least one memcached server")
@@ -173,52 +209,122 @@ func (s *Store) Close() error {
 	s.stop()
 	s.watchers.Wait()
 	s.background.Wait()
-	var errs []error
-	for _, v := range s.servers {
-		v.taker.close()
-		errs = append(errs, v.client.Close())
+	for _, m := range s.members {
+		m.close()
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // TTL is a second less than memcached is told: that is how long an item lives at least.
 func (s *Store) TTL() time.Duration { return time.Duration(s.seconds-1) * time.Second }
 
-// Acquire asks for the lease of key, at first without a look. Who was told ErrHeld looks before he asks again.
+// Acquire asks for the lease of key. The first attempt writes without reading. After that the store looks at the lock
+// by itself, and says by a sessionlock.RetryError when it is worth asking again; an attempt before that sends nothing.
 // It takes one timeout at most, whatever ctx says.
 func (s *Store) Acquire(_ context.Context, key sessionlock.Key, token sessionlock.Token) (sessionlock.Lease, error) {
 	l := s.newLease(key, token)
 	w := s.waitOf(key, token)
 	if w != nil {
-		if err := l.look(w); err != nil {
-			return nil, s.held(err, w)
+		if !w.takeReady() && !s.isAwayFor(key, w) {
+			return nil, s.retry(w, nil)
 		}
+		w.prepare(l)
 	}
-	err := l.take()
-	switch {
-	case err == nil:
+	found, err := l.take()
+	if err == nil {
 		s.begin(l, w)
 		return l, nil
-	case w == nil && errors.Is(err, sessionlock.ErrHeld):
-		w = s.beginWait(key, token)
 	}
-	return nil, s.held(err, w)
+	if errors.Is(err, sessionlock.ErrStore) && s.isFinal(key, w, err) {
+		return nil, err
+	}
+	if w == nil {
+		w = s.beginWait(l)
+	}
+	w.again(found)
+	return nil, s.retry(w, err)
 }
 
-// begin notes that l is held, and is waited for no more.
+// isFinal reports whether err is the last word of the store: it is away, or has refused, and no other gate's lease is
+// known that may still live.
+func (s *Store) isFinal(key sessionlock.Key, w *wait, err error) bool {
+	return s.isAwayFor(key, w) || errors.Is(err, errMalformed) && (w == nil || !w.knowsHolder(time.Time{}))
+}
+
+// isAwayFor reports whether so many servers of key are away that no majority can answer, and no other gate's lease is
+// known that may still live.
+func (s *Store) isAwayFor(key sessionlock.Key, w *wait) bool {
+	members := s.membersOf(key)
+	away := 0
+	var since time.Time
+	for _, m := range members {
+		if m.isAway() {
+			away++
+			if silent := m.silentSince(); silent.After(since) {
+				since = silent
+			}
+		}
+	}
+	return away > len(members)-majority(len(members)) && (w == nil || !w.knowsHolder(since))
+}
+
+// retry is what Acquire returns of a wait; err is why the last attempt failed, if there was one.
+func (s *Store) retry(w *wait, err error) error {
+	if err == nil {
+		err = s.reachable(w.key)
+	}
+	if err == nil || errors.Is(err, sessionlock.ErrStore) && w.knowsHolder(time.Now()) {
+		err = sessionlock.ErrHeld
+	}
+	return &sessionlock.RetryError{Err: err, Ready: w.ready}
+}
+
+// reachable is nil if a majority of the servers of key is up.
+func (s *Store) reachable(key sessionlock.Key) error {
+	var down []error
+	members := s.membersOf(key)
+	for _, m := range members {
+		if err := m.downErr(); err != nil {
+			down = append(down, m.named(err))
+		}
+	}
+	if len(members)-len(down) >= majority(len(members)) {
+		return nil
+	}
+	return storeError(errors.Join(down...))
+}
+
+// begin notes that l is held, and no longer waited for. If its servers may have lost it before it was noted, it is added
+// again, as nothing else would do that before its renewal.
 func (s *Store) begin(l *lease, w *wait) {
+	s.hold(l, w)
+	for i, r := range l.replicas {
+		if r.member.losses() != l.losses[i] {
+			s.background.Go(func() { l.addAgain(r.member, true) })
+		}
+	}
+}
+
+func (s *Store) hold(l *lease, w *wait) {
 	s.mu.Lock()
 	s.leases[l.key] = l
-	if w != nil {
-		delete(s.waits, w.waitKey)
-	}
 	s.mu.Unlock()
-	if w != nil && w.inLine {
+	if s.endWait(w) {
 		s.background.Go(func() { s.leaveLine(l.key, w.manager) })
 	}
 }
 
-// end notes that l is held no more.
+// Adopt returns the lease of a lock that is held although no majority of its servers could be asked for it. It is added
+// where they are up again, unless another gate has the lock by then.
+func (s *Store) Adopt(key sessionlock.Key, token sessionlock.Token) sessionlock.Lease {
+	l := s.newLease(key, token)
+	l.won = true
+	close(l.decided)
+	s.hold(l, s.waitOf(key, token))
+	return l
+}
+
+// end notes that l is no longer held.
 func (s *Store) end(l *lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -227,29 +333,30 @@ func (s *Store) end(l *lease) {
 	}
 }
 
-// has says whether somebody of this process has the lease of key.
+// has reports whether this process has the lease of key.
 func (s *Store) has(key sessionlock.Key) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.leases[key] != nil
 }
 
-// serversOf returns the servers that have the lock of key: one, or with a quorum all. The first that is up among
+// membersOf returns the servers that have the lock of key: one, or with a quorum all. The first that is up among
 // them has its line.
-func (s *Store) serversOf(key sessionlock.Key) []*server {
-	n := len(s.servers)
+func (s *Store) membersOf(key sessionlock.Key) []*member {
+	n := len(s.members)
 	i := int(crc32.ChecksumIEEE([]byte(s.lockName(key))) % uint32(n))
 	if !s.options.Quorum {
-		return s.servers[i : i+1]
+		return s.members[i : i+1]
 	}
-	all := make([]*server, 0, n)
-	all = append(all, s.servers[i:]...)
-	return append(all, s.servers[:i]...)
+	all := make([]*member, 0, n)
+	all = append(all, s.members[i:]...)
+	return append(all, s.members[:i]...)
 }
 
 func (s *Store) lockName(key sessionlock.Key) string { return s.options.Prefix + key.String() }
 func (s *Store) lineName(key sessionlock.Key) string { return s.lockName(key) + ":line" }
 func (s *Store) epochName() string                   { return s.options.Prefix + "epoch" }
+func (s *Store) fleetName() string                   { return s.options.Prefix + "fleet" }
 
 // majority is how many of n make a lease.
 func majority(n int) int { return n/2 + 1 }

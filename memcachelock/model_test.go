@@ -3,9 +3,11 @@ package memcachelock_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,13 +20,15 @@ import (
 )
 
 // TestRandomInterleavingsKeepThePromises lets three gates and two sessions live through what a seed says, and holds
-// what came of it to the promises after each step. With one server, that may be slow, lose answers, hang, and be
-// restarted; with a quorum one of three at a time. Other seeds flush and evict, too, and cut a gate off.
+// what came of it to the promises after each step. With one server, that may be slow, lose answers, hang, stall, and be
+// restarted; with a quorum one of three at a time. Other seeds flush and evict, too, and cut a gate off or stop it for a
+// moment. A third of them have a network with round trips of 60 ms, and some requests hold locally where the store fails.
 func TestRandomInterleavingsKeepThePromises(t *testing.T) {
 	t.Parallel()
-	const seeds, steps = 18, 60
+	const steps = 60
+	seeds := *modelSeeds
 	var mu sync.Mutex
-	held, lost, failed := 0, 0, 0
+	held, lost, failed, local := 0, 0, 0, 0
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			t.Parallel()
@@ -38,22 +42,27 @@ func TestRandomInterleavingsKeepThePromises(t *testing.T) {
 				m.end()
 				mu.Lock()
 				defer mu.Unlock()
-				held, lost, failed = held+m.held, lost+m.lost, failed+m.failed
+				held, lost, failed, local = held+m.held, lost+m.lost, failed+m.failed, local+m.local
 			})
 		})
 	}
 	t.Cleanup(func() {
-		if held < 5*seeds || failed < seeds || lost == 0 {
-			t.Errorf("%d locks were held, %d of them lost, and %d questions failed; want a test that does more", held, lost, failed)
+		if held < 5*seeds || failed < seeds/2 || lost == 0 || local < seeds/2 {
+			t.Errorf("%d locks were held, %d of them lost, %d of them locally, and %d requests failed; want a test that does more",
+				held, lost, local, failed)
 		}
 	})
 }
+
+var modelSeeds = flag.Int("seeds", 24, "of the model test")
 
 const (
 	modelLease   = 6 * time.Second
 	modelTTL     = modelLease - time.Second
 	modelTimeout = 250 * time.Millisecond
 	modelLatency = 4 * time.Millisecond
+	farLatency   = 60 * time.Millisecond
+	patience     = 2 * time.Second // with a server that does not answer
 	heartbeat    = 100 * time.Millisecond
 )
 
@@ -62,14 +71,16 @@ type model struct {
 	*testing.T
 	rng     *rand.Rand
 	level   int // of faults: 0 none, 1 those that take no lock, 2 all
+	latency time.Duration
 	servers []*fakeServer
 	gates   []*modelGate
 	keys    []sessionlock.Key
 	quiet   time.Time // since when all is well
 	excuses []time.Time
 	sick    *fakeServer // the one that something was done to
+	since   time.Time   // it is sick
 
-	held, lost, failed int
+	held, lost, failed, local int
 
 	mu    sync.Mutex // guards the fields of the tries
 	tries []*try     // in the order of their begin
@@ -79,6 +90,85 @@ type modelGate struct {
 	number int
 	store  *memcachelock.Store
 	locks  *sessionlock.Manager
+
+	mu      sync.Mutex
+	stopped time.Time                       // until when
+	told    map[sessionlock.Token]time.Time // that another has the lock
+}
+
+// listener is the store of a gate, that notes who is told what.
+type listener struct {
+	*memcachelock.Store
+	gate *modelGate
+}
+
+func (s listener) Acquire(ctx context.Context, key sessionlock.Key, token sessionlock.Token) (sessionlock.Lease, error) {
+	lease, err := s.Store.Acquire(ctx, key, token)
+	if errors.Is(err, sessionlock.ErrHeld) {
+		s.gate.mu.Lock()
+		defer s.gate.mu.Unlock()
+		s.gate.told[token] = time.Now()
+	}
+	return lease, err
+}
+
+// stop stops the gate for d, as a signal does: what it reads comes only then, and its timeouts pass meanwhile.
+func (g *modelGate) stop(d time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stopped = time.Now().Add(d)
+}
+
+// stoppable is a connection of a gate that can be stopped.
+type stoppable struct {
+	net.Conn
+	gate *modelGate
+
+	mu       sync.Mutex
+	deadline time.Time
+}
+
+func (c *stoppable) SetDeadline(t time.Time) error {
+	c.mu.Lock()
+	c.deadline = t
+	c.mu.Unlock()
+	return c.Conn.SetDeadline(t)
+}
+
+func (c *stoppable) Read(b []byte) (int, error) {
+	if err := c.wait(); err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Read(b)
+	c.sleep() // what has come, or a timeout, is noticed only then
+	return n, err
+}
+
+func (c *stoppable) Write(b []byte) (int, error) {
+	if err := c.wait(); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *stoppable) sleep() (slept bool) {
+	c.gate.mu.Lock()
+	left := time.Until(c.gate.stopped)
+	c.gate.mu.Unlock()
+	time.Sleep(left)
+	return left > 0
+}
+
+func (c *stoppable) wait() error {
+	if !c.sleep() {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.deadline.IsZero() && time.Now().After(c.deadline) {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
 }
 
 // try is one Acquire and what came of it. The times are zero until then.
@@ -93,6 +183,7 @@ type try struct {
 	err      error
 	told     time.Time
 	loss     error
+	local    time.Time // since when it was held locally, whether it still is or not
 	released time.Time
 }
 
@@ -101,8 +192,13 @@ func newModel(t *testing.T, seed uint64) *model {
 		T:     t,
 		rng:   rand.New(rand.NewPCG(seed, 2)),
 		level: int(seed % 3),
-		keys:  []sessionlock.Key{{1, 1}, {2, 2}},
-		quiet: time.Now(),
+
+		latency: modelLatency,
+		keys:    []sessionlock.Key{{1, 1}, {2, 2}},
+		quiet:   time.Now(),
+	}
+	if seed/6%3 == 2 {
+		m.latency = farLatency
 	}
 	servers := 1
 	if seed%2 == 1 {
@@ -110,19 +206,25 @@ func newModel(t *testing.T, seed uint64) *model {
 	}
 	o := memcachelock.Options{Lease: modelLease, Timeout: modelTimeout, Quorum: servers > 1, MaxPollRate: 40}
 	for i := range servers {
-		m.servers = append(m.servers, newFakeServer(modelLatency))
+		m.servers = append(m.servers, newFakeServer(m.latency))
 		o.Servers = append(o.Servers, memcachelock.Addr{Network: "tcp", Address: strconv.Itoa(i)})
 	}
 	for i := range 3 {
+		gate := &modelGate{number: i, told: make(map[sessionlock.Token]time.Time)}
 		o.Dial = func(ctx context.Context, _, address string) (net.Conn, error) {
 			n, _ := strconv.Atoi(address)
-			return m.servers[n].dial(ctx, i)
+			nc, err := m.servers[n].dial(ctx, i)
+			if err != nil {
+				return nil, err
+			}
+			return &stoppable{Conn: nc, gate: gate}, nil
 		}
 		store, err := memcachelock.New(o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.gates = append(m.gates, &modelGate{i, store, sessionlock.NewManager(store)})
+		gate.store, gate.locks = store, sessionlock.NewManager(listener{store, gate})
+		m.gates = append(m.gates, gate)
 	}
 	return m
 }
@@ -135,7 +237,7 @@ func (m *model) step() {
 	synctest.Wait()
 	switch m.rng.IntN(4) {
 	case 0:
-		time.Sleep(m.upTo(2 * modelLatency))
+		time.Sleep(m.upTo(2 * m.latency))
 	case 1:
 		time.Sleep(m.upTo(time.Second))
 	case 2:
@@ -168,7 +270,9 @@ func (m *model) harm(gate *modelGate, key sessionlock.Key) {
 		return
 	}
 	if s := m.sick; s != nil {
-		m.heal(s)
+		if m.rng.IntN(3) == 0 {
+			m.heal(s)
+		}
 		return
 	}
 	// Whoever lost leases needs the grace to get them back, before another loses some.
@@ -176,14 +280,21 @@ func (m *model) harm(gate *modelGate, key sessionlock.Key) {
 		return
 	}
 	s := m.servers[m.rng.IntN(len(m.servers))]
-	switch n := m.rng.IntN(10); {
+	switch n := m.rng.IntN(13); {
+	case n >= 12:
+		gate.stop(m.upTo(time.Second))
+	case n >= 10: // for a moment
+		m.sick, m.since = s, time.Now()
+		s.freeze()
+		time.Sleep(m.upTo(patience - 100*time.Millisecond))
+		m.heal(s)
 	case n < 3:
 		s.set(func() { s.lose = 1 + m.rng.IntN(3) })
 	case n < 5:
-		m.sick = s
+		m.sick, m.since = s, time.Now()
 		s.freeze()
 	case n < 7:
-		m.sick = s
+		m.sick, m.since = s, time.Now()
 		s.kill()
 		if m.rng.IntN(2) == 0 {
 			m.heal(s)
@@ -195,7 +306,7 @@ func (m *model) harm(gate *modelGate, key sessionlock.Key) {
 		m.excuses = append(m.excuses, time.Now())
 		s.set(func() { delete(s.items, lockName(key)) })
 	default:
-		m.sick = s
+		m.sick, m.since = s, time.Now()
 		s.set(func() { s.cut[gate.number] = true })
 	}
 	m.quiet = time.Now()
@@ -212,6 +323,14 @@ func (m *model) acquire(gate *modelGate, key sessionlock.Key) {
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &try{gate: gate, key: key, begun: time.Now(), cancel: cancel}
 	a.policy = sessionlock.Policy{MaxWait: m.upTo(3 * modelTTL), Expiry: m.upTo(3 * modelTTL)}
+	a.policy.HoldLocally = m.rng.IntN(2) == 0
+	a.policy.OnLocal = func(sessionlock.Description) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if a.local.IsZero() {
+			a.local = time.Now()
+		}
+	}
 	a.policy.OnLoss = func(_ sessionlock.Description, err error) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -225,6 +344,10 @@ func (m *model) acquire(gate *modelGate, key sessionlock.Key) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		a.answered, a.lock, a.err = time.Now(), lock, err
+		if lock != nil && lock.Local() && a.local.IsZero() {
+			a.local = lock.Since()
+			m.checkLocal(a)
+		}
 	}()
 	synctest.Wait() // so that the tries are in the order of the queues
 }
@@ -289,7 +412,7 @@ func (m *model) check() {
 // checkTimes: no wait is longer than its max wait and one timeout, no hold longer than its expiry, and a loss is
 // one of those that can be.
 func (m *model) checkTimes(a *try, now time.Time) {
-	if got, most := orNow(a.answered, now).Sub(a.begun), a.policy.MaxWait+modelTimeout+10*modelLatency; got > most {
+	if got, most := orNow(a.answered, now).Sub(a.begun), a.policy.MaxWait+modelTimeout; got > most {
 		m.Errorf("waited %v; want %v at most", got, most)
 	}
 	if !a.got() {
@@ -303,16 +426,52 @@ func (m *model) checkTimes(a *try, now time.Time) {
 	}
 }
 
+// checkLocal: a hold begins locally only if its server has not answered for long, or when it would end its wait, and not next to a hold of another
+// gate that its gate was told of and whose lease may still live. It is called with the mutex held.
+func (m *model) checkLocal(b *try) {
+	now := b.lock.Since()
+	sick, until := m.sick != nil, now
+	if !sick && now.Sub(m.quiet) < time.Second { // which the gate may not have noticed
+		sick, until = true, m.quiet
+	}
+	if away := until.Sub(m.since); now.Sub(b.begun) < b.policy.MaxWait && (away < patience || !sick) {
+		m.Errorf("held locally although the server was away for %v only; want %v", away, patience)
+	}
+	b.gate.mu.Lock()
+	told := b.gate.told[b.lock.Token()]
+	b.gate.mu.Unlock()
+	if told.IsZero() || !now.Before(m.since.Add(modelTTL)) {
+		return
+	}
+	for _, a := range m.tries {
+		if a.key == b.key && a.gate != b.gate && a.got() && a.lock.Since().Before(told) && a.end().IsZero() {
+			m.Errorf("gate %d holds locally, %v after it was told that gate %d has the lock", b.gate.number, now.Sub(told), a.gate.number)
+		}
+	}
+}
+
 // checkPair: two holds of a session have no time in common, and who came first to a gate is served first.
 func (m *model) checkPair(a, b *try, now time.Time) {
 	if a.got() && b.got() {
 		from, to := later(a.lock.Since(), b.lock.Since()), earlier(orNow(a.end(), now), orNow(b.end(), now))
+		if a.gate != b.gate { // while one of them is held locally, nothing is promised, but for checkLocal
+			m.checkReunion(a, b, now)
+			to = earlier(to, earlier(orNow(a.local, now), orNow(b.local, now)))
+		}
 		if from.Before(to) && !m.excused(from, to) {
 			m.Errorf("gates %d and %d hold the lock for %v, from %v to %v", a.gate.number, b.gate.number, to.Sub(from), from, to)
 		}
 	}
 	if a.gate == b.gate && b.got() && b.answered.Before(orNow(a.answered, now)) {
 		m.Errorf("who came at %v got the lock at %v; who came at %v did not", b.begun, b.answered, a.begun)
+	}
+}
+
+// checkReunion: holds that began next to each other while the store was away do not go on long after it is back.
+func (m *model) checkReunion(a, b *try, now time.Time) {
+	const most = 3*time.Second + 2*farLatency
+	if back := now.Sub(m.quiet); m.sick == nil && back > most && a.holds() && b.holds() {
+		m.Errorf("gates %d and %d both hold the lock %v after the store is back", a.gate.number, b.gate.number, back)
 	}
 }
 
@@ -374,6 +533,9 @@ func (m *model) count(a *try) {
 	}
 	if errors.Is(a.err, sessionlock.ErrStore) {
 		m.failed++
+	}
+	if !a.local.IsZero() {
+		m.local++
 	}
 }
 

@@ -41,31 +41,35 @@ func Probe(ctx context.Context, o Options) ([]Report, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	s := &Store{options: o}
+	s := &Store{options: o, seconds: seconds(o.Lease)}
+	s.Relabel(o.Gate, o.Realms)
+	for i, a := range o.Servers {
+		s.members = append(s.members, newMember(s, a, i))
+	}
 	reports := make([]Report, len(o.Servers))
 	var all sync.WaitGroup
-	for i, a := range o.Servers {
-		reports[i].Server = a
-		all.Go(func() { reports[i].probe(ctx, newServer(s, a)) })
+	for i, m := range s.members {
+		reports[i].Server = m.addr
+		all.Go(func() { reports[i].probe(ctx, m) })
 	}
 	all.Wait()
 	return reports, nil
 }
 
-func (r *Report) probe(ctx context.Context, v *server) {
-	timeout := v.store.options.Timeout
+func (r *Report) probe(ctx context.Context, m *member) {
+	timeout := m.options.timeout
 	dialCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	nc, err := v.connect(dialCtx)
+	nc, err := m.connect(dialCtx)
 	if err != nil {
 		r.Err = fmt.Errorf("dial: %w", err)
 		return
 	}
 	defer nc.Close()
 	defer context.AfterFunc(ctx, func() { nc.Close() })()
-	p := &probe{wire: newWire(nc), nc: nc, timeout: timeout, report: r}
-	for _, step := range []func(Options) error{p.authenticate, p.figures, p.settings, p.speed, p.lifetime} {
-		if r.Err = step(v.store.options); r.Err != nil {
+	p := &probe{wire: newWire(nc), nc: nc, member: m, timeout: timeout, report: r}
+	for _, step := range []func(Options) error{p.authenticate, p.figures, p.settings, p.speed, p.oneServer, p.lifetime} {
+		if r.Err = step(m.store.options); r.Err != nil {
 			if ctx.Err() != nil {
 				r.Err = context.Cause(ctx)
 			}
@@ -77,6 +81,7 @@ func (r *Report) probe(ctx context.Context, v *server) {
 // probe is a probe on its way.
 type probe struct {
 	*wire
+	member  *member
 	nc      net.Conn
 	timeout time.Duration
 	report  *Report
@@ -116,8 +121,8 @@ func (p *probe) figures(Options) error {
 	} else if r.Memory > 0 && r.Used > r.Memory/10*9 {
 		p.warn("%d of its %d bytes are used: it will evict soon, and locks may be among what it evicts", r.Used, r.Memory)
 	}
-	if used, limit := number(figures["curr_connections"]), number(figures["max_connections"]); limit > 0 && limit-used < 2*maxQuestions {
-		p.warn("it has %d of at most %d connections; a gate needs up to %d", used, limit, maxQuestions+1)
+	if used, limit := number(figures["curr_connections"]), number(figures["max_connections"]); limit > 0 && limit-used < 2*maxConns {
+		p.warn("it has %d of at most %d connections; a gate needs up to %d", used, limit, maxConns)
 	}
 	return nil
 }
@@ -149,7 +154,50 @@ func (p *probe) speed(Options) error {
 			p.report.Answer = took
 		}
 	}
+	if p.report.Answer > p.timeout/probeTrips {
+		p.warn("a round trip takes %v: with a timeout of %v there is no time for a new connection and a lock; raise it",
+			p.report.Answer.Round(time.Millisecond), p.timeout)
+	}
 	return nil
+}
+
+// probeTrips is how many round trips a lock may take over a new connection, with TLS and a password.
+const probeTrips = 5
+
+// oneServer looks for an item over other connections: there may be several servers at one address.
+func (p *probe) oneServer(o Options) error {
+	name := o.Prefix + "probe:" + rand.Text()
+	p.limit()
+	if err := p.write(&item{name: name, value: []byte("probe"), seconds: probeSeconds}); err != nil {
+		return fmt.Errorf("add an item: %w", err)
+	}
+	for range 4 {
+		found, err := p.elsewhere(o, name)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return errSplit
+		}
+	}
+	return nil
+}
+
+// elsewhere looks for an item over a connection of its own.
+func (p *probe) elsewhere(o Options, name string) (found bool, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.timeout)
+	defer cancel()
+	nc, err := p.member.connect(ctx)
+	if err != nil {
+		return false, fmt.Errorf("dial: %w", err)
+	}
+	defer nc.Close()
+	other := &probe{wire: newWire(nc), nc: nc, timeout: p.timeout}
+	if err := other.authenticate(o); err != nil {
+		return false, err
+	}
+	items, err := other.get(name)
+	return items[name] != nil, err
 }
 
 // lifetime watches an item until it is gone.
@@ -157,18 +205,24 @@ func (p *probe) lifetime(o Options) error {
 	name := o.Prefix + "probe:" + rand.Text()
 	p.limit()
 	start := time.Now()
-	if err := p.store("add", name, "probe", probeSeconds); err != nil {
+	if err := p.write(&item{name: name, value: []byte("probe"), seconds: probeSeconds}); err != nil {
 		return fmt.Errorf("add an item: %w", err)
 	}
+	fleetName := p.member.store.fleetName()
+	before := map[string]*item(nil)
+	defer func() { p.fleet(before[fleetName]) }()
 	added := time.Now()
 	for time.Since(added) < probeSeconds*time.Second+probeSlack {
 		time.Sleep(probeLook)
 		p.limit()
-		value, err := p.get(name)
+		items, err := p.get(name, fleetName)
 		if err != nil {
 			return fmt.Errorf("look for an item: %w", err)
 		}
-		if value != "" {
+		if before == nil {
+			before = items
+		}
+		if items[name] != nil {
 			p.report.Lived = time.Since(start)
 			continue
 		}
@@ -180,6 +234,27 @@ func (p *probe) lifetime(o Options) error {
 	p.warn("an item with a TTL of %d s was still there after %v: locks of dead gates may live too long",
 		probeSeconds, time.Since(added).Round(time.Millisecond))
 	return nil
+}
+
+// fleet compares what hosts have noted with what this one would, as far as they have refreshed it since it was first
+// read: there they are alive.
+func (p *probe) fleet(before *item) {
+	name := p.member.store.fleetName()
+	p.limit()
+	items, err := p.get(name)
+	if err != nil {
+		return
+	}
+	own := p.member.fleet.own()
+	first := stampsOf(before)
+	for _, n := range parseFleet(items[name]) {
+		if stamp, old := first[n.settings]; old && stamp == n.stamp {
+			continue
+		}
+		if how := own.differ(n); how != "" {
+			p.warn("host %s keeps the same locks in another way: %s", n.host, how)
+		}
+	}
 }
 
 // number is zero of what is no number.

@@ -1,56 +1,24 @@
 package memcachelock
 
 import (
-	"bytes"
 	"errors"
-	"sync"
-
-	"github.com/bradfitz/gomemcache/memcache"
+	"time"
 
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// replica is the item of a lease on one server. All but the look is in the hands of who has the ticket.
+// replica is the item of a lease on one server. It is in the hands of the holder of the ticket.
 type replica struct {
 	lease  *lease
-	server *server
+	member *member
 	ours   bool
-	lost   bool   // when it was released, somebody else may have had it
+	lost   bool   // when it was released, another gate may have had it
 	casID  uint64 // 0: not known, or it was gone
 
-	// What the look before has seen; in the hands of Acquire.
+	// What a wait has seen of the lock before. With a vote for us, seen is free for us to replace.
 	looked bool
 	vote   vote
-	seen   *memcache.Item
-}
-
-// look says yes if the lock is there for us to take: it is free, or kept for us, or a stray of ours.
-func (r *replica) look(w *wait) answer {
-	if r.server.inGrace() {
-		return answer{vote: voteNo}
-	}
-	names := r.lease.names
-	items, err := r.server.get(names...)
-	if err != nil {
-		return r.failed(err)
-	}
-	a := answer{vote: voteNo, seen: items[names[0]], line: items[names[1]]}
-	if !r.server.knows(items[names[2]]) {
-		return a
-	}
-	if a.seen == nil || r.isForUs(a.seen.Value, w.manager) {
-		a.vote = voteYes
-	}
-	return a
-}
-
-// isForUs says whether the lock is kept for us, or has the token of a question of ours whose answer was lost.
-func (r *replica) isForUs(value []byte, m manager) bool {
-	if bytes.Equal(value, turnValue(m)) {
-		return true
-	}
-	h, ok := parseHeld(value)
-	return ok && manager(h.Token.Manager()) == m && !r.lease.store.has(r.lease.key)
+	seen   *item
 }
 
 func (r *replica) failed(err error) answer {
@@ -60,8 +28,11 @@ func (r *replica) failed(err error) answer {
 	return answer{vote: voteFailed, err: err}
 }
 
-// takeOrLeave takes the item. If the lease is not won it is given back, beside the request.
+// takeOrLeave takes the item. If the lease is not won it is given back, in the background.
 func (r *replica) takeOrLeave(t *ticket) answer {
+	if !t.waitUntil(r.lease.until) {
+		return answer{vote: voteFailed, err: errBusy} // with our own release
+	}
 	if t.isGiven() {
 		t.leave()
 		return answer{vote: voteNo}
@@ -84,76 +55,81 @@ func (r *replica) takeOrLeave(t *ticket) answer {
 // take adds the item, or takes what is kept for us. If the answer is lost it asks before it believes anything; and it
 // does not believe a server that was flushed: another gate may hold the lock, and not have added it again yet.
 func (r *replica) take() answer {
-	if r.looked && r.vote != voteYes || r.server.inGrace() {
+	if r.looked && r.vote != voteYes || r.member.inGrace() {
 		return answer{vote: voteNo}
 	}
-	items, err := r.write(r.seen)
+	asked := time.Now()
+	items, err := r.write(r.member.takes, r.seen, r.lease.until)
 	switch {
 	case err == nil:
-		known := r.learn(items)
+		known := r.learn(items, asked)
 		r.ours = r.casID != 0
-		if !r.ours || !known || r.server.inGrace() {
+		if !r.ours || !known || r.member.inGrace() {
 			return answer{vote: voteNo} // which was too early: it will be given back
 		}
 		return answer{vote: voteYes}
 	case answered(err):
-		return answer{vote: voteNo}
+		return answer{vote: voteNo, found: items}
 	}
-	if !unasked(err) {
-		r.server.doubtful(r.lease)
+	if !skipped(err) {
+		r.member.inDoubt(r.lease)
 	}
 	return r.failed(err)
 }
 
 // write writes the item in the place of old, nil if there is none, and reads what there is then.
-func (r *replica) write(old *memcache.Item) (items map[string]*memcache.Item, err error) {
-	items, err = r.writeOnce(old)
+func (r *replica) write(on *lane, old *item, until time.Time) (items map[string]*item, err error) {
+	items, err = r.writeOnce(on, old, until)
 	if err != nil && !answered(err) {
-		return r.confirm(err)
+		return r.confirm(on, err, until)
 	}
 	return items, err
 }
 
-func (r *replica) writeOnce(old *memcache.Item) (items map[string]*memcache.Item, err error) {
+func (r *replica) writeOnce(on *lane, old *item, until time.Time) (items map[string]*item, err error) {
 	l := r.lease
-	item := &memcache.Item{Key: l.name, Value: l.value, Expiration: l.store.seconds}
+	it := &item{name: l.name, value: l.value, seconds: l.store.seconds}
 	if old != nil {
-		item.CasID = old.CasID
+		it.casID = old.casID
 	}
-	return r.server.take(item, l.names)
+	return r.member.take(on, until, it, l.names)
 }
 
 // confirm finds out what became of a write whose answer was lost. A server that timed out is not asked again.
-func (r *replica) confirm(err error) (map[string]*memcache.Item, error) {
-	if unasked(err) || timedOut(err) {
+func (r *replica) confirm(on *lane, err error, until time.Time) (map[string]*item, error) {
+	if skipped(err) || timedOut(err) {
 		return nil, err
 	}
-	r.server.counts.lostAnswers.Add(1)
+	r.member.counts.lostAnswers.Add(1)
 	l := r.lease
-	items, getErr := r.server.get(l.names...)
-	switch item := items[l.name]; {
+	var items map[string]*item
+	getErr := on.atOnce(until, func(c *wire) (err error) {
+		items, err = c.get(l.names...)
+		return err
+	})
+	switch it := items[l.name]; {
 	case getErr != nil:
 		return nil, errors.Join(err, getErr)
-	case sameValue(item, l.value):
+	case sameValue(it, l.value):
 		return items, nil
-	case item == nil:
-		return r.writeOnce(nil)
+	case it == nil:
+		return r.writeOnce(on, nil, until)
 	}
-	return nil, memcache.ErrNotStored
+	return items, errNotStored
 }
 
-// learn notes the CAS id, which the release needs, and who waits for the lock. It says whether the server has the epoch
-// that we know.
-func (r *replica) learn(items map[string]*memcache.Item) (known bool) {
+// learn notes the CAS id, which the release needs, and which gates wait for the lock. It reports whether the server has
+// the epoch that we know.
+func (r *replica) learn(items map[string]*item, asked time.Time) (known bool) {
 	l := r.lease
 	r.casID = 0
-	if item := items[l.name]; sameValue(item, l.value) {
-		r.casID = item.CasID
+	if it := items[l.name]; sameValue(it, l.value) {
+		r.casID = it.casID
 	}
-	if r.server == l.store.lineServer(l.key) {
+	if r.member == l.store.lineMember(l.key) {
 		l.waiters(parseLine(items[l.names[1]]))
 	}
-	return r.server.knows(items[l.names[2]])
+	return r.member.knows(items[l.names[2]], asked)
 }
 
 // renew makes the item live on, or adds it again.
@@ -168,13 +144,13 @@ func (r *replica) renew() answer {
 			return a
 		}
 	}
-	item, err := r.server.getAndTouch(l.name, l.store.seconds)
+	it, err := r.member.touches.touch(l.name, l.store.seconds)
 	switch {
-	case errors.Is(err, memcache.ErrCacheMiss):
+	case errors.Is(err, errMissing):
 		return r.addAgain()
 	case err != nil:
 		return answer{vote: voteFailed, err: err}
-	case !sameValue(item, l.value):
+	case !sameValue(it, l.value):
 		r.ours = false
 		return answer{vote: voteNo}
 	}
@@ -182,42 +158,52 @@ func (r *replica) renew() answer {
 	return answer{vote: voteYes}
 }
 
-// addAgain adds the item of a lease that its server has lost.
+// addAgain adds an item that is missing. Only right after a loss of all is it certain that no gate had it in between;
+// and an item that was never there cannot be missing.
 func (r *replica) addAgain() answer {
 	l := r.lease
 	if l.isReleased() {
 		return answer{vote: voteNo}
 	}
+	sure := !r.ours || r.member.justLost()
 	r.casID = 0
-	items, err := r.write(nil)
+	asked := time.Now()
+	items, err := r.write(r.member.takes, nil, asked.Add(l.store.options.Timeout))
 	switch {
 	case err == nil:
-		_ = r.learn(items) // if it is gone again, the next renewal will tell
+		_ = r.learn(items, asked) // if it is gone again, the next renewal will find out
 		r.ours = true
-		r.server.counts.regained.Add(1)
-		l.store.tell(Event{Kind: LeaseRegained, Server: r.server.addr, Key: l.key})
+		r.member.counts.regained.Add(1)
+		if sure {
+			l.store.tell(Event{Kind: LeaseRegained, Server: r.member.addr, Key: l.key})
+		} else {
+			l.foundMissing(r.member)
+		}
 		return answer{vote: voteYes}
 	case !answered(err):
+		if !skipped(err) {
+			r.member.inDoubt(l)
+		}
 		return answer{vote: voteFailed, err: err}
 	}
 	return r.renewFound()
 }
 
-// renewFound says whether the item that is there already is ours.
+// renewFound reports by its vote whether the item that is there already is ours.
 func (r *replica) renewFound() answer {
-	items, err := r.server.get(r.lease.name)
+	items, err := r.member.get(r.member.renewals, r.lease.name)
 	if err != nil {
 		return answer{vote: voteFailed, err: err}
 	}
-	item := items[r.lease.name]
-	if r.ours = sameValue(item, r.lease.value); !r.ours {
-		return answer{vote: voteNo, gone: item == nil}
+	it := items[r.lease.name]
+	if r.ours = sameValue(it, r.lease.value); !r.ours {
+		return answer{vote: voteNo, gone: it == nil}
 	}
-	r.casID = item.CasID
+	r.casID = it.casID
 	return answer{vote: voteYes}
 }
 
-// release deletes the item, or keeps the lock for next, and says whether it did that. If the server cannot be asked,
+// release deletes the item, or keeps the lock for next, and reports whether it did that. If the server cannot be asked,
 // its watcher will see to it.
 func (r *replica) release(next manager) (given bool) {
 	if !r.ours {
@@ -230,7 +216,7 @@ func (r *replica) release(next manager) (given bool) {
 		r.lost = true
 		return false
 	case err != nil:
-		r.server.doubtful(r.lease)
+		r.member.inDoubt(r.lease)
 		return false
 	}
 	return next != (manager{})
@@ -239,33 +225,33 @@ func (r *replica) release(next manager) (given bool) {
 // remove gives back what was taken in vain.
 func (r *replica) remove() { r.release(manager{}) }
 
-// free is an atomic compare-and-delete, or compare-and-swap. That of somebody else is never touched: the error is
-// ErrLost then, or if the item was gone: nobody can say who had the lock meanwhile.
+// free is an atomic compare-and-delete, or compare-and-swap. Another gate's item is never touched: the error is ErrLost
+// then, or if the item was gone: it is unknown which gate had the lock meanwhile.
 func (r *replica) free(next manager) error {
-	l := r.lease
+	l, m := r.lease, r.member
 	for range 2 {
 		if r.casID == 0 {
-			items, err := r.server.get(l.name)
+			items, err := m.get(m.releases, l.name)
 			if err != nil {
 				return err
 			}
-			item := items[l.name]
-			if !sameValue(item, l.value) {
+			it := items[l.name]
+			if !sameValue(it, l.value) {
 				return sessionlock.ErrLost
 			}
-			r.casID = item.CasID
+			r.casID = it.casID
 		}
-		value, seconds := []byte(nil), int32(deleteNow)
+		it := &item{name: l.name, seconds: deleteNow, casID: r.casID}
 		if next != (manager{}) {
-			value, seconds = turnValue(next), turnSeconds
+			it.value, it.seconds = turnValue(next), turnSeconds
 		}
-		err := r.server.compareAndSwap(l.name, value, seconds, r.casID)
+		err := m.write(m.releases, it)
 		switch {
 		case err == nil:
 			return nil
 		case answered(err):
 			return sessionlock.ErrLost
-		case timedOut(err) || unasked(err):
+		case timedOut(err) || skipped(err):
 			return err
 		}
 		r.casID = 0 // the answer was lost: ask
@@ -273,76 +259,46 @@ func (r *replica) free(next manager) error {
 	return errors.New("no answer to a release")
 }
 
-// removeStray deletes the item if it is there and is no lease of ours any more. It says whether that is over: the
-// item was there, and is not now.
+// removeStray deletes the item if it is there and no longer a lease of ours. It reports whether that is over: the item
+// was there, and is not now.
 func (r *replica) removeStray() (over bool, err error) {
-	l := r.lease
+	l, m := r.lease, r.member
 	<-l.decided
 	if l.won && !l.isReleased() {
 		return false, errLive
 	}
-	items, err := r.server.get(l.name)
+	items, err := m.get(m.releases, l.name)
 	if err != nil {
 		return false, err
 	}
-	item := items[l.name]
-	if !sameValue(item, l.value) {
+	it := items[l.name]
+	if !sameValue(it, l.value) {
 		return false, nil
 	}
-	err = r.server.compareAndSwap(l.name, nil, deleteNow, item.CasID)
+	err = m.write(m.releases, &item{name: l.name, seconds: deleteNow, casID: it.casID})
 	return err == nil, err
 }
 
 var errLive = errors.New("the lease is held")
 
-// addAgain adds the leases of ours that the server may have lost, if it is up and has lost them. Those that fail
-// are left to the next heartbeat.
-func (v *server) addAgain() {
-	v.mu.Lock()
-	lost := v.forgot && v.down == nil
-	if lost {
-		v.forgot = false
-	}
-	v.mu.Unlock()
-	if lost {
-		v.store.background.Go(func() { v.store.addAgain(v) })
-	}
-}
-
-func (s *Store) addAgain(v *server) {
-	s.mu.Lock()
-	lost := make(chan *lease, len(s.leases))
-	for _, l := range s.leases {
-		lost <- l
-	}
-	s.mu.Unlock()
-	close(lost)
-	var all sync.WaitGroup
-	for range min(len(lost), maxTakes/2) {
-		all.Go(func() {
-			for l := range lost {
-				l.addAgain(v)
-			}
-		})
-	}
-	all.Wait()
-}
-
-// addAgain adds the item of l to v, where it belongs. That it is somebody else's is told at its next renewal.
-func (l *lease) addAgain(v *server) {
+// addAgain adds the item of l to m, where it belongs: in any case, or only if the server has not got it so far. That it
+// is another gate's shows at its next renewal.
+func (l *lease) addAgain(m *member, all bool) {
 	for _, r := range l.replicas {
-		if r.server != v {
+		if r.member != m {
 			continue
 		}
-		t := v.ticket(l.key)
+		t := m.newTicket(l.key)
 		t.wait()
+		if !all && r.ours {
+			t.leave()
+			continue
+		}
 		a := r.addAgain()
 		t.leave()
-		if a.vote == voteFailed || a.vote == voteNo && v.inGrace() && !l.isReleased() {
-			// Who was there before us may have been too early, and give it back.
-			v.mu.Lock()
-			v.forgot = true
-			v.mu.Unlock()
+		if a.vote == voteFailed || a.vote == voteNo && m.inGrace() && !l.isReleased() {
+			// A gate that was there before us may have been too early, and give it back.
+			m.restoreAll.Store(true)
 		}
 	}
 }

@@ -2,214 +2,160 @@ package memcachelock
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
-
-	"github.com/bradfitz/gomemcache/memcache"
-
-	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// server is one memcached as the store sees it. Locks are taken by its taker; all other questions go through a
-// gomemcache client of its own. At most maxQuestions are asked at once, and while the server is known to be down they
-// fail without being asked.
-//
-// gomemcache retries nothing, and takes no context: a question ends by its timeout.
+// server is one memcached: how it is reached, whether it is up, and whether it may have lost what it had. It knows
+// items and no locks. While it is known to be down, requests fail without being sent.
 type server struct {
-	store  *Store
-	addr   Addr
-	client *memcache.Client
-	slots  chan struct{} // full: as many of the client's questions are under way as may be
-	taker  *taker
-	counts counts
+	addr    Addr
+	options serverOptions
+	hooks   hooks
+	counts  counts
+
+	// What is in flight, by its kind. The watcher has a connection of its own.
+	takes    *lane // in the way of requests
+	renewals *lane
+	releases *lane
+	polls    *lane
+	others   *lane
+
+	touches touches
+
+	silence atomic.Int64 // a time.Duration: how long the server has been seen not to answer, zero while it does
 
 	mu       sync.Mutex
-	tickets  map[sessionlock.Key]*ticket
-	doubts   []doubt
 	down     error     // nil: up, as far as we know
 	since    time.Time // when that began; zero: never seen
+	silent   time.Time // when the silence began
+	counted  time.Time // until when it has been counted
 	returned bool      // it was down before
 	relapses int       // in a row
 	rest     time.Time // not up before
+	stalled  time.Time // when this process was last seen to have been stopped
 	err      error     // the last failure
-	met      bool      // epoch was once known
-	epoch    string    // "": unknown
-	grace    time.Time // no new leases before
-	forgot   bool      // our leases have yet to be added again
+	epochs   epochs
 }
 
-// maxQuestions bounds the connections to a server, of which memcached serves 1024 by default. All of them may idle:
-// gomemcache closes what it is not told to keep.
-const maxQuestions = 32
+// serverOptions are those of a Store that its servers need.
+type serverOptions struct {
+	timeout            time.Duration
+	epoch              string // the name of its item
+	tls                *tls.Config
+	username, password string
+	dial               func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// hooks is what a server calls. The functions must not block, but for beat; nil: nothing.
+type hooks struct {
+	event func(kind EventKind, err error)
+	up    func()                              // it is up, as the watcher has just seen
+	lost  func()                              // it may have lost all items
+	beat  func(*wire, map[string]*item) error // with each heartbeat, which has read the epoch and names
+	names []string
+}
+
+// What may be in flight on a server at once, each over a connection of its own, of which memcached serves 1,024 by
+// default. All of them may idle. With the watcher's it makes maxConns.
+const (
+	maxTakes    = 16
+	maxRenewals = 4 // of many leases each
+	maxReleases = 16
+	maxPolls    = 1
+	maxOthers   = 2
+	maxConns    = maxTakes + maxRenewals + maxReleases + maxPolls + maxOthers + 1
+)
 
 // A server that times out soon after it was back, time and again, rests for a while: it may answer its watcher and
-// nobody else.
+// nothing else.
 const (
 	soon = 5 * time.Second
 	rest = 2 * time.Second
 )
 
-func newServer(s *Store, a Addr) *server {
-	v := &server{
-		store:   s,
-		addr:    a,
-		slots:   make(chan struct{}, maxQuestions-maxTakes),
-		tickets: make(map[sessionlock.Key]*ticket),
-	}
-	v.taker = &taker{server: v, slots: make(chan struct{}, maxTakes)}
-	v.client = memcache.NewFromSelector(selector{v})
-	v.client.Timeout = s.options.Timeout
-	v.client.MaxIdleConns = cap(v.slots)
-	v.client.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return v.dial(ctx) }
+// patience is how long a server has to be silent to be taken for away. Until then nothing is known: it may have been
+// restarted, or hang for a moment, or this process has.
+const patience = 2 * time.Second
+
+func newServer(a Addr, o serverOptions) *server {
+	v := &server{addr: a, options: o}
+	v.takes, v.renewals = v.newLane(maxTakes), v.newLane(maxRenewals)
+	v.releases, v.polls, v.others = v.newLane(maxReleases), v.newLane(maxPolls), v.newLane(maxOthers)
+	v.touches.lane = v.renewals
 	return v
 }
 
-// selector has one server to choose from.
-type selector struct{ server *server }
+// close closes all connections that idle, which are all when nothing is in flight.
+func (v *server) close() { v.closeIdle() }
 
-func (s selector) PickServer(string) (net.Addr, error)      { return s, nil }
-func (s selector) Each(question func(net.Addr) error) error { return question(s) }
-func (s selector) Network() string                          { return s.server.addr.Network }
-func (s selector) String() string                           { return s.server.addr.Address }
+func (v *server) closeIdle() {
+	for _, l := range []*lane{v.takes, v.renewals, v.releases, v.polls, v.others} {
+		l.close()
+	}
+}
 
-// get reads items, with their CAS ids. Those that are not there are left out.
-func (v *server) get(names ...string) (items map[string]*memcache.Item, err error) {
-	err = v.ask(v.slots, true, func() error {
-		items, err = v.client.GetMulti(names)
+// get reads items, with their CAS ids. Those that do not exist are left out.
+func (v *server) get(l *lane, names ...string) (items map[string]*item, err error) {
+	err = l.inTurn(true, func(c *wire) error {
+		items, err = c.get(names...)
 		return err
 	})
 	return items, err
 }
 
-// getAndTouch reads an item, without its CAS id, and makes it live for the given seconds from now.
-func (v *server) getAndTouch(name string, seconds int32) (item *memcache.Item, err error) {
-	err = v.ask(v.slots, true, func() error {
-		item, err = v.client.GetAndTouch(name, seconds)
+// write writes an item. An error that is not the server's own answer leaves it open whether it did, but for those of
+// skipped.
+func (v *server) write(l *lane, it *item) error {
+	return l.inTurn(false, func(c *wire) error { return c.write(it) })
+}
+
+// take writes an item and reads the named ones, with their CAS ids, in one go and before until. What was written before
+// a flush is gone then, and what was written after one comes without the epoch that we know. So taking a lock detects
+// any flush, and gets the CAS id and the queue in the same round trip.
+func (v *server) take(l *lane, until time.Time, it *item, names []string) (items map[string]*item, err error) {
+	err = l.atOnce(until, func(c *wire) error {
+		items, err = c.take(it, names)
 		return err
 	})
-	return item, err
+	return items, err
 }
 
-// add returns memcache.ErrNotStored if there is an item already. Any other error may be of a lost answer: see
-// unasked.
-func (v *server) add(name string, value []byte, seconds int32) error {
-	return v.ask(v.slots, false, func() error {
-		return v.client.Add(&memcache.Item{Key: name, Value: value, Expiration: seconds})
-	})
-}
-
-// compareAndSwap writes what is now in item, if nobody has written it since item was read. Seconds −1 delete it.
-func (v *server) compareAndSwap(name string, value []byte, seconds int32, casID uint64) error {
-	return v.ask(v.slots, false, func() error {
-		return v.client.CompareAndSwap(&memcache.Item{Key: name, Value: value, Expiration: seconds, CasID: casID})
-	})
-}
-
-const deleteNow = -1
-
-// Errors of questions that were not asked, beside those of a dial.
+// Errors of requests that were not sent, beside those of a dial.
 var (
-	errBusy   = errors.New("too many questions are under way")
+	errBusy   = errors.New("too many requests are in flight")
 	errForgot = errors.New("the server may have lost its leases")
 )
 
-// downError is that of a question that was not asked because of an earlier failure.
+// downError is returned for a request that was not sent because of an earlier failure.
 type downError struct{ cause error }
 
-func (e *downError) Error() string { return "the server is down since: " + e.cause.Error() }
+func (e *downError) Error() string { return "server marked down: " + e.cause.Error() }
 func (e *downError) Unwrap() error { return e.cause }
 
-// dialError is that of a connection that never came to be.
+// dialError is returned when no connection could be made.
 type dialError struct{ cause error }
 
 func (e *dialError) Error() string { return e.cause.Error() }
 func (e *dialError) Unwrap() error { return e.cause }
 
-// unasked says that the server has not got the question that ended with err.
-func unasked(err error) bool {
+// skipped reports whether the request that ended with err never reached the server.
+func skipped(err error) bool {
 	var dial *dialError
 	var down *downError
 	return errors.As(err, &dial) || errors.As(err, &down) || errors.Is(err, errBusy)
 }
 
-// ask asks question when there is a slot, and once more if it may be asked twice and the connection turns out to be an
-// old one.
-func (v *server) ask(slots chan struct{}, twice bool, question func() error) error {
-	if err := v.enter(slots); err != nil {
-		v.counts.unasked.Add(1)
-		return v.named(err)
-	}
-	defer func() { <-slots }()
-	begun := time.Now()
-	v.counts.questions.Add(1)
-	err := question()
-	if broken(err) || errors.Is(err, errForgot) {
-		v.closeIdle() // the others that idle are old, too
-		if twice {
-			v.counts.questions.Add(1)
-			err = question()
-			if broken(err) {
-				v.fail(begun, err)
-			}
-		}
-	}
-	if answered(err) {
-		return err
-	}
-	v.counts.failures.Add(1)
-	if timedOut(err) {
-		v.counts.timeouts.Add(1)
-	}
-	if unreachable(err) {
-		v.fail(begun, err)
-	}
-	return v.named(err)
-}
-
-// enter takes a slot, if the server is up.
-func (v *server) enter(slots chan struct{}) error {
-	if err := v.downErr(); err != nil {
-		return err
-	}
-	select {
-	case slots <- struct{}{}:
-		return nil
-	default:
-	}
-	timeout := time.NewTimer(v.store.options.Timeout)
-	defer timeout.Stop()
-	select {
-	case slots <- struct{}{}:
-	case <-timeout.C:
-		return errBusy
-	}
-	if err := v.downErr(); err != nil {
-		<-slots
-		return err
-	}
-	return nil
-}
-
-// closeIdle closes the connections that are not in use.
-func (v *server) closeIdle() {
-	v.taker.close()
-	_ = v.client.Close()
-}
-
 func (v *server) named(err error) error { return fmt.Errorf("memcached %s: %w", v.addr, err) }
 
-// answered says whether err is what the server said.
-func answered(err error) bool {
-	return err == nil || errors.Is(err, memcache.ErrCacheMiss) || errors.Is(err, memcache.ErrNotStored) ||
-		errors.Is(err, memcache.ErrCASConflict)
-}
-
-// broken says whether the connection ended, as old ones do. The question may have been heard or not.
+// broken reports whether the connection ended, as stale ones do. The request may have reached the server or not.
 func broken(err error) bool {
 	var dial *dialError
 	return !errors.As(err, &dial) && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
@@ -221,14 +167,11 @@ func timedOut(err error) bool {
 	return errors.As(err, &ne) && ne.Timeout() || errors.Is(err, context.DeadlineExceeded)
 }
 
-// unreachable says whether the next question would fare no better, and may cost a timeout.
+// unreachable reports whether the next request would fare no better, and may cost a timeout.
 func unreachable(err error) bool {
 	var dial *dialError
 	return timedOut(err) || errors.As(err, &dial) && !errors.Is(err, errForgot)
 }
-
-// storeError is err as sessionlock knows it.
-func storeError(err error) error { return fmt.Errorf("%w: %w", sessionlock.ErrStore, err) }
 
 // downErr is nil while the server is up.
 func (v *server) downErr() error {
@@ -242,31 +185,35 @@ func (v *server) downErr() error {
 
 func (v *server) isUp() bool { return v.downErr() == nil }
 
-// fail takes the server for down until its watcher has an answer of it. The question that failed was begun then: if
-// the server has been back since, it says nothing.
+// fail marks the server down until its watcher reaches it. Failures of requests that began before the server last came
+// back are ignored.
 func (v *server) fail(begun time.Time, err error) {
 	v.mu.Lock()
 	now := time.Now()
 	v.err = err
 	first := v.down == nil && !begun.Before(v.since)
 	if first {
-		if !v.returned || now.Sub(v.since) >= soon || !timedOut(err) {
+		if !v.returned || now.Sub(v.since) >= soon || !timedOut(err) || now.Sub(v.stalled) < stallSpan {
 			v.relapses = 0
 		} else if v.relapses++; v.relapses > 1 {
 			v.rest = now.Add(rest)
 		}
 		v.down, v.since = err, now
+		if v.silence.Load() == 0 {
+			v.silent = now
+		}
+		v.counted = now
 	}
 	v.mu.Unlock()
 	if first {
 		v.closeIdle()
-		v.store.tell(Event{Kind: ServerDown, Server: v.addr, Err: err})
+		v.tell(ServerDown, err)
 	}
 }
 
-// recover takes the server for up, unless it has to rest: it has answered a question that was asked then. It says
-// whether the server is up. Of the questions that began while it was down none counts any more; but if it was never
-// met before, those that began while this answer was on its way do.
+// recover marks the server up, unless it has to rest: it has answered a request that was sent then. It reports whether
+// the server is up. Requests that began while it was down no longer count; but if the server was never met before,
+// those that began while this answer was on its way do.
 func (v *server) recover(asked time.Time) bool {
 	v.mu.Lock()
 	was := v.down
@@ -280,48 +227,68 @@ func (v *server) recover(asked time.Time) bool {
 	} else if v.since.IsZero() {
 		v.since = asked
 	}
+	if v.relapses < 2 { // else it has to answer something else than its watcher first
+		v.silence.Store(0)
+	}
 	v.mu.Unlock()
 	if was != nil {
-		v.store.tell(Event{Kind: ServerUp, Server: v.addr})
+		v.tell(ServerUp, nil)
 	}
 	return true
 }
 
-// ticket is a place in the order in which things are done to one lock on one server: what a release has begun is
-// over before the acquire that follows.
-type ticket struct {
-	server *server
-	key    sessionlock.Key
-	before *ticket // nil: nothing is under way
-	done   chan struct{}
-	given  bool // the lock was given to another gate; known when it is done
+// heard ends the silence: the server has answered a request.
+func (v *server) heard() {
+	if v.silence.Load() != 0 {
+		v.silence.Store(0)
+	}
 }
 
-// ticket takes the next place. It has to be left.
-func (v *server) ticket(key sessionlock.Key) *ticket {
+// staySilent counts the time in which the server has not answered. The watcher calls it after each attempt. A longer
+// time than an attempt takes is not believed: this process was stopped for a while, and not the server.
+func (v *server) staySilent() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	t := &ticket{server: v, key: key, done: make(chan struct{})}
-	t.before = v.tickets[key]
-	v.tickets[key] = t
-	return t
+	if v.down == nil {
+		return
+	}
+	now := time.Now()
+	v.silence.Add(int64(min(now.Sub(v.counted), v.options.timeout+maxRedial)))
+	v.counted = now
 }
 
-func (t *ticket) wait() {
-	if t.before != nil {
-		<-t.before.done
+// stallSlack is how much longer than it should something takes in a process that is not stopped, or starved.
+const stallSlack = 50 * time.Millisecond
+
+// stallSpan is how long after a stall its timeouts are expected.
+const stallSpan = time.Second
+
+// mindStall takes note if something that was begun then has taken much longer than it should: this process was stopped,
+// and what has timed out meanwhile says nothing of the server.
+func (v *server) mindStall(begun time.Time, should time.Duration) {
+	if time.Since(begun) < should+stallSlack {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.stalled = time.Now()
+	if v.relapses = 0; v.down != errSplit {
+		v.rest = time.Time{}
 	}
 }
 
-// isGiven says, after the wait, whether we have just given the lock to another gate: who asks for it now need not ask.
-func (t *ticket) isGiven() bool { return t.before != nil && t.before.given }
+// isAway reports whether the server has been silent for so long that it is no hiccup.
+func (v *server) isAway() bool { return time.Duration(v.silence.Load()) >= patience && !v.isUp() }
 
-func (t *ticket) leave() {
-	t.server.mu.Lock()
-	defer t.server.mu.Unlock()
-	if t.server.tickets[t.key] == t {
-		delete(t.server.tickets, t.key)
+// silentSince is when the server was last known to answer, if it is down.
+func (v *server) silentSince() time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.silent
+}
+
+func (v *server) tell(kind EventKind, err error) {
+	if v.hooks.event != nil {
+		v.hooks.event(kind, err)
 	}
-	t.before = nil // which is over, and would keep all before it in memory
-	close(t.done)
 }

@@ -14,7 +14,7 @@ type Event struct {
 	Kind   EventKind
 	Server Addr
 	Key    sessionlock.Key // of LeaseRegained, LeaseLost and LeaseGone
-	Err    error           // of ServerDown
+	Err    error           // of ServerDown and FleetDiffers
 }
 
 // EventKind says what has happened.
@@ -25,9 +25,11 @@ const (
 	ServerDown    EventKind = iota // it could not be reached; it is not asked until it is back
 	ServerUp                       // it is back
 	ServerForgot                   // it was restarted or flushed: all leases may be gone from it
-	LeaseRegained                  // a lease was gone from it, and was added again before anybody else had it
-	LeaseLost                      // a lease is somebody else's, as its renewal has found; its holder is told
-	LeaseGone                      // a lease was gone when it was released: another may have had the lock beside its holder
+	LeaseRegained                  // a lease was missing there, and was added before another gate can have had it
+	LeaseLost                      // a lease is another gate's, as its renewal has found; its holder is notified
+	LeaseGone                      // a lease was missing when it was renewed or released: another gate may have had the lock too
+	FleetDiffers                   // another host keeps the same locks in another way; Err says how
+	FleetAgrees                    // no other host does any longer
 )
 
 func (k EventKind) String() string {
@@ -39,11 +41,15 @@ func (k EventKind) String() string {
 	case ServerForgot:
 		return "server has lost its leases"
 	case LeaseRegained:
-		return "lease was gone and is regained"
+		return "lease was missing and is restored"
 	case LeaseLost:
 		return "lease is lost"
 	case LeaseGone:
-		return "lease was gone when it was released"
+		return "lease was missing"
+	case FleetDiffers:
+		return "hosts disagree"
+	case FleetAgrees:
+		return "hosts agree"
 	}
 	return fmt.Sprintf("event %d", int(k))
 }
@@ -56,14 +62,14 @@ func (s *Store) tell(e Event) {
 
 // counts are what a server's figures are made of.
 type counts struct {
-	questions, failures, timeouts, unasked, lostAnswers, forgot, regained atomic.Uint64
+	questions, polled, failures, timeouts, unasked, lostAnswers, forgot, regained atomic.Uint64
 }
 
 // Stats are the figures of a Store.
 type Stats struct {
 	Leases  int    // held now
 	Waits   int    // locks that some manager waits for
-	Lost    uint64 // leases that were somebody else's when they were renewed, or gone when they were released
+	Lost    uint64 // leases that were another gate's when they were renewed, or were missing
 	Servers []ServerStats
 }
 
@@ -75,11 +81,14 @@ type ServerStats struct {
 	Grace  bool      // it grants no new leases yet
 	Err    error     // the last failure, which may be over
 
+	Disagree int // other hosts' settings that differ from ours
+
 	Questions   uint64 // round trips, those of the watcher aside
+	Polled      uint64 // looks at locks that are waited for; many of them in one round trip
 	Failures    uint64 // of them, without an answer
 	Timeouts    uint64 // of the failures
-	Unasked     uint64 // failed without being asked: the server was known to be down, or too many were under way
-	LostAnswers uint64 // had to be asked for again
+	Unasked     uint64 // requests not sent: the server was marked down, or too many were in flight
+	LostAnswers uint64 // whose outcome had to be looked up
 	Forgot      uint64 // times that all leases may have been lost
 	Regained    uint64 // leases that were gone and were added again
 }
@@ -89,8 +98,10 @@ func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	stats := Stats{Leases: len(s.leases), Waits: len(s.waits), Lost: s.counts.lost.Load()}
 	s.mu.Unlock()
-	for _, v := range s.servers {
-		stats.Servers = append(stats.Servers, v.stats())
+	for _, m := range s.members {
+		server := m.stats()
+		server.Disagree = m.fleet.differences()
+		stats.Servers = append(stats.Servers, server)
 	}
 	return stats
 }
@@ -102,9 +113,10 @@ func (v *server) stats() ServerStats {
 		Server:      v.addr,
 		Up:          v.down == nil && !v.since.IsZero(),
 		Since:       v.since,
-		Grace:       time.Now().Before(v.grace),
+		Grace:       time.Now().Before(v.epochs.grace),
 		Err:         v.err,
 		Questions:   v.counts.questions.Load(),
+		Polled:      v.counts.polled.Load(),
 		Failures:    v.counts.failures.Load(),
 		Timeouts:    v.counts.timeouts.Load(),
 		Unasked:     v.counts.unasked.Load(),
@@ -118,12 +130,12 @@ func (v *server) stats() ServerStats {
 // only so if less than most of them are up.
 func (s *Store) Health() error {
 	var down []error
-	for _, v := range s.servers {
+	for _, v := range s.members {
 		if err := v.downErr(); err != nil {
 			down = append(down, v.named(err))
 		}
 	}
-	if s.options.Quorum && len(s.servers)-len(down) >= majority(len(s.servers)) {
+	if s.options.Quorum && len(s.members)-len(down) >= majority(len(s.members)) {
 		return nil
 	}
 	return errors.Join(down...)

@@ -119,7 +119,7 @@ func lockSoon(t testing.TB, m *sessionlock.Manager, key sessionlock.Key) *sessio
 
 func wantStoreError(t testing.TB, m *sessionlock.Manager, key sessionlock.Key) {
 	t.Helper()
-	l, err := m.Acquire(context.Background(), key, nil, sessionlock.Policy{})
+	l, err := m.Acquire(context.Background(), key, nil, sessionlock.Policy{MaxWait: deadline})
 	if err == nil {
 		l.Release()
 	}

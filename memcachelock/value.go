@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/bradfitz/gomemcache/memcache"
-
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
@@ -60,7 +58,7 @@ func parseHeld(value []byte) (h Holder, ok bool) {
 // Holder asks who holds the lock of key, in this process or elsewhere; false: nobody, as far as most of its servers
 // know. ctx is looked at before each question, which takes one timeout at most.
 func (s *Store) Holder(ctx context.Context, key sessionlock.Key) (Holder, bool, error) {
-	servers := s.serversOf(key)
+	servers := s.membersOf(key)
 	var failed error
 	answers := 0
 	votes := make(map[string]int)
@@ -68,14 +66,14 @@ func (s *Store) Holder(ctx context.Context, key sessionlock.Key) (Holder, bool, 
 		if ctx.Err() != nil {
 			return Holder{}, false, context.Cause(ctx)
 		}
-		items, err := v.get(s.lockName(key))
+		items, err := v.get(v.others, s.lockName(key))
 		if err != nil {
 			failed = err
 			continue
 		}
 		answers++
-		if item := items[s.lockName(key)]; item != nil {
-			votes[string(item.Value)]++
+		if it := items[s.lockName(key)]; it != nil {
+			votes[string(it.value)]++
 		}
 	}
 	if answers < majority(len(servers)) {
@@ -89,8 +87,8 @@ func (s *Store) Holder(ctx context.Context, key sessionlock.Key) (Holder, bool, 
 	return Holder{}, false, nil
 }
 
-func sameValue(item *memcache.Item, value []byte) bool {
-	return item != nil && bytes.Equal(item.Value, value)
+func sameValue(it *item, value []byte) bool {
+	return it != nil && bytes.Equal(it.value, value)
 }
 
 // manager is what the tokens of one sessionlock.Manager begin with.
@@ -99,11 +97,11 @@ type manager [8]byte
 func (m manager) String() string { return hex.EncodeToString(m[:]) }
 
 // parseLine reads the managers that wait, the first that came first. What it does not understand it leaves out.
-func parseLine(item *memcache.Item) (line []manager) {
-	if item == nil {
+func parseLine(it *item) (line []manager) {
+	if it == nil {
 		return nil
 	}
-	for word := range strings.FieldsSeq(string(item.Value)) {
+	for word := range strings.FieldsSeq(string(it.value)) {
 		var m manager
 		if len(word) != hex.EncodedLen(len(m)) {
 			continue

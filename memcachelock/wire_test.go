@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-
-	"github.com/bradfitz/gomemcache/memcache"
 )
 
 // said is a server that says what it will, whatever it is asked.
@@ -20,7 +18,7 @@ type said struct {
 func (s *said) Write(b []byte) (int, error) { return s.heard.Write(b) }
 
 var (
-	takeItem  = memcache.Item{Key: "a", Value: []byte("new"), Expiration: 10}
+	takeItem  = item{name: "a", value: []byte("new"), seconds: 10}
 	takeNames = []string{"a", "b"}
 )
 
@@ -32,16 +30,16 @@ func TestATakeReadsBothAnswers(t *testing.T) {
 		6: "cas a 0 10 3 6\r\nnew\r\ngets a b\r\n",
 	} {
 		s := &said{Reader: iotest.OneByteReader(strings.NewReader(takeAnswer))}
-		item := takeItem
-		item.CasID = casID
-		items, err := newWire(s).take(&item, takeNames)
+		it := takeItem
+		it.casID = casID
+		items, err := newWire(s).take(&it, takeNames)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := s.heard.String(); got != want {
 			t.Errorf("got the question %q; want %q", got, want)
 		}
-		if a, b := items["a"], items["b"]; string(a.Value) != "new" || a.CasID != 7 || string(b.Value) != "\r\n" || b.CasID != 8 {
+		if a, b := items["a"], items["b"]; string(a.value) != "new" || a.casID != 7 || string(b.value) != "\r\n" || b.casID != 8 {
 			t.Errorf("got %+v and %+v", a, b)
 		}
 	}
@@ -49,9 +47,9 @@ func TestATakeReadsBothAnswers(t *testing.T) {
 
 func TestATakeThatIsRefusedReadsTheItemsAllTheSame(t *testing.T) {
 	for line, want := range map[string]error{
-		"NOT_STORED": memcache.ErrNotStored,
-		"EXISTS":     memcache.ErrCASConflict,
-		"NOT_FOUND":  memcache.ErrCacheMiss,
+		"NOT_STORED": errNotStored,
+		"EXISTS":     errConflict,
+		"NOT_FOUND":  errMissing,
 	} {
 		answer := strings.Replace(takeAnswer, "STORED", line, 1)
 		items, err := newWire(&said{Reader: strings.NewReader(answer)}).take(&takeItem, takeNames)

@@ -54,6 +54,9 @@ func (s *Local) Acquire(_ context.Context, key Key, token Token) (Lease, error) 
 	return lease, nil
 }
 
+// Adopt returns a lease that is none: a store within the process never fails.
+func (s *Local) Adopt(key Key, _ Token) Lease { return &localLease{shard: s.shardOf(key), key: key} }
+
 // Withdraw takes the manager of token out of the line.
 func (s *Local) Withdraw(key Key, token Token) {
 	sh := s.shardOf(key)

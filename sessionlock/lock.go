@@ -21,6 +21,7 @@ type Lock struct {
 	since      time.Time
 	expires    time.Time     // zero until StartExpiry, or if there is no expiry
 	lost       chan struct{} // nil until somebody asks
+	lease      Token         // of the lease that it stands on, which may have been handed on to it
 	local      bool          // it stands, or stood in the end, on no lease
 	waitedFor  bool          // OnWaiter has been told
 }
@@ -46,7 +47,7 @@ func (l *Lock) failed(err error) error {
 func (l *Lock) begin() {
 	l.state = held
 	l.since = time.Now()
-	_, l.local = l.session.lease.(localHold)
+	l.local, l.lease = l.session.local, l.session.token
 	if l.policy.Expiry > 0 && !l.policy.LateExpiry {
 		l.startExpiry()
 	}
@@ -172,8 +173,12 @@ func (l *Lock) Key() Key { return l.key }
 // Token tells this hold from all others.
 func (l *Lock) Token() Token { return l.token }
 
-// Local says whether the lock is held within this manager only, or was in the end: the store failed, and the policy
-// has it held all the same.
+// LeaseToken is the token that the store knows the lock by: the one of the hold that has acquired the lease, if that
+// was handed on within the manager. It is the zero Token of a Lock that holds nothing.
+func (l *Lock) LeaseToken() Token { return l.lease }
+
+// Local reports whether the lock is held within this manager only, or was in the end: the store failed, and the policy
+// has it held all the same. It becomes false when the store grants the lease after all.
 func (l *Lock) Local() bool {
 	mu := &l.session.shard.mu
 	mu.Lock()

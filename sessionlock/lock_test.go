@@ -204,6 +204,9 @@ func TestTokensTellHoldsAndManagersApart(t *testing.T) {
 		if got := len(ta.String()); got != 32 {
 			t.Errorf("a token has %d digits; want 32", got)
 		}
+		if la, lb, lc := a.lock().LeaseToken(), b.lock().LeaseToken(), c.lock().LeaseToken(); la != ta || lb != ta || lc != tc {
+			t.Errorf("got lease tokens %v, %v and %v; want the second lock's lease to be the first one's", la, lb, lc)
+		}
 		b.release()
 		c.release()
 	})

@@ -101,44 +101,92 @@ func (m *Manager) open(sh *shard, key Key) *session {
 func (m *Manager) wait(ctx context.Context, l *Lock) error {
 	var err error
 	if l.turn == nil { // nobody is ahead in this process
-		if err = m.ask(ctx, l); !errors.Is(err, ErrHeld) {
+		if err = m.ask(ctx, l); !retries(err) {
 			return err
 		}
 		if l.policy.MaxWait <= 0 {
-			return ErrMaxWait
+			return m.giveUp(l, err)
 		}
 	}
 	defer func() { l.waited = time.Since(l.entered) }()
 	maxWait := time.NewTimer(l.policy.MaxWait - time.Since(l.entered))
 	defer maxWait.Stop()
 	if l.turn != nil {
-		if err = waitFor(ctx, l.turn, maxWait.C); err == nil {
-			err = m.ask(ctx, l)
+		if err = waitFor(ctx, l.turn, maxWait.C); err != nil {
+			return err
 		}
+		err = m.ask(ctx, l)
 	}
-	for pause := minPoll; errors.Is(err, ErrHeld); pause = min(2*pause, maxPoll) {
-		poll := time.NewTimer(again(err, pause))
-		if err = waitFor(ctx, poll.C, maxWait.C); err == nil {
-			err = m.ask(ctx, l)
+	for pause := minPoll; retries(err); pause = min(2*pause, maxPoll) {
+		asked := time.Now()
+		switch end := waitToAsk(ctx, err, pause, maxWait.C); {
+		case errors.Is(end, ErrMaxWait):
+			if !errors.Is(err, ErrHeld) && asked.Sub(l.entered) < l.policy.MaxWait {
+				err = m.ask(ctx, l) // the store may know better by now
+			}
+			if !retries(err) {
+				return err
+			}
+			return m.giveUp(l, err)
+		case end != nil:
+			return end
 		}
-		poll.Stop()
+		err = m.ask(ctx, l)
 	}
 	return err
 }
 
-// The pauses between questions to a store that says ErrHeld, and nothing more, double from minPoll to maxPoll.
+// retries reports whether a store that answered err is to be asked again.
+func retries(err error) bool {
+	_, retry := errors.AsType[*RetryError](err)
+	return retry || errors.Is(err, ErrHeld)
+}
+
+// giveUp ends the wait of l, whose turn it is, with the store's last answer, which was not final. If that was no
+// ErrHeld, max wait is over in the middle of a failure: nothing is known of another holder.
+func (m *Manager) giveUp(l *Lock, err error) error {
+	if errors.Is(err, ErrHeld) {
+		return ErrMaxWait
+	}
+	s := l.session
+	s.shard.mu.Lock()
+	defer s.shard.mu.Unlock()
+	return m.fail(l, err)
+}
+
+// fail makes l, whose turn it is, the holder without the store's consent if its policy says so, else it returns err,
+// which is the store's. It is called with the shard's mutex held.
+func (m *Manager) fail(l *Lock, err error) error {
+	switch s := l.session; {
+	case l.policy.HoldLocally:
+		s.setLease(m.store.Adopt(l.key, l.token), l.token)
+		s.local, s.renewal = true, m.renewer.addLocal(s, s.lease)
+		s.grant(l)
+		return nil
+	case errors.Is(err, ErrStore):
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrStore, err)
+}
+
+// The pauses between attempts on a store that says ErrHeld, and nothing more, double from minPoll to maxPoll.
 const (
 	minPoll = time.Millisecond
 	maxPoll = 50 * time.Millisecond
 )
 
-// again is the pause after err: the one that the store has named, or else pause. It is shortened by up to half, as
-// not all managers should come at once.
-func again(err error, pause time.Duration) time.Duration {
-	if held, ok := errors.AsType[*HeldError](err); ok {
-		pause = max(held.Again, minPoll)
+// waitToAsk waits until the store that answered err should be asked again: when it says so, after the pause that it
+// has named, or else after pause. A pause is shortened by up to half, as not all managers should come at once.
+func waitToAsk(ctx context.Context, err error, pause time.Duration, maxWait <-chan time.Time) error {
+	if retry, ok := errors.AsType[*RetryError](err); ok {
+		if retry.Ready != nil {
+			return waitFor(ctx, retry.Ready, maxWait)
+		}
+		pause = max(retry.Again, minPoll)
 	}
-	return pause/2 + mathrand.N(pause/2)
+	poll := time.NewTimer(pause/2 + mathrand.N(pause/2))
+	defer poll.Stop()
+	return waitFor(ctx, poll.C, maxWait)
 }
 
 // waitFor waits for c, as long as ctx and the max wait allow. Who has gone is not served, even if his turn came
@@ -170,23 +218,17 @@ func (m *Manager) ask(ctx context.Context, l *Lock) error {
 	defer s.shard.mu.Unlock()
 	switch {
 	case err == nil:
-		s.lease, s.refused = lease, Token{}
-		s.renewal = m.renewer.add(s, lease, start)
+		s.setLease(lease, l.token)
+		s.local, s.renewal = false, m.renewer.add(s, lease, start)
 		s.grant(l)
 		return nil
-	case errors.Is(err, ErrHeld):
+	case retries(err):
 		s.refused = l.token
 		return err
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case l.policy.HoldLocally:
-		s.lease = localHold{}
-		s.grant(l)
-		return nil
-	case errors.Is(err, ErrStore):
-		return err
 	}
-	return fmt.Errorf("%w: %w", ErrStore, err)
+	return m.fail(l, err)
 }
 
 func (m *Manager) shardOf(key Key) *shard { return &m.shards[key[0]%uint8(len(m.shards))] }

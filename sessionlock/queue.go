@@ -1,7 +1,6 @@
 package sessionlock
 
 import (
-	"context"
 	"errors"
 	"time"
 )
@@ -21,8 +20,10 @@ type session struct {
 	holder  *Lock       // nil: the turn is the first waiter's
 	expiry  *time.Timer // of the holder; nil if no holder had one yet
 	lease   Lease       // nil: the store has to be asked for it
+	token   Token       // that the lease was acquired with
+	local   bool        // the lease is adopted, and the store has not granted it so far
 	renewal *renewal    // of the lease; nil if it needs none
-	refused Token       // of the last question, if the answer was ErrHeld: the store may know that we wait
+	refused Token       // of the last Acquire, if the store was to be asked again: it may know that we wait
 	first   *Lock
 	last    *Lock
 	length  int
@@ -71,10 +72,10 @@ func (s *session) leave(l *Lock) {
 	}
 }
 
-// passTurn gives the turn to the first waiter, and the lease with it; unless another manager's turn is due, or
-// nobody waits here: then the lease ends. It is called with the shard's mutex held.
+// passTurn gives the turn to the first waiter, and the lease with it; unless another manager's turn is due, the store
+// has not granted the lease, or nobody waits here: then the lease ends. It is called with the shard's mutex held.
 func (s *session) passTurn() {
-	if s.lease != nil && (s.first == nil || s.lease.Due()) {
+	if s.lease != nil && (s.first == nil || s.local || s.lease.Due()) {
 		s.endLease()
 	}
 	if s.first != nil {
@@ -108,38 +109,51 @@ func (s *session) expire() {
 	}
 }
 
-// lose ends the lease that r renews, and the lock that stands on it, if they have not ended yet.
+// lose ends the lease that r renews, and the lock that stands on it, if they have not ended yet. A lock that may be
+// held locally goes on if it is only the store that fails.
 func (s *session) lose(r *renewal, why error) {
 	s.shard.mu.Lock()
 	defer s.shard.mu.Unlock()
 	if s.renewal != r {
 		return
 	}
-	s.endLease()
 	l := s.holder
-	switch {
-	case l == nil:
-	case l.policy.HoldLocally && !errors.Is(why, ErrLost):
-		s.lease = localHold{}
+	if l != nil && l.policy.HoldLocally && !errors.Is(why, ErrLost) {
+		s.local = true
+		s.manager.renewer.keep(r)
 		l.goOnLocally()
-	default:
+		return
+	}
+	s.endLease()
+	if l != nil {
 		l.end(lost)
 	}
+}
+
+// confirm notes that the store has granted the lease that r renews, which was held locally.
+func (s *session) confirm(r *renewal) {
+	s.shard.mu.Lock()
+	defer s.shard.mu.Unlock()
+	if s.renewal != r {
+		return
+	}
+	s.local = false
+	if s.holder != nil {
+		s.holder.local = false
+	}
+}
+
+// setLease makes lease that of the session: the store need no longer know that we wait. It is called with the shard's
+// mutex held.
+func (s *session) setLease(lease Lease, token Token) {
+	s.lease, s.token, s.refused = lease, token, Token{}
 }
 
 func (s *session) endLease() {
 	s.manager.renewer.remove(s.renewal)
 	s.lease.Release()
-	s.lease, s.renewal = nil, nil
+	s.lease, s.renewal, s.local = nil, nil, false
 }
-
-// localHold is the lease of a lock that is held without one, as the store fails. It is never handed on: whoever comes
-// next asks the store, which may be back.
-type localHold struct{}
-
-func (localHold) Renew(context.Context) error { return nil }
-func (localHold) Due() bool                   { return true }
-func (localHold) Release()                    {}
 
 // push puts l behind those who wait.
 func (s *session) push(l *Lock) {

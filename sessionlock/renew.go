@@ -22,8 +22,8 @@ type renewer struct {
 	workers int
 }
 
-// maxWorkers bounds how many leases are renewed at once.
-const maxWorkers = 16
+// maxWorkers bounds how many leases are renewed at once. A store may renew them together.
+const maxWorkers = 256
 
 // renewal is a lease on its way through the renewer, whose mutex guards it.
 type renewal struct {
@@ -34,7 +34,11 @@ type renewal struct {
 	asked   time.Time     // the begin of the renewal that is under way
 	until   time.Time     // the lease lives at least as long
 	waiting bool          // for a worker, or with one
+	local   bool          // the store has yet to grant the lease: it has no until
 }
+
+// everyLocal is the time between two attempts to have a lease granted that is held locally.
+const everyLocal = time.Second
 
 // now is the time from which the TTL of a new lease counts: before the store is asked for it.
 func (r *renewer) now() (t time.Time) {
@@ -62,10 +66,41 @@ func (r *renewer) add(s *session, lease Lease, start time.Time) *renewal {
 	return e
 }
 
+// addLocal renews lease, which the store has not granted, until it has.
+func (r *renewer) addLocal(s *session, lease Lease) *renewal {
+	if r.ttl == 0 {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := &renewal{session: s, lease: lease, local: true}
+	r.insertFirst(e)
+	return e
+}
+
+// keep goes on renewing e, which could not be renewed in time, as one that is held locally.
+func (r *renewer) keep(e *renewal) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.drop(e); r.ttl > 0 {
+		e.local = true
+		r.insertFirst(e)
+	}
+}
+
+func (r *renewer) insertFirst(e *renewal) {
+	r.insert(e, time.Now())
+	if r.timer == nil || r.order.Front() == e.place {
+		r.setTimer()
+	}
+}
+
 // insert puts e where its next time is, which is every after from; or, if it would be lost by then, just when.
 func (r *renewer) insert(e *renewal, from time.Time) {
-	e.at = from.Add(r.every())
-	if e.at.After(e.until) {
+	switch e.at = from.Add(r.every()); {
+	case e.local:
+		e.at = from.Add(min(everyLocal, r.every()))
+	case e.at.After(e.until):
 		e.at = e.until
 	}
 	for before := r.order.Back(); before != nil; before = before.Prev() {
@@ -122,7 +157,7 @@ func (r *renewer) takeDue(now time.Time) (gone []*renewal) {
 			break
 		}
 		r.drop(e)
-		if e.until.After(now) {
+		if e.local || e.until.After(now) {
 			r.insert(e, now)
 			r.enqueue(e, now)
 		} else {
@@ -152,9 +187,12 @@ func (r *renewer) work() {
 		ctx, cancel := context.WithTimeout(context.Background(), r.every())
 		err := e.lease.Renew(ctx)
 		cancel()
-		r.done(e, err)
-		if errors.Is(err, ErrLost) {
+		granted := r.done(e, err)
+		switch {
+		case errors.Is(err, ErrLost):
 			e.session.lose(e, err)
+		case granted:
+			e.session.confirm(e)
 		}
 	}
 }
@@ -175,11 +213,14 @@ func (r *renewer) next() *renewal {
 	return nil
 }
 
-func (r *renewer) done(e *renewal, err error) {
+// done notes the result of a renewal, and reports whether the store has granted a lease by it that was held locally.
+func (r *renewer) done(e *renewal, err error) (granted bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e.waiting = false
 	if err == nil {
-		e.until = e.asked.Add(r.ttl)
+		granted = e.local
+		e.local, e.until = false, e.asked.Add(r.ttl)
 	}
+	return granted
 }

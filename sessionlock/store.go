@@ -9,18 +9,24 @@ import (
 // Store keeps leases that several managers compete for. Its methods are called from many goroutines at once, but
 // for one key by one goroutine of a manager at a time, and never while that manager has the lease.
 type Store interface {
-	// Acquire asks once for the lease of key. It returns an error that is ErrHeld if another manager has it, or is
-	// to have it next, and one that is ErrStore if the store cannot say. A manager that was told ErrHeld asks again,
-	// maybe with the token of another waiter, until it has the lease or withdraws: after 1 to 50 ms, or what a
-	// HeldError says.
+	// Acquire asks once for the lease of key. The error is ErrHeld if another manager has the lease, or is to have
+	// it next, and ErrStore if the store cannot say. After an ErrHeld or a RetryError the manager asks again, maybe
+	// with the token of another waiter, until it has the lease or withdraws: after 1 to 50 ms, or when the RetryError
+	// says. An ErrStore that is no RetryError is final: the store is away. While a store knows that another manager
+	// has a lease which may still live, the error is ErrHeld even if the store fails.
 	//
-	// ctx ends when the one who asks has gone; watching it may cost a goroutine. It knows nothing of the max wait,
-	// so a question that gets no answer must end by a timeout of the store's own. A question that ends with an error
-	// must not leave a lease behind.
+	// ctx is canceled when the request goes away; calling Done may start a goroutine. It has no deadline, so the
+	// store must apply its own timeout. An Acquire that ends with an error must not leave a lease behind.
 	Acquire(ctx context.Context, key Key, token Token) (Lease, error)
 
-	// Withdraw says that the manager does not wait for key any more: it was told ErrHeld, and its last waiter has
-	// left. token is that of its last question. What the store keeps for its turn is for others now. It is called
+	// Adopt returns a lease for a lock that is held although the store has not granted it, because the store fails.
+	// The manager no longer waits for key, and renews the lease until Renew goes well, which says that the store has
+	// granted the lease after all; ErrLost says that another manager has it. Adopt is called with a mutex held, so it
+	// must neither block nor call the manager.
+	Adopt(key Key, token Token) Lease
+
+	// Withdraw is called when the manager no longer waits for key: it was told to ask again, and its last waiter has
+	// left. token is that of its last Acquire. What the store keeps for its turn is for others now. It is called
 	// with a mutex held, so it must neither block nor call the manager; an Acquire by this manager that follows sees
 	// it all the same.
 	Withdraw(key Key, token Token)
@@ -48,13 +54,16 @@ type Lease interface {
 	Release()
 }
 
-// HeldError is an ErrHeld of a store that knows when it is worth asking again.
-type HeldError struct {
-	Again time.Duration // from now; the manager asks between half of that and all of it
+// RetryError is an answer of a Store that is not final: an ErrHeld, or an ErrStore of a store that has not failed for
+// long enough to be taken for away.
+type RetryError struct {
+	Err   error           // is ErrHeld or ErrStore
+	Again time.Duration   // from now; the manager asks between half of that and all of it. Not used with Ready
+	Ready <-chan struct{} // receives when it is worth asking again; nil: after Again
 }
 
-func (e *HeldError) Error() string { return ErrHeld.Error() }
-func (e *HeldError) Unwrap() error { return ErrHeld }
+func (e *RetryError) Error() string { return e.Err.Error() }
+func (e *RetryError) Unwrap() error { return e.Err }
 
 // Token tells one hold from all others, in this process and elsewhere. Its first half is the manager's.
 type Token [16]byte

@@ -131,7 +131,7 @@ type unhurried struct{ asked }
 
 func (s *unhurried) Acquire(ctx context.Context, key sessionlock.Key, token sessionlock.Token) (sessionlock.Lease, error) {
 	_, _ = s.asked.Acquire(ctx, key, token)
-	return nil, &sessionlock.HeldError{Again: 8 * time.Second}
+	return nil, &sessionlock.RetryError{Err: sessionlock.ErrHeld, Again: 8 * time.Second}
 }
 
 func TestAStoreSaysWhenToAskAgain(t *testing.T) {

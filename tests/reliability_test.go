@@ -141,7 +141,7 @@ func (r trial) check(t *testing.T, got takings, losses int) {
 // saidLosses is how many lines there are in the gates' logs about leases that were lost, or gone for a while.
 func (f *fleet) saidLosses() (n int) {
 	for _, g := range f.gates {
-		for _, line := range []string{"lock lost", "the lock goes on within this host", "a lease was gone"} {
+		for _, line := range []string{"lock lost", "holding the lock on this host only", "lease was missing"} {
 			n += strings.Count(g.Log(), line)
 		}
 	}

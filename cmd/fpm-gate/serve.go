@@ -208,7 +208,7 @@ func (s *server) apply(c *config.Config) error {
 		}
 		return err
 	}
-	s.replaceShared(shared)
+	s.replaceShared(shared, c)
 	next, kept := make(map[string]*serving), make(map[*gate.Gate]bool)
 	for _, g := range c.Gates {
 		next[g.Name] = s.serve(c, g, opened[g.Name])
@@ -256,12 +256,16 @@ func (s *server) open(c *config.Config) (map[string][]net.Listener, net.Listener
 
 // replaceShared makes next the store of the gates that are configured from now on. The one before goes when nobody
 // uses it any more.
-func (s *server) replaceShared(next *sharedStore) {
+func (s *server) replaceShared(next *sharedStore, c *config.Config) {
 	old := s.shared
 	s.shared = next
+	if next != nil {
+		next.store.Relabel(sharedBy(c))
+	}
 	if old == nil || old == next {
 		return
 	}
+	old.store.Retire()
 	s.removed.Go(func() { old.close(s.log) })
 }
 
@@ -321,9 +325,7 @@ func (s *server) serve(c *config.Config, g *config.Gate, listeners []net.Listene
 func (s *server) reconfigure(n *serving, o gate.Options) {
 	old := s.at(n.config.Listen)
 	n.gate, n.stopped = old.gate, old.stopped
-	if old.store != n.store {
-		s.log.Warn("locks are kept elsewhere now: those that are held or waited for stay where they are", "gate", n.config.Name)
-	}
+	warnMoved(s.log, old, n)
 	ended := n.gate.Configure(o)
 	s.removed.Go(func() {
 		<-ended

@@ -29,24 +29,19 @@ type sharedStore struct {
 // openShared makes the store that c asks for, or goes on with old if that is the same. It is nil if no gate of c
 // needs one. Servers that cannot be reached are no error: the store looks for them for as long as it takes.
 func openShared(c *config.Config, old *sharedStore, log hclog.Logger) (*sharedStore, error) {
-	var gates []string
-	for _, g := range c.Gates {
-		if g.Lock.Store == config.StoreMemcached {
-			gates = append(gates, g.Name)
-		}
-	}
-	if len(gates) == 0 {
+	gate, realms := sharedBy(c)
+	if len(realms) == 0 {
 		return nil, nil
 	}
 	o, err := storeOptions(c.Memcached)
 	if err != nil {
 		return nil, err
 	}
-	o.Gate = strings.Join(gates, ",")
 	if old != nil && old.same(c.Memcached, o) {
 		return old, nil
 	}
 	s := &sharedStore{config: c.Memcached, options: o}
+	o.Gate, o.Realms = gate, realms
 	o.OnEvent = func(e memcachelock.Event) { logStoreEvent(log, e) }
 	if s.store, err = memcachelock.New(o); err != nil {
 		return nil, fmt.Errorf("memcached: %w", err)
@@ -55,12 +50,43 @@ func openShared(c *config.Config, old *sharedStore, log hclog.Logger) (*sharedSt
 	return s, nil
 }
 
-// same says whether the store was made for m, with what its files said then.
+// sharedBy are the gates whose locks are in memcached: their names, as operators see them, and their realms.
+func sharedBy(c *config.Config) (names string, realms map[string]string) {
+	var gates []string
+	realms = make(map[string]string)
+	for _, g := range c.Gates {
+		if g.Lock.Store == config.StoreMemcached {
+			gates = append(gates, g.Name)
+			realms[g.Name] = g.Realm
+		}
+	}
+	return strings.Join(gates, ","), realms
+}
+
+// same reports whether the store was made for m, with what its files said then. The gates that use it are no part of
+// that: another one must not cost the others their queues.
 func (s *sharedStore) same(m *config.Memcached, o memcachelock.Options) bool {
-	if !reflect.DeepEqual(s.config, m) || s.options.Gate != o.Gate {
+	if !reflect.DeepEqual(s.config, m) {
 		return false
 	}
 	return o.TLS == nil || s.options.TLS.RootCAs.Equal(o.TLS.RootCAs)
+}
+
+// warnMoved reports that a reload has cost a gate sight of the locks that are held and waited for, where it has.
+func warnMoved(log hclog.Logger, old, n *serving) {
+	why := ""
+	switch {
+	case old.store != nil && n.store != nil && old.store.config.Secret != n.store.config.Secret:
+		why = "secret changed"
+	case old.config.Realm != n.config.Realm:
+		why = "realm changed"
+	case old.store != n.store:
+		why = "store changed"
+	default:
+		return
+	}
+	log.Warn("locks already held or waited for stay where they are; requests that come now do not see them",
+		"gate", n.config.Name, "reason", why)
 }
 
 // close closes the store once nobody uses it any more. It waits for that.
@@ -79,6 +105,7 @@ func storeOptions(m *config.Memcached) (memcachelock.Options, error) {
 		Prefix:      m.KeyPrefix,
 		Quorum:      m.Quorum,
 		MaxPollRate: m.MaxPollRate,
+		Secret:      []byte(m.Secret),
 		Username:    m.Username,
 		Password:    m.Password,
 	}
@@ -131,10 +158,15 @@ func logStoreEvent(log hclog.Logger, e memcachelock.Event) {
 	case memcachelock.ServerUp:
 		log.Info("memcached is up", "server", e.Server)
 	case memcachelock.ServerForgot:
-		log.Warn("memcached has lost its leases, ours are added again", "server", e.Server)
+		log.Warn("memcached lost its leases; restoring ours", "server", e.Server)
 	case memcachelock.LeaseRegained:
-		log.Info("a lease was gone and is regained", "server", e.Server, "lock", e.Key.Short())
+		log.Info("lease was missing and has been restored", "server", e.Server, "lock", e.Key.Short())
 	case memcachelock.LeaseGone:
-		log.Warn("a lease was gone when it was released: another host may have had the lock too", "server", e.Server, "lock", e.Key.Short())
+		log.Warn("lease was missing; another host may have held the lock", "server", e.Server, "lock", e.Key.Short())
+	case memcachelock.FleetDiffers:
+		log.Error("hosts disagree about their locks, which do not exclude each other: give all hosts the same settings",
+			"server", e.Server, "error", e.Err)
+	case memcachelock.FleetAgrees:
+		log.Info("hosts agree about their locks again", "server", e.Server)
 	}
 }

@@ -38,6 +38,7 @@ func TestAllOfTheMemcachedBlockReachesTheStore(t *testing.T) {
 		Prefix:      "shop:",
 		Quorum:      true,
 		MaxPollRate: 500,
+		Secret:      []byte("hush"),
 		Username:    "gate",
 		Password:    "hush-hush",
 	}

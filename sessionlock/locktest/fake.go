@@ -2,6 +2,7 @@ package locktest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -140,7 +141,7 @@ type Gate struct {
 }
 
 // Counts are the calls that a Gate has got so far.
-type Counts struct{ Acquire, Renew, Due, Release, Withdraw int }
+type Counts struct{ Acquire, Adopt, Renew, Due, Release, Withdraw int }
 
 // Counts returns how often the gate was called.
 func (g *Gate) Counts() Counts {
@@ -190,7 +191,18 @@ func (g *Gate) Acquire(ctx context.Context, key sessionlock.Key, token sessionlo
 	if err := g.ask(context.WithoutCancel(ctx), &g.counts.Acquire, question); err != nil {
 		return nil, err
 	}
-	return &gateLease{g, key, token}, nil
+	return &gateLease{gate: g, key: key, token: token}, nil
+}
+
+// Adopt returns a lease that the server grants when it is renewed, if it can.
+func (g *Gate) Adopt(key sessionlock.Key, token sessionlock.Token) sessionlock.Lease {
+	g.server.mu.Lock()
+	defer g.server.mu.Unlock()
+	g.counts.Adopt++
+	if l := g.server.live(key); l != nil && g.err == nil {
+		l.leave(token)
+	}
+	return &gateLease{gate: g, key: key, token: token, adopted: true}
 }
 
 // Withdraw tells the server that the gate does not wait any more.
@@ -210,13 +222,26 @@ func (g *Gate) Withdraw(key sessionlock.Key, token sessionlock.Token) {
 func (g *Gate) TTL() time.Duration { return g.server.ttl }
 
 type gateLease struct {
-	gate  *Gate
-	key   sessionlock.Key
-	token sessionlock.Token
+	gate    *Gate
+	key     sessionlock.Key
+	token   sessionlock.Token
+	adopted bool // the server has not granted it so far, or could not be reached for its renewal
+
+	released bool
 }
 
 func (l *gateLease) Renew(ctx context.Context) error {
-	return l.gate.ask(ctx, &l.gate.counts.Renew, func() error { return l.gate.server.renew(l.key, l.token) })
+	err := l.gate.ask(ctx, &l.gate.counts.Renew, func() error {
+		server := l.gate.server
+		if l.adopted && !l.released && server.live(l.key) == nil {
+			server.leases[l.key] = &fakeLease{holder: l.token, until: server.end()}
+		}
+		return server.renew(l.key, l.token)
+	})
+	l.gate.server.mu.Lock()
+	defer l.gate.server.mu.Unlock()
+	l.adopted = err != nil && !errors.Is(err, sessionlock.ErrLost)
+	return err
 }
 
 func (l *gateLease) Due() bool {
@@ -233,6 +258,7 @@ func (l *gateLease) Release() {
 	g.server.mu.Lock()
 	defer g.server.mu.Unlock()
 	g.counts.Release++
+	l.released = true
 	if g.err == nil {
 		g.server.release(l.key, l.token)
 	}

@@ -1,0 +1,176 @@
+package memcachelock
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// grace is how long a server that may have lost its leases grants no new ones: until all gates have seen it, which
+// takes a redial or a heartbeat, and have added theirs again.
+const grace = time.Second
+
+// epochs are what is known of a server's epoch, an item that only a restart or flush removes. The server's mutex guards
+// them.
+type epochs struct {
+	current string    // "": unknown
+	met     bool      // current was once known
+	contact time.Time // when the current one was last sent for and seen
+	grace   time.Time // no new leases before
+	losses  uint64
+	orphan  time.Time   // contact of the one before: until then nothing was lost
+	past    []pastEpoch // the last ones, for as long as they say something
+}
+
+type pastEpoch struct {
+	epoch string
+	left  time.Time
+}
+
+// An epoch never comes back: if one does, there are several servers at the address, each with items of its own. Such
+// an address is down, and tried again after a while.
+const (
+	pastFor   = time.Minute
+	splitRest = time.Minute
+)
+
+var errSplit = errors.New("several memcached answer at this address, such as by a name with several addresses")
+
+// checkEpoch compares the epoch as it was read, or begins a new one. The error is errForgot if it is not the one that
+// we know.
+func (v *server) checkEpoch(c *wire, asked time.Time, read *item) error {
+	if read != nil {
+		return v.meet(string(read.value), asked)
+	}
+	epoch := newEpoch()
+	err := c.write(&item{name: v.options.epoch, value: []byte(epoch)})
+	if errors.Is(err, errNotStored) {
+		var items map[string]*item
+		if items, err = c.get(v.options.epoch); err == nil && items[v.options.epoch] != nil {
+			epoch = string(items[v.options.epoch].value)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("begin an epoch: %w", err)
+	}
+	return v.meet(epoch, asked)
+}
+
+// newEpoch is the Unix time in milliseconds, and a random word that tells it from all others.
+func newEpoch() string { return fmt.Sprintf("%d %s", time.Now().UnixMilli(), rand.Text()) }
+
+// isYoung reports whether an epoch that we never met began just now. Where the clocks of two hosts differ by more than
+// the grace, it guesses wrong.
+func isYoung(epoch string) bool {
+	word, _, _ := strings.Cut(epoch, " ")
+	began, err := strconv.ParseInt(word, 10, 64)
+	return err == nil && time.Since(time.UnixMilli(began)).Abs() < grace
+}
+
+// meet compares an epoch of the server, "" if it has none, with the one that we know. asked is when it was sent for.
+// The error is errForgot if a grace has begun, and errSplit if there are several servers.
+func (v *server) meet(epoch string, asked time.Time) error {
+	v.mu.Lock()
+	e, now := &v.epochs, time.Now()
+	if e.isLate(epoch, asked) {
+		v.mu.Unlock()
+		return errForgot
+	}
+	lost := e.met && epoch != e.current && e.current != "" // else it was noticed when there was none
+	begins := lost || !e.met && isYoung(epoch)
+	split := false
+	if lost {
+		split = e.leave(epoch, now)
+	}
+	switch {
+	case split:
+		e.grace = time.Time{} // it grants nothing, for another reason
+	case begins:
+		e.grace = now.Add(grace)
+	}
+	if e.current, e.met = epoch, true; epoch != "" && asked.After(e.contact) {
+		e.contact = asked
+	}
+	v.mu.Unlock()
+	switch {
+	case split:
+		v.failSplit(now)
+		return errSplit
+	case lost:
+		v.counts.forgot.Add(1)
+		v.tell(ServerForgot, nil)
+		v.hooks.lost()
+	}
+	if begins {
+		return errForgot
+	}
+	return nil
+}
+
+// isLate reports whether epoch is one that had gone, in an answer that may have been given before.
+func (e *epochs) isLate(epoch string, asked time.Time) bool {
+	return epoch != e.current && slices.ContainsFunc(e.past, func(p pastEpoch) bool {
+		return p.epoch == epoch && asked.Before(p.left)
+	})
+}
+
+// leave notes that the current epoch has gone for next, and reports whether next had gone before.
+func (e *epochs) leave(next string, now time.Time) (split bool) {
+	e.losses++
+	e.orphan = e.contact
+	e.past = slices.DeleteFunc(e.past, func(p pastEpoch) bool { return now.Sub(p.left) > pastFor })
+	split = slices.ContainsFunc(e.past, func(p pastEpoch) bool { return p.epoch == next })
+	e.past = append(e.past, pastEpoch{e.current, now})
+	return split
+}
+
+func (v *server) failSplit(now time.Time) {
+	v.fail(now, errSplit)
+	v.mu.Lock()
+	v.down, v.err, v.rest = errSplit, errSplit, now.Add(splitRest)
+	v.mu.Unlock()
+	v.silence.Store(int64(patience)) // there is nothing to wait for
+}
+
+// knows reports whether the server has the epoch that we know, as far as was read with other items, which were sent for
+// at asked. If it has not, a grace begins.
+func (v *server) knows(epoch *item, asked time.Time) bool {
+	if epoch == nil {
+		_ = v.meet("", asked)
+		return false
+	}
+	return v.meet(string(epoch.value), asked) == nil
+}
+
+// inGrace reports whether the server must not grant new leases yet.
+func (v *server) inGrace() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return time.Now().Before(v.epochs.grace)
+}
+
+// graceEnds is when the server grants new leases.
+func (v *server) graceEnds() time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.epochs.grace
+}
+
+// losses is how often the server may have lost all items.
+func (v *server) losses() uint64 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.epochs.losses
+}
+
+// justLost reports whether what is missing was lost so short a time ago that no gate can have granted it anew: each of
+// them lets a grace pass, which begins when the loss is noticed.
+func (v *server) justLost() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.epochs.losses > 0 && time.Since(v.epochs.orphan) < grace
+}

@@ -1,0 +1,158 @@
+package memcachelock
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync"
+	"time"
+)
+
+// lane bounds how many round trips of one kind are in flight on a server, and keeps their connections. Each kind has
+// its own, so that none is starved by another.
+type lane struct {
+	server *server
+	slots  chan struct{} // full: no more may be in flight
+
+	mu   sync.Mutex
+	idle []*conn // as many as slots at most, as no more are ever in use
+}
+
+// conn is a connection to a server.
+type conn struct {
+	*wire
+	nc net.Conn
+}
+
+func (v *server) newLane(slots int) *lane { return &lane{server: v, slots: make(chan struct{}, slots)} }
+
+// atOnce runs request as soon as there is a slot; until bounds both. If there is none by then, the error is errBusy.
+func (l *lane) atOnce(until time.Time, request func(*wire) error) error {
+	err := l.enter(until)
+	if err != nil {
+		return l.skipped(err)
+	}
+	defer l.leave()
+	return l.run(until, false, request)
+}
+
+// inTurn runs request when there is a slot, however long that takes. It does so again if the connection turns out to
+// be a stale one and request may run twice.
+func (l *lane) inTurn(twice bool, request func(*wire) error) error {
+	l.slots <- struct{}{} // each slot is free after a timeout; and if the server is down, at once
+	defer l.leave()
+	if err := l.server.downErr(); err != nil {
+		return l.skipped(err)
+	}
+	return l.run(time.Now().Add(l.server.options.timeout), twice, request)
+}
+
+// enter takes a slot, if the server is up.
+func (l *lane) enter(until time.Time) error {
+	if err := l.server.downErr(); err != nil {
+		return err
+	}
+	select {
+	case l.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	timeout := time.NewTimer(time.Until(until))
+	defer timeout.Stop()
+	select {
+	case l.slots <- struct{}{}:
+	case <-timeout.C:
+		return errBusy
+	}
+	if err := l.server.downErr(); err != nil {
+		l.leave()
+		return err
+	}
+	return nil
+}
+
+func (l *lane) leave() { <-l.slots }
+
+// skipped is err of a request that was not sent.
+func (l *lane) skipped(err error) error {
+	l.server.counts.unasked.Add(1)
+	return l.server.named(err)
+}
+
+func (l *lane) run(until time.Time, twice bool, request func(*wire) error) error {
+	v, begun := l.server, time.Now()
+	err := l.roundTrip(until, request)
+	if broken(err) || errors.Is(err, errForgot) {
+		v.closeIdle() // the others that idle are stale, too
+		if twice {
+			if err = l.roundTrip(until, request); broken(err) {
+				v.fail(begun, err)
+			}
+		}
+	}
+	if answered(err) {
+		v.heard()
+		return err
+	}
+	v.counts.failures.Add(1)
+	if timedOut(err) {
+		v.counts.timeouts.Add(1)
+	}
+	if unreachable(err) {
+		v.fail(begun, err)
+	}
+	return v.named(err)
+}
+
+func (l *lane) roundTrip(until time.Time, request func(*wire) error) error {
+	l.server.counts.questions.Add(1)
+	c, err := l.conn(until)
+	if err != nil {
+		return err
+	}
+	_ = c.nc.SetDeadline(until)
+	if err = request(c.wire); !answered(err) {
+		c.abort()
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.idle = append(l.idle, c)
+	return err
+}
+
+// conn is the connection that was used last, or a new one.
+func (l *lane) conn(until time.Time) (*conn, error) {
+	l.mu.Lock()
+	if n := len(l.idle); n > 0 {
+		c := l.idle[n-1]
+		l.idle = l.idle[:n-1]
+		l.mu.Unlock()
+		return c, nil
+	}
+	l.mu.Unlock()
+	return l.server.dial(until)
+}
+
+// close closes the connections that idle.
+func (l *lane) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.idle {
+		c.nc.Close()
+	}
+	l.idle = nil
+}
+
+// abort closes a connection over which a request may still be on its way: the kernel throws away what it has not sent,
+// instead of sending it again and again until the network is back, when nobody reckons with it any longer.
+func (c *conn) abort() {
+	nc := c.nc
+	if t, ok := nc.(*tls.Conn); ok {
+		nc = t.NetConn()
+	}
+	if t, ok := nc.(*net.TCPConn); ok {
+		_ = t.SetLinger(0)
+	}
+	_ = c.nc.Close()
+}

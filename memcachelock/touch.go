@@ -1,0 +1,74 @@
+package memcachelock
+
+import "sync"
+
+// touches makes items live on: many in one round trip, as leases are renewed at about the same time.
+type touches struct {
+	lane *lane
+
+	mu      sync.Mutex
+	due     []*touch
+	workers int
+}
+
+// touch is one item that is to live on.
+type touch struct {
+	name    string
+	seconds int32
+	done    chan struct{}
+	item    *item // as it is; nil: there is none
+	err     error
+}
+
+// maxTouches is how many go in one round trip.
+const maxTouches = 100
+
+// touch makes an item live for the given seconds from now and returns it, without its CAS id, or errMissing.
+func (q *touches) touch(name string, seconds int32) (*item, error) {
+	t := &touch{name: name, seconds: seconds, done: make(chan struct{})}
+	q.mu.Lock()
+	q.due = append(q.due, t)
+	if q.workers < maxRenewals {
+		q.workers++
+		go q.work() // until nothing is due: each of these is waited for
+	}
+	q.mu.Unlock()
+	<-t.done
+	return t.item, t.err
+}
+
+func (q *touches) work() {
+	for batch := q.next(); len(batch) > 0; batch = q.next() {
+		var names []string
+		for _, t := range batch {
+			names = append(names, t.name)
+		}
+		var items map[string]*item
+		err := q.lane.inTurn(true, func(c *wire) (err error) {
+			items, err = c.touch(names, batch[0].seconds)
+			return err
+		})
+		for _, t := range batch {
+			if t.item, t.err = items[t.name], err; err == nil && t.item == nil {
+				t.err = errMissing
+			}
+			close(t.done)
+		}
+	}
+}
+
+// next takes some that are due, all for the same time, or ends the worker.
+func (q *touches) next() []*touch {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := 0
+	for n < min(len(q.due), maxTouches) && q.due[n].seconds == q.due[0].seconds {
+		n++
+	}
+	batch := q.due[:n:n]
+	if q.due = q.due[n:]; n == 0 {
+		q.due = nil
+		q.workers--
+	}
+	return batch
+}
