@@ -65,8 +65,8 @@ log {
   # lost. Needs an odd number of servers, at least 3.
   # quorum = false
 
-  # A request that waits for one of another host asks again and again, up to once a millisecond.
-  # This bounds how many such questions a host asks in a second, for all of its locks together.
+  # How often in a second a host looks whether a lock that another host has is free: this bounds the looks
+  # at all of its locks together. Where many are waited for, each is looked at more seldom.
   # max_poll_rate = 10000
 
   # For a memcached that was started with --auth-file; "": it was not.
@@ -212,8 +212,9 @@ gate "www" {
     # lock. abort: it is ended.
     # on_expiry = "release"
 
-    # What to do while memcached does not answer. local: lock within this host. reject: answer
-    # with status. pass: go on without locks.
+    # What to do when memcached has not answered for two seconds. "local": lock within this host, which PHP is
+    # told as FPM_GATE_LOCK=local; "reject": answer with status; "pass": go on without locks. Until then
+    # requests wait, no longer than max_wait.
     # on_store_failure = "local"
 
     # How long a script keeps its lock once its browser has gone, if it does not end.
