@@ -280,7 +280,7 @@ func TestAFailureThatIsNotFinalIsWaitedFor(t *testing.T) {
 				time.Sleep(wait - 1)
 				synctest.Wait()
 				a.wantWaits(t)
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				synctest.Wait()
 				check(a, c.end)
 				check(begin(t, m, sessionlock.Policy{HoldLocally: c.local}), c.noWait)
