@@ -44,7 +44,13 @@ func begin(t *testing.T, m *sessionlock.Manager, p sessionlock.Policy) *attempt 
 
 func start(t *testing.T, m *sessionlock.Manager, key sessionlock.Key, p sessionlock.Policy) *attempt {
 	ctx, cancel := context.WithCancelCause(t.Context())
-	a := &attempt{cancel: cancel}
+	a := startWith(ctx, m, key, p)
+	a.cancel = cancel
+	return a
+}
+
+func startWith(ctx context.Context, m *sessionlock.Manager, key sessionlock.Key, p sessionlock.Policy) *attempt {
+	a := &attempt{}
 	go func() {
 		begun := time.Now()
 		lock, err := m.Acquire(ctx, key, path("/"), p)

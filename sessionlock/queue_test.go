@@ -223,19 +223,28 @@ func TestATurnIsNeverLost(t *testing.T) {
 	}
 }
 
+// leaving is the context of a client that goes as its turn comes: the wait has chosen the turn, not Done.
+type leaving struct {
+	context.Context
+	gone error
+}
+
+func (c *leaving) Err() error { return c.gone }
+
 func TestWhoHasGoneIsNotServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := local()
 		gone := errors.New("gone")
-		holder, waiter := begin(t, m, patient), begin(t, m, patient)
-		holder.lock().Release()
-		waiter.cancel(gone)
+		holder := begin(t, m, patient)
+		ctx := &leaving{Context: t.Context()}
+		waiter := startWith(ctx, m, key, patient)
 		synctest.Wait()
+		waiter.wantWaits(t)
+		ctx.gone = gone
+		holder.release()
 		waiter.wantError(t, gone)
-		ctx, cancel := context.WithCancelCause(t.Context())
-		cancel(gone)
 		if _, err := m.Acquire(ctx, key, nil, patient); !errors.Is(err, gone) {
-			t.Errorf("got error %v; want that who has gone gets no lock, although it is free", err)
+			t.Errorf("got error %v; want that a caller that has gone gets no lock, although it is free", err)
 		}
 		wantEmpty(t, m)
 	})
