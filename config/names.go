@@ -53,7 +53,7 @@ var sessionName = kind[string]{"a name that PHP takes as session.name", func(s s
 	case numeric.MatchString(s):
 		return "", errors.New("must not be a number, which PHP refuses as session.name")
 	case strings.ContainsAny(s, "=,;.[ \t\r\n\013\014\x00"):
-		return "", formHint("PHP never finds a name that contains one of = , ; . [ or a space.")
+		return "", formHint("PHP 8.4 accepts no name with one of = , ; . [ or white space in it; older versions lose sessions under most of them.")
 	}
 	return s, nil
 }}

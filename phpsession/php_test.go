@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,6 +21,7 @@ import (
 // A referee is real PHP behind FastCGI: what it takes for the session id is right.
 type referee struct {
 	normal, tight *php // tight has limits so low that short input meets them
+	refusesNUL    bool // its files handler refuses ids with a NUL, as that of PHP 8.4 does
 }
 
 // Limits of the tight PHP. A Rules with these two is asked there.
@@ -31,26 +33,26 @@ const (
 // newReferee starts PHP. It skips the test where there is none, except in CI.
 func newReferee(tb testing.TB) *referee {
 	tb.Helper()
-	program, err := exec.LookPath("php-cgi8.2")
-	if err != nil {
-		program, err = exec.LookPath("php-cgi")
-	}
+	program, err := exec.LookPath("php-cgi")
 	if err != nil {
 		if os.Getenv("CI") == "true" {
 			tb.Fatal("php-cgi is not installed: nobody to judge the rules by (apt-get install php-cgi)")
 		}
 		tb.Skip("php-cgi is not installed: the rules are not compared with PHP (apt-get install php-cgi)")
 	}
-	return &referee{
+	ref := &referee{
 		normal: startPHP(tb, program),
 		tight: startPHP(tb, program,
 			fmt.Sprint("max_input_vars=", tightVars), fmt.Sprint("max_input_nesting_level=", tightNesting)),
 	}
+	nul := ref.normal.ask(tb, question{name: "S", cookie: []byte("S=a%00"), useCookies: true, files: true})
+	ref.refusesNUL = nul.verdict == "refused"
+	return ref
 }
 
 // id returns what Rules.ID has to say. PHP knows one session.name only, so several are asked
-// one after the other.
-func (ref *referee) id(tb testing.TB, r *Rules, cookie, query []byte) (id []byte, ok bool) {
+// one after the other. It returns errUnnamed if PHP does not accept one of the names.
+func (ref *referee) id(tb testing.TB, r *Rules, cookie, query []byte) (id []byte, ok bool, err error) {
 	tb.Helper()
 	p := ref.normal
 	if r.MaxInputVars == tightVars {
@@ -60,21 +62,28 @@ func (ref *referee) id(tb testing.TB, r *Rules, cookie, query []byte) (id []byte
 	for _, q.name = range r.Cookies {
 		// One name for both is PHP's own case: it is asked once, and combines the two itself.
 		q.useQuery = len(r.Cookies) == 1 && len(r.Query) == 1 && r.Query[0] == q.name
-		if got := p.ask(tb, q); got.verdict == "taken" {
-			return got.id, true
-		}
-		if q.useQuery {
-			return nil, false
+		switch got := p.ask(tb, q); {
+		case got.verdict == "unnamed":
+			return nil, false, errUnnamed
+		case got.verdict == "taken":
+			return got.id, true, nil
+		case q.useQuery:
+			return nil, false, nil
 		}
 	}
 	for _, q.name = range r.Query {
 		q.useQuery, q.useCookies = true, slices.Contains(r.Cookies, q.name)
-		if got := p.ask(tb, q); got.verdict == "taken" {
-			return got.id, true
+		switch got := p.ask(tb, q); got.verdict {
+		case "unnamed":
+			return nil, false, errUnnamed
+		case "taken":
+			return got.id, true, nil
 		}
 	}
-	return nil, false
+	return nil, false, nil
 }
+
+var errUnnamed = errors.New("PHP does not accept the session.name")
 
 // A php is one php-cgi process that serves FastCGI on a unix socket, and one kept connection to it.
 type php struct {
@@ -162,7 +171,8 @@ type question struct {
 	give                 []byte // an id that the application chooses itself
 }
 
-// An answer is what came of session_start(): "taken" from the request, "new", or "refused".
+// An answer is what came of session_start(): "taken" from the request, "new", or "refused"; "unnamed" if
+// session_name() refused the name.
 type answer struct {
 	verdict   string
 	id        []byte
@@ -185,6 +195,9 @@ class Anything implements SessionHandlerInterface, SessionIdInterface {
 	function gc(int $max): int { return 0; }
 }
 session_name(hex2bin($_SERVER['JUDGE_NAME']));
+if (session_name() !== hex2bin($_SERVER['JUDGE_NAME'])) {
+	exit('unnamed');
+}
 ini_set('session.use_cookies', $_SERVER['JUDGE_USE_COOKIES']);
 ini_set('session.use_only_cookies', $_SERVER['JUDGE_USE_QUERY'] ? '0' : '1');
 ini_set('session.gc_probability', '0');
@@ -235,8 +248,12 @@ func (p *php) ask(tb testing.TB, q question) answer {
 	}
 	verdict, id, _ := strings.Cut(body, " ")
 	got := answer{verdict: verdict}
-	if got.id, err = hex.DecodeString(id); err != nil || !slices.Contains([]string{"taken", "new", "refused"}, verdict) {
+	if got.id, err = hex.DecodeString(id); err != nil || !slices.Contains([]string{"taken", "new", "refused", "unnamed"}, verdict) {
 		tb.Fatalf("PHP says %q to %+v", head+body, q)
+	}
+	// PHP 8.4 and later; config accepts no such name with any PHP.
+	if verdict == "unnamed" && q.name != "" && !strings.ContainsAny(q.name, "=,;.[ \t\r\n\v\f") {
+		tb.Fatalf("PHP does not accept the session.name %q", q.name)
 	}
 	for _, line := range strings.Split(head, "\r\n") {
 		if value, ok := strings.CutPrefix(line, "Set-Cookie: "); ok {

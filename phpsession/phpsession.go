@@ -21,7 +21,8 @@ type Rules struct {
 	// cookie header has an id counts. With several, a visitor chooses between them by what he
 	// sends, so applications that share nothing but a gate are better told apart by Rules of
 	// their own. Names are compared as PHP compares them: one with a '.', a space or a '[' in it
-	// matches no cookie at all, since PHP stores none under such a name.
+	// matches no cookie at all, since PHP stores none under such a name. PHP 8.4 accepts no such
+	// session.name, nor one with '=', ',', ';' or other white space.
 	Cookies []string
 
 	// Query are names that are looked up in the query string after all Cookies, for PHP with
@@ -110,7 +111,8 @@ func (r *Rules) Valid(id []byte) bool {
 const maxFileID = 250
 
 // validForFiles tells whether the files handler can open a file for the id. The file's name ends
-// at a NUL, but PHP compares the whole length with the depth, and names the folders by the whole id.
+// at a NUL, but PHP compares the whole length with the depth, and names the folders by the whole id. PHP 8.4
+// refuses an id with a NUL; there the request takes the lock of the id before the NUL, which does no harm.
 func (r *Rules) validForFiles(id []byte) bool {
 	seen := cString(id)
 	if len(seen) > maxFileID || len(id) <= r.Depth || len(seen) < r.Depth {

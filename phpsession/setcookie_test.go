@@ -68,7 +68,7 @@ func TestAnIDGoesFromPHPToTheBrowserAndBack(t *testing.T) {
 		for range 100 {
 			// The application chooses an id, PHP encodes it; an invalid one becomes one of PHP's own.
 			chosen := decode(nil, []byte(g.value(r)), false)
-			if r.Files && !r.Valid(chosen) {
+			if r.Files && (!r.Valid(chosen) || ref.refusesNUL && bytes.IndexByte(chosen, 0) >= 0) {
 				continue // session_start() fails, and nothing is sent
 			}
 			sent := ref.normal.ask(t, question{name: r.Cookies[0], useCookies: true, files: r.Files, give: chosen})

@@ -3,7 +3,7 @@ gate "a" {
   upstream { address = "127.0.0.1:9000" }
 
   session {
-    cookies = ["", "123", "1e5", "my.app", "a b", "my_app", 5]
+    cookies = ["", "123", "1e5", "my.app", "a b", "a,b", "a\tb", "a=b", "my_app", 5]
     query   = "PHPSESSID"
     param   = "SESSION-ID"
     handler = "file"
