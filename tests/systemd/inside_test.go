@@ -174,7 +174,7 @@ func testSandbox(t *testing.T) {
 		t.Errorf("it runs as %s, want %s", got, want)
 	}
 	for _, dir := range []string{"/usr", "/etc", "/var"} {
-		out := output("nsenter", "--target", strconv.Itoa(pid), "--mount", "touch", dir+"/written")
+		out := output("nsenter", "--target", strconv.Itoa(pid), "--mount", "--root", "touch", dir+"/written")
 		if !strings.Contains(out, "Read-only file system") {
 			t.Errorf("writing to %s: got %q, want that it is read-only", dir, out)
 		}
