@@ -28,17 +28,21 @@ func (r *Rig) MariaDB(o MariaDBOptions) (*Server, error) {
 		return nil, err
 	}
 	s.listen = []Addr{s.Addr}
+	tables, err := mariadbTables()
+	if err != nil {
+		return nil, err
+	}
 	args := []string{
-		"--no-defaults", "--datadir=" + s.file("data"), "--lc-messages-dir=" + mariadbShare, "--plugin-dir=" + s.dir, "--tmpdir=" + s.dir,
+		"--no-defaults", "--datadir=" + s.file("data"), "--lc-messages-dir=" + filepath.Dir(tables), "--plugin-dir=" + s.dir, "--tmpdir=" + s.dir,
 		"--innodb-log-file-size=8M", "--innodb-buffer-pool-size=8M", "--innodb-flush-log-at-trx-commit=0",
 	}
 	if os.Geteuid() == 0 {
 		args = append(args, "--user=root")
 	}
-	err = s.bootstrap(path, args, o.SQL)
+	err = s.bootstrap(path, args, tables, o.SQL)
 	for tries := 1; err != nil && tries < 3; tries++ { // now and then it does not find a table that it has just made
 		_ = os.RemoveAll(s.file("data"))
-		err = s.bootstrap(path, args, o.SQL)
+		err = s.bootstrap(path, args, tables, o.SQL)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("make the tables of %s: %w", s.Name, err)
@@ -47,17 +51,28 @@ func (r *Rig) MariaDB(o MariaDBOptions) (*Server, error) {
 	return s, s.Start()
 }
 
-// mariadbShare is where Debian keeps MariaDB's messages, and the SQL that makes its own tables.
-const mariadbShare = "/usr/share/mysql"
+// mariadbTables returns the path of the SQL that makes MariaDB's own tables, less its ending. Its messages are in the
+// same folder.
+func mariadbTables() (string, error) {
+	for _, path := range []string{
+		"/usr/share/mariadb/mariadb_system_tables", // MariaDB 11
+		"/usr/share/mysql/mysql_system_tables",     // MariaDB 10
+	} {
+		if firstFile(path+".sql") != "" {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("the SQL of MariaDB's own tables: %w", ErrMissing)
+}
 
 // bootstrap does what mariadb-install-db does, which needs more programs than the server. Each statement takes a line.
-func (s *Server) bootstrap(path string, args []string, statements []string) error {
+func (s *Server) bootstrap(path string, args []string, tables string, statements []string) error {
 	if err := os.MkdirAll(s.file("data/mysql"), 0o700); err != nil {
 		return err
 	}
 	sql := "use mysql;\n"
-	for _, name := range []string{"mysql_system_tables.sql", "mysql_system_tables_data.sql"} {
-		text, err := os.ReadFile(filepath.Join(mariadbShare, name))
+	for _, file := range []string{tables + ".sql", tables + "_data.sql"} {
+		text, err := os.ReadFile(file)
 		if err != nil {
 			return err
 		}
