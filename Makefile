@@ -5,8 +5,9 @@ export PATH := $(PATH):/usr/local/go/bin
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 30s
+SUITE ?= trixie
 
-.PHONY: help build demo test check test-long test-unit fuzz bench deb rpm install clean need-go
+.PHONY: help build demo test fresh check test-long test-unit fuzz bench deb rpm install clean need-go
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +24,9 @@ test: need-go ## Check and test everything, with all real servers
 	@scripts/install-deps test
 	@$(MAKE) --no-print-directory check
 	go test -race -count=1 -timeout 30m ./...
+
+fresh: need-go ## Run demo and test in a new, bare Debian SUITE (trixie), or bookworm; takes root
+	@scripts/fresh $(SUITE)
 
 check: need-go ## Check the format, go vet and staticcheck
 	@unformatted=$$(gofmt -l .) && if [[ $$unformatted ]]; then echo "gofmt these:" $$unformatted; exit 1; fi
