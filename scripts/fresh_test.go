@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -54,8 +55,14 @@ func newRepository(t *testing.T) machine {
 // fresh runs the script, and returns its exit status and what it wrote.
 func (m machine) fresh(args ...string) (int, string) {
 	m.t.Helper()
+	return m.start("scripts/fresh", args...)
+}
+
+// start runs a program of the repository.
+func (m machine) start(program string, args ...string) (int, string) {
+	m.t.Helper()
 	cmd := m.command("")
-	cmd.Path = filepath.Join(m.root, "repository/scripts/fresh")
+	cmd.Path = filepath.Join(m.root, "repository", program)
 	cmd.Args = append([]string{cmd.Path}, args...)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
@@ -118,6 +125,39 @@ func TestFreshUsesTheMirrorsOfTheMachine(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestCIRunsTheTestsHereWhereNoDebianCanBeBuilt(t *testing.T) {
+	t.Parallel()
+	ci, err := os.ReadFile("../.ci/run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		fresh  string // what becomes of scripts/fresh
+		script string
+		status int
+		make   []string // calls of make on the machine itself
+	}{
+		{"no Debian", "exit 75", 0, []string{"test CI=true"}},
+		{"passed", "exit 0", 0, nil},
+		{"failed", "exit 1", 1, nil},
+		{"was ended", "kill $$", 143, nil},
+	} {
+		t.Run(tt.fresh, func(t *testing.T) {
+			t.Parallel()
+			m := newRepository(t)
+			m.write("repository/.ci/run", string(ci))
+			m.put("repository/scripts/fresh", tt.script)
+			m.put("usr/bin/make", `echo "make $* CI=$CI" >>"$INSTALL_DEPS_ROOT/calls"`)
+			if status, out := m.start(".ci/run"); status != tt.status {
+				t.Errorf("got exit status %d, want %d\n%s", status, tt.status, out)
+			}
+			if got := m.calls("make"); !slices.Equal(got, tt.make) {
+				t.Errorf("got make called with %q, want %q", got, tt.make)
+			}
+		})
 	}
 }
 
