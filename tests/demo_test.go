@@ -21,6 +21,7 @@ import (
 // The demo's figures are measured ones, and this machine may be busy: only what
 // the gate is there for is held to them.
 func TestDemoTellsItsStory(t *testing.T) {
+	t.Parallel()
 	d := startDemo(t, "--json")
 	if err := d.cmd.Wait(); err != nil {
 		t.Fatalf("the demo ended with %v and said:\n%s", err, d.stderr)
@@ -87,6 +88,7 @@ func fewer[T cmp.Ordered](t *testing.T, what string, with, without T) {
 }
 
 func TestDemoEndsWhatItStartedWhenInterrupted(t *testing.T) {
+	t.Parallel()
 	d := startDemo(t, "--only", "3")
 	eventually(t, "the demo's script hangs", func() bool { return strings.Contains(d.stderr.String(), "1/1 a script hangs") })
 	if err := d.cmd.Process.Signal(syscall.SIGINT); err != nil {

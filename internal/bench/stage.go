@@ -150,7 +150,7 @@ func full[T int | time.Duration](st *stage, n, quick T) T {
 
 // plan is that of an interleave which shows how far it has come.
 func (st *stage) plan(what string, rounds int) plan {
-	p := plan{rounds: full(st, rounds, 1), warmUp: true}
+	p := plan{rounds: full(st, rounds, 1), warmUp: !st.options.quick}
 	p.say = func(round int, side string) {
 		st.say("%s: %s: %s, round %d of %d", st.name, what, side, round, p.rounds)
 	}
