@@ -20,10 +20,11 @@ demo: need-go ## Show the problem and the gate, side by side, on real servers (a
 	@$(MAKE) --no-print-directory build
 	@build/fpm-gate demo
 
+# Packages run in the order in which they are named: tests/ takes the longest, and mostly waits.
 test: need-go ## Check and test everything, with all real servers
 	@scripts/install-deps test
 	@$(MAKE) --no-print-directory check
-	go test -race -count=1 -timeout 30m ./...
+	go test -race -count=1 -timeout 30m ./tests/... ./...
 
 fresh: need-go ## Run demo and test in a new, bare Debian SUITE (trixie), or bookworm; takes root
 	@scripts/fresh $(SUITE)
