@@ -123,7 +123,7 @@ func needBoth(b *found, one, its, other, others string) {
 
 func (f *file) checkGate(b *found, g *Gate) {
 	f.checkListen(b, g.Listen)
-	b.need("upstream", `Such as upstream { address = "unix:/run/php/php8.2-fpm.sock" }.`)
+	b.need("upstream", `Such as upstream { address = "unix:/run/php/php-fpm.sock" }.`)
 	if g.HeadTimeout > webServerTimeout {
 		b.warn("head_timeout", "A web server sends the params at once.",
 			"head_timeout of %s lets silent connections stay long", durationText(g.HeadTimeout))
@@ -163,7 +163,7 @@ func checkWait(lock, upstream *found, l Lock, u Upstream) {
 
 func (f *file) checkUpstream(b *found, u *Upstream) {
 	if !b.has("addresses") {
-		b.need("address", `Such as address = "unix:/run/php/php8.2-fpm.sock".`)
+		b.need("address", `Such as address = "unix:/run/php/php-fpm.sock".`)
 	}
 	if b.has("address") && b.has("addresses") {
 		b.fail("addresses", "", "upstream takes either address or addresses; got both")

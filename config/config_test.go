@@ -16,12 +16,12 @@ func TestSmallestConfigHasAllDefaults(t *testing.T) {
 	got := parse(t, `
 		gate "www" {
 		  listen = "unix:/run/fpm-gate/www.sock"
-		  upstream { address = "unix:/run/php/php8.2-fpm.sock" }
+		  upstream { address = "unix:/run/php/php-fpm.sock" }
 		}`)
 	want := defaultConfig()
 	g := defaultGate("www")
 	g.Listen = Address{"unix", "/run/fpm-gate/www.sock"}
-	g.Upstream.Addresses = []Address{{"unix", "/run/php/php8.2-fpm.sock"}}
+	g.Upstream.Addresses = []Address{{"unix", "/run/php/php-fpm.sock"}}
 	want.Gates = []*Gate{g}
 	equal(t, got, want)
 	if g.Realm != "www" {

@@ -120,7 +120,7 @@ gate "www" {
   upstream {
     # What its pool configuration calls "listen". For several PHP-FPMs, of which the least busy
     # is taken, write addresses = ["10.0.0.5:9000", "10.0.0.6:9000"] instead.
-    address = "unix:/run/php/php8.2-fpm.sock"
+    address = "unix:/run/php/php-fpm.sock"
 
     # How long connecting may take.
     # connect_timeout = "1s"

@@ -35,7 +35,7 @@ func TestSampleLoadsAsItIs(t *testing.T) {
 	equal(t, c, parse(t, `
 		gate "www" {
 		  listen = "unix:/run/fpm-gate/www.sock"
-		  upstream { address = "unix:/run/php/php8.2-fpm.sock" }
+		  upstream { address = "unix:/run/php/php-fpm.sock" }
 		}`))
 }
 

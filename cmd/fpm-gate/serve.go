@@ -43,7 +43,7 @@ SIGTERM, SIGQUIT and SIGINT drain: no new connections are accepted, running requ
 finish, and those still waiting after --drain-timeout get a 503. A second one exits
 immediately. SIGHUP reads the config again: an invalid one is reported and ignored.`,
 		Example: `  fpm-gate serve --config /etc/fpm-gate/fpm-gate.hcl
-  fpm-gate serve --listen unix:/run/fpm-gate/www.sock --upstream unix:/run/php/php8.2-fpm.sock`,
+  fpm-gate serve --listen unix:/run/fpm-gate/www.sock --upstream unix:/run/php/php-fpm.sock`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error { return f.run() },
 	}

@@ -12,7 +12,7 @@ gate "www" {
   lissten = "unix:/run/fpm-gate/www.sock"
 
   upstream {
-    address         = "/run/php/php8.2-fpm.sock"
+    address         = "/run/php/php-fpm.sock"
     connect_timeout = 10
   }
 
