@@ -238,15 +238,27 @@ gate "www" {
   # Routes make exceptions. The first that matches a request counts; path, methods and host must
   # all match, and an empty one always does. A route takes every key of lock but store: what it
   # does not give is as in the block lock.
+  #
+  # A path that web servers and applications may read in different ways matches no pattern, and
+  # gets to no route past the first one with a path, whose methods and host match: the block lock
+  # counts then. Such a path has dot segments, "//", a backslash, "#" or a control character; one of
+  # these, "/", "%", "?", a letter or a digit encoded as %XX; or a host before it. SCRIPT_NAME, if it
+  # has none of that, is still compared; with ".php/" in it, it makes the path such a one.
+  #
+  # All else is compared letter for letter: /Cart and /cart/ are not /cart. So put what must be
+  # locked in the block lock, and let routes loosen.
   # route "api" {
-    # Patterns of SCRIPT_NAME or of the request's path: "/a" is just that, "/a/*" has one segment
-    # more, "/a/**" is everything below /a.
+    # Patterns of SCRIPT_NAME or of the path of REQUEST_URI, decoded: "/a" is just that, "/a/*" has
+    # one segment more, "/a/**" is everything below /a.
     # path = []
 
     # Methods in capitals: ["GET", "HEAD"].
     # methods = []
 
-    # Names of the request's host, without ports: ["shop.example.org"].
+    # Names of the request's host, HTTP_HOST, without ports: ["shop.example.org"]. nginx chooses a
+    # server by the host in the request line, if there is one, but passes the Host header on. Where
+    # a gate serves several of its server blocks, have it pass what it chose by:
+    # fastcgi_param HTTP_HOST $host;
     # host = []
 
     # exclusive: one at a time. read: wait for the writers ahead, then hold nothing. off: no lock.

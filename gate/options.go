@@ -84,18 +84,30 @@ type Route struct {
 	Policy  Policy
 }
 
-// matches says whether a request of that kind takes the route. A path pattern has to match one of paths.
-func (r *Route) matches(method, host string, paths ...string) bool {
-	if len(r.Methods) > 0 && !slices.Contains(r.Methods, method) {
-		return false
+// match is what a route says to a request.
+type match int
+
+const (
+	differs match = iota
+	matches
+	unclear // the path of the request can be read in several ways, and might match in one of them
+)
+
+// match compares a request with the route. One of its path patterns has to match SCRIPT_NAME or the request's path.
+func (r *Route) match(a *asked) match {
+	switch {
+	case len(r.Methods) > 0 && !slices.Contains(r.Methods, a.method):
+		return differs
+	case len(r.Hosts) > 0 && !slices.Contains(r.Hosts, a.host):
+		return differs
+	case len(r.Paths) == 0 || r.matchPath(a.script) || r.matchPath(a.target):
+		return matches
+	case a.unclear:
+		return unclear
 	}
-	if len(r.Hosts) > 0 && !slices.Contains(r.Hosts, host) {
-		return false
-	}
-	if len(r.Paths) == 0 {
-		return true
-	}
-	return slices.ContainsFunc(paths, func(path string) bool {
-		return path != "" && slices.ContainsFunc(r.Paths, func(pattern string) bool { return matchPath(pattern, path) })
-	})
+	return differs
+}
+
+func (r *Route) matchPath(p string) bool {
+	return p != "" && slices.ContainsFunc(r.Paths, func(pattern string) bool { return matchPath(pattern, p) })
 }

@@ -1,6 +1,8 @@
 package gate
 
 import (
+	"net/url"
+	"path"
 	"strings"
 	"testing"
 )
@@ -32,45 +34,45 @@ func TestPatternsMatchWholePaths(t *testing.T) {
 	}
 }
 
-func TestRequestPathIsReadAsTheWebServerReadsIt(t *testing.T) {
+func TestPathIsPlainOnlyIfAllReadersAgree(t *testing.T) {
 	for target, want := range map[string]string{
-		"/a/b":                      "/a/b",
-		"/a/b?x=/c":                 "/a/b",
-		"/a/b#x":                    "/a/b",
-		"/a/b?":                     "/a/b",
-		"/a//b":                     "/a/b",
-		"//a/b":                     "/a/b",
-		"/a/./b":                    "/a/b",
-		"/a/../b":                   "/b",
-		"/a/b/..":                   "/a",
-		"/a/b/../":                  "/a/",
-		"/../../a":                  "/a",
-		"/a/%2e%2e/b":               "/b",
-		"/a/%2E%2e%2Fb":             "/b",
-		"/a%2fb":                    "/a/b",
-		"/%61/b":                    "/a/b",
-		"/a/b/":                     "/a/b/",
-		"/a/b//":                    "/a/b/",
-		"/a%3fb":                    "/a?b",
-		"/a%23b":                    "/a#b",
-		"/a+b":                      "/a+b",
-		"/a%20b":                    "/a b",
-		"/%2561":                    "/%61",
-		"/a;b=c":                    "/a;b=c",
-		"/":                         "/",
-		"/?x":                       "/",
-		"http://example.com/a/b?x":  "/a/b",
-		"http://example.com":        "/",
-		"http://example.com?x=/a":   "/",
-		"https://example.com/../a/": "/a/",
-		"/a%":                       "",
-		"/a%zz":                     "",
-		"a/b":                       "",
-		"*":                         "",
-		"":                          "",
+		"/":              "/",
+		"/?x":            "/",
+		"/a/b":           "/a/b",
+		"/a/b?x=/c":      "/a/b",
+		"/a/b?":          "/a/b",
+		"/a?/../b//c":    "/a",
+		"/a/b/":          "/a/b/",
+		"/a+b":           "/a+b",
+		"/a%20b":         "/a b",
+		"/%C3%A4/%c3%9F": "/ä/ß",
+		"/ä":             "/ä",
+		"/a%2Bb%7e%2d":   "/a+b~-",
+		"/a;b=c":         "/a;b=c",
+		"/.a/..b/c./d..": "/.a/..b/c./d..",
+		"/.../a":         "/.../a",
 	} {
-		if got := requestPath(target); got != want {
-			t.Errorf("%q: got %q, want %q", target, got, want)
+		if got, ok := targetPath(target); got != want || !ok {
+			t.Errorf("%q: got %q, %t, want %q", target, got, ok, want)
+		}
+	}
+	for why, targets := range map[string][]string{
+		"no slash at its begin": {"", "a/b", "*", "?x", "http://example.com/a", "http://example.com", "%2fa"},
+		"doubled slashes":       {"//", "//a/b", "/a//b", "/a/b//", "/a//?x"},
+		"dot segments":          {"/.", "/..", "/./", "/../a", "/a/./b", "/a/../b", "/a/b/..", "/a/b/.", "/a/b/../", "/a/..?x", "/.a/../b", "/a./../b"},
+		"encoded dots":          {"/a/%2e%2e/b", "/a/.%2E/b", "/%2e", "/a%2ephp", "/a/%2e"},
+		"encoded slashes":       {"/a%2fb", "/a%2Fb", "/a/..%2f", "/a%2f"},
+		"needless escapes":      {"/%61/b", "/%41", "/a%30"},
+		"escapes in escapes":    {"/%2561", "/%25", "/a%252e"},
+		"escapes that are none": {"/a%", "/a%2", "/a%zz", "/a%2z", "/%%20"},
+		"what ends a path":      {"/a#b", "/a%23b", "/a%3fb", "/#", "/a#/../b?c"},
+		"backslashes":           {`/a\b`, `/a\..\b`, "/a%5cb", `\a`},
+		"control characters":    {"/a\x00b", "/a%00b", "/a%0ab", "/a\tb", "/a%7f", "/%1f"},
+	} {
+		for _, target := range targets {
+			if got, ok := targetPath(target); got != "" || ok {
+				t.Errorf("%s: %q: got %q, %t", why, target, got, ok)
+			}
 		}
 	}
 }
@@ -78,6 +80,7 @@ func TestRequestPathIsReadAsTheWebServerReadsIt(t *testing.T) {
 func TestHostHasNeitherPortNorCapitals(t *testing.T) {
 	for host, want := range map[string]string{
 		"example.com": "example.com", "Example.COM:8080": "example.com", "": "", ":80": "",
+		"example.com.": "example.com", "Example.com.:80": "example.com", "example.com..": "example.com.",
 		"[::1]": "[::1]", "[::1]:80": "[::1]", "[FE80::1]:443": "[fe80::1]", "127.0.0.1:9000": "127.0.0.1",
 	} {
 		if got := hostName(host); got != want {
@@ -86,54 +89,90 @@ func TestHostHasNeitherPortNorCapitals(t *testing.T) {
 	}
 }
 
-func FuzzRequestPath(f *testing.F) {
-	for _, target := range []string{"/a/b?c", "/a/%2e%2e/b", "http://host/a", "//", "/%00", "/a/..%2f"} {
+// FuzzTargetPath holds that a path which is taken for plain stays the same when it is decoded once, or twice, and when
+// its dot segments are resolved.
+func FuzzTargetPath(f *testing.F) {
+	for _, target := range []string{"/a/b?c", "/a/%2e%2e/b", "http://host/a", "//", "/%00", "/a/..%2f", "/%c3%a4", "/a#b"} {
 		f.Add(target)
 	}
 	f.Fuzz(func(t *testing.T, target string) {
-		got := requestPath(target)
-		if got == "" {
+		got, ok := targetPath(target)
+		if !ok {
 			return
 		}
-		if got[0] != '/' || strings.Contains(got, "//") {
-			t.Errorf("%q: got %q, which is no clean path", target, got)
+		raw, _, _ := strings.Cut(target, "?")
+		once, err := url.PathUnescape(raw)
+		if err != nil || once != got {
+			t.Errorf("%q: got %q, and %q with error %v when it is decoded by others", target, got, once, err)
 		}
-		for segment := range strings.SplitSeq(got, "/") {
-			if segment == "." || segment == ".." {
-				t.Errorf("%q: got %q, which has dot segments", target, got)
-			}
+		if twice, err := url.PathUnescape(once); err != nil || twice != once {
+			t.Errorf("%q: got %q, and %q with error %v when it is decoded twice", target, got, twice, err)
 		}
-		if again := cleanPath(got); again != got {
-			t.Errorf("%q: got %q, which is %q when it is cleaned again", target, got, again)
+		if cleaned := path.Clean(got); cleaned != got && cleaned+"/" != got {
+			t.Errorf("%q: got %q, which is %q when it is cleaned", target, got, cleaned)
+		}
+		if strings.Count(raw, "/") != strings.Count(got, "/") {
+			t.Errorf("%q: got %q, whose segments are others", target, got)
 		}
 	})
 }
 
 func TestRoutesMatchByMethodHostAndPath(t *testing.T) {
-	paths := []string{"/index.php", "/api/items/7"}
+	request := asked{method: "GET", host: "example.com", script: "/index.php", target: "/api/items/7"}
 	for _, c := range []struct {
 		name  string
 		route Route
-		want  bool
+		want  match
 	}{
-		{"nothing asked for", Route{}, true},
-		{"the method", Route{Methods: []string{"HEAD", "GET"}}, true},
-		{"another method", Route{Methods: []string{"POST"}}, false},
-		{"the method in lower case, which is another", Route{Methods: []string{"get"}}, false},
-		{"the host", Route{Hosts: []string{"example.com"}}, true},
-		{"another host", Route{Hosts: []string{"example.org"}}, false},
-		{"the script", Route{Paths: []string{"/index.php"}}, true},
-		{"the target", Route{Paths: []string{"/none", "/api/**"}}, true},
-		{"neither", Route{Paths: []string{"/api/*"}}, false},
-		{"all of them", Route{Paths: []string{"/api/**"}, Methods: []string{"GET"}, Hosts: []string{"example.com"}}, true},
-		{"all but one of them", Route{Paths: []string{"/api/**"}, Methods: []string{"GET"}, Hosts: []string{"example.org"}}, false},
+		{"nothing is compared", Route{}, matches},
+		{"the method", Route{Methods: []string{"HEAD", "GET"}}, matches},
+		{"another method", Route{Methods: []string{"POST"}}, differs},
+		{"the method in lower case, which is another", Route{Methods: []string{"get"}}, differs},
+		{"the host", Route{Hosts: []string{"example.com"}}, matches},
+		{"another host", Route{Hosts: []string{"example.org"}}, differs},
+		{"the script", Route{Paths: []string{"/index.php"}}, matches},
+		{"the target", Route{Paths: []string{"/none", "/api/**"}}, matches},
+		{"neither", Route{Paths: []string{"/api/*"}}, differs},
+		{"all of them", Route{Paths: []string{"/api/**"}, Methods: []string{"GET"}, Hosts: []string{"example.com"}}, matches},
+		{"all but one of them", Route{Paths: []string{"/api/**"}, Methods: []string{"GET"}, Hosts: []string{"example.org"}}, differs},
 	} {
-		if got := c.route.matches("GET", "example.com", paths...); got != c.want {
-			t.Errorf("%s: got %t, want %t", c.name, got, c.want)
+		if got := c.route.match(&request); got != c.want {
+			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
 		}
 	}
-	pattern := Route{Paths: []string{"/**"}}
-	if pattern.matches("GET", "", "", "") {
-		t.Error("paths that cannot be read match a pattern")
+}
+
+func TestUnclearPathEndsTheSearchForARoute(t *testing.T) {
+	for _, c := range []struct {
+		script, target string
+		want           match // of /api/** and /index.php
+	}{
+		{"/index.php", "/a/../api/x", matches}, // by the script
+		{"/front.php", "/a/../api/x", unclear},
+		{"/front.php", "/%61pi/x", unclear},
+		{"/front.php", "//api/x", unclear},
+		{"/front.php", "http://example.com/api/x", unclear},
+		{"/front.php", "/other", differs},
+		{"/x/../index.php", "/x/../index.php", unclear},
+		{"/x/../index.php", "/other", differs}, // the web server made that name, not the visitor
+		{"/x/../index.php", "", unclear},
+		{"/index.php/front.php", "/index.php/front.php", unclear},
+		{"/api/index.php/front.php", "/api/index.php/front.php", matches},
+		{"/front.php", "", differs},
+		{"", "", differs},
+	} {
+		h := head{script: []byte(c.script), target: []byte(c.target), host: []byte("example.com"), method: []byte("GET")}
+		request := h.asked()
+		route := Route{Paths: []string{"/api/**", "/index.php"}}
+		if got := route.match(&request); got != c.want {
+			t.Errorf("%q for %q: got %v, want %v", c.script, c.target, got, c.want)
+		}
+		route.Methods = []string{"POST"}
+		if got := route.match(&request); got != differs {
+			t.Errorf("%q for %q, of another method: got %v", c.script, c.target, got)
+		}
+		if got := (&Route{Hosts: []string{"example.com"}}).match(&request); got != matches {
+			t.Errorf("%q for %q, of a route without paths: got %v", c.script, c.target, got)
+		}
 	}
 }

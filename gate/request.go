@@ -84,17 +84,21 @@ func (r *request) findSession() {
 	}
 }
 
-// chooseRoute finds the policy of the request: that of the first route that matches, else the gate's.
+// chooseRoute finds the policy of the request: that of the first route that matches, else the gate's. The gate's is also
+// that of a request whose path is unclear.
 func (r *request) chooseRoute() {
 	r.policy, r.tally = &r.to.Policy, &r.to.tallies[0]
 	if len(r.to.Routes) == 0 {
 		return
 	}
-	method, host := string(r.head.method), hostName(string(r.head.host))
-	script, target := cleanPath(string(r.head.script)), requestPath(string(r.head.target))
+	asked := r.head.asked()
 	for i := range r.to.Routes {
-		if route := &r.to.Routes[i]; route.matches(method, host, script, target) {
+		route := &r.to.Routes[i]
+		switch route.match(&asked) {
+		case matches:
 			r.policy, r.route, r.tally = &route.Policy, route.Name, &r.to.tallies[i+1]
+			return
+		case unclear: // the visitor is not to choose between this route and the next ones
 			return
 		}
 	}

@@ -167,7 +167,8 @@ func TestFirstRouteThatMatchesDecides(t *testing.T) {
 		"a later route":               {[]string{"REQUEST_URI", "/api/x"}, "none"},
 		"an earlier route":            {[]string{"REQUEST_URI", "/api/x", "REQUEST_METHOD", "POST"}, "held"},
 		"the host":                    {[]string{"HTTP_HOST", "Static.Example.com:80"}, "none"},
-		"dots that lead in":           {[]string{"REQUEST_URI", "/x/../api/y"}, "none"},
+		"dots that lead in":           {[]string{"REQUEST_URI", "/x/../api/y"}, "held"}, // not all applications follow them
+		"dots past a later route":     {[]string{"REQUEST_URI", "/x/../api/y", "HTTP_HOST", "static.example.com"}, "held"},
 		"dots that lead out":          {[]string{"REQUEST_URI", "/api/../admin"}, "held"},
 		"encoded dots that lead out":  {[]string{"REQUEST_URI", "/api/%2e%2e/admin"}, "held"},
 		"an encoding that is broken":  {[]string{"REQUEST_URI", "/api/%"}, "held"},
