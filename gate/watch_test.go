@@ -21,6 +21,7 @@ type sessionState struct {
 	state           sessionwatch.State
 	closed          func()
 	wanted, stopped bool
+	destroyed       bool
 }
 
 func (s *sessions) Watch(id []byte, closed func()) sessionwatch.Watch {
@@ -54,6 +55,12 @@ func (w *sessionState) Want() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.wanted = true
+}
+
+func (w *sessionState) Destroyed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.destroyed
 }
 
 func (w *sessionState) Stop() {

@@ -38,8 +38,8 @@ type directory struct {
 // filePrefix is that of PHP's session files.
 const filePrefix = "sess_"
 
-// mask is what is to be told of a folder. A file that PHP unlinks is closed too, so its end is nothing to be told.
-const mask = unix.IN_OPEN | unix.IN_CLOSE_WRITE | unix.IN_CLOSE_NOWRITE |
+// mask selects the inotify events that are needed of a folder.
+const mask = unix.IN_OPEN | unix.IN_CLOSE_WRITE | unix.IN_CLOSE_NOWRITE | unix.IN_DELETE |
 	unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
 
 // Events are read now and then: a reader that wakes up for each of them costs more than they do. In a pause the kernel's
@@ -164,6 +164,8 @@ func (d *directory) take(event uint32, name []byte) {
 	case s == nil:
 	case event&unix.IN_OPEN != 0:
 		s.sawOpen()
+	case event&unix.IN_DELETE != 0:
+		s.destroyed = true
 	default:
 		s.sawClose()
 	}

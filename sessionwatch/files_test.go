@@ -170,6 +170,30 @@ func TestAnUnlinkedSessionIsClosed(t *testing.T) {
 	w.want(t, Closed)
 }
 
+// TestDestroyedSessionIsSeen closes before it deletes, as PHP's handler does.
+func TestDestroyedSessionIsSeen(t *testing.T) {
+	f, dir := newFolder(t)
+	one, other := scriptOf(t, dir, "one"), scriptOf(t, dir, "other")
+	w, w2 := watch(f, "one"), watch(f, "other")
+	for _, s := range []*script{one, other} {
+		s.open()
+		s.close()
+	}
+	if w.Destroyed() || w2.Destroyed() {
+		t.Error("a session that was closed is taken for destroyed")
+	}
+	if err := os.Remove(one.path); err != nil {
+		t.Fatal(err)
+	}
+	if !w.Destroyed() || w2.Destroyed() {
+		t.Errorf("got %t and %t, want that the first is destroyed", w.Destroyed(), w2.Destroyed())
+	}
+	w.Stop()
+	if !w.Destroyed() {
+		t.Error("it is forgotten when the watch is stopped")
+	}
+}
+
 func TestAPresumedSessionIsClosedByTheNextClose(t *testing.T) {
 	f, dir := newFolder(t)
 	php := scriptOf(t, dir, "new")

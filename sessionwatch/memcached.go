@@ -74,7 +74,8 @@ func (m *Memcached) Watch(id []byte, closed func()) Watch { return m.watch(id, c
 func (m *Memcached) WatchOpen(id []byte, closed func()) Watch { return m.watch(id, closed, Presumed) }
 
 func (m *Memcached) watch(id []byte, closed func(), state State) Watch {
-	return &keyWatch{memcached: m, key: m.options.Prefix + "lock." + string(cString(id)), closed: closed, state: state}
+	name := string(cString(id))
+	return &keyWatch{memcached: m, key: m.options.Prefix + "lock." + name, data: m.options.Prefix + name, closed: closed, state: state}
 }
 
 // Close ends the asking.
@@ -89,9 +90,9 @@ func (m *Memcached) Close() {
 // Asked is how many commands have been sent.
 func (m *Memcached) Asked() uint64 { return m.asked.Load() }
 
-// locked asks whether a key is there. Which server has it depends on more settings of PHP's than are worth knowing
+// kept asks whether a key is there. Which server has it depends on more settings of PHP's than are worth knowing
 // here, so all are asked.
-func (m *Memcached) locked(key string) (bool, error) {
+func (m *Memcached) kept(key string) (bool, error) {
 	for _, c := range m.servers {
 		m.asked.Add(1)
 		_, err := c.Get(key)
@@ -127,7 +128,8 @@ func (m *Memcached) note(err error) error {
 // keyWatch is one request's watch over a lock key.
 type keyWatch struct {
 	memcached *Memcached
-	key       string
+	key       string // of the lock
+	data      string // of the session itself
 	closed    func()
 
 	mu       sync.Mutex
@@ -203,7 +205,7 @@ func (w *keyWatch) ask() {
 	if w.stopped || w.state == Closed {
 		return
 	}
-	locked, err := w.memcached.locked(w.key)
+	locked, err := w.memcached.kept(w.key)
 	w.unknown = err != nil
 	switch {
 	case err != nil:
@@ -213,6 +215,12 @@ func (w *keyWatch) ask() {
 		w.state = Closed
 		w.closed()
 	}
+}
+
+// Destroyed asks for the session itself. PHP deletes it before it gives up its lock.
+func (w *keyWatch) Destroyed() bool {
+	kept, err := w.memcached.kept(w.data)
+	return err == nil && !kept
 }
 
 func (w *keyWatch) Stop() {

@@ -143,6 +143,24 @@ func TestAPresumedLockKeyThatIsNotThereIsGone(t *testing.T) {
 	w.await(t, Closed)
 }
 
+func TestDestroyedSessionHasNoKey(t *testing.T) {
+	one, two := newFakeMemcached(t), newFakeMemcached(t)
+	m := watcherOf(t, MemcachedOptions{Prefix: MemcachedPrefix}, one, two)
+	w := watch(m, "id")
+	if !w.Destroyed() {
+		t.Error("a session that is nowhere is taken to be there")
+	}
+	two.set(MemcachedPrefix+"id", true)
+	if w.Destroyed() {
+		t.Error("a session on the second server is taken for destroyed")
+	}
+	one.setMute(true)
+	two.set(MemcachedPrefix+"id", false)
+	if w.Destroyed() {
+		t.Error("a server that does not answer is taken for an answer")
+	}
+}
+
 func TestAMemcachedThatDoesNotAnswerSaysNothing(t *testing.T) {
 	told := new(reports)
 	f := newFakeMemcached(t)

@@ -6,7 +6,8 @@ package sessionwatch
 // alike. So whatever close comes after an open ends a watch: a script that is out of turn may end that of another too
 // early, which does no harm, and none lasts longer than the file is open.
 type session struct {
-	first *fileWatch // who watches it
+	first     *fileWatch // who watches it
+	destroyed bool       // the file has been deleted
 }
 
 // fileWatch is one request's watch over a session file.
@@ -97,6 +98,14 @@ func (w *fileWatch) Want() {
 	case w.files.hurry <- struct{}{}:
 	default: // it has been told already
 	}
+}
+
+// Destroyed takes in what has come until now: PHP closes the file before it deletes it.
+func (w *fileWatch) Destroyed() bool {
+	w.files.mu.Lock()
+	defer w.files.mu.Unlock()
+	w.files.drain()
+	return w.session.destroyed
 }
 
 func (w *fileWatch) Stop() {

@@ -23,6 +23,9 @@ type Watch interface {
 	State() State
 	// Want says that somebody waits for the session to be closed. Until then closed may be called late, or not at all.
 	Want()
+	// Destroyed reports whether PHP has destroyed the session since the watch began, as session_regenerate_id(true)
+	// does, as far as that can be told. It may ask a server.
+	Destroyed() bool
 	// Stop ends the watch. closed may be called until Stop returns. A second call does nothing.
 	Stop()
 }
@@ -43,6 +46,7 @@ const (
 // nothing is a watch that sees nothing.
 type nothing struct{}
 
-func (nothing) State() State { return Unknown }
-func (nothing) Want()        {}
-func (nothing) Stop()        {}
+func (nothing) State() State    { return Unknown }
+func (nothing) Want()           {}
+func (nothing) Destroyed() bool { return false }
+func (nothing) Stop()           {}
