@@ -177,6 +177,7 @@ func lockKeys(l *Lock) []key {
 		{"expiry", one(&l.Expiry, atLeast(time.Millisecond))},
 		{"max_waiters", count(&l.MaxWaiters, 1, unbounded)},
 		{"on_max_wait", one(&l.OnMaxWait, choice(OnMaxWaitReject, OnMaxWaitPass))},
+		{"on_rotation", one(&l.OnRotation, choice(OnRotationRedirect, OnRotationPass))},
 		{"on_expiry", one(&l.OnExpiry, choice(OnExpiryRelease, OnExpiryAbort))},
 		{"on_store_failure", one(&l.OnStoreFailure,
 			choice(OnStoreFailureLocal, OnStoreFailureReject, OnStoreFailurePass))},

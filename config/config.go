@@ -119,7 +119,7 @@ type Lock struct {
 	Expiry     time.Duration
 	MaxWaiters int
 
-	OnMaxWait, OnExpiry, OnStoreFailure string
+	OnMaxWait, OnRotation, OnExpiry, OnStoreFailure string
 
 	AbandonAfter time.Duration // 0: the lock goes with the browser
 	ReleaseOn    string
@@ -154,6 +154,9 @@ const (
 
 	OnMaxWaitReject = "reject"
 	OnMaxWaitPass   = "pass"
+
+	OnRotationRedirect = "redirect"
+	OnRotationPass     = "pass"
 
 	OnExpiryRelease = "release"
 	OnExpiryAbort   = "abort"

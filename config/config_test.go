@@ -89,6 +89,7 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 		    expiry = "5m"
 		    max_waiters = 1
 		    on_max_wait = "pass"
+		    on_rotation = "pass"
 		    on_expiry = "abort"
 		    on_store_failure = "reject"
 		    abandon_after = "0s"
@@ -147,6 +148,7 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 				Expiry:         5 * time.Minute,
 				MaxWaiters:     1,
 				OnMaxWait:      OnMaxWaitPass,
+				OnRotation:     OnRotationPass,
 				OnExpiry:       OnExpiryAbort,
 				OnStoreFailure: OnStoreFailureReject,
 				ReleaseOn:      ReleaseOnHeaders,

@@ -57,6 +57,7 @@ func defaultGate(name string) *Gate {
 			Expiry:         60 * time.Second,
 			MaxWaiters:     64,
 			OnMaxWait:      OnMaxWaitReject,
+			OnRotation:     OnRotationRedirect,
 			OnExpiry:       OnExpiryRelease,
 			OnStoreFailure: OnStoreFailureLocal,
 			AbandonAfter:   5 * time.Second,

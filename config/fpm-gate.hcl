@@ -208,6 +208,12 @@ gate "www" {
     # pass: it goes on without the lock.
     # on_max_wait = "reject"
 
+    # What becomes of a request that has waited while the response that it waited for has replaced
+    # its session id, as session_regenerate_id() does. redirect: a browser is sent to the same
+    # address once more, with 307, so that it comes back with its new cookie; other clients go on.
+    # pass: it goes on with its old id, whose session PHP may have destroyed.
+    # on_rotation = "redirect"
+
     # What becomes of a request that has held the lock for expiry. release: it runs on without the
     # lock. abort: it is ended.
     # on_expiry = "release"

@@ -47,6 +47,9 @@ func (r *request) verdict(err error) verdict {
 		return verdict{log: "response broken off", level: hclog.Error, end: EndBroken}
 	case errors.Is(err, fcgi.ErrAbandoned): // and here nobody is left to be answered
 		return verdict{log: "script abandoned", level: hclog.Warn, end: EndAbandoned}
+	case errors.Is(err, errReplaced):
+		return verdict{status: http.StatusTemporaryRedirect, text: "Your session has been renewed.",
+			log: "redirected: the session id was replaced", level: hclog.Debug, end: EndRedirected}
 	case errors.Is(err, sessionlock.ErrMaxWait):
 		return verdict{r.policy.Status, r.policy.RetryAfter, "Another page of yours is still being made. Please try again in a moment.",
 			"rejected: max_wait is over", hclog.Info, EndMaxWait}
@@ -79,6 +82,9 @@ func (r *request) page(a verdict, reason error) fcgi.Answer {
 	var h bytes.Buffer
 	fmt.Fprintf(&h, "Status: %d %s\r\n", a.status, http.StatusText(a.status))
 	h.WriteString("Cache-Control: no-store\r\n")
+	if a.end == EndRedirected {
+		h.WriteString("Location: " + sameAddress(string(r.head.target)) + "\r\n")
+	}
 	if a.retryAfter > 0 {
 		seconds := (a.retryAfter + time.Second - 1) / time.Second
 		h.WriteString("Retry-After: " + strconv.Itoa(int(seconds)) + "\r\n")
@@ -91,7 +97,11 @@ func (r *request) page(a verdict, reason error) fcgi.Answer {
 	if string(r.head.method) == http.MethodHead {
 		body = nil
 	}
-	return fcgi.Answer{Header: h.Bytes(), Body: body, Stderr: "fpm-gate: " + a.log + ": " + reason.Error() + "\n"}
+	answer := fcgi.Answer{Header: h.Bytes(), Body: body}
+	if a.end != EndRedirected { // which is no error
+		answer.Stderr = "fpm-gate: " + a.log + ": " + reason.Error() + "\n"
+	}
+	return answer
 }
 
 func (r *request) wantsJSON() bool {

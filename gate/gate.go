@@ -24,6 +24,8 @@ type Gate struct {
 	counters counters
 	habits   habits
 
+	rotations rotations
+
 	outliving outliving
 
 	mu        sync.Mutex

@@ -18,6 +18,7 @@ const (
 	EndPassed              // served without the lock that it wanted
 	EndObserved            // served without the lock, as observe says
 
+	EndRedirected     // sent back for its new cookie: its session id was replaced while it waited
 	EndMaxWait        // rejected: max wait was over
 	EndMaxWaiters     // rejected: max waiters waited already
 	EndShutdown       // rejected: the gate is being shut down
@@ -35,7 +36,7 @@ const (
 // endNames are what operators see.
 var endNames = [Ends]string{
 	"none", "held", "read", "passed", "observed",
-	"max_wait", "max_waiters", "shutdown", "store_failed", "expired",
+	"redirected", "max_wait", "max_waiters", "shutdown", "store_failed", "expired",
 	"upstream_busy", "upstream_failed", "hung_up", "abandoned", "broken", "failed",
 }
 

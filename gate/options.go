@@ -65,6 +65,7 @@ type Policy struct {
 	Expiry       time.Duration // the longest hold
 	MaxWaiters   int           // in one session's queue
 	PassMaxWait  bool          // on_max_wait = "pass": go on without the lock; else it is rejected
+	PassRotated  bool          // on_rotation = "pass": go on with an id that was replaced meanwhile; else browsers are redirected
 	AbortExpired bool          // on_expiry = "abort": the request ends; else only its lock does
 	StoreFailure StoreFailure
 	AbandonAfter time.Duration // how long a script whose web server has hung up keeps its lock

@@ -43,9 +43,10 @@ type request struct {
 	tally  *tally // where requests of the route are counted
 
 	outcome   outcome
-	lock      *sessionlock.Lock             // nil: none
-	watch     *watched                      // over the session of lock; nil: it is not watched
-	more      []followed                    // locks of session ids that the response has set
+	lock      *sessionlock.Lock // nil: none
+	watch     *watched          // over the session of lock; nil: it is not watched
+	more      []followed        // locks of session ids that the response has set
+	rotates   rotates
 	hold      *hold                         // of lock, whose time is measured
 	released  bool                          // the script has released its locks early
 	after     atomic.Pointer[afterResponse] // nil: the script has ended with its response, as far as is known
@@ -84,8 +85,8 @@ func (r *request) findSession() {
 	}
 }
 
-// chooseRoute finds the policy of the request: that of the first route that matches, else the gate's. The gate's is also
-// that of a request whose path is unclear.
+// chooseRoute finds the policy of the request: that of the first route that matches, else the gate's. The gate's is
+// also that of a request whose path is unclear.
 func (r *request) chooseRoute() {
 	r.policy, r.tally = &r.to.Policy, &r.to.tallies[0]
 	if len(r.to.Routes) == 0 {
@@ -119,6 +120,7 @@ func (r *request) acquire() error {
 	policy.OnLoss = func(holder sessionlock.Description, err error) { r.lostLock(h, holder, err) }
 	r.watch = r.watched(&policy, h)
 	h.watch = r.watch
+	entered := time.Now()
 	stop := r.lookElsewhere()
 	lock, err := r.to.Locks.Acquire(r.Context(), r.key, r, policy)
 	stop()
@@ -126,8 +128,14 @@ func (r *request) acquire() error {
 		r.watch = nil
 		return r.notAcquired(err)
 	}
-	r.lock, r.hold, r.behind = lock, h, lock.Behind()
 	r.waited += lock.Waited()
+	r.behind = lock.Behind()
+	if r.replaced(lock, entered) {
+		r.watch = nil
+		r.measureWait(EndRedirected)
+		return errReplaced
+	}
+	r.lock, r.hold = lock, h
 	r.outcome = lockHeld
 	if r.policy.Mode == Read {
 		r.outcome = lockRead
@@ -206,6 +214,7 @@ func (r *request) release() {
 func (r *request) leaveSession() {
 	r.release()
 	r.watch.unwatch()
+	r.gate.rotations.leave(r)
 	for _, f := range r.more {
 		f.watch.unwatch()
 	}
@@ -308,6 +317,7 @@ func (r *request) follow(setCookie []byte) {
 	if r.lock != nil && key == r.key {
 		return
 	}
+	r.gate.rotations.rotate(r, key)
 	policy := r.policy.forLock(r)
 	watch := r.watched(&policy, nil)
 	policy.MaxWait, policy.OnLoss = 0, func(holder sessionlock.Description, err error) {

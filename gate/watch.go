@@ -130,7 +130,18 @@ func (w *watched) closed() {
 		go w.end() // which uses the watcher
 		return
 	}
+	if r := w.request; r.watch == w && !w.over.Load() {
+		r.gate.rotations.sawClose(r, w.destroyed)
+	}
 	w.release(HoldClosed, w.request.head.filename)
+}
+
+// destroyed reports whether PHP has destroyed the session that it has closed.
+func (w *watched) destroyed() bool {
+	w.mu.Lock()
+	watch := w.watch
+	w.mu.Unlock()
+	return watch != nil && watch.Destroyed()
 }
 
 // release releases the lock, if that has not been done.

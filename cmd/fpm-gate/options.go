@@ -72,6 +72,7 @@ func lockPolicy(l config.Lock) gate.Policy {
 		Expiry:       l.Expiry,
 		MaxWaiters:   l.MaxWaiters,
 		PassMaxWait:  l.OnMaxWait == config.OnMaxWaitPass,
+		PassRotated:  l.OnRotation == config.OnRotationPass,
 		AbortExpired: l.OnExpiry == config.OnExpiryAbort,
 		AbandonAfter: l.AbandonAfter,
 		AtHeaders:    l.ReleaseOn == config.ReleaseOnHeaders,

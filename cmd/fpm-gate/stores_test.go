@@ -68,6 +68,7 @@ func TestAllOfAGateBlockReachesTheGate(t *testing.T) {
 		`session { cookies = ["x"] }`, `session { query = ["x"] }`, `session { param = "X" }`, `session { handler = "files" }`,
 		`session { max_input_vars = 7 }`, `session { open_within = "7s" }`,
 		`lock { max_wait = "7s" }`, `lock { expiry = "7s" }`, `lock { max_waiters = 7 }`, `lock { on_max_wait = "pass" }`,
+		`lock { on_rotation = "pass" }`,
 		`lock { on_expiry = "abort" }`, `lock { on_store_failure = "reject" }`, `lock { on_store_failure = "pass" }`,
 		`lock { abandon_after = "7s" }`, `lock { release_on = "headers" }`, `lock { status = 418 }`, `lock { retry_after = "7s" }`,
 		`lock { server_timing = true }`, `lock { observe = true }`,

@@ -1,0 +1,333 @@
+package gate
+
+import (
+	"bytes"
+	"errors"
+	"hash/maphash"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// A response that sets another session id, as session_regenerate_id() does at a login, leaves the requests that have
+// waited for its session with an id that may be gone: in strict mode PHP would start an empty session for each, whose
+// cookie would log the visitor out. Without the gate they would have waited inside PHP, with the old session open. So a
+// browser is sent back for its new cookie by a redirect to the same address. A request that has the old id only never
+// gets the new one. docs/DESIGN.md says more.
+
+// errReplaced is returned by acquire when the session id of the request was replaced while it waited.
+var errReplaced = errors.New("the session id was replaced")
+
+// rotation is the replacement of a session id by the response of its holder; or the possibility of one, where PHP has
+// closed the session and its script goes on.
+type rotation struct {
+	since    time.Time     // zero if the id has not been replaced
+	replaced chan struct{} // closed when it has been
+	over     chan struct{} // closed when the response has gone out
+	ended    time.Time     // when that was
+
+	generation int                 // of how many rotations lately the id came
+	sentBack   map[uint64]struct{} // hashes of the targets of requests that have been redirected
+	// destroyed reports whether PHP has destroyed the session that it closed early; nil: it has not closed one.
+	destroyed func() bool
+}
+
+// rotations are the session ids that have been replaced lately, and those that may be. The zero value is ready.
+type rotations struct {
+	mu     sync.Mutex
+	recent map[sessionlock.Key]*rotation // for rotationMemory; of an id that came of a rotation, its generation
+	order  []aged                        // of recent, by age
+	closed map[sessionlock.Key]*rotation // of sessions that PHP has closed before its script has ended
+}
+
+type aged struct {
+	key sessionlock.Key
+	at  time.Time
+}
+
+const (
+	// rotationMemory is how long an id that was replaced does not count as replaced again, and one that came of it counts
+	// as its next generation: a client that keeps no cookies, or an application whose cookie changes with every
+	// response, must not lead to redirects in a circle.
+	rotationMemory = 10 * time.Second
+	maxGenerations = 2
+
+	// maxRotations bounds the memory. What is beyond it is not noted, so that its waiters go on with the old id.
+	maxRotations = 8192
+
+	// headerPatience is how long a redirect waits for the response that sets the new cookie, once its header has been
+	// seen, where its script goes on without the lock.
+	headerPatience = time.Second
+
+	// settleTime is what a redirect leaves a browser to take in the new cookie, which may come on another connection. If
+	// the browser comes back with the old one it is sent back after retryTime, until the response is retryFor ago: that
+	// is much less often than browsers follow redirects.
+	settleTime = 20 * time.Millisecond
+	retryTime  = 150 * time.Millisecond
+	retryFor   = time.Second
+
+	// maxSentBack bounds the targets that a rotation remembers.
+	maxSentBack = 256
+)
+
+// rotates is the part of a request in this. It is guarded by the mutex of rotations.
+type rotates struct {
+	rotation *rotation // nil: there was no reason yet
+	left     bool      // the response has gone out
+}
+
+// sawClose notes that PHP has closed the session of r, whose script goes on and may have replaced the id.
+func (rs *rotations) sawClose(r *request, destroyed func() bool) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if r.rotates.left || r.rotates.rotation != nil {
+		return
+	}
+	if rs.closed == nil {
+		rs.closed = make(map[sessionlock.Key]*rotation)
+	}
+	rot := newRotation()
+	rot.destroyed = destroyed
+	r.rotates.rotation, rs.closed[r.key] = rot, rot
+}
+
+func newRotation() *rotation {
+	return &rotation{replaced: make(chan struct{}), over: make(chan struct{})}
+}
+
+// rotate notes that the response of r sets another session id, unless that does not count.
+func (rs *rotations) rotate(r *request, renewed sessionlock.Key) {
+	if r.outcome != lockHeld {
+		return
+	}
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	now := time.Now()
+	rs.forget(now)
+	past, generation := rs.recent[r.key], 0
+	if past != nil {
+		generation = past.generation
+	}
+	if len(rs.recent) >= maxRotations {
+		return
+	}
+	rs.note(renewed, &rotation{generation: generation + 1}, now)
+	rot := r.rotates.rotation
+	if rot == nil {
+		rot = newRotation()
+	}
+	if past != nil && !past.since.IsZero() || generation >= maxGenerations || !rot.since.IsZero() {
+		return
+	}
+	r.rotates.rotation = rot
+	rot.since, rot.generation = now, generation
+	rs.note(r.key, rot, now)
+	close(rot.replaced)
+}
+
+func (rs *rotations) note(key sessionlock.Key, rot *rotation, now time.Time) {
+	if rs.recent == nil {
+		rs.recent = make(map[sessionlock.Key]*rotation)
+	}
+	if rs.recent[key] == nil {
+		rs.order = append(rs.order, aged{key, now})
+	}
+	rs.recent[key] = rot
+}
+
+// forget drops what is too old.
+func (rs *rotations) forget(now time.Time) {
+	n := 0
+	for n < len(rs.order) && now.Sub(rs.order[n].at) > rotationMemory {
+		delete(rs.recent, rs.order[n].key)
+		n++
+	}
+	rs.order = rs.order[n:]
+}
+
+// leave notes that the response of r has gone out.
+func (rs *rotations) leave(r *request) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	r.rotates.left = true
+	rot := r.rotates.rotation
+	if rot == nil {
+		return
+	}
+	rot.ended = time.Now()
+	close(rot.over)
+	if rs.closed[r.key] == rot {
+		delete(rs.closed, r.key)
+	}
+}
+
+// during returns the rotation of key that a wait from since to now has seen, or may see; or that has had a request for
+// target sent back, which comes back with its old id: then pause is retryTime. It returns nil if there is none.
+func (rs *rotations) during(key sessionlock.Key, since time.Time, target []byte) (rot *rotation, pause time.Duration) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rot = rs.recent[key]
+	switch {
+	case rot == nil:
+		return rs.closed[key], settleTime
+	case !rot.since.Before(since):
+		return rot, settleTime
+	case rot.ended.IsZero() || time.Since(rot.ended) > retryFor:
+		return rs.closed[key], settleTime
+	}
+	if _, sent := rot.sentBack[maphash.Bytes(targetSeed, target)]; sent {
+		return rot, retryTime
+	}
+	return nil, 0
+}
+
+var targetSeed = maphash.MakeSeed()
+
+// sendBack notes that a request for target is redirected.
+func (rs *rotations) sendBack(rot *rotation, target []byte) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rot.sentBack == nil {
+		rot.sentBack = make(map[uint64]struct{})
+	}
+	if len(rot.sentBack) < maxSentBack {
+		rot.sentBack[maphash.Bytes(targetSeed, target)] = struct{}{}
+	}
+}
+
+// awaitReplaced reports whether the id has been replaced. It waits for that where PHP has destroyed the session
+// already, until timeout or gone.
+func (rot *rotation) awaitReplaced(timeout <-chan time.Time, gone <-chan struct{}) bool {
+	select {
+	case <-rot.replaced:
+		return true
+	default:
+	}
+	if rot.destroyed == nil || !rot.destroyed() {
+		return false
+	}
+	select {
+	case <-rot.replaced:
+	case <-rot.over:
+	case <-timeout:
+	case <-gone:
+	}
+	select {
+	case <-rot.replaced:
+		return true
+	default:
+		return false
+	}
+}
+
+// awaitSent waits until the response has gone out, and for the pause after that: the new cookie should be in the
+// browser then. It ends early if the request is gone.
+func (rot *rotation) awaitSent(pause time.Duration, gone <-chan struct{}) {
+	timer := time.NewTimer(headerPatience)
+	defer timer.Stop()
+	select {
+	case <-rot.over:
+	case <-timer.C:
+	case <-gone:
+		return
+	}
+	timer.Reset(pause)
+	select {
+	case <-timer.C:
+	case <-gone:
+	}
+}
+
+// replaced reports whether the request, which has had lock since it asked for it at entered, is to be sent back for its
+// new cookie. The lock is released then, and the response that sets the cookie has gone out.
+func (r *request) replaced(lock *sessionlock.Lock, entered time.Time) bool {
+	if r.policy.PassRotated {
+		return false
+	}
+	rot, pause := r.gate.rotations.during(r.key, entered, r.head.target)
+	if rot == nil || pause == settleTime && lock.Waited() == 0 || !r.comesBack() {
+		return false
+	}
+	timeout := time.NewTimer(r.policy.MaxWait - time.Since(entered))
+	defer timeout.Stop()
+	gone := r.Context().Done()
+	if !rot.awaitReplaced(timeout.C, gone) {
+		return false
+	}
+	r.gate.rotations.sendBack(rot, r.head.target)
+	lock.Release()
+	rot.awaitSent(pause, gone)
+	return true
+}
+
+// comesBack reports whether a redirect has the client send the request again, with the cookies that it has then. That
+// takes a browser, a body that it can send twice, no need of headers that only the application knows (CORS), and a
+// session id that is in a cookie.
+func (r *request) comesBack() bool {
+	var sent fetch
+	for name, value := range r.Params.All() {
+		sent.read(string(name), string(fcgi.CString(value)))
+	}
+	id, ok := r.to.Session.ID(r.head.cookie, nil)
+	return ok && bytes.Equal(id, r.id) && sameAddress(string(r.head.target)) != "" && sent.follows(string(r.head.host))
+}
+
+// fetch is what a request's params say of the client, and of how it sends the request.
+type fetch struct {
+	site, mode    string // HTTP_SEC_FETCH_SITE and _MODE, which browsers send over HTTPS and to localhost
+	agent, origin string // HTTP_USER_AGENT and HTTP_ORIGIN
+	method        string
+	length        string // CONTENT_LENGTH
+}
+
+func (f *fetch) read(name, value string) {
+	switch name {
+	case "HTTP_SEC_FETCH_SITE":
+		f.site = value
+	case "HTTP_SEC_FETCH_MODE":
+		f.mode = value
+	case "HTTP_USER_AGENT":
+		f.agent = value
+	case "HTTP_ORIGIN":
+		f.origin = value
+	case "REQUEST_METHOD":
+		f.method = value
+	case "CONTENT_LENGTH":
+		f.length = value
+	}
+}
+
+// follows reports whether the client is a browser that follows a redirect to the address of the request.
+func (f *fetch) follows(host string) bool {
+	if f.method != "GET" && f.method != "HEAD" && f.length == "" {
+		return false // a stream is not sent twice
+	}
+	switch f.mode {
+	case "navigate", "no-cors":
+		return true
+	case "":
+		_, from, _ := strings.Cut(f.origin, "://")
+		return strings.HasPrefix(f.agent, "Mozilla/") && (f.origin == "" || strings.EqualFold(from, host))
+	}
+	return f.site == "same-origin"
+}
+
+// sameAddress returns a reference to the address that a request was sent to, relative to it: what proxies have done to
+// the path before its last segment does not matter, and it leads to no other host. It is empty if there is none.
+func sameAddress(target string) string {
+	path, query, asks := strings.Cut(target, "?")
+	segment := path[strings.LastIndexByte(path, '/')+1:]
+	dots := strings.ReplaceAll(strings.ToLower(segment), "%2e", ".")
+	if !strings.HasPrefix(path, "/") || dots == "." || dots == ".." || strings.ContainsFunc(target, notInAddress) {
+		return ""
+	}
+	if asks {
+		return "./" + segment + "?" + query
+	}
+	return "./" + segment
+}
+
+func notInAddress(c rune) bool { return c <= ' ' || c == 0x7f || c == '\\' || c == '#' }
