@@ -132,8 +132,9 @@ gate "www" {
     # How long a request waits for one of these connections, before it is answered with 503.
     # queue_timeout = "30s"
 
-    # How long a connection is used again, and how long it may lie idle in between. A connection
-    # holds a PHP-FPM worker, busy or not, so these are short. "0s": a connection per request.
+    # How long a connection over a unix socket is used again, and how long it may lie idle in
+    # between. A connection holds a PHP-FPM worker, busy or not, so these are short. "0s": a
+    # connection per request, as always over TCP.
     # reuse = "1s"
     # idle = "50ms"
 

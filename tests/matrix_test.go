@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/fpm-gate/fpm-gate/internal/rig"
@@ -73,6 +74,8 @@ var passageCases = []struct {
 	{"stderr reaches the web server's log", stderrReachesTheLog},
 	{"a response is passed on while it is made", responseStreams},
 	{"200 requests at once are all served", manyAtOnce},
+	{"what a script prints after its response reaches nobody", lateOutput},
+	{"a script that goes on after its response keeps its lock", lateSession},
 	{"a response whose worker is killed never looks whole", killedWorker},
 	{"no request fails after a restart of PHP-FPM", restartedPHP},
 	{"without PHP-FPM there is a 502", stoppedPHP},
@@ -217,6 +220,50 @@ func manyAtOnce(t *testing.T, p *passage) {
 		(<-posts[i]).mustBe(t, sum)
 		(<-gets[i]).mustBe(t, "hello\n")
 	}
+}
+
+// lateOutput has scripts print after fastcgi_finish_request() while pages are asked for, with pauses that let the output
+// come before, between and after them.
+func lateOutput(t *testing.T, p *passage) {
+	for _, limit := range []string{"max_connections = 0", "max_connections = 2"} {
+		reload(t, p.gate, withUpstream(p.gate.Config, "\n\t"+limit))
+		var visitors sync.WaitGroup
+		for visitor := range 4 {
+			visitors.Go(func() {
+				for i := range 25 {
+					mine := fmt.Sprintf("%d-%d", visitor, i)
+					late := fmt.Sprintf("/late.php?n=%s&kind=%d&us=%d", mine, i%5, i%3*700)
+					first := ask(p.gated, request{path: late})
+					first.mustBe(t, "early "+mine+"\n")
+					page := ask(p.gated, request{path: "/late.php?n=" + mine})
+					page.mustBe(t, "early "+mine+"\n")
+					for _, r := range []response{first, page} {
+						if r.header.Get("X-Late") != "" || len(r.header["Set-Cookie"]) > 0 {
+							t.Errorf("%s: got the header of another request: %q", limit, r.header)
+						}
+					}
+				}
+			})
+		}
+		visitors.Wait()
+	}
+}
+
+// lateSession counts in a session that is not locked by PHP and written after fastcgi_finish_request().
+func lateSession(t *testing.T, p *passage) {
+	session := newSession()
+	var asked []<-chan response
+	for range 5 {
+		asked = append(asked, begin(p.gated, request{path: "/unlocked.php", session: session}))
+	}
+	for _, r := range asked {
+		if err := (<-r).failure(); err != nil {
+			t.Error(err)
+		}
+	}
+	eventually(t, "all are counted", func() bool {
+		return ask(p.gated, request{path: "/unlocked.php?read=1", session: session}).body == "5\n"
+	})
 }
 
 func killedWorker(t *testing.T, p *passage) {
