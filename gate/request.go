@@ -46,6 +46,7 @@ type request struct {
 	lock      *sessionlock.Lock // nil: none
 	watch     *watched          // over the session of lock; nil: it is not watched
 	more      []followed        // locks of session ids that the response has set
+	setsID    bool              // the response has set another session id than the request's
 	rotates   rotates
 	hold      *hold                         // of lock, whose time is measured
 	released  bool                          // the script has released its locks early
@@ -82,6 +83,11 @@ func (r *request) findSession() {
 		r.id = id
 	} else if id, ok := rules.ID(r.head.cookie, r.head.query); ok {
 		r.id = id
+	}
+	if r.id == nil {
+		r.to.misfits.sent(r.head.cookie)
+	} else {
+		r.to.misfits.found()
 	}
 }
 
@@ -190,6 +196,9 @@ func (r *request) scriptEnded() {
 		return
 	}
 	r.watch.outlive()
+	for _, f := range r.more {
+		f.watch.outlive()
+	}
 	r.learn()
 	r.release()
 }
@@ -206,7 +215,10 @@ func (r *request) release() {
 		r.endHold(holdEnd(r.lock.Err()), r.head.filename)
 	}
 	for _, f := range r.more {
-		f.lock.Release()
+		if !f.watch.outlives() {
+			f.watch.setOver()
+			f.lock.Release()
+		}
 	}
 }
 
@@ -306,15 +318,18 @@ const releaseHeader = "FPM-Gate-Release"
 // from the moment that the browser has it, its requests meet the rest of this script there. Nobody can know a
 // new id before, so there is no wait for its lock; an id that is in use is left to those who use it.
 func (r *request) follow(setCookie []byte) {
-	if r.policy.Mode != Exclusive || r.outcome == lockPassed {
-		return
-	}
 	id, ok := r.to.Session.FromSetCookie(setCookie)
 	if !ok {
+		r.to.misfits.set(setCookie)
 		return
 	}
+	r.to.misfits.found()
 	key := r.to.keyFor(id)
 	if r.lock != nil && key == r.key {
+		return
+	}
+	r.setsID = true
+	if r.policy.Mode != Exclusive || r.outcome == lockPassed {
 		return
 	}
 	r.gate.rotations.rotate(r, key)
@@ -322,6 +337,7 @@ func (r *request) follow(setCookie []byte) {
 	watch := r.watched(&policy, nil)
 	policy.MaxWait, policy.OnLoss = 0, func(holder sessionlock.Description, err error) {
 		r.logLoss(key, holder, err)
+		watch.lost()
 	}
 	policy.OnLocal = r.logLocal(key)
 	lock, err := r.to.Locks.Acquire(context.Background(), key, r, policy)

@@ -17,6 +17,7 @@ type setup struct {
 	tallies []tally // of the requests that match no route, and of each route
 	pool    *fcgi.Pool
 	probe   *fcgi.Prober
+	misfits *misfits
 
 	users   atomic.Int64 // requests that have not ended
 	retired atomic.Bool  // there will be no more of them
@@ -25,7 +26,7 @@ type setup struct {
 }
 
 func newSetup(o Options, c *counters, log hclog.Logger) *setup {
-	s := &setup{Options: o, pool: fcgi.NewPool(o.Upstream), idle: make(chan struct{})}
+	s := &setup{Options: o, pool: fcgi.NewPool(o.Upstream), idle: make(chan struct{}), misfits: newMisfits(&o, log)}
 	s.tallies = append(s.tallies, newTally(&s.Options, c, ""))
 	for _, route := range o.Routes {
 		s.tallies = append(s.tallies, newTally(&s.Options, c, route.Name))

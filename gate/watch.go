@@ -12,10 +12,11 @@ import (
 )
 
 // watched is a lock whose session is watched. It ends when PHP has closed the session, and is given away if PHP does not
-// open it while somebody waits. A nil one is that of a lock which lasts until its script ends.
+// open it while a request waits. A nil one is that of a lock which lasts until its script ends.
 type watched struct {
 	request  *request
 	hold     *hold             // of the lock; nil: it is not measured
+	isNew    bool              // the lock is that of a session id which the response has set
 	lock     *sessionlock.Lock // set before watch is
 	over     atomic.Bool       // the lock has been released
 	sawClose atomic.Bool
@@ -23,11 +24,11 @@ type watched struct {
 	ended    sync.Once
 	seen     sessionwatch.State // when the script had ended
 
-	mu      sync.Mutex         // never taken by closed, which the watcher calls with a mutex of its own held
+	mu      sync.Mutex         // never taken by changed, which the watcher calls with a mutex of its own held
 	watch   sessionwatch.Watch // nil before begin
-	wanted  bool               // somebody waits
+	wanted  bool               // a request waits
 	stopped bool
-	timer   *time.Timer // to giveAway; nil: nobody has waited yet
+	timer   *time.Timer // to giveAway; nil: no request has waited yet
 	distant *time.Timer // to want; nil: locks are this process's own
 }
 
@@ -48,18 +49,23 @@ func (w *watched) begin(lock *sessionlock.Lock, id []byte) {
 	}
 }
 
-// beginOpen watches a session that PHP should have opened already.
+// beginOpen watches a session of a new id, which PHP should have opened already: and may have closed.
 func (w *watched) beginOpen(lock *sessionlock.Lock, id []byte) {
-	if w != nil {
-		w.start(lock, id, w.request.to.Watcher.WatchOpen)
+	if w == nil {
+		return
+	}
+	w.isNew = true
+	w.start(lock, id, w.request.to.Watcher.WatchOpen)
+	if w.watch.State() == sessionwatch.Closed {
+		w.changed(sessionwatch.Closed)
 	}
 }
 
-func (w *watched) start(lock *sessionlock.Lock, id []byte, watch func([]byte, func()) sessionwatch.Watch) {
+func (w *watched) start(lock *sessionlock.Lock, id []byte, watch func([]byte, func(sessionwatch.State)) sessionwatch.Watch) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.lock = lock
-	w.watch = watch(id, w.closed)
+	w.watch = watch(id, w.changed)
 	if w.wanted {
 		w.hurry()
 	} else if w.request.to.SharedLocks {
@@ -67,11 +73,11 @@ func (w *watched) start(lock *sessionlock.Lock, id []byte, watch func([]byte, fu
 	}
 }
 
-// distantPatience is how long a lock that is shared with other hosts is held before it is taken for granted that
-// somebody waits for it there: which nobody tells.
+// distantPatience is how long a lock that is shared with other hosts is held before we assume that another host waits
+// for it: hosts do not notify each other.
 const distantPatience = 250 * time.Millisecond
 
-// want is called, by a goroutine of the lock's, when somebody waits for it: that may be before begin, or too late.
+// want is called, by a goroutine of the lock's, when a request waits for it: that may be before begin, or too late.
 func (w *watched) want() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -81,23 +87,18 @@ func (w *watched) want() {
 	w.wanted = true
 }
 
-// hurry has the end of the session told at once, and bounds the wait for its begin.
+// hurry asks for prompt notice when PHP closes the session, and gives the turn away if PHP does not open it in time.
 func (w *watched) hurry() {
 	w.watch.Want()
 	r := w.request
-	if r.to.OpenWithin > 0 && w.notOpen() {
-		patience := r.to.OpenWithin
-		if r.gate.habits.sessionless(r) {
-			patience = 0
-		}
-		w.timer = time.AfterFunc(patience, w.giveAway)
+	if r.to.OpenWithin == 0 || w.isNew {
+		return
 	}
-}
-
-// notOpen says whether PHP has not opened the session, as far as can be seen.
-func (w *watched) notOpen() bool {
-	s := w.watch.State()
-	return s == sessionwatch.Unopened || s == sessionwatch.Unseen
+	patience := r.to.OpenWithin
+	if r.gate.habits.sessionless(r) {
+		patience = 0
+	}
+	w.timer = time.AfterFunc(patience, w.giveAway)
 }
 
 // giveAway gives the turn of a script away that has not opened its session though it has had the time. Its time
@@ -105,24 +106,48 @@ func (w *watched) notOpen() bool {
 func (w *watched) giveAway() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	r := w.request
-	if w.stopped || !w.notOpen() {
+	if w.stopped {
 		return
 	}
-	if !r.gate.habits.sessionless(r) {
-		left := r.to.OpenWithin
-		if since := r.exch.Connected(); !since.IsZero() {
-			left -= time.Since(since)
-		}
-		if left > 0 {
+	switch w.watch.State() {
+	case sessionwatch.Unopened, sessionwatch.Shut:
+		if left := w.openWithin(); left > 0 {
 			w.timer.Reset(left)
 			return
 		}
+		w.release(HoldGivenAway, w.request.head.filename)
+	case sessionwatch.Unseen, sessionwatch.Unknown: // which proves nothing yet
+		w.timer.Reset(max(w.request.to.OpenWithin, minPatience))
 	}
-	w.release(HoldGivenAway, r.head.filename)
 }
 
-// closed is called when PHP has closed the session. It must not block.
+// minPatience bounds how often a session is looked at of which it is not known whether PHP keeps it in this place.
+const minPatience = 20 * time.Millisecond
+
+// openWithin is how long the script may still take to open its session.
+func (w *watched) openWithin() time.Duration {
+	r := w.request
+	if r.gate.habits.sessionless(r) {
+		return 0
+	}
+	left := r.to.OpenWithin
+	if since := r.exch.Connected(); !since.IsZero() {
+		left -= time.Since(since)
+	}
+	return left
+}
+
+// changed is called when PHP has closed the session, when that can no longer be seen, and with an answer that it does
+// not have it open. It must not block.
+func (w *watched) changed(s sessionwatch.State) {
+	switch {
+	case s == sessionwatch.Closed:
+		w.closed()
+	case w.outlives(): // nothing else would end it before its expiry
+		go w.end()
+	}
+}
+
 func (w *watched) closed() {
 	w.sawClose.Store(true)
 	if d := w.after.Load(); d != nil {
@@ -130,7 +155,7 @@ func (w *watched) closed() {
 		go w.end() // which uses the watcher
 		return
 	}
-	if r := w.request; r.watch == w && !w.over.Load() {
+	if r := w.request; w.hold != nil && !w.over.Load() {
 		r.gate.rotations.sawClose(r, w.destroyed)
 	}
 	w.release(HoldClosed, w.request.head.filename)
@@ -158,8 +183,9 @@ func (w *watched) release(end HoldEnd, script []byte) {
 	}
 }
 
-// outlive keeps the lock of a script that goes on with its session behind the end of its request, as it does after
-// fastcgi_finish_request(). The lock ends when the session is closed then, or at its expiry.
+// outlive keeps the lock of a script that goes on with its session after the end of its request, as it does after
+// fastcgi_finish_request(). The lock ends when the session is closed then, when that can no longer be seen, or at its
+// expiry.
 func (w *watched) outlive() {
 	if w == nil {
 		return
@@ -168,7 +194,7 @@ func (w *watched) outlive() {
 	if w.seen = sessionwatch.Closed; !w.sawClose.Load() {
 		w.seen = w.watch.State()
 	}
-	if w.seen != sessionwatch.Open || w.over.Load() || r.HungUp() {
+	if !w.mayBeOpen() || w.over.Load() || r.HungUp() {
 		return
 	}
 	d := r.Describe()
@@ -177,12 +203,29 @@ func (w *watched) outlive() {
 	w.lock.HoldFor(described(d))
 	w.after.Store(&d)
 	w.watch.Want()
-	if w.lock.Err() != nil || w.watch.State() != sessionwatch.Open { // it has ended meanwhile
+	if w.lock.Err() != nil || !w.mayBeOpen() { // it has ended meanwhile
 		w.end()
 	}
 }
 
-// outlives says whether the lock goes on without its request.
+// mayBeOpen reports whether PHP may have the session open, once its response has ended: it was seen to, or a server is
+// asked, whose answer the last bytes of the response do not wait for.
+func (w *watched) mayBeOpen() bool {
+	if w.sawClose.Load() {
+		return false
+	}
+	switch w.watch.State() {
+	case sessionwatch.Open:
+		return true
+	case sessionwatch.Closed:
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wanted && w.watch.Asks()
+}
+
+// outlives reports whether the lock goes on without its request.
 func (w *watched) outlives() bool { return w != nil && w.after.Load() != nil }
 
 // closedEarly reports whether PHP closed the session before it got the request: that was another script's.
@@ -239,11 +282,28 @@ func (w *watched) unwatch() {
 	}
 }
 
-// learn notes whether the script of a request opened its session.
+// learn notes whether the script of a request opened its session, and that of an id which it has set. With another id
+// it says nothing of the one that the request came with: in strict mode PHP opens no session of an id that it does not
+// know, and a visitor can send any.
 func (r *request) learn() {
-	if r.watch != nil && !r.exch.Connected().IsZero() {
+	if r.exch.Connected().IsZero() {
+		return
+	}
+	for _, f := range r.more {
+		f.watch.judge()
+	}
+	if r.watch != nil && !r.setsID {
+		r.watch.judge()
 		r.gate.habits.learn(r, r.watch.seen)
 	}
+}
+
+// judge notes whether PHP keeps sessions in the place that is watched.
+func (w *watched) judge() {
+	if w == nil || w.seen == sessionwatch.Unknown {
+		return
+	}
+	w.request.to.misfits.saw(w.seen != sessionwatch.Unseen && w.seen != sessionwatch.Presumed)
 }
 
 // outliving are the locks that go on without their requests.

@@ -19,28 +19,48 @@ type sessions struct {
 type sessionState struct {
 	mu              *sync.Mutex
 	state           sessionwatch.State
-	closed          func()
+	changed         func(sessionwatch.State)
 	wanted, stopped bool
 	destroyed       bool
+	asks            bool
 }
 
-func (s *sessions) Watch(id []byte, closed func()) sessionwatch.Watch {
-	return s.watch(id, closed, sessionwatch.Unopened)
+// begins are the states in which the watches of some ids begin: others are of sessions that are kept in the place.
+var begins = map[string]sessionwatch.State{
+	"unknown": sessionwatch.Unknown,
+	"made-up": sessionwatch.Unseen,
+	"shut":    sessionwatch.Shut,
+	"asked":   sessionwatch.Shut,
 }
 
-func (s *sessions) WatchOpen(id []byte, closed func()) sessionwatch.Watch {
-	return s.watch(id, closed, sessionwatch.Presumed)
+// beginsOpen are those of ids that a response has set.
+var beginsOpen = map[string]sessionwatch.State{
+	"new":      sessionwatch.Open,
+	"new-shut": sessionwatch.Closed,
 }
+
+func (s *sessions) Watch(id []byte, changed func(sessionwatch.State)) sessionwatch.Watch {
+	if begin, ok := begins[string(id)]; ok {
+		return s.watch(id, changed, begin)
+	}
+	return s.watch(id, changed, sessionwatch.Unopened)
+}
+
+func (s *sessions) WatchOpen(id []byte, changed func(sessionwatch.State)) sessionwatch.Watch {
+	if begin, ok := beginsOpen[string(id)]; ok {
+		return s.watch(id, changed, begin)
+	}
+	return s.watch(id, changed, sessionwatch.Presumed)
+}
+
+func (s *sessions) Place() string { return "the test" }
 
 func (s *sessions) Close() {}
 
-func (s *sessions) watch(id []byte, closed func(), state sessionwatch.State) *sessionState {
+func (s *sessions) watch(id []byte, changed func(sessionwatch.State), state sessionwatch.State) *sessionState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if string(id) == "unseen" {
-		state = sessionwatch.Unknown
-	}
-	w := &sessionState{mu: &s.mu, state: state, closed: closed}
+	w := &sessionState{mu: &s.mu, state: state, changed: changed, asks: string(id) == "asked"}
 	s.all[string(id)] = w
 	return w
 }
@@ -50,6 +70,8 @@ func (w *sessionState) State() sessionwatch.State {
 	defer w.mu.Unlock()
 	return w.state
 }
+
+func (w *sessionState) Asks() bool { return w.asks }
 
 func (w *sessionState) Want() {
 	w.mu.Lock()
@@ -75,17 +97,20 @@ func (s *sessions) open(id string) { s.change(id, sessionwatch.Open) }
 // close closes it again.
 func (s *sessions) close(id string) { s.change(id, sessionwatch.Closed) }
 
+// lose has it seen no longer.
+func (s *sessions) lose(id string) { s.change(id, sessionwatch.Unknown) }
+
 func (s *sessions) change(id string, to sessionwatch.State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w := s.all[id]
 	w.state = to
-	if to == sessionwatch.Closed && !w.stopped {
-		w.closed() // with the mutex held, as a watcher may
+	if (to == sessionwatch.Closed || to == sessionwatch.Unknown || w.asks && to != sessionwatch.Open) && !w.stopped {
+		w.changed(to) // with the mutex held, as a watcher may
 	}
 }
 
-// is says whether a session's last watch has that flag.
+// is reports whether a session's last watch has that flag.
 func (s *sessions) is(id string, flag func(*sessionState) bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -317,19 +342,86 @@ func TestTheLockOfAFinishedRequestExpires(t *testing.T) {
 	}
 }
 
-func TestASessionThatCannotBeSeenIsHeldToTheEnd(t *testing.T) {
-	s, _ := newWatchedStand(t, func(o *Options) { o.OpenWithin = time.Millisecond })
-	first := s.ask(session("unseen")...)
+// Of a session that cannot be seen, or that may be kept elsewhere, it is not known whether the script has it open: not
+// even if the script has never opened those that could be seen.
+func TestASessionThatMayBeElsewhereIsHeldToTheEnd(t *testing.T) {
+	for _, id := range []string{"unknown", "made-up"} {
+		for _, habit := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, habit %v", id, habit), func(t *testing.T) {
+				s, _ := newWatchedStand(t, func(o *Options) { o.OpenWithin = time.Millisecond })
+				for range timesToLearn {
+					if habit {
+						s.serve(session("kept"))
+					}
+				}
+				first := s.ask(session(id)...)
+				script := s.php.next()
+				second := s.ask(session(id)...)
+				s.waiters(1)
+				time.Sleep(5 * minPatience)
+				s.php.none(t)
+				script.end(page + "first")
+				first.want("first")
+				s.php.next().end(page + "second")
+				second.want("second")
+				s.unlocked()
+			})
+		}
+	}
+}
+
+// serve serves a request that meets nothing.
+func (s *stand) serve(params []string) {
+	s.t.Helper()
+	b := s.ask(params...)
+	s.php.next().end(page + "x")
+	b.want("x")
+}
+
+// When evidence comes while a request waits, the turn is given away after all.
+func TestATurnIsGivenAwayOnceThereIsEvidence(t *testing.T) {
+	s, php := newWatchedStand(t, func(o *Options) { o.OpenWithin = time.Millisecond })
+	first := s.ask(session("made-up")...)
 	script := s.php.next()
-	second := s.ask(session("unseen")...)
+	second := s.ask(session("made-up")...)
 	s.waiters(1)
-	time.Sleep(20 * time.Millisecond)
-	s.php.none(t)
-	script.end(page + "first")
-	first.want("first")
+	php.change("made-up", sessionwatch.Shut)
 	s.php.next().end(page + "second")
 	second.want("second")
-	s.unlocked()
+	script.end(page + "first")
+	first.want("first")
+}
+
+// TestNothingIsLearntOfWhatProvesNothing: made-up ids in strict mode and out of it, sessions that are kept elsewhere, and
+// those that may have been opened and closed unseen.
+func TestNothingIsLearntOfWhatProvesNothing(t *testing.T) {
+	for name, c := range map[string]struct{ id, header string }{
+		"made-up":                            {"made-up", ""},
+		"made up, answered with a new id":    {"made-up", "Set-Cookie: PHPSESSID=another; path=/\r\n"},
+		"known, but replaced in strict mode": {"expired", "Set-Cookie: PHPSESSID=another; path=/\r\n"},
+		"shut":                               {"shut", ""},
+		"cannot be seen":                     {"unknown", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, php := newWatchedStand(t, nil) // no turn is given away for an hour
+			for range 2 * timesToLearn {
+				b := s.ask(session(c.id)...)
+				s.php.next().end(c.header + page + "x")
+				b.want("x")
+			}
+			first := s.ask(session("kept")...)
+			script := s.php.next()
+			second := s.ask(session("kept")...)
+			s.waiters(1)
+			await(t, "the end of the session is wanted", func() bool { return php.is("kept", wanted) })
+			time.Sleep(10 * time.Millisecond)
+			s.php.none(t)
+			script.end(page + "first")
+			first.want("first")
+			s.php.next().end(page + "second")
+			second.want("second")
+		})
+	}
 }
 
 func TestAScriptWhoseBrowserHasGoneHoldsNoClosedSession(t *testing.T) {
@@ -344,6 +436,133 @@ func TestAScriptWhoseBrowserHasGoneHoldsNoClosedSession(t *testing.T) {
 	s.php.next().end(page + "next")
 	next.want("next")
 	script.end(page)
+}
+
+// TestALockThatOutlivesItsRequestEndsOnceItCannotBeSeen: nothing else would end it before its expiry.
+func TestALockThatOutlivesItsRequestEndsOnceItCannotBeSeen(t *testing.T) {
+	for name, c := range map[string]struct{ id, header string }{
+		"the request's id": {"one", ""},
+		"a new id":         {"new", "Set-Cookie: PHPSESSID=new\r\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, php := newWatchedStand(t, nil)
+			b := s.ask(session("one")...)
+			script := s.php.next()
+			php.open("one")
+			if c.header != "" {
+				php.close("one")
+			}
+			script.end(c.header + page + "done")
+			b.want("done")
+			next := s.ask(session(c.id)...)
+			s.waiters(1)
+			s.php.none(t)
+			php.lose(c.id)
+			s.php.next().end(page + "next")
+			next.want("next")
+			s.unlocked()
+			receive(t, "the end of the options", s.Configure(s.options(nil)))
+		})
+	}
+}
+
+// TestTheLastBytesWaitForNoAnswer: where a server has to be asked whether the script goes on with its session, the lock
+// goes on until it has answered, and the response does not wait for that.
+func TestTheLastBytesWaitForNoAnswer(t *testing.T) {
+	for name, answers := range map[string][]sessionwatch.State{
+		"closed":                    {sessionwatch.Closed},
+		"not open":                  {sessionwatch.Shut},
+		"kept elsewhere, it may be": {sessionwatch.Unseen},
+		"no answer":                 {sessionwatch.Unknown},
+		"open, and closed later":    {sessionwatch.Open, sessionwatch.Closed},
+		"open, and no answer later": {sessionwatch.Open, sessionwatch.Unknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, php := newWatchedStand(t, nil)
+			first := s.ask(session("asked")...)
+			script := s.php.next()
+			second := s.ask(session("asked")...)
+			s.waiters(1)
+			await(t, "the end of the session is wanted", func() bool { return php.is("asked", wanted) })
+			script.end(page + "first")
+			first.want("first")
+			for _, answer := range answers {
+				s.php.none(t)
+				php.change("asked", answer)
+			}
+			s.php.next().end(page + "second")
+			second.want("second")
+			s.unlocked()
+			receive(t, "the end of the options", s.Configure(s.options(nil)))
+		})
+	}
+}
+
+// A script that is still there holds its lock to its end if its session can no longer be seen.
+func TestALockOfARequestSurvivesTheLossOfItsWatch(t *testing.T) {
+	s, php := newWatchedStand(t, nil)
+	b := s.ask(session("one")...)
+	script := s.php.next()
+	php.open("one")
+	next := s.ask(session("one")...)
+	s.waiters(1)
+	php.lose("one")
+	time.Sleep(10 * time.Millisecond)
+	s.php.none(t)
+	script.end(page + "done")
+	b.want("done")
+	s.php.next().end(page + "next")
+	next.want("next")
+}
+
+// TestTheLockOfANewIDOutlivesItsRequestToo: of a login or a first visit that goes on after fastcgi_finish_request().
+func TestTheLockOfANewIDOutlivesItsRequestToo(t *testing.T) {
+	for name, c := range map[string]struct {
+		params []string
+		end    func(*sessions, *stand)
+	}{
+		"a first visit":      {nil, func(php *sessions, _ *stand) { php.close("new") }},
+		"another id":         {session("old"), func(php *sessions, _ *stand) { php.close("new") }},
+		"until the shutdown": {nil, func(_ *sessions, s *stand) { s.outliving.end() }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, php := newWatchedStand(t, nil)
+			b := s.ask(c.params...)
+			s.php.next().end("Set-Cookie: PHPSESSID=new; path=/\r\n" + page + "done")
+			b.want("done")
+			next := s.ask(session("new")...)
+			s.waiters(1)
+			s.php.none(t)
+			left := s.Configure(s.options(nil))
+			c.end(php, s)
+			s.php.next().end(page + "next")
+			next.want("next")
+			receive(t, "the end of the old options", left)
+			s.unlocked()
+		})
+	}
+}
+
+func TestTheLockOfANewIDExpiresAfterItsRequest(t *testing.T) {
+	s, php := newWatchedStand(t, func(o *Options) { o.Policy.Expiry = 50 * time.Millisecond })
+	b := s.ask()
+	s.php.next().end("Set-Cookie: PHPSESSID=new\r\n" + page + "done")
+	b.want("done")
+	await(t, "the watch is stopped", func() bool { return php.is("new", stopped) })
+	s.unlocked()
+	receive(t, "the end of the options", s.Configure(s.options(nil)))
+}
+
+// A new session that PHP has closed before it sends the header holds nobody up.
+func TestANewIDWhoseSessionIsClosedIsFree(t *testing.T) {
+	s, _ := newWatchedStand(t, nil)
+	b := s.ask()
+	script := s.php.next()
+	script.send("Set-Cookie: PHPSESSID=new-shut\r\n" + page)
+	await(t, "the response has begun", func() bool { return len(s.locks.Snapshot()) == 0 })
+	s.serve(session("new-shut"))
+	script.end("x")
+	b.want("x")
 }
 
 func TestANewSessionIDIsWatchedTooFromItsCookieOn(t *testing.T) {

@@ -3,6 +3,7 @@ package sessionwatch
 import (
 	"bytes"
 	"encoding/binary"
+	"hash/maphash"
 	"sync"
 	"syscall"
 	"time"
@@ -15,13 +16,16 @@ import (
 // made by NewFiles.
 type Files struct {
 	report func(folder string, err error)
-	fd     int           // the inotify instance
-	hurry  chan struct{} // wakes the reader
-	end    chan struct{} // ends it
+	init   func() (int, error) // inotify, but in tests
+	hurry  chan struct{}       // wakes the reader
+	end    chan struct{}       // ends it
 	ended  chan struct{}
 
 	mu      sync.Mutex
+	fd      int // the inotify instance; -1: there was none to be had so far
 	buf     []byte
+	closing []*session // those whose close was read last
+	seen    sightings
 	dirs    map[int32]*directory // by their watch descriptor
 	folders map[folderName]*Folder
 	wanted  int // watches that somebody waits for
@@ -31,6 +35,7 @@ type Files struct {
 // directory is a folder that the kernel watches for us, whatever paths lead to it.
 type directory struct {
 	wd       int32
+	seed     maphash.Seed        // of the hashes of its sessions
 	users    int                 // leaves
 	sessions map[string]*session // by the file's name behind its prefix; only those that are watched
 }
@@ -38,9 +43,9 @@ type directory struct {
 // filePrefix is that of PHP's session files.
 const filePrefix = "sess_"
 
-// mask selects the inotify events that are needed of a folder.
-const mask = unix.IN_OPEN | unix.IN_CLOSE_WRITE | unix.IN_CLOSE_NOWRITE | unix.IN_DELETE |
-	unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
+// mask selects the inotify events we need. PHP opens a session's file for writing, whatever the script does with it, so
+// the end of a mere read is a backup's or a scanner's.
+const mask = unix.IN_OPEN | unix.IN_CLOSE_WRITE | unix.IN_DELETE | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
 
 // Events are read now and then: a reader that wakes up for each of them costs more than they do. In a pause the kernel's
 // queue, which has room for 16,384 events mostly, must not run over.
@@ -50,19 +55,16 @@ const (
 	maxPause    = 100 * time.Millisecond // where nothing has come for a while
 )
 
-// NewFiles makes a watcher of folders. report is told when a folder cannot be watched, once, and with a nil error when
-// it can be again; nil: nobody is told.
-func NewFiles(report func(folder string, err error)) (*Files, error) {
-	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
-	if err != nil {
-		return nil, explain("make an inotify instance", "", err)
-	}
+// NewFiles makes a watcher of folders. report is called when a folder cannot be watched, once, and with a nil error when
+// it can be again; it may be nil. The inotify instance is made with the first folder.
+func NewFiles(report func(folder string, err error)) *Files {
 	if report == nil {
 		report = func(string, error) {}
 	}
 	f := &Files{
 		report:  report,
-		fd:      fd,
+		init:    inotify,
+		fd:      -1,
 		hurry:   make(chan struct{}, 1),
 		end:     make(chan struct{}),
 		ended:   make(chan struct{}),
@@ -71,8 +73,23 @@ func NewFiles(report func(folder string, err error)) (*Files, error) {
 		folders: make(map[folderName]*Folder),
 	}
 	go f.read()
-	return f, nil
+	return f
 }
+
+// open makes the inotify instance, if that has not been done. It is called with the mutex held.
+func (f *Files) open() error {
+	if f.fd >= 0 {
+		return nil
+	}
+	fd, err := f.init()
+	if err != nil {
+		return explain("make an inotify instance", "", err)
+	}
+	f.fd = fd
+	return nil
+}
+
+func inotify() (int, error) { return unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC) }
 
 // Close ends the watching of all folders.
 func (f *Files) Close() {
@@ -82,7 +99,9 @@ func (f *Files) Close() {
 	f.mu.Unlock()
 	close(f.end)
 	<-f.ended
-	_ = unix.Close(f.fd)
+	if f.fd >= 0 {
+		_ = unix.Close(f.fd)
+	}
 }
 
 // read reads events until Close.
@@ -113,9 +132,10 @@ func (f *Files) read() {
 	}
 }
 
-// drain takes in all events that have come, and says how many bytes of them. It is called with the mutex held.
+// drain takes in all events that have come, and returns how many bytes of them. It is called with the mutex held.
 func (f *Files) drain() (total int) {
-	for !f.closed {
+	defer f.settle()
+	for !f.closed && f.fd >= 0 {
 		n := readNow(f.fd, f.buf)
 		total += n
 		f.take(f.buf[:n])
@@ -124,6 +144,16 @@ func (f *Files) drain() (total int) {
 		}
 	}
 	return total
+}
+
+// settle ends the watches over files that were closed, and not opened again, in what was read.
+func (f *Files) settle() {
+	for _, s := range f.closing {
+		if s.closing {
+			s.close()
+		}
+	}
+	f.closing = f.closing[:0]
 }
 
 // readNow reads what is there. It never blocks, so Go's scheduler need not know of it.
@@ -153,26 +183,35 @@ func (f *Files) take(b []byte) {
 		case event&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_UNMOUNT|unix.IN_IGNORED) != 0:
 			f.lose(d, event&unix.IN_IGNORED == 0)
 		case bytes.HasPrefix(name, []byte(filePrefix)):
-			d.take(event, cString(name[len(filePrefix):]))
+			f.takeOf(d, event, cString(name[len(filePrefix):]))
 		}
 	}
 }
 
-func (d *directory) take(event uint32, name []byte) {
+// takeOf takes an event of a session's file: it was deleted, opened, or else closed.
+func (f *Files) takeOf(d *directory, event uint32, name []byte) {
 	s := d.sessions[string(name)]
+	if event&unix.IN_DELETE != 0 {
+		if s != nil {
+			s.destroyed = true
+		}
+		return
+	}
+	open := event&unix.IN_OPEN != 0
+	f.seen.note(maphash.Bytes(d.seed, name), open)
 	switch {
 	case s == nil:
-	case event&unix.IN_OPEN != 0:
+	case open:
 		s.sawOpen()
-	case event&unix.IN_DELETE != 0:
-		s.destroyed = true
-	default:
-		s.sawClose()
+	case !s.closing:
+		s.closing = true
+		f.closing = append(f.closing, s)
 	}
 }
 
-// forgetAll is for events that were lost: what has been seen so far is not to be trusted any more.
+// forgetAll is for events that were lost: what has been seen so far can no longer be trusted.
 func (f *Files) forgetAll() {
+	f.seen.forget()
 	for _, d := range f.dirs {
 		d.forget()
 	}
@@ -181,9 +220,7 @@ func (f *Files) forgetAll() {
 // forget leaves the watches of d knowing nothing. New ones begin afresh.
 func (d *directory) forget() {
 	for _, s := range d.sessions {
-		for w := s.first; w != nil; w = w.next {
-			w.become(Unknown)
-		}
+		s.forget()
 	}
 	d.sessions = make(map[string]*session)
 }
@@ -200,13 +237,16 @@ func (f *Files) lose(d *directory, unwatch bool) {
 
 // watchPath has the kernel watch a folder. If it does already, by whatever path, that one is returned.
 func (f *Files) watchPath(path string) (*directory, error) {
+	if err := f.open(); err != nil {
+		return nil, err
+	}
 	wd, err := unix.InotifyAddWatch(f.fd, path, mask)
 	if err != nil {
 		return nil, explain("watch", path, err)
 	}
 	d := f.dirs[int32(wd)]
 	if d == nil {
-		d = &directory{wd: int32(wd), sessions: make(map[string]*session)}
+		d = &directory{wd: int32(wd), seed: maphash.MakeSeed(), sessions: make(map[string]*session)}
 		f.dirs[d.wd] = d
 	}
 	return d, nil

@@ -37,13 +37,27 @@ func (s *script) close() {
 // watched is a watch, with how often it has called.
 type watched struct {
 	Watch
-	calls atomic.Int32
+	calls, losses atomic.Int32
 }
 
 func watch(f Watcher, id string) *watched {
 	w := new(watched)
-	w.Watch = f.Watch([]byte(id), func() { w.calls.Add(1) })
+	w.Watch = f.Watch([]byte(id), w.changed)
 	return w
+}
+
+func watchOpen(f Watcher, id string) *watched {
+	w := new(watched)
+	w.Watch = f.WatchOpen([]byte(id), w.changed)
+	return w
+}
+
+func (w *watched) changed(s State) {
+	if s == Closed {
+		w.calls.Add(1)
+	} else {
+		w.losses.Add(1)
+	}
 }
 
 // want fails unless the watch is in that state, and has called if it is Closed.
@@ -63,10 +77,7 @@ func (w *watched) want(t *testing.T, want State) {
 
 func newFiles(t *testing.T, report func(string, error)) *Files {
 	t.Helper()
-	f, err := NewFiles(report)
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := NewFiles(report)
 	t.Cleanup(f.Close)
 	return f
 }
@@ -86,9 +97,9 @@ func TestASessionIsSeenFromOpenToClosed(t *testing.T) {
 	f, dir := newFolder(t)
 	php, other := scriptOf(t, dir, "Abc"), scriptOf(t, dir, "abc")
 	w := watch(f, "Abc")
-	w.want(t, Unopened)
+	w.want(t, Unseen)
 	other.open() // another session, as session ids go
-	w.want(t, Unopened)
+	w.want(t, Unseen)
 	php.open()
 	w.want(t, Open)
 	other.close()
@@ -198,8 +209,11 @@ func TestAPresumedSessionIsClosedByTheNextClose(t *testing.T) {
 	f, dir := newFolder(t)
 	php := scriptOf(t, dir, "new")
 	php.open()
-	w := new(watched)
-	w.Watch = f.WatchOpen([]byte("new"), func() { w.calls.Add(1) })
+	f.files.mu.Lock()
+	f.files.drain()
+	f.files.seen.forget() // there were too many others
+	f.files.mu.Unlock()
+	w := watchOpen(f, "new")
 	w.want(t, Presumed)
 	php.close()
 	w.want(t, Closed)
@@ -209,7 +223,7 @@ func TestAWatchThatIsWantedIsCalledAtOnce(t *testing.T) {
 	f, dir := newFolder(t)
 	php := scriptOf(t, dir, "a")
 	called := make(chan struct{})
-	w := f.Watch([]byte("a"), func() { close(called) })
+	w := f.Watch([]byte("a"), func(State) { close(called) })
 	php.open()
 	w.Want()
 	w.Want()
@@ -225,7 +239,7 @@ func TestAWatchThatIsNotWantedIsCalledSoonEnough(t *testing.T) {
 	f, dir := newFolder(t)
 	php := scriptOf(t, dir, "a")
 	called := make(chan struct{})
-	f.Watch([]byte("a"), func() { close(called) })
+	f.Watch([]byte("a"), func(State) { close(called) })
 	php.open()
 	php.close()
 	wantSoon(t, called)
@@ -280,10 +294,13 @@ func TestAfterAnOverflowOnlyNewWatchesAreTrusted(t *testing.T) {
 	}
 	f.files.mu.Unlock()
 	old.want(t, Unknown)
+	if got := old.losses.Load(); got != 1 {
+		t.Errorf("the watch has called %d times that it is lost, want once", got)
+	}
 	php.close()
 	old.want(t, Unknown)
 	fresh := watch(f, "a")
-	fresh.want(t, Unopened)
+	fresh.want(t, Unopened) // it was closed after that
 	php.open()
 	fresh.want(t, Open)
 	php.close()
@@ -324,12 +341,9 @@ func event(wd int32, mask uint32, name string) []byte {
 
 // BenchmarkEvent is an event of a session that nobody watches.
 func BenchmarkEvent(b *testing.B) {
-	f, err := NewFiles(nil)
-	if err != nil {
-		b.Fatal(err)
-	}
+	f := NewFiles(nil)
 	defer f.Close()
-	w := f.Folder(b.TempDir(), 0).Watch([]byte("mine"), func() {}).(*fileWatch)
+	w := f.Folder(b.TempDir(), 0).Watch([]byte("mine"), func(State) {}).(*fileWatch)
 	defer w.Stop()
 	events := event(w.dir.wd, unix.IN_OPEN, "sess_0123456789abcdefghijklmnop")
 	b.ReportAllocs()
@@ -340,10 +354,7 @@ func BenchmarkEvent(b *testing.B) {
 
 // BenchmarkRequest is what a request costs whose session is opened and closed by the benchmark itself.
 func BenchmarkRequest(b *testing.B) {
-	f, err := NewFiles(nil)
-	if err != nil {
-		b.Fatal(err)
-	}
+	f := NewFiles(nil)
 	defer f.Close()
 	dir := b.TempDir()
 	folder := f.Folder(dir, 0)
@@ -354,7 +365,7 @@ func BenchmarkRequest(b *testing.B) {
 			for b.Loop() {
 				var w Watch = nothing{}
 				if watching {
-					w = folder.Watch(id, func() {})
+					w = folder.Watch(id, func(State) {})
 				}
 				php, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 				if err != nil {
@@ -366,4 +377,107 @@ func BenchmarkRequest(b *testing.B) {
 			}
 		})
 	}
+}
+
+// A read of a session's file, as by a backup, is not PHP's: it neither ends a watch nor shows that PHP keeps sessions here.
+func TestAReaderOfASessionFileIsNotPHP(t *testing.T) {
+	f, dir := newFolder(t)
+	php := scriptOf(t, dir, "a")
+	php.open()
+	w := watch(f, "a")
+	read(t, php.path)
+	php.close()
+	w.Stop()
+	w = watch(f, "a")
+	php.open()
+	read(t, php.path)
+	w.want(t, Open)
+	php.close()
+	w.want(t, Closed)
+	if err := os.WriteFile(filepath.Join(dir, "sess_never"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.Stop()
+}
+
+func read(t *testing.T, path string) {
+	t.Helper()
+	if _, err := os.ReadFile(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What session_reset() does, and a script that closes its session and goes on with it at once.
+func TestAFileThatIsOpenedAgainAtOnceIsNotClosed(t *testing.T) {
+	f, dir := newFolder(t)
+	php := scriptOf(t, dir, "a")
+	w := watch(f, "a")
+	php.open()
+	f.files.mu.Lock() // nobody reads between the two
+	php.close()
+	php.open()
+	f.files.mu.Unlock()
+	w.want(t, Open)
+	php.close()
+	w.want(t, Closed)
+	w.Stop()
+}
+
+// TestOnlyASessionThatWasSeenIsSaidToBeUnopened: that PHP has not opened it counts only where it keeps it in this place.
+func TestOnlyASessionThatWasSeenIsSaidToBeUnopened(t *testing.T) {
+	for name, c := range map[string]struct {
+		before func(php, other *script)
+		want   State
+	}{
+		"nothing":              {func(php, other *script) {}, Unseen},
+		"another session":      {func(php, other *script) { other.open(); other.close() }, Unseen},
+		"opened, never closed": {func(php, other *script) { php.open() }, Unseen},
+		"used":                 {func(php, other *script) { php.open(); php.close() }, Unopened},
+		"used, and open again": {func(php, other *script) { php.open(); php.close(); php.open() }, Unopened},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, dir := newFolder(t)
+			first := watch(f, "x") // the folder is watched from here on
+			defer first.Stop()
+			php := scriptOf(t, dir, "a")
+			c.before(php, scriptOf(t, dir, "b"))
+			w := watch(f, "a")
+			defer w.Stop()
+			w.want(t, c.want)
+			late := watch(f, "late")
+			defer late.Stop()
+			late.want(t, Unseen)
+		})
+	}
+}
+
+func TestACloseShowsWhereASessionIsKept(t *testing.T) {
+	f, dir := newFolder(t)
+	php := scriptOf(t, dir, "a")
+	f.files.mu.Lock()
+	f.files.drain()
+	f.files.mu.Unlock()
+	php.open()
+	w := watch(f, "a")
+	w.want(t, Unseen)
+	php.close() // of a script that was there before
+	w.want(t, Unopened)
+	w.Stop()
+}
+
+// TestASessionThatShouldBeOpenIsKnownToBe, or not to be, by what came before the watch.
+func TestASessionThatShouldBeOpenIsKnownToBe(t *testing.T) {
+	f, dir := newFolder(t)
+	open, closed := scriptOf(t, dir, "open"), scriptOf(t, dir, "closed")
+	open.open()
+	closed.open()
+	closed.close()
+	w, over, unknown := watchOpen(f, "open"), watchOpen(f, "closed"), watchOpen(f, "elsewhere")
+	w.want(t, Open)
+	unknown.want(t, Presumed)
+	if got := over.State(); got != Closed || over.calls.Load() != 0 {
+		t.Errorf("got state %d and %d calls, want it closed from the start, without a call", got, over.calls.Load())
+	}
+	open.close()
+	w.want(t, Closed)
 }

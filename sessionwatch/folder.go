@@ -3,6 +3,7 @@ package sessionwatch
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -73,20 +74,42 @@ func (d *Folder) Close() {
 	delete(d.files.folders, d.name)
 }
 
+// Place is the folder.
+func (d *Folder) Place() string { return d.name.path }
+
 // Watch watches the session file of id.
-func (d *Folder) Watch(id []byte, closed func()) Watch { return d.watch(id, closed, Unopened) }
+func (d *Folder) Watch(id []byte, changed func(State)) Watch { return d.watch(id, changed, unopened) }
 
 // WatchOpen watches the session file of id, which PHP should have open.
-func (d *Folder) WatchOpen(id []byte, closed func()) Watch { return d.watch(id, closed, Presumed) }
+func (d *Folder) WatchOpen(id []byte, changed func(State)) Watch { return d.watch(id, changed, opened) }
 
-func (d *Folder) watch(id []byte, closed func(), state State) Watch {
-	w, tell := d.add(id, closed, state)
+func (d *Folder) watch(id []byte, changed func(State), begin func(sighting) State) Watch {
+	w, tell := d.add(id, changed, begin)
 	tellIfAny(tell)
 	return w
 }
 
+// unopened is the state in which the watch of a request begins, after what was seen of its session before.
+func unopened(before sighting) State {
+	if before&sawUse != 0 {
+		return Unopened
+	}
+	return Unseen
+}
+
+// opened is the state in which the watch of a session begins that PHP should have opened.
+func opened(before sighting) State {
+	switch {
+	case before&sawOpen != 0:
+		return Open
+	case before&sawUse != 0:
+		return Closed
+	}
+	return Presumed
+}
+
 // add begins a watch. What has come before belongs to others, and is taken in first.
-func (d *Folder) add(id []byte, closed func(), state State) (w Watch, tell func()) {
+func (d *Folder) add(id []byte, changed func(State), begin func(sighting) State) (w Watch, tell func()) {
 	d.files.mu.Lock()
 	defer d.files.mu.Unlock()
 	d.files.drain()
@@ -94,7 +117,9 @@ func (d *Folder) add(id []byte, closed func(), state State) (w Watch, tell func(
 	if dir == nil {
 		return nothing{}, tell
 	}
-	return dir.watch(d.files, cString(id), closed, state), tell
+	d.files.seen.turn(time.Now())
+	name := cString(id)
+	return dir.watch(d.files, name, changed, begin(d.files.seen.look(maphash.Bytes(dir.seed, name)))), tell
 }
 
 // leaf returns the folder that has the session file of id in it, nil if that cannot be watched; and what is to be told

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // reports are what was told of folders.
@@ -60,7 +62,7 @@ func seesASession(t *testing.T, f *Folder, dir, id string) {
 	php := scriptOf(t, dir, id)
 	w := watch(f, id)
 	defer w.Stop()
-	w.want(t, Unopened)
+	w.want(t, Unseen)
 	php.open()
 	w.want(t, Open)
 	php.close()
@@ -84,7 +86,7 @@ func TestAFolderThatIsReplacedIsFollowed(t *testing.T) {
 			mkdir(t, dir)
 			f := newFiles(t, nil).Folder(dir, 0)
 			old := watch(f, "a")
-			old.want(t, Unopened)
+			old.want(t, Unseen)
 			if err := remove(dir); err != nil {
 				t.Fatal(err)
 			}
@@ -143,8 +145,8 @@ func TestOneFolderIsWatchedOnce(t *testing.T) {
 	one.Close()
 	seesASession(t, same, dir, "a")
 	same.Close()
-	seesASession(t, linked, dir, "a")
-	w := watch(linked, "a")
+	seesASession(t, linked, dir, "b")
+	w := watch(linked, "b")
 	linked.Close()
 	w.want(t, Unknown)
 	if len(files.dirs)+len(files.folders) != 0 {
@@ -153,10 +155,7 @@ func TestOneFolderIsWatchedOnce(t *testing.T) {
 }
 
 func TestAClosedWatcherKnowsNothing(t *testing.T) {
-	files, err := NewFiles(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	files := NewFiles(nil)
 	f := files.Folder(t.TempDir(), 0)
 	w := watch(f, "a")
 	files.Close()
@@ -236,4 +235,23 @@ func TestCheckLooksAtALeaf(t *testing.T) {
 	if err := CheckFolder(filepath.Join(dir, "missing"), 0); err == nil || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("a missing folder: got %v", err)
 	}
+}
+
+// Where inotify instances are used up, the first one that becomes free is taken.
+func TestAnInstanceOfInotifyIsTriedAgain(t *testing.T) {
+	told := new(reports)
+	dir := t.TempDir()
+	files := newFiles(t, told.add)
+	inits := 0
+	files.init = func() (int, error) {
+		if inits++; inits < 3 {
+			return -1, unix.EMFILE
+		}
+		return inotify()
+	}
+	f := files.Folder(dir, 0)
+	watch(f, "a").want(t, Unknown)
+	told.want(t, "fs.inotify.max_user_instances is reached")
+	seesASession(t, f, dir, "a")
+	told.want(t, "max_user_instances", filepath.Base(dir)+" works")
 }

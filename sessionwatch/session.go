@@ -2,11 +2,13 @@ package sessionwatch
 
 // session is a session file that is watched. It is guarded by the mutex of Files, as its watches are.
 //
-// Who opens it and who closes it cannot be told; nor how often, as the kernel makes one event of several that are
-// alike. So whatever close comes after an open ends a watch: a script that is out of turn may end that of another too
-// early, which does no harm, and none lasts longer than the file is open.
+// Which process opens it and which closes it cannot be told; nor how often, as the kernel makes one event of several
+// that are alike. So whatever close comes after an open ends a watch: a script that is out of turn may end that of
+// another too early, which does no harm, and none lasts longer than the file is open. Only a close that is followed by
+// an open in the same read ends nothing: it is session_reset(), or a script that goes on at once.
 type session struct {
-	first     *fileWatch // who watches it
+	first     *fileWatch // of its watches
+	closing   bool       // a close is the last that was read of it
 	destroyed bool       // the file has been deleted
 }
 
@@ -16,7 +18,7 @@ type fileWatch struct {
 	dir      *directory
 	name     string // of the session in dir
 	session  *session
-	closed   func()
+	changed  func(State)
 	next     *fileWatch // of the session
 	state    State
 	isWanted bool
@@ -24,9 +26,9 @@ type fileWatch struct {
 }
 
 // watch begins a watch over the session whose file's name ends so.
-func (d *directory) watch(f *Files, name []byte, closed func(), state State) *fileWatch {
+func (d *directory) watch(f *Files, name []byte, changed func(State), state State) *fileWatch {
 	s := d.sessions[string(name)]
-	w := &fileWatch{files: f, dir: d, closed: closed, state: state}
+	w := &fileWatch{files: f, dir: d, changed: changed, state: state}
 	if s == nil {
 		s = new(session)
 		w.name = string(name)
@@ -47,22 +49,38 @@ func (s *session) remove(w *fileWatch) {
 	}
 }
 
-// sawOpen notes that somebody has opened the file. If it was not the script of a watch, but one that is out of turn,
-// then PHP lets that one go first, and it is right to wait for it.
+// sawOpen notes that the file was opened. If not by the script of a watch, but by one that is out of turn, then PHP lets
+// that one go first, and it is right to wait for it.
 func (s *session) sawOpen() {
+	s.closing = false
 	for w := s.first; w != nil; w = w.next {
-		if w.state == Unopened {
+		if w.state == Unseen || w.state == Unopened {
 			w.state = Open
 		}
 	}
 }
 
-// sawClose notes that somebody has closed the file.
-func (s *session) sawClose() {
+// close ends the watches over a file that was closed. To those that have not seen it opened it shows at least that PHP
+// keeps the session here.
+func (s *session) close() {
+	s.closing = false
 	for w := s.first; w != nil; w = w.next {
-		if w.state == Open || w.state == Presumed {
+		switch w.state {
+		case Unseen:
+			w.state = Unopened
+		case Open, Presumed:
 			w.become(Closed)
-			w.closed()
+			w.changed(Closed)
+		}
+	}
+}
+
+// forget leaves the watches of s knowing nothing.
+func (s *session) forget() {
+	for w := s.first; w != nil; w = w.next {
+		if w.state != Unknown && w.state != Closed {
+			w.become(Unknown)
+			w.changed(Unknown)
 		}
 	}
 }
@@ -84,6 +102,9 @@ func (w *fileWatch) State() State {
 	return w.state
 }
 
+// Asks is false: events come by themselves.
+func (w *fileWatch) Asks() bool { return false }
+
 // Want has the events read soon after they come.
 func (w *fileWatch) Want() {
 	w.files.mu.Lock()
@@ -96,7 +117,7 @@ func (w *fileWatch) Want() {
 	w.files.wanted++
 	select {
 	case w.files.hurry <- struct{}{}:
-	default: // it has been told already
+	default: // the reader has been woken already
 	}
 }
 

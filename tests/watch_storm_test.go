@@ -123,6 +123,7 @@ func TestScriptsThatStartNoSessionRunBesideEachOther(t *testing.T) {
 		s := newWatchedStack(t, handler, within, stackOptions{PHP: rig.PHPOptions{Workers: 10}})
 		straight := s.withStraightSite(t)
 		session := newSession()
+		s.get("/work.php?ms=20", session).mustBe(t, "1\n") // so that it is known where PHP keeps it
 		for range 3 {
 			s.get("/nosession.php", session).mustBe(t, "no session\n")
 		}
@@ -150,10 +151,11 @@ func TestAScriptThatStartsNoSessionGivesItsTurnAway(t *testing.T) {
 	onEachHandler(t, func(t *testing.T, handler string) {
 		s := newWatchedStack(t, handler, `open_within = "50ms"`, stackOptions{PHP: rig.PHPOptions{Workers: 6}})
 		session := newSession()
+		s.get("/work.php?ms=20", session).mustBe(t, "1\n") // so that it is known where PHP keeps it
 		report := s.export("never", session)
 		awaitMark(t, s.Rig, "never.closed")
 		for i := range 3 {
-			s.get("/work.php", session).mustBe(t, fmt.Sprintf("%d\n", i+1)) // while it works on
+			s.get("/work.php", session).mustBe(t, fmt.Sprintf("%d\n", i+2)) // while it works on
 		}
 		letGo(t, s.Rig, "never")
 		(<-report).mustBe(t, "export\n")
@@ -193,7 +195,7 @@ func TestTheFolderOfSessionsMayBeReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.get("/hello.php", newSession()).mustBe(t, "hello\n") // with a session that cannot be watched
-	awaitLog(t, s.Gate.Server, "cannot be watched")
+	awaitLog(t, s.Gate.Server, "cannot watch PHP sessions")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +234,7 @@ gate "www" {
   }
 }`, dir, path))
 		code, stdout, stderr := run(t, "check", "--config", file)
-		if code != 0 || !strings.Contains(stdout, note) || (note == "") != !strings.Contains(stdout, "cannot be watched") {
+		if code != 0 || !strings.Contains(stdout, note) || (note == "") != !strings.Contains(stdout, "cannot watch PHP sessions") {
 			t.Errorf("%s: got code %d, %q and %q; want a note of %q", path, code, stdout, stderr, note)
 		}
 	}

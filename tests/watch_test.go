@@ -3,6 +3,7 @@ package tests
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,13 +43,16 @@ type watchedStack struct {
 	sessions string // the folder of their files; empty: there are none
 }
 
-// newWatchedStack starts such a stack. settings are more of the gate's session block, and o.Gate.Settings more of its
+// newWatchedStack starts such a stack. PHP's settings may differ from what the gate's config says. settings are more of the gate's session block, and o.Gate.Settings more of its
 // gate block.
 func newWatchedStack(t *testing.T, handler, settings string, o stackOptions) *watchedStack {
 	t.Helper()
 	h := watchable[handler]
 	s := &watchedStack{stack: stack{Rig: newRig(t, append(h.programs, "nginx", "php-fpm")...)}}
-	o.PHP.INI = h.start(t, s)
+	ini := h.start(t, s)
+	savePath := ini["session.save_path"]
+	maps.Copy(ini, o.PHP.INI)
+	o.PHP.INI = ini
 	s.PHP = rigtest.Start(t, s.PHPFPM, o.PHP)
 	o.Gate.Upstream = s.PHP.Addr
 	if !strings.Contains(o.Gate.Settings, "lock {") {
@@ -59,7 +63,7 @@ func newWatchedStack(t *testing.T, handler, settings string, o stackOptions) *wa
     handler   = %q
     save_path = %q
     %s
-  }`, handler, o.PHP.INI["session.save_path"], settings)
+  }`, handler, savePath, settings)
 	s.Gate = startGate(t, s.Rig, o.Gate)
 	s.Site = &o.Site
 	s.Site.FastCGI = s.Gate.Addr
@@ -87,6 +91,7 @@ func TestAnExportThatHasClosedItsSessionHoldsNobodyUp(t *testing.T) {
 			t.Run(how, func(t *testing.T) {
 				t.Parallel()
 				session := newSession()
+				s.get("/work.php?ms=20", session).mustBe(t, "1\n")
 				export := s.export(how, session)
 				awaitMark(t, s.Rig, how+".closed")
 				var slowest time.Duration
@@ -98,10 +103,10 @@ func TestAnExportThatHasClosedItsSessionHoldsNobodyUp(t *testing.T) {
 					slowest = max(slowest, time.Since(start))
 				}
 				t.Logf("the slowest of 10 polls took %v", slowest.Round(100*time.Microsecond))
-				s.get("/work.php", session).mustBe(t, fmt.Sprintf("%d\n", min(count, 1)+1))
+				s.get("/work.php", session).mustBe(t, fmt.Sprintf("%d\n", min(count, 1)+2))
 				letGo(t, s.Rig, how) // it works still
 				(<-export).mustBe(t, "export\n")
-				s.get("/count.php", session).mustBe(t, fmt.Sprintf("%d\n", count+1))
+				s.get("/count.php", session).mustBe(t, fmt.Sprintf("%d\n", count+2))
 			})
 		}
 	})
@@ -174,6 +179,7 @@ func TestASessionThatIsDestroyedOrRenewedHoldsNobodyUp(t *testing.T) {
 		s := newWatchedStack(t, handler, "", stackOptions{PHP: rig.PHPOptions{Workers: 6}})
 		for _, how := range []string{"destroy", "renew"} {
 			session := newSession()
+			s.get("/work.php?ms=20", session).mustBe(t, "1\n") // so that it is known where PHP keeps it
 			export := s.export(how, session)
 			awaitMark(t, s.Rig, how+".closed")
 			s.get("/work.php", session).mustBe(t, "1\n") // while the export goes on

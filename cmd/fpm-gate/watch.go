@@ -12,7 +12,7 @@ import (
 // watching makes the watchers of PHP's sessions. All folders of all gates and configs share one inotify instance.
 type watching struct {
 	log   hclog.Logger
-	files *sessionwatch.Files // nil: no gate has needed it yet, or there is none to be had
+	files *sessionwatch.Files // nil: no gate has needed it yet
 }
 
 // watcher makes that of a gate; nil: nothing is watched.
@@ -24,12 +24,7 @@ func (w *watching) watcher(g *config.Gate) sessionwatch.Watcher {
 		return nil
 	}
 	if w.files == nil {
-		files, err := sessionwatch.NewFiles(w.report)
-		if err != nil {
-			w.log.Error(cannotWatch, "gate", g.Name, "error", err)
-			return nil
-		}
-		w.files = files
+		w.files = sessionwatch.NewFiles(w.report)
 	}
 	return w.files.Folder(g.Session.SavePath, g.Session.Depth)
 }
@@ -55,8 +50,8 @@ func watchesFiles(g *config.Gate) bool {
 }
 
 const (
-	cannotWatch  = "PHP's sessions cannot be watched, their locks last until the script ends"
-	watchedAgain = "PHP's sessions are watched again"
+	cannotWatch  = "cannot watch PHP sessions; locks last until the script ends"
+	watchedAgain = "PHP sessions are watched again"
 )
 
 // report tells of a folder once when it cannot be watched, and once when it can again.
