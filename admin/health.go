@@ -69,6 +69,7 @@ func checkReadiness(s Served) *ReadinessPage {
 	if s.LogFailing {
 		page.Warnings = append(page.Warnings, "the log cannot be written: the program that reads stderr has ended or hangs")
 	}
+	page.Warnings = append(page.Warnings, misfitsOf(s)...)
 	if len(s.Gates) == 0 {
 		page.Reasons = append(page.Reasons, "no config is served yet")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -16,6 +17,8 @@ type LocksPage struct {
 	At    string `json:"at"`   // RFC 3339, as all times here
 	Host  string `json:"host"` // that answers
 	Locks []Lock `json:"locks"`
+
+	Warnings []string `json:"warnings,omitempty"` // about the session blocks of gates
 }
 
 // Lock is a lock that somebody holds or waits for: those held longest first.
@@ -68,7 +71,9 @@ func (a *Admin) locks(ctx context.Context) *LocksPage {
 	now := time.Now()
 	page := &LocksPage{At: timeText(now), Host: a.options.Host, Locks: []Lock{}}
 	asked := 0
-	for _, locks := range a.options.Served().Locks {
+	served := a.options.Served()
+	page.Warnings = misfitsOf(served)
+	for _, locks := range served.Locks {
 		for _, s := range locks.Snapshot() {
 			if s.Key == (sessionlock.Key{}) {
 				continue // no session's: the process tries whether locks can be had
@@ -82,6 +87,16 @@ func (a *Admin) locks(ctx context.Context) *LocksPage {
 		}
 	}
 	return page
+}
+
+// misfitsOf returns what does not fit between the session blocks of the gates and their applications.
+func misfitsOf(s Served) (all []string) {
+	for _, g := range s.Gates {
+		for _, m := range g.Misfits() {
+			all = append(all, fmt.Sprintf("gate %q: %s", g.Name, m.Text))
+		}
+	}
+	return all
 }
 
 func (a *Admin) lockOf(s sessionlock.SessionState, now time.Time) Lock {

@@ -3,6 +3,7 @@ package admin
 import (
 	"net/http"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -84,6 +85,7 @@ var (
 	locksBroken  = counter("fpm_gate_locks_broken_total", "Locks that an operator has broken.", "gate")
 	locksLocal   = counter("fpm_gate_locks_local_total", "Locks that were held within this process only, as their store failed.", "gate")
 	turnsGiven   = counter("fpm_gate_turns_given_away_total", "Turns that scripts gave away because they had not opened their session in time.", "gate")
+	misfit       = gauge("fpm_gate_session_misfit", "Whether the session block does not fit what PHP and the application do: 1 or 0. The log says what to do.", "gate", "kind")
 
 	upstreamConns    = gauge("fpm_gate_upstream_connections", "Connections to PHP-FPM.", "gate", "address", "state")
 	upstreamUp       = gauge("fpm_gate_upstream_up", "Whether PHP-FPM could be reached when it was last tried, and answers its ping if it is asked for one and has no requests to work on.", "gate", "address")
@@ -120,7 +122,7 @@ var (
 	figures = []figure{
 		buildInfo, reloadOK, reloadAt, logLost,
 		requests, started, conns, refused, locksHeld, waiters, oldestHold, oldestWait,
-		locksExpired, locksLost, locksBroken, locksLocal, turnsGiven,
+		locksExpired, locksLost, locksBroken, locksLocal, turnsGiven, misfit,
 		upstreamConns, upstreamUp, upstreamBusy, upstreamQueue, upstreamDials, upstreamFailures, upstreamReuses, upstreamRetries,
 		fpmAccepted, fpmQueue, fpmMaxQueue, fpmProcesses, fpmMaxActive, fpmMaxChildren, fpmSlow,
 		storeLeases, storeWaits, storeLost, storeUp, storeGrace, storeDisagree, storeAsked, storePolled, storeFailed, storeTimeouts, storeUnasked,
@@ -176,6 +178,10 @@ func (to sink) gate(g Gate) {
 	to.send(locksBroken, float64(s.Ended), g.Name)
 	to.send(locksLocal, float64(s.Local), g.Name)
 	to.send(turnsGiven, float64(s.GivenAway), g.Name)
+	for _, kind := range gate.MisfitKinds() {
+		is := slices.ContainsFunc(g.Misfits(), func(m gate.Misfit) bool { return m.Kind == kind })
+		to.send(misfit, number(is), g.Name, kind)
+	}
 	to.send(upstreamQueue, float64(s.Pool.Queued), g.Name)
 	to.send(upstreamDials, float64(s.Pool.Dials), g.Name)
 	to.send(upstreamFailures, float64(s.Pool.DialErrors), g.Name)

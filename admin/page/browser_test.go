@@ -29,6 +29,7 @@ func TestInTheBrowser(t *testing.T) {
 		"a break that fails":              saysWhyNotBroken,
 		"a lost connection":               comesBackByItself,
 		"an answer that is no JSON":       saysWhatItCannotRead,
+		"warnings":                        showsWarnings,
 		"pause":                           pauses,
 		"filter":                          filters,
 		"text stays text":                 takesTextAsText,
@@ -277,6 +278,19 @@ func saysWhatItCannotRead(t *testing.T, b *browser.Browser, s *stage) {
 	s.mu.Unlock()
 	s.show(storm())
 	tab.Await(t, `document.querySelectorAll(".row").length === 4 && document.querySelector("#banner").hidden`)
+}
+
+// showsWarnings shows what does not fit between the config and the application, for as long as that lasts.
+func showsWarnings(t *testing.T, b *browser.Browser, s *stage) {
+	tab := open(t, b, s, "")
+	tab.Await(t, `document.querySelector("#link").dataset.link === "live" && document.querySelector("#warnings").hidden`)
+	s.tell(func(p *picture) { p.Warnings = []string{"gate <b>www</b>: one", "gate shop: two"} })
+	tab.Await(t, `!document.querySelector("#warnings").hidden`)
+	if got, want := text(t, tab, "#warnings"), "gate <b>www</b>: one\ngate shop: two"; got != want {
+		t.Errorf("the page says %q, want %q", got, want)
+	}
+	s.tell(func(p *picture) { p.Warnings = nil })
+	tab.Await(t, `document.querySelector("#warnings").hidden`)
 }
 
 func pauses(t *testing.T, b *browser.Browser, s *stage) {

@@ -109,6 +109,9 @@ function learn(picture) {
   if (at - lastAt > 15_000) lanes.clear(); // nobody looked for so long that the gap would be guesswork
   heardAt(at);
   host = picture.host ?? "";
+  const warnings = picture.warnings ?? [];
+  $("warnings").hidden = !warnings.length;
+  setText($("warnings"), warnings.join("\n"));
   figures = { held: 0, elsewhere: 0, waiting: 0, longest: 0 };
   const there = new Set();
   for (const lock of locks) {

@@ -31,6 +31,8 @@ type (
 		At    time.Time `json:"at"`
 		Host  string    `json:"host"`
 		Locks []lock    `json:"locks"`
+
+		Warnings []string `json:"warnings,omitempty"`
 	}
 	lock struct {
 		Key     string    `json:"key"`

@@ -29,7 +29,9 @@ owners of sockets, TLS files. Where it is not going to be served, --file-only le
 With --probe each PHP-FPM is asked too: whether it can be reached, and where ping_path
 and status_path are set, what it answers there. So is each memcached that keeps locks:
 how fast it answers, how much room it has left, and whether an item lives as long there
-as it was told to, which takes four seconds.`,
+as it was told to, which takes four seconds. Of sessions it reports what speaks against
+handler, save_path and cookies: PHP-FPM's settings, as far as they can be read, the
+session files, and what a running gate has seen.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
@@ -69,6 +71,7 @@ func check(w io.Writer, file string, fileOnly, probe bool) error {
 	if !probe {
 		return nil
 	}
+	probeSessions(w, c)
 	return failed(errors.Join(probeUpstreams(w, c), probeStore(w, c)))
 }
 

@@ -48,10 +48,14 @@ func (f *operatorFlags) operator() (*operator, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newOperator(at), nil
+}
+
+func newOperator(at config.Address) *operator {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, at.Network, at.Address)
 	}
-	return &operator{at, &http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: answerTimeout}}, nil
+	return &operator{at, &http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: answerTimeout}}
 }
 
 func (f *operatorFlags) address() (config.Address, error) {
