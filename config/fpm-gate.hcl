@@ -185,8 +185,8 @@ gate "www" {
     # that they differ can hide his session id from one of the two.
     # max_input_vars = 1000
 
-    # A watched script that has not opened its session by then gives its turn to the next request.
-    # "0s": never.
+    # A watched script that has not opened its session by then gives its turn to the next request,
+    # where PHP was seen to keep that session in save_path. "0s": never.
     # open_within = "300ms"
   }
 

@@ -2,10 +2,12 @@ package tests
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/fpm-gate/fpm-gate/internal/rig"
+	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
 )
 
 // places are the ways in which PHP may keep its sessions, and whether that is where the gate watches them.
@@ -77,4 +79,101 @@ func (s *stack) newSession(t *testing.T, path string) string {
 	id, _, _ := strings.Cut(r.header.Get("Set-Cookie"), ";")
 	_, id, _ = strings.Cut(id, "=")
 	return id
+}
+
+// TestAMisfitIsReportedEverywhere an operator looks: the log, the metrics, the locks page, readiness and check --probe.
+// Once the config fits it is gone.
+func TestAMisfitIsReportedEverywhere(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		kind, says string
+		ini        map[string]string
+		session    string // of the gate's session block that is wrong
+	}{
+		"another folder": {
+			kind: "not_opened", says: "no session of this gate was ever seen opened in /tmp",
+			session: "handler = \"files\"\n save_path = \"/tmp\"",
+		},
+		"another cookie": {
+			kind: "cookie_name", says: `cookies that look like a session's: MoodleSession`,
+			ini: map[string]string{"session.name": "MoodleSession"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := &stack{Rig: newRig(t, "nginx", "php-fpm")}
+			config, admin := adminBlock(t)
+			s.PHP = rigtest.Start(t, s.PHPFPM, rig.PHPOptions{INI: c.ini})
+			s.Gate = startGate(t, s.Rig, rig.GateOptions{Upstream: s.PHP.Addr, Settings: "session {\n" + c.session + "\n}", Config: config})
+			s.Site = &rig.Site{FastCGI: s.Gate.Addr}
+			s.Web = rigtest.Start(t, s.Nginx, rig.NginxOptions{Sites: []*rig.Site{s.Site}})
+			visit := func(session string) {
+				t.Helper()
+				if r := ask(s.Site, request{path: "/work.php", session: session, header: map[string]string{"Cookie": "MoodleSession=" + session}}); r.failure() != nil {
+					t.Fatal(r.failure())
+				}
+			}
+			probe := func() string {
+				t.Helper()
+				_, stdout, _ := run(t, "check", "--probe", "--config", s.Gate.ConfigFile())
+				return stdout
+			}
+			metric := fmt.Sprintf("fpm_gate_session_misfit{gate=\"www\",kind=%q} ", c.kind)
+			for name, page := range map[string]string{"log": s.Gate.Log(), "locks": admin.get(t, "/locks"), "check": probe()} {
+				if strings.Contains(page, c.says) {
+					t.Errorf("%s reports a misfit before there is any: %s", name, page)
+				}
+			}
+			if text := admin.get(t, "/metrics"); !strings.Contains(text, metric+"0\n") {
+				t.Errorf("the metrics lack %s0", metric)
+			}
+			for range 25 {
+				visit(newSession())
+			}
+			unquoted := strings.ReplaceAll(admin.get(t, "/readyz"), `\"`, `"`)
+			for name, page := range map[string]string{"locks": admin.get(t, "/locks"), "readyz": unquoted, "check": probe()} {
+				if !strings.Contains(page, c.says) {
+					t.Errorf("%s does not report it: %s", name, page)
+				}
+			}
+			if text := admin.get(t, "/metrics"); !strings.Contains(text, metric+"1\n") {
+				t.Errorf("the metrics lack %s1", metric)
+			}
+			if got := strings.Count(s.Gate.Log(), c.says); got != 1 {
+				t.Errorf("the log reports it %d times, want once", got)
+			}
+			if strings.Contains(s.Gate.Log(), sessionPrefix) {
+				t.Error("the log tells a session id")
+			}
+		})
+	}
+}
+
+// TestUploadProgressLosesNoUpdate: PHP opens and closes the session while it takes an upload whose progress it keeps, so
+// the gate's lock may end before the script begins. Then one request at most waits in PHP.
+func TestUploadProgressLosesNoUpdate(t *testing.T) {
+	t.Parallel()
+	s := newWatchedStack(t, "files", "", stackOptions{PHP: rig.PHPOptions{Workers: 10, INI: map[string]string{"session.upload_progress.enabled": "1"}}})
+	session := s.newSession(t, "/work.php")
+	file := filepath.Join(s.sessions, "sess_"+session)
+	const rounds, others = 5, 6
+	for range rounds {
+		body := "--x\r\nContent-Disposition: form-data; name=\"PHP_SESSION_UPLOAD_PROGRESS\"\r\n\r\nup\r\n" +
+			"--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n" + strings.Repeat("a", 900_000) + "\r\n--x--\r\n"
+		upload := begin(s.Site, request{
+			method: "POST", path: "/work.php?ms=50", session: session, body: strings.NewReader(body), length: int64(len(body)),
+			header: map[string]string{"Content-Type": "multipart/form-data; boundary=x"},
+		})
+		_, waiting, responses := s.witness(t, "/work.php", file, append(crowd(s.Site, "/work.php?ms=20", session, others), upload))
+		for _, r := range responses {
+			if err := r.failure(); err != nil {
+				t.Error(err)
+			}
+		}
+		if waiting > 1 {
+			t.Errorf("%d workers waited for the session at once, want 1 at most", waiting)
+		}
+		t.Logf("%d workers waited for the session at most", waiting)
+	}
+	s.get("/count.php", session).mustBe(t, fmt.Sprintln(1+rounds*(others+1)))
 }
