@@ -2,6 +2,7 @@ package tests
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -176,4 +177,42 @@ func TestUploadProgressLosesNoUpdate(t *testing.T) {
 		t.Logf("%d workers waited for the session at most", waiting)
 	}
 	s.get("/count.php", session).mustBe(t, fmt.Sprintln(1+rounds*(others+1)))
+}
+
+// TestMadeUpIDsTeachNothing: in strict mode PHP opens no session of an id that it does not know, so a visitor who sends
+// such ids must not make a script look as if it used no sessions.
+func TestMadeUpIDsTeachNothing(t *testing.T) {
+	onEachHandler(t, func(t *testing.T, handler string) {
+		for _, strict := range []string{"0", "1"} {
+			t.Run("strict mode "+strict, func(t *testing.T) {
+				t.Parallel()
+				ini := map[string]string{"session.use_strict_mode": strict}
+				s := newWatchedStack(t, handler, patientWithin, stackOptions{PHP: rig.PHPOptions{Workers: 10, INI: ini}})
+				const path, n = "/late.php?how=plain&before=30", 20
+				for range 6 {
+					s.get(path, newSession()).mustBe(t, "1\n")
+				}
+				session := s.newSession(t, path)
+				expired := s.newSession(t, path)
+				if s.sessions != "" {
+					if err := os.Remove(filepath.Join(s.sessions, "sess_"+expired)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for range 6 { // with the id of a session that PHP has kept here, and has no more
+					s.get(path, expired)
+				}
+				running, waiting, responses := s.witness(t, "/late.php", filepath.Join(s.sessions, "sess_"+session), crowd(s.Site, path, session, n))
+				for _, r := range responses {
+					if err := r.failure(); err != nil {
+						t.Error(err)
+					}
+				}
+				if running > 3 || waiting > 1 {
+					t.Errorf("%d scripts ran at once, and %d waited in PHP; want them parked", running, waiting)
+				}
+				s.get(path, session).mustBe(t, fmt.Sprintln(n+2))
+			})
+		}
+	})
 }
