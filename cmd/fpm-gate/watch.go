@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -9,11 +10,25 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionwatch"
 )
 
-// watching makes the watchers of PHP's sessions. All folders of all gates and configs share one inotify instance.
+// watching makes the watchers of PHP's sessions. All folders of all gates and configs share one inotify instance, and
+// all gates and configs whose sessions are in the same memcached servers share one watcher: a reload forgets nothing.
 type watching struct {
 	log   hclog.Logger
 	files *sessionwatch.Files // nil: no gate has needed it yet
+
+	mu         sync.Mutex
+	memcacheds map[string]*sharedWatcher // by their options
 }
+
+// sharedWatcher is a watcher that ends with its last user.
+type sharedWatcher struct {
+	*sessionwatch.Memcached
+	users int
+	leave func()
+}
+
+// Close ends one use of the watcher.
+func (s *sharedWatcher) Close() { s.leave() }
 
 // watcher makes that of a gate; nil: nothing is watched.
 func (w *watching) watcher(g *config.Gate) sessionwatch.Watcher {
@@ -29,19 +44,50 @@ func (w *watching) watcher(g *config.Gate) sessionwatch.Watcher {
 	return w.files.Folder(g.Session.SavePath, g.Session.Depth)
 }
 
-// memcached makes the watcher of a gate whose sessions are in memcached.
+// memcached returns the watcher of a gate whose sessions are in memcached.
 func (w *watching) memcached(g *config.Gate) sessionwatch.Watcher {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	key := fmt.Sprint(g.Session.Servers, g.Session.KeyPrefix)
+	s := w.memcacheds[key]
+	if s == nil {
+		s = &sharedWatcher{Memcached: sessionwatch.NewMemcached(w.memcachedOptions(g))}
+		s.leave = func() { w.leave(key, s) }
+		if w.memcacheds == nil {
+			w.memcacheds = make(map[string]*sharedWatcher)
+		}
+		w.memcacheds[key] = s
+	}
+	s.users++
+	return s
+}
+
+func (w *watching) memcachedOptions(g *config.Gate) sessionwatch.MemcachedOptions {
 	o := sessionwatch.MemcachedOptions{Prefix: g.Session.KeyPrefix, Report: func(err error) {
 		if err != nil {
-			w.log.Error(cannotWatch, "gate", g.Name, "error", err)
+			w.log.Error(cannotWatch, "save_path", g.Session.SavePath, "error", err)
 			return
 		}
-		w.log.Info(watchedAgain, "gate", g.Name)
+		w.log.Info(watchedAgain, "save_path", g.Session.SavePath)
 	}}
 	for _, a := range g.Session.Servers {
 		o.Network, o.Addresses = append(o.Network, a.Network), append(o.Addresses, a.Address)
 	}
-	return sessionwatch.NewMemcached(o)
+	return o
+}
+
+// leave ends one use of a shared watcher, and the watcher with the last.
+func (w *watching) leave(key string, s *sharedWatcher) {
+	w.mu.Lock()
+	s.users--
+	last := s.users == 0
+	if last {
+		delete(w.memcacheds, key)
+	}
+	w.mu.Unlock()
+	if last {
+		s.Memcached.Close()
+	}
 }
 
 // watchesFiles says whether a gate's sessions are files that are to be watched.
