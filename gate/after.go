@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/fpm-gate/fpm-gate/sessionlock"
@@ -19,14 +20,23 @@ type afterResponse struct {
 // session itself, a lock that ends with the response costs nothing but a worker that waits; and where the session is
 // watched, the watch knows when it is closed.
 func (r *request) mayFollow() bool {
-	return r.policy.Mode == Exclusive && !r.to.PHPLocks && r.to.Watcher == nil
+	return r.policy.Mode == Exclusive && (!r.to.PHPLocks || r.to.Watcher != nil)
+}
+
+// mayBeElsewhere reports whether PHP may keep a session of the request elsewhere than in the place that is watched, with
+// a handler that does not lock: no watch knows then when it is closed.
+func (r *request) mayBeElsewhere() bool {
+	if r.to.Watcher == nil {
+		return true
+	}
+	return r.watch.seesNothing() || slices.ContainsFunc(r.more, func(f followed) bool { return f.watch.seesNothing() })
 }
 
 // outlives is called when the response has ended and the script may go on. It reports whether there are locks that
 // last until the script has ended.
 func (r *request) outlives() bool {
 	holds := r.hold != nil && r.hold.on.Load()
-	if r.released || !holds && len(r.more) == 0 {
+	if r.released || !holds && len(r.more) == 0 || !r.mayBeElsewhere() {
 		return false
 	}
 	d := r.Describe()

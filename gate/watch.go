@@ -116,7 +116,7 @@ func (w *watched) giveAway() {
 			return
 		}
 		w.release(HoldGivenAway, w.request.head.filename)
-	case sessionwatch.Unseen, sessionwatch.Unknown: // which proves nothing yet
+	case sessionwatch.Unknown, sessionwatch.Unproven, sessionwatch.Unseen: // which proves nothing yet
 		w.timer.Reset(max(w.request.to.OpenWithin, minPatience))
 	}
 }
@@ -225,6 +225,15 @@ func (w *watched) mayBeOpen() bool {
 	return w.wanted && w.watch.Asks()
 }
 
+// seesNothing reports whether the session was not seen, and nothing shows that PHP keeps it in the place that is watched.
+func (w *watched) seesNothing() bool {
+	if w == nil || w.over.Load() {
+		return false
+	}
+	s := w.watch.State()
+	return s == sessionwatch.Unproven || s == sessionwatch.Unseen || s == sessionwatch.Presumed
+}
+
 // outlives reports whether the lock goes on without its request.
 func (w *watched) outlives() bool { return w != nil && w.after.Load() != nil }
 
@@ -300,7 +309,7 @@ func (r *request) learn() {
 
 // judge notes whether PHP keeps sessions in the place that is watched.
 func (w *watched) judge() {
-	if w == nil || w.seen == sessionwatch.Unknown {
+	if w == nil || w.seen == sessionwatch.Unknown || w.seen == sessionwatch.Unproven {
 		return
 	}
 	w.request.to.misfits.saw(w.seen != sessionwatch.Unseen && w.seen != sessionwatch.Presumed)

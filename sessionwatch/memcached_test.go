@@ -370,7 +370,7 @@ func TestNoCallerWaitsForAServer(t *testing.T) {
 	for f.commands() == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	w.want(t, Unknown)
+	w.want(t, Unproven)
 	w.Want()
 	w.Stop() // all of these while the answer is out
 }
@@ -404,7 +404,7 @@ func TestStoppedWatchesAreNotAskedFor(t *testing.T) {
 		t.Errorf("the watch has called %d times that it is lost, want once", got)
 	}
 	open.Want()
-	watch(m, "c").want(t, Unknown)
+	watch(m, "c").want(t, Unproven)
 }
 
 // TestOneConnectionAsksForAll: however many sessions are wanted at once, and though the server stalls.

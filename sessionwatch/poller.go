@@ -240,10 +240,13 @@ type keyWatch struct {
 func (w *keyWatch) State() State {
 	w.poller.mu.Lock()
 	defer w.poller.mu.Unlock()
-	if w.state != Closed && !w.answered {
+	switch {
+	case w.state == Closed || w.answered:
+		return w.state
+	case w.poller.believes(w, time.Now()):
 		return Unknown
 	}
-	return w.state
+	return Unproven
 }
 
 // Asks is true.

@@ -45,6 +45,7 @@ type State int
 // The states.
 const (
 	Unknown  State = iota // it cannot be told
+	Unproven              // it cannot be told, and nothing shows that PHP keeps this session in this place
 	Unseen                // not seen open, and nothing shows that PHP keeps this session in this place
 	Shut                  // PHP keeps it in this place, and does not have it open; it may have had since the watch began
 	Unopened              // PHP keeps it in this place, and has not opened it since the watch began

@@ -11,13 +11,26 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
 )
 
-// places are the ways in which PHP may keep its sessions, and whether that is where the gate watches them.
-var places = map[string]struct {
+// place is a way in which PHP may keep its sessions.
+type place struct {
 	handler string            // of the gate's config
 	ini     map[string]string // of PHP, where it differs from that
 	how     string            // of place.php
-	fits    bool
-}{
+	fits    bool              // it is where the gate watches
+}
+
+// settings are PHP's.
+func (p place) settings(t *testing.T) map[string]string {
+	ini := map[string]string{}
+	for key, value := range p.ini {
+		if ini[key] = value; value == elsewhere {
+			ini[key] = t.TempDir()
+		}
+	}
+	return ini
+}
+
+var places = map[string]place{
 	"files":                            {handler: "files", how: "plain", fits: true},
 	"files in another folder":          {handler: "files", how: "plain", ini: map[string]string{"session.save_path": elsewhere}},
 	"files, the application's folder":  {handler: "files", how: "elsewhere"},
@@ -40,12 +53,8 @@ func TestASessionThatIsKeptElsewhereIsParkedAllTheSame(t *testing.T) {
 		for _, strict := range []string{"0", "1"} {
 			t.Run(name+", strict mode "+strict, func(t *testing.T) {
 				t.Parallel()
-				ini := map[string]string{"session.use_strict_mode": strict}
-				for key, value := range p.ini {
-					if ini[key] = value; value == elsewhere {
-						ini[key] = t.TempDir()
-					}
-				}
+				ini := p.settings(t)
+				ini["session.use_strict_mode"] = strict
 				s := newWatchedStack(t, p.handler, `open_within = "20ms"`, stackOptions{PHP: rig.PHPOptions{Workers: 10, INI: ini}})
 				path := "/place.php?how=" + p.how + "&before=40&ms=10"
 				for range 20 {
@@ -188,7 +197,7 @@ func TestMadeUpIDsTeachNothing(t *testing.T) {
 				t.Parallel()
 				ini := map[string]string{"session.use_strict_mode": strict}
 				s := newWatchedStack(t, handler, patientWithin, stackOptions{PHP: rig.PHPOptions{Workers: 10, INI: ini}})
-				const path, n = "/late.php?how=plain&before=30", 20
+				const path, n = "/place.php?how=plain&before=30", 20
 				for range 6 {
 					s.get(path, newSession()).mustBe(t, "1\n")
 				}
@@ -202,7 +211,7 @@ func TestMadeUpIDsTeachNothing(t *testing.T) {
 				for range 6 { // with the id of a session that PHP has kept here, and has no more
 					s.get(path, expired)
 				}
-				running, waiting, responses := s.witness(t, "/late.php", filepath.Join(s.sessions, "sess_"+session), crowd(s.Site, path, session, n))
+				running, waiting, responses := s.witness(t, "/place.php", filepath.Join(s.sessions, "sess_"+session), crowd(s.Site, path, session, n))
 				for _, r := range responses {
 					if err := r.failure(); err != nil {
 						t.Error(err)
@@ -215,4 +224,28 @@ func TestMadeUpIDsTeachNothing(t *testing.T) {
 			})
 		}
 	})
+}
+
+// TestAFinishedScriptKeepsASessionThatIsElsewhere: with each way to keep sessions no update is lost when scripts work on
+// after fastcgi_finish_request(), which write their session when they end.
+func TestAFinishedScriptKeepsASessionThatIsElsewhere(t *testing.T) {
+	t.Parallel()
+	for name, p := range places {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newWatchedStack(t, p.handler, "", stackOptions{PHP: rig.PHPOptions{Workers: 6, INI: p.settings(t)}})
+			path := "/place.php?after=20&how=" + p.how
+			session := s.newSession(t, path)
+			const n = 8
+			for i := range n {
+				s.get(path, session).mustBe(t, fmt.Sprintln(i+2)) // each as soon as the one before is answered
+			}
+			for _, r := range crowd(s.Site, path, session, n) {
+				if err := (<-r).failure(); err != nil {
+					t.Error(err)
+				}
+			}
+			s.get(path, session).mustBe(t, fmt.Sprintln(2*n+2))
+		})
+	}
 }

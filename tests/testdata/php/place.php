@@ -1,7 +1,8 @@
 <?php
-// place.php?how=HOW&before=MS&ms=MS: works for a while before it opens its session, adds one to the session's counter, and
+// place.php?how=HOW&before=MS&ms=MS&after=MS: works for a while before it opens its session, adds one to the session's counter, and
 // works on it. HOW is plain (as php.ini says), elsewhere (session_save_path() to marks/), or own (a handler of the
-// application's own, which keeps sessions in marks/ and locks nothing).
+// application's own, which keeps sessions in marks/ and locks nothing). With after it answers by
+// fastcgi_finish_request() and works on for so long, with its session open.
 class Unlocked implements SessionHandlerInterface
 {
     private function file(string $id): string { return __DIR__ . "/marks/own_$id"; }
@@ -27,3 +28,7 @@ usleep(1000 * (int) ($_GET['ms'] ?? 0));
 $_SESSION['count'] = $count;
 header('Content-Type: text/plain');
 echo $count, "\n";
+if (isset($_GET['after'])) {
+    fastcgi_finish_request();
+    usleep(1000 * (int) $_GET['after']);
+}
