@@ -188,9 +188,9 @@ func TestWatchedSessionThatIsDestroyedKeepsItsWaiters(t *testing.T) {
 		sentBack  bool
 	}{
 		"closed":                           {false, "", false},
-		"closed, and an id set later":      {false, "Set-Cookie: PHPSESSID=new\r\n", false},
+		"closed, and an id set later":      {false, "Set-Cookie: PHPSESSID=fresh\r\n", false},
 		"destroyed":                        {true, "", false},
-		"destroyed, and another id is set": {true, "Set-Cookie: PHPSESSID=new\r\n", true},
+		"destroyed, and another id is set": {true, "Set-Cookie: PHPSESSID=fresh\r\n", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, php := newWatchedStand(t, nil)
