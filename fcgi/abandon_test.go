@@ -367,9 +367,8 @@ func TestRequestWhoseWebServerHasGoneInTheQueueUnseenNeverReachesPHP(t *testing.
 func TestWebServerThatStopsToSpeakFastCGI(t *testing.T) {
 	onAll(t, func(t *testing.T, web, php string) {
 		for name, bad := range map[string][]byte{
-			"a wrong version":   {7, 5, 0, 1, 0, 0, 0, 0},
-			"params":            paramsOf(1, "A", "a"),
-			"the same id again": AppendBeginRequest(nil, 1, RoleResponder, true),
+			"a wrong version": {7, 5, 0, 1, 0, 0, 0, 0},
+			"params":          paramsOf(1, "A", "a"),
 		} {
 			started, end := make(chan struct{}), make(chan struct{})
 			pool := newPool(t, nil, startPHP(t, php, func(p *phpConn) {

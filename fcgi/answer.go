@@ -55,10 +55,11 @@ func (r *Request) finish() {
 	}
 }
 
-// Reusable says, once the request is over, whether the conn can serve another one. It cannot in the middle of a
-// record.
+// Reusable reports, once the request is over, whether the conn can serve another one. It cannot in the middle of a
+// record of this one. While the conn is shut down, only requests that have begun already are served.
 func (r *Request) Reusable() bool {
-	return r.KeepConn && r.stdin.left == 0 && !r.HungUp() && !r.conn.shuttingDown()
+	c := r.conn
+	return r.KeepConn && (r.stdin.left == 0 || r.stdin.keep) && !r.HungUp() && (!c.shuttingDown() || len(c.early.records) > 0)
 }
 
 // stopWatching gives the conn back to its reader.

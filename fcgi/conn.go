@@ -31,9 +31,9 @@ var (
 	ErrShutdown = errors.New("the gate is shutting down")
 )
 
-// Conn is a connection from a web server. Its requests come one behind the other, from Next; two at a time
-// it refuses, as the specification allows. All that is written to it is whole records, so an answer to a
-// management record can go between any two writes.
+// Conn is a connection from a web server. Next returns its requests one at a time; those that begin earlier are kept
+// until then. All that is written to it is whole records, so an answer to a management record can go between any two
+// writes.
 //
 // One goroutine calls Next and works on the Request it returned; Shutdown may be called from any other.
 type Conn struct {
@@ -42,6 +42,7 @@ type Conn struct {
 	req     Request
 	buf     *buffer // what has come: the head of req, then what came with it
 	aliased *buffer // where req.Params are, if buf was too small for what was added to them; else nil
+	early   early   // requests that have begun before their turn
 	kept    bool    // a request has been served before
 	spoilt  bool    // bytes of the web server are left unread: close gently
 	unread  leftInSocket
@@ -89,10 +90,16 @@ func (c *Conn) Next() (*Request, error) {
 	return &c.req, nil
 }
 
-// keepRest keeps what has come behind the last request, if there was one, and lets go of the rest of it.
+// keepRest keeps what has come after the last request, if there was one, and lets go of the rest of it.
 func (c *Conn) keepRest() {
 	c.aliased.free()
 	c.aliased = nil
+	if records := c.early.take(); len(records) > 0 {
+		records = append(records, c.req.rest...)
+		c.buf = c.buf.grown(len(records))
+		c.buf.n = copy(c.buf.b, records)
+		return
+	}
 	c.buf = c.buf.grown(len(c.req.rest))
 	c.buf.n = copy(c.buf.b, c.req.rest)
 }

@@ -104,10 +104,22 @@ func TestHeadsAreReadWhateverTheCuts(t *testing.T) {
 			heads:  []string{"id 1 role 1 keep true A=1 stdin one", "id 1 role 1 keep false A=2 stdin two"},
 		},
 		{
-			name:    "a second request in the head of the first",
-			in:      joined(AppendBeginRequest(nil, 1, RoleResponder, true), AppendBeginRequest(nil, 2, RoleResponder, true), paramsOf(2, "X", "x"), pairs[0], stdinOf(2, "x"), end, stdinOf(1, "")),
-			heads:   []string{"id 1 role 1 keep true A=1 stdin "},
-			replies: AppendEndRequest(nil, 2, 0, StatusCantMpxConn),
+			name:  "a second request in the head of the first",
+			in:    joined(AppendBeginRequest(nil, 1, RoleResponder, true), AppendBeginRequest(nil, 2, RoleResponder, true), paramsOf(2, "X", "x"), pairs[0], stdinOf(2, "x"), end, stdinOf(1, "")),
+			heads: []string{"id 1 role 1 keep true A=1 stdin ", "id 2 role 1 keep true X=x stdin x"},
+		},
+		{
+			name: "three requests, record by record in turn",
+			in: joined(AppendBeginRequest(nil, 1, RoleResponder, true), AppendBeginRequest(nil, 3, RoleResponder, true), AppendBeginRequest(nil, 2, RoleResponder, true),
+				paramsOf(2, "X", "2"), getValues, paramsOf(3, "X", "3"), paramsOf(1, "X", "1"), padded(TypeStdin, 3, "th", 3), padded(TypeStdin, 1, "on", 1),
+				stdinOf(2, "two"), stdinOf(1, "e"), stdinOf(3, "ree")),
+			heads:   []string{"id 1 role 1 keep true X=1 stdin one", "id 3 role 1 keep true X=3 stdin three", "id 2 role 1 keep true X=2 stdin two"},
+			replies: values,
+		},
+		{
+			name:  "requests with the same id before the first is over",
+			in:    joined(requestOf(1, true, "one"), requestOf(1, true, "two"), requestOf(1, true, "three")),
+			heads: []string{"id 1 role 1 keep true stdin one", "id 1 role 1 keep true stdin two", "id 1 role 1 keep true stdin three"},
 		},
 		{
 			name:  "records of nobody before it",

@@ -2,23 +2,21 @@ package fcgi
 
 import "fmt"
 
-// answer answers a whole record that is not part of the request being served: a management record, or a
-// second request. Records of other requests that were refused are passed over in silence.
-func (c *Conn) answer(h Header, content []byte, busy *Request) error {
+// answer answers a whole management record. Records of requests that have ended are skipped.
+func (c *Conn) answer(h Header, content []byte) error {
+	if h.RequestID != managementID {
+		return nil
+	}
 	var reply []byte
-	switch {
-	case h.RequestID == managementID && h.Type == TypeGetValues:
+	switch h.Type {
+	case TypeGetValues:
 		values, err := answerGetValues(content)
 		if err != nil {
 			return c.refuse(err)
 		}
 		reply = AppendRecord(nil, TypeGetValuesResult, managementID, values)
-	case h.RequestID == managementID:
-		reply = appendUnknownType(nil, h.Type)
-	case h.Type == TypeBeginRequest && busy.begun:
-		reply = AppendEndRequest(nil, h.RequestID, 0, StatusCantMpxConn)
 	default:
-		return nil
+		reply = appendUnknownType(nil, h.Type)
 	}
 	if err := c.write(reply); err != nil {
 		return fmt.Errorf("answer a record of type %d: %w", h.Type, err)
@@ -26,8 +24,8 @@ func (c *Conn) answer(h Header, content []byte, busy *Request) error {
 	return nil
 }
 
-// answerGetValues says what the gate is able to, of what is asked for (section 4.1): it sets no limit on
-// conns and requests of its own that a web server would have to know, and multiplexes nothing.
+// answerGetValues answers get values as PHP-FPM does (section 4.1): requests of one conn are served one at a time. It
+// states no limit on conns or requests.
 func answerGetValues(content []byte) ([]byte, error) {
 	var values []byte
 	for len(content) > 0 {

@@ -43,7 +43,7 @@ func (r *Request) parseHead(c *Conn) (done bool, need int, err error) {
 			return false, r.head + h.Len(), nil
 		}
 		if !r.belongs(h) {
-			if err := c.answer(h, rest[headerLen:headerLen+h.ContentLength], r); err != nil {
+			if err := r.setAside(c, h, rest[:h.Len()]); err != nil {
 				return false, 0, err
 			}
 			c.buf.cut(r.head, h.Len())
@@ -56,6 +56,22 @@ func (r *Request) parseHead(c *Conn) (done bool, need int, err error) {
 			return done, 0, err
 		}
 	}
+}
+
+// setAside deals with a record that is not the request's own and stands in its head.
+func (r *Request) setAside(c *Conn, h Header, record []byte) error {
+	keep, err := false, error(nil)
+	if r.begun {
+		keep, err = c.keepsEarly(h, false)
+	}
+	if keep {
+		c.early.keep(record)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return c.answer(h, record[headerLen:headerLen+h.ContentLength])
 }
 
 // checkHead refuses records that cannot stand in a head, by their header alone: before their content is

@@ -10,6 +10,7 @@ type stdinScan struct {
 	wantsData bool   // a Filter: the data stream has to end as well
 	left      int    // bytes that are left of a record whose header has been seen
 	skip      bool   // that record is not forwarded
+	keep      bool   // that record is one of Conn.early
 	ended     bool   // stdin, and data if it is wanted, have ended
 	stdinDone bool
 	aborted   bool // the web server has sent an abort request
@@ -30,8 +31,8 @@ func (r *Request) takeStdin() (forward []byte, err error) {
 	return forward, nil
 }
 
-// whole says whether stdin, and a Filter's data, have come to their end.
-func (s *stdinScan) whole() bool { return s.ended && s.left == 0 }
+// whole reports whether stdin, and a Filter's data, have come to their end.
+func (s *stdinScan) whole() bool { return s.ended && (s.left == 0 || s.keep) }
 
 // scan takes as much of b as can be judged. The records to be forwarded are moved together at the front of b
 // and returned as forward; rest is the begin of a record that has not come whole enough, to be put before
@@ -41,7 +42,10 @@ func (s *stdinScan) scan(b []byte) (forward, rest []byte, err error) {
 	for i := 0; i < len(b); {
 		if s.left > 0 {
 			n := min(s.left, len(b)-i)
-			if !s.skip {
+			switch {
+			case s.keep:
+				s.request.conn.early.keep(b[i : i+n])
+			case !s.skip:
 				kept += move(b, kept, i, n)
 			}
 			s.left -= n
@@ -63,14 +67,18 @@ func (s *stdinScan) scan(b []byte) (forward, rest []byte, err error) {
 			kept += headerLen
 			i += headerLen
 			s.left, s.skip = h.Len()-headerLen, false
-		case h.Type != TypeBeginRequest && h.RequestID != managementID:
-			// Another request's, which has been refused, or nobody's.
+		case s.keep:
+			s.request.conn.early.keep(b[i : i+headerLen])
+			i += headerLen
+			s.left = h.Len() - headerLen
+		case h.RequestID != managementID:
+			// It belongs to a request that has ended, or to none.
 			i += headerLen
 			s.left, s.skip = h.Len()-headerLen, true
 		case len(b)-i < h.Len():
 			return b[:kept], b[i:], nil
 		default:
-			if err := s.request.conn.answer(h, b[i+headerLen:i+headerLen+h.ContentLength], s.request); err != nil {
+			if err := s.request.conn.answer(h, b[i+headerLen:i+headerLen+h.ContentLength]); err != nil {
 				return b[:kept], nil, err
 			}
 			i += h.Len()
@@ -79,13 +87,15 @@ func (s *stdinScan) scan(b []byte) (forward, rest []byte, err error) {
 	return b[:kept], nil, nil
 }
 
-// begin judges a record by its header, and says whether it is to be forwarded.
+// begin judges a record by its header, and reports whether it is to be forwarded. It sets keep.
 func (s *stdinScan) begin(h Header) (forward bool, err error) {
+	s.keep = false
 	if err := h.check(); err != nil {
 		return false, err
 	}
-	if h.RequestID != s.request.ID {
-		return false, nil
+	if s.isLater(h) {
+		s.keep, err = s.request.conn.keepsEarly(h, s.whole())
+		return false, err
 	}
 	switch {
 	case h.Type == TypeAbortRequest:
@@ -100,6 +110,11 @@ func (s *stdinScan) begin(h Header) (forward bool, err error) {
 		return false, fmt.Errorf("%w: record of type %d in request %d, where it has no place", ErrMalformed, h.Type, h.RequestID)
 	}
 	return true, nil
+}
+
+// isLater reports whether a record is not the request's own. The next request may have the same id.
+func (s *stdinScan) isLater(h Header) bool {
+	return h.RequestID != s.request.ID || s.request.conn.early.ids[h.RequestID] || h.Type == TypeBeginRequest && s.whole()
 }
 
 // move copies n bytes within b, unless they are in their place, and returns n.

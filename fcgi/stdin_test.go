@@ -10,6 +10,7 @@ import (
 // scanned is what became of a request's stdin.
 type scanned struct {
 	forward []byte
+	early   []byte // kept for the requests that follow
 	replies []byte // to the web server
 	whole   bool
 	aborted bool
@@ -32,6 +33,7 @@ func scanPieces(role Role, pieces [][]byte) scanned {
 		}
 		rest = bytes.Clone(behind)
 	}
+	got.early = r.conn.early.records
 	got.replies = web.written.Bytes()
 	got.whole = r.stdin.whole() && len(rest) == 0
 	got.aborted = r.stdin.aborted
@@ -45,12 +47,11 @@ func TestStdinIsForwardedAsItCameWhateverTheCuts(t *testing.T) {
 	getValues := AppendRecord(nil, TypeGetValues, 0, pairsOf("FCGI_MPXS_CONNS", "", "FCGI_MAX_CONNS", ""))
 	getValuesResult := AppendRecord(nil, TypeGetValuesResult, 0, pairsOf("FCGI_MPXS_CONNS", "0"))
 	second := AppendBeginRequest(nil, 2, RoleResponder, true)
-	refused := AppendEndRequest(nil, 2, 0, StatusCantMpxConn)
 	for _, c := range []struct {
-		name                   string
-		role                   Role
-		in, forward, replies   []byte
-		cutShort, abort, fails bool
+		name                        string
+		role                        Role
+		in, forward, early, replies []byte
+		cutShort, abort, fails      bool
 	}{
 		{name: "no stdin", in: end, forward: end},
 		{name: "two records and their end", in: joined(stdin, end), forward: joined(stdin, end)},
@@ -59,7 +60,15 @@ func TestStdinIsForwardedAsItCameWhateverTheCuts(t *testing.T) {
 		{name: "an unknown management record", in: joined(padded(99, 0, "what?", 2), stdin, end), forward: joined(stdin, end), replies: appendUnknownType(nil, 99)},
 		{
 			name: "a second request, with params and stdin", in: joined(second, paramsOf(2, "A", "a"), stdin, stdinOf(2, "x"), end),
-			forward: joined(stdin, end), replies: refused,
+			forward: joined(stdin, end), early: joined(second, paramsOf(2, "A", "a"), stdinOf(2, "x")),
+		},
+		{
+			name: "two more requests, of which one is aborted", in: joined(second, AppendBeginRequest(nil, 3, RoleResponder, true), stdin, paramsOf(3), AppendRecord(nil, TypeAbortRequest, 3, nil), paramsOf(2), end, padded(TypeStdin, 3, "late", 1)),
+			forward: joined(stdin, end), early: joined(second, paramsOf(2)), replies: AppendEndRequest(nil, 3, 0, StatusRequestComplete),
+		},
+		{
+			name: "the next request, with the same id", in: joined(stdin, end, requestOf(1, true, "next", "A", "a"), AppendBeginRequest(nil, 1, RoleResponder, true)),
+			forward: joined(stdin, end), early: joined(requestOf(1, true, "next", "A", "a"), AppendBeginRequest(nil, 1, RoleResponder, true)),
 		},
 		{name: "records of nobody", in: joined(padded(TypeStdin, 9, "x", 9), end, padded(TypeParams, 8, "y", 1)), forward: end},
 		{name: "an abort request", in: joined(stdin, AppendRecord(nil, TypeAbortRequest, 1, nil)), forward: stdin, cutShort: true, abort: true},
@@ -69,7 +78,7 @@ func TestStdinIsForwardedAsItCameWhateverTheCuts(t *testing.T) {
 		{name: "data for a responder", in: data, fails: true},
 		{name: "stdin behind its end", in: joined(end, stdin), forward: end, fails: true},
 		{name: "params behind their end", in: paramsOf(1, "A", "a"), fails: true},
-		{name: "a second begin request with the same id", in: AppendBeginRequest(nil, 1, RoleResponder, true), fails: true},
+		{name: "a second begin request with the same id, before the end of stdin", in: AppendBeginRequest(nil, 1, RoleResponder, true), fails: true},
 		{name: "a wrong version", in: []byte{2, 5, 0, 1, 0, 0, 0, 0}, fails: true},
 		{name: "get values that are cut short", in: AppendRecord(nil, TypeGetValues, 0, []byte{5}), fails: true, replies: refusal(0, errors.New("malformed FastCGI: get values: the length of a value is cut short"))},
 	} {
@@ -81,6 +90,9 @@ func TestStdinIsForwardedAsItCameWhateverTheCuts(t *testing.T) {
 			name := fmt.Sprintf("%s, %s", c.name, cut)
 			if !bytes.Equal(got.forward, c.forward) {
 				t.Errorf("%s: forwarded %q, want %q", name, got.forward, c.forward)
+			}
+			if !bytes.Equal(got.early, c.early) {
+				t.Errorf("%s: kept %q, want %q", name, got.early, c.early)
 			}
 			if !c.fails && !bytes.Equal(got.replies, c.replies) {
 				t.Errorf("%s: replied %q, want %q", name, got.replies, c.replies)
@@ -103,6 +115,7 @@ func TestStdinIsForwardedAsItCameWhateverTheCuts(t *testing.T) {
 func FuzzStdin(f *testing.F) {
 	f.Add(joined(stdinOf(1, "body"), AppendRecord(nil, TypeGetValues, 0, nil)), []byte{0, 3, 0, 0, 9}, false)
 	f.Add(joined(AppendBeginRequest(nil, 2, RoleResponder, true), stdinOf(1, "x")), []byte{7}, false)
+	f.Add(joined(stdinOf(1, ""), requestOf(1, true, "x"), AppendBeginRequest(nil, 2, RoleResponder, true), AppendRecord(nil, TypeAbortRequest, 1, nil)), []byte{7, 7, 30}, false)
 	f.Add(joined(stdinOf(1, ""), padded(TypeData, 1, "d", 4), AppendRecord(nil, TypeData, 1, nil)), []byte{1, 1, 1}, true)
 	f.Add(joined(padded(TypeAbortRequest, 1, "", 7), stdinOf(1, "x")), []byte{7}, false)
 	f.Fuzz(func(t *testing.T, in, cuts []byte, filter bool) {
@@ -121,17 +134,21 @@ func FuzzStdin(f *testing.F) {
 		if got.err == nil && !bytes.Equal(got.replies, want.replies) {
 			t.Errorf("replied %q, want %q", got.replies, want.replies)
 		}
+		if got.err == nil && !bytes.Equal(got.early, want.early) {
+			t.Errorf("kept %q, want %q", got.early, want.early)
+		}
 	})
 }
 
 // modelStdin is what is to become of in, judged slowly and all at once.
 func modelStdin(role Role, in []byte) (want scanned) {
 	stdinEnded, dataEnded := false, role != RoleFilter
+	begun := map[uint16]bool{}
 	for len(in) >= headerLen {
 		h := ParseHeader(in)
 		record := in[:min(h.Len(), len(in))]
 		cut := len(record) < h.Len()
-		own := h.RequestID == 1
+		own := h.RequestID == 1 && !begun[1] && (h.Type != TypeBeginRequest || !stdinEnded || !dataEnded)
 		switch {
 		case h.Version != version:
 			want.err = ErrMalformed
@@ -146,6 +163,13 @@ func modelStdin(role Role, in []byte) (want scanned) {
 		case own:
 			want.err = ErrMalformed
 			return want
+		case begun[h.RequestID] && h.Type == TypeAbortRequest:
+			delete(begun, h.RequestID)
+			want.early = withoutRequest(want.early, h.RequestID)
+			want.replies = AppendEndRequest(want.replies, h.RequestID, 0, StatusRequestComplete)
+		case h.RequestID != 0 && (h.Type == TypeBeginRequest || begun[h.RequestID]):
+			begun[h.RequestID] = true
+			want.early = append(want.early, record...)
 		case cut:
 		case h.RequestID == 0 && h.Type == TypeGetValues:
 			values, err := answerGetValues(record[headerLen : headerLen+h.ContentLength])
@@ -156,10 +180,20 @@ func modelStdin(role Role, in []byte) (want scanned) {
 			want.replies = AppendRecord(want.replies, TypeGetValuesResult, 0, values)
 		case h.RequestID == 0:
 			want.replies = appendUnknownType(want.replies, h.Type)
-		case h.Type == TypeBeginRequest:
-			want.replies = AppendEndRequest(want.replies, h.RequestID, 0, StatusCantMpxConn)
 		}
 		in = in[len(record):]
 	}
 	return want
+}
+
+// withoutRequest returns records without those of a request.
+func withoutRequest(records []byte, id uint16) (others []byte) {
+	for len(records) > 0 {
+		h := ParseHeader(records)
+		if h.RequestID != id {
+			others = append(others, records[:h.Len()]...)
+		}
+		records = records[h.Len():]
+	}
+	return others
 }

@@ -46,4 +46,9 @@ fcgi-app php
     docroot {{.DocRoot}}
     path-info ^(/.+\.php)(/.*)?$
     {{if not .Keepalive}}no {{end}}option keep-conn
+{{- if .Multiplex}}
+    option mpxs-conns
+    option max-reqs {{.Multiplex}}
+{{- end}}
+    {{if not .AskValues}}no {{end}}option get-values
 {{end}}`))

@@ -19,6 +19,11 @@ type Site struct {
 	// between requests; 0: a connection for each request. lighttpd and Caddy
 	// cannot keep them, and do not start with it.
 	Keepalive int
+	// Multiplex is how many requests at once the server may send over one
+	// connection to FastCGI, with Keepalive; 0: one. Only HAProxy can.
+	Multiplex int
+	// AskValues: the server asks FastCGI for its limits first. Only HAProxy does.
+	AskValues bool
 	// Unbuffered: bodies of requests and responses are passed on as they come,
 	// as far as the server can.
 	Unbuffered bool

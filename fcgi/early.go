@@ -1,0 +1,64 @@
+package fcgi
+
+// maxEarly bounds what a conn keeps of requests whose turn has not come.
+const maxEarly = 256 << 10
+
+// early keeps the records of requests that begin on a conn before the request ahead of them has ended, as a web server
+// that multiplexes sends them. They are served afterwards, in the order in which they began, as PHP-FPM does.
+type early struct {
+	records []byte // as they came; the last one may not be whole yet
+	ids     map[uint16]bool
+}
+
+// keepsEarly reports whether a record has to be kept because it belongs to a request whose turn has not come. Such a
+// request that is aborted, or that does not fit in maxEarly while the one ahead still has to be read, ends here.
+func (c *Conn) keepsEarly(h Header, aheadWhole bool) (bool, error) {
+	e := &c.early
+	switch {
+	case h.RequestID == managementID:
+		return false, nil
+	case h.Type == TypeBeginRequest:
+		e.begin(h.RequestID)
+	case !e.ids[h.RequestID]:
+		return false, nil
+	case h.Type == TypeAbortRequest:
+		e.remove(h.RequestID)
+		return false, c.write(AppendEndRequest(nil, h.RequestID, 0, StatusRequestComplete))
+	}
+	if len(e.records)+h.Len() > maxEarly && !aheadWhole {
+		e.remove(h.RequestID)
+		return false, c.write(AppendEndRequest(nil, h.RequestID, 0, StatusOverloaded))
+	}
+	return true, nil
+}
+
+func (e *early) begin(id uint16) {
+	if e.ids == nil {
+		e.ids = make(map[uint16]bool)
+	}
+	e.ids[id] = true
+}
+
+// keep adds a piece of a record.
+func (e *early) keep(piece []byte) { e.records = append(e.records, piece...) }
+
+// remove takes all records of a request out. They are whole: another record has begun since.
+func (e *early) remove(id uint16) {
+	delete(e.ids, id)
+	kept := e.records[:0]
+	for rest := e.records; len(rest) > 0; {
+		h := ParseHeader(rest)
+		if h.RequestID != id {
+			kept = append(kept, rest[:h.Len()]...)
+		}
+		rest = rest[h.Len():]
+	}
+	e.records = kept
+}
+
+// take returns what has been kept, for the next request to begin with.
+func (e *early) take() []byte {
+	records := e.records
+	*e = early{}
+	return records
+}
