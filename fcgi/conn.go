@@ -50,6 +50,8 @@ type Conn struct {
 	mu         sync.Mutex
 	waiting    *hangUp // what Shutdown has to end
 	idle       bool    // between two requests
+	idleSince  time.Time
+	retired    bool // by Retire
 	shutdown   bool
 	endWaiters bool
 	exchange   *Exchange // what Kill has to abort
@@ -165,7 +167,10 @@ func (c *Conn) beginIdle() error {
 	if c.shutdown {
 		return io.EOF
 	}
-	c.idle = true
+	c.idle, c.idleSince = true, time.Now()
+	if c.retired {
+		return c.nc.SetReadDeadline(past)
+	}
 	return c.nc.SetReadDeadline(deadline(c.limits.IdleTimeout))
 }
 
@@ -213,6 +218,33 @@ func (c *Conn) Shutdown(waiters bool) {
 	if waiters && c.waiting != nil {
 		c.waiting.end(ErrShutdown)
 	}
+}
+
+// IdleSince returns when the conn began to wait for its next request, and the zero time while it does not.
+func (c *Conn) IdleSince() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.idle {
+		return time.Time{}
+	}
+	return c.idleSince
+}
+
+// Retire ends the conn as soon as it idles between two requests, as if it had idled for IdleTimeout.
+func (c *Conn) Retire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.retired = true
+	if c.idle {
+		_ = c.nc.SetReadDeadline(past)
+	}
+}
+
+// Retired reports whether Retire has been called.
+func (c *Conn) Retired() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.retired
 }
 
 // shuttingDown says whether Shutdown has been called.

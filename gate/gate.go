@@ -80,11 +80,11 @@ func (g *Gate) Serve(nl net.Listener) error {
 	defer g.removeListener(l)
 	pause := time.Duration(0)
 	for {
-		g.waitForRoom()
 		nc, err := l.Accept()
 		switch {
 		case err == nil:
 			pause = 0
+			g.waitForRoom()
 			if c := g.addConn(nc); c != nil {
 				g.handOver(c)
 			}
@@ -268,7 +268,9 @@ func (g *Gate) removeConn(c *fcgi.Conn) {
 	g.room.Signal()
 }
 
-// waitForRoom waits while max_conns are there. The next ones wait in the listener's backlog.
+// waitForRoom waits, for a conn that has been accepted, while max_conns others are there. The next ones wait in the
+// listener's backlog. So that web servers need not wait for each other's idle conns, the one that has idled longest is
+// ended.
 func (g *Gate) waitForRoom() {
 	limit := g.setup.Load().MaxConns
 	if limit == 0 {
@@ -277,8 +279,33 @@ func (g *Gate) waitForRoom() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for limit > 0 && len(g.conns) >= limit && !g.draining {
+		g.retireOne()
+		again := time.AfterFunc(roomPause, g.room.Broadcast)
 		g.room.Wait()
+		again.Stop()
 		limit = g.setup.Load().MaxConns
+	}
+}
+
+// roomPause is how often a gate that is full looks for a conn that has begun to idle.
+const roomPause = 20 * time.Millisecond
+
+// retireOne ends the conn that has idled longest, unless one is about to end already. It is called with the lock held.
+func (g *Gate) retireOne() {
+	var longest *fcgi.Conn
+	var since time.Time
+	for c := range g.conns {
+		at := c.IdleSince()
+		switch {
+		case at.IsZero():
+		case c.Retired():
+			return
+		case longest == nil || at.Before(since):
+			longest, since = c, at
+		}
+	}
+	if longest != nil {
+		longest.Retire()
 	}
 }
 

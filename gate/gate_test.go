@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -259,30 +260,77 @@ func TestNoMoreConnsThanAllowedAreServed(t *testing.T) {
 	served.Wait()
 }
 
-func TestMaxConnsLetsTheNextInWhenOneIsOver(t *testing.T) {
+func TestMaxConnsEndsTheConnThatHasIdledLongest(t *testing.T) {
+	s := newStand(t, func(o *Options) { o.MaxConns = 3 })
+	served := func(b *browser) {
+		t.Helper()
+		s.php.next().end(page + "x")
+		b.want("x")
+		await(t, "the conn idles", func() bool { return s.idle() > 0 })
+	}
+	busy := s.ask()
+	script := s.php.next()
+	var kept []*browser
+	for n := range 2 {
+		kept = append(kept, s.ask())
+		s.php.next().end(page + "x")
+		kept[n].want("x")
+		await(t, "the conn idles", func() bool { return s.idle() == n+1 })
+	}
+	served(s.ask())
+	if _, err := kept[0].Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the conn that has idled longest: got %v, want its end", err)
+	}
+	kept[1].again()
+	served(kept[1])
+	script.end(page + "busy")
+	busy.want("busy")
+}
+
+func TestMaxConnsLetsTheNextInWhenOneBeginsToIdle(t *testing.T) {
 	s := newStand(t, func(o *Options) { o.MaxConns = 1 })
 	a := s.ask()
-	s.php.next().end(page + "a")
-	a.want("a")
-	b := s.ask() // waits until the first conn, which is idle, is closed
+	script := s.php.next()
+	b := s.ask()
 	got := b.gets()
-	time.Sleep(10 * time.Millisecond)
+	time.Sleep(2 * roomPause)
 	s.php.none(t)
-	a.Close()
+	script.end(page + "a")
+	a.want("a")
 	s.php.next().end(page + "b")
 	if r := receive(t, "the second conn is served", got); r.body != "b" {
 		t.Errorf("got %+v", r)
 	}
 }
 
+// idle returns how many conns wait for their next request.
+func (s *stand) idle() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if !c.IdleSince().IsZero() {
+			n++
+		}
+	}
+	return n
+}
+
 func TestShutdownEndsTheWaitForRoom(t *testing.T) {
 	s := newStand(t, func(o *Options) { o.MaxConns = 1 })
 	a := s.ask()
 	script := s.php.next()
+	s.ask() // waits: it is served if it has been accepted already
 	_, done := s.shutdown(0)
 	script.end(page + "a")
 	a.want("a")
-	if err := receive(t, "the end of the shutdown", done); err != nil {
+	var err error
+	select {
+	case waiting := <-s.php.running:
+		waiting.end(page + "b")
+		err = receive(t, "the end of the shutdown", done)
+	case err = <-done:
+	}
+	if err != nil {
 		t.Errorf("got %v", err)
 	}
 }
