@@ -207,6 +207,7 @@ func (to sink) upstream(name string, u gate.UpstreamStats) {
 	to.send(fpmMaxQueue, float64(s.MaxListenQueue), name, address, s.Pool)
 	to.send(fpmProcesses, float64(s.ActiveProcesses), name, address, s.Pool, "active")
 	to.send(fpmProcesses, float64(s.IdleProcesses), name, address, s.Pool, "idle")
+	to.send(fpmProcesses, float64(s.KeptProcesses), name, address, s.Pool, "kept")
 	to.send(fpmMaxActive, float64(s.MaxActiveProcesses), name, address, s.Pool)
 	to.send(fpmMaxChildren, float64(s.MaxChildrenReached), name, address, s.Pool)
 	to.send(fpmSlow, float64(s.SlowRequests), name, address, s.Pool)

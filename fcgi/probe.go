@@ -34,6 +34,7 @@ type Status struct {
 	IdleProcesses      int    `json:"idle processes"`
 	ActiveProcesses    int    `json:"active processes"`
 	TotalProcesses     int    `json:"total processes"`
+	KeptProcesses      int    `json:"-"` // idle on a kept connection, counted neither as active nor as idle
 	MaxActiveProcesses int    `json:"max active processes"`
 	MaxChildrenReached uint64 `json:"max children reached"`
 	SlowRequests       uint64 `json:"slow requests"`
@@ -55,7 +56,7 @@ func Ping(ctx context.Context, a Addr, path string, timeout time.Duration) error
 // QueryStatus asks the PHP-FPM at a for its status page. It takes a worker for a moment, and at most timeout.
 func QueryStatus(ctx context.Context, a Addr, path string, timeout time.Duration) (Status, error) {
 	var s Status
-	status, body, err := get(ctx, a, path, "json", timeout)
+	status, body, err := get(ctx, a, path, "full&json", timeout)
 	switch {
 	case err != nil:
 		return s, fmt.Errorf("status of %s: %w", a, err)

@@ -65,8 +65,7 @@ func TestStatusPageIsRead(t *testing.T) {
 
 func TestStatusOfARealPHPFPM(t *testing.T) {
 	f := startFPM(t, "unix", rig.PHPOptions{Workers: 3})
-	// The rig's PHP-FPM shows its status on a socket of its own, beside that of its scripts.
-	a := Addr{"unix", strings.Replace(f.addr.Address, ".sock", "-status.sock", 1)}
+	a := statusAddr(f)
 	for range 5 {
 		p := f.dial()
 		p.send(f.get(1, false, "hello.php", ""))
@@ -313,4 +312,36 @@ func TestProberWithoutAPathAsksForNothing(t *testing.T) {
 	if got := p.Statuses(); len(got) != 0 {
 		t.Errorf("got %v", got)
 	}
+}
+
+// The sums of PHP-FPM's status page are wrong while connections are kept; the states of its processes are right.
+func TestStatusCountsWorkersByWhatTheyDo(t *testing.T) {
+	f := startFPM(t, "unix", rig.PHPOptions{Workers: 5})
+	a := statusAddr(f)
+	var kept []*peer
+	for range 2 {
+		kept = append(kept, f.dial())
+	}
+	for range 3 {
+		for _, p := range kept {
+			p.send(f.get(1, true, "hello.php", ""))
+			p.response(1)
+		}
+	}
+	f.dial().send(f.get(1, false, "sleep.php", "s=30"))
+	var got Status
+	for end := time.Now().Add(patience); got.ActiveProcesses != 1 && time.Now().Before(end); {
+		var err error
+		if got, err = QueryStatus(t.Context(), a, rig.StatusPath, patience); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got.ActiveProcesses != 1 || got.KeptProcesses != 2 || got.IdleProcesses != 2 || got.TotalProcesses != 5 {
+		t.Errorf("got %+v, want 1 active, 2 kept and 2 idle of 5", got)
+	}
+}
+
+// statusAddr returns where the rig's PHP-FPM shows its status: a socket of its own, next to that of its scripts.
+func statusAddr(f *fpm) Addr {
+	return Addr{"unix", strings.Replace(f.addr.Address, ".sock", "-status.sock", 1)}
 }
