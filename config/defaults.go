@@ -55,7 +55,7 @@ func defaultGate(name string) *Gate {
 			Store:          StoreLocal,
 			MaxWait:        10 * time.Second,
 			Expiry:         60 * time.Second,
-			MaxWaiters:     64,
+			MaxWaiters:     256,
 			OnMaxWait:      OnMaxWaitReject,
 			OnRotation:     OnRotationRedirect,
 			OnExpiry:       OnExpiryRelease,

@@ -103,7 +103,8 @@ gate "www" {
   # default; in a fleet, the same on all hosts.
   # realm = "www"
 
-  # How many connections web servers may have open at once. 0: no limit.
+  # How many connections web servers may have open at once. 0: no limit. When all are taken, the one that has idled
+  # longest is closed for the next.
   # max_conns = 0
 
   # The most that the params of one request may take: all headers, the URL, and what the web
@@ -126,7 +127,9 @@ gate "www" {
     # connect_timeout = "1s"
 
     # How many requests may be in PHP-FPM at once, over all addresses. Set it to pm.max_children
-    # or below, and nothing ever waits in PHP-FPM's backlog. 0: no limit.
+    # or below, and requests queue in the gate instead of PHP-FPM's backlog. What still takes a
+    # worker there: requests of the config before a reload, until they end, and scripts that work
+    # on after fastcgi_finish_request(). 0: no limit.
     # max_connections = 0
 
     # How long a request waits for one of these connections, before it is answered with 503.
@@ -202,8 +205,10 @@ gate "www" {
     # The longest that one request holds the lock, whatever becomes of its script.
     # expiry = "60s"
 
-    # How many requests of one session may wait on one host. The next is answered at once, with 429.
-    # max_waiters = 64
+    # How many requests of one session may wait on one host. The next is answered at once, with 429. Keep it above the
+    # requests that one browser sends at once: over one HTTP/2 connection 128, unless http2_max_concurrent_streams of
+    # nginx says otherwise.
+    # max_waiters = 256
 
     # What becomes of a request that has waited for max_wait. reject: it is answered with status.
     # pass: it goes on without the lock.
@@ -268,7 +273,8 @@ gate "www" {
     # fastcgi_param HTTP_HOST $host;
     # host = []
 
-    # exclusive: one at a time. read: wait for the writers ahead, then hold nothing. off: no lock.
+    # exclusive: one at a time. read: wait for the requests ahead, a running one included, then hold nothing.
+    # off: neither wait nor hold.
     # mode = "exclusive"
   # }
 }
