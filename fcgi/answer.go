@@ -39,6 +39,17 @@ func (r *Request) Respond(a Answer) error {
 	return nil
 }
 
+// Fail ends the request without a response, so that closing the conn is to the web server as if PHP-FPM had refused or
+// dropped it. A line on stderr would say why, but HAProxy 2.6 crashes over one without a response.
+func (r *Request) Fail() {
+	r.stopWatching()
+	r.conn.spoilt = true
+}
+
+// OnKeptConn reports whether the conn has served a request before this one. If such a conn ends without a response, a
+// web server may send the request again.
+func (r *Request) OnKeptConn() bool { return r.conn.kept }
+
 // endAborted ends a request that the web server has aborted.
 func (r *Request) endAborted() {
 	_ = r.conn.write(AppendEndRequest(nil, r.ID, 0, StatusRequestComplete))

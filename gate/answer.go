@@ -21,7 +21,11 @@ func (r *request) answer(err error) error {
 	a := r.verdict(err)
 	r.tally.count(a.end)
 	r.logEnd(a.level, a.log, err)
-	if a.status == 0 {
+	switch {
+	case a.fail:
+		r.Fail()
+		return err
+	case a.status == 0:
 		return err
 	}
 	if err := r.Respond(r.page(a, err)); err != nil {
@@ -38,6 +42,7 @@ type verdict struct {
 	log        string // for the operator
 	level      hclog.Level
 	end        End
+	fail       bool // the web server is to see that PHP-FPM has failed, and to do what it is configured to do then
 }
 
 // verdict finds what err means.
@@ -51,25 +56,27 @@ func (r *request) verdict(err error) verdict {
 		return verdict{status: http.StatusTemporaryRedirect, text: "Your session has been renewed.",
 			log: "redirected: the session id was replaced", level: hclog.Debug, end: EndRedirected}
 	case errors.Is(err, sessionlock.ErrMaxWait):
-		return verdict{r.policy.Status, r.policy.RetryAfter, "Another page of yours is still being made. Please try again in a moment.",
-			"rejected: max_wait is over", hclog.Info, EndMaxWait}
+		return verdict{status: r.policy.Status, retryAfter: r.policy.RetryAfter, text: "Another page of yours is still being made. Please try again in a moment.",
+			log: "rejected: max_wait is over", level: hclog.Info, end: EndMaxWait}
 	case errors.Is(err, sessionlock.ErrTooManyWaiters):
-		return verdict{http.StatusTooManyRequests, r.policy.RetryAfter, "Too many pages of yours are still being made. Please try again in a moment.",
-			"rejected: max_waiters wait already", hclog.Info, EndMaxWaiters}
+		return verdict{status: http.StatusTooManyRequests, retryAfter: r.policy.RetryAfter, text: "Too many pages of yours are still being made. Please try again in a moment.",
+			log: "rejected: max_waiters wait already", level: hclog.Info, end: EndMaxWaiters}
 	case errors.Is(err, fcgi.ErrShutdown), errors.Is(err, fcgi.ErrKilled):
-		return verdict{http.StatusServiceUnavailable, r.policy.RetryAfter, "The service is being restarted. Please try again in a moment.",
-			"rejected: shutting down", hclog.Info, EndShutdown}
+		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter, text: "The service is being restarted. Please try again in a moment.",
+			log: "rejected: shutting down", level: hclog.Info, end: EndShutdown}
 	case errors.Is(err, sessionlock.ErrStore):
-		return verdict{http.StatusServiceUnavailable, r.policy.RetryAfter, "The service is not ready. Please try again in a moment.",
-			"rejected: the lock store failed", hclog.Error, EndStoreFailed}
+		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter, text: "The service is not ready. Please try again in a moment.",
+			log: "rejected: the lock store failed", level: hclog.Error, end: EndStoreFailed}
 	case errors.Is(err, sessionlock.ErrExpired):
 		return verdict{status: http.StatusGatewayTimeout, text: "The page took too long to make.",
 			log: "aborted: the lock has expired", level: hclog.Warn, end: EndExpired}
 	case errors.Is(err, fcgi.ErrQueueTimeout):
-		return verdict{http.StatusServiceUnavailable, r.policy.RetryAfter, "The service is busy. Please try again in a moment.",
-			"rejected: no upstream connection was free", hclog.Warn, EndUpstreamBusy}
-	case errors.Is(err, fcgi.ErrUnreachable), errors.Is(err, fcgi.ErrUpstream):
-		return verdict{status: http.StatusBadGateway, text: "The service cannot be reached.",
+		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter, text: "The service is busy. Please try again in a moment.",
+			log: "rejected: no upstream connection was free", level: hclog.Warn, end: EndUpstreamBusy}
+	case errors.Is(err, fcgi.ErrUnreachable):
+		return verdict{fail: true, log: "upstream failed", level: hclog.Error, end: EndUpstreamFailed}
+	case errors.Is(err, fcgi.ErrUpstream): // a request that may have run must not be sent again
+		return verdict{status: http.StatusBadGateway, fail: !r.OnKeptConn(), text: "The service cannot be reached.",
 			log: "upstream failed", level: hclog.Error, end: EndUpstreamFailed}
 	case errors.Is(err, fcgi.ErrHungUp):
 		return verdict{log: "web server hung up", level: hclog.Debug, end: EndHungUp}

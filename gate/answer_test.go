@@ -2,6 +2,7 @@ package gate
 
 import (
 	"encoding/json"
+	"io"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -26,9 +27,6 @@ func TestAnswersThatTheGateGivesItself(t *testing.T) {
 		{"max_wait is over, with a status of one's own", func(o *Options) { short(o); o.Policy.Status = 429 }, true, "429 Too Many Requests", "max_wait", true, func(s Stats) uint64 { return s.Rejected }},
 		{"max_wait is over, and nothing is said of retries", func(o *Options) { short(o); o.Policy.RetryAfter = 0 }, true, "503", "max_wait", false, func(s Stats) uint64 { return s.Rejected }},
 		{"the lock expires", func(o *Options) { o.Policy.Expiry, o.Policy.AbortExpired = 10*time.Millisecond, true }, false, "504 Gateway Timeout", "expired", false, func(s Stats) uint64 { return s.Aborted }},
-		{"PHP-FPM cannot be reached", func(o *Options) {
-			o.Upstream.Addrs = []fcgi.Addr{{Network: "unix", Address: filepath.Join(t.TempDir(), "nobody")}}
-		}, false, "502 Bad Gateway", "cannot be reached", false, func(s Stats) uint64 { return s.Upstream }},
 		{"all connections are busy", func(o *Options) {
 			o.Upstream.MaxConnections, o.Upstream.QueueTimeout = 1, time.Millisecond
 			o.Routes = []Route{{Policy: Policy{Mode: Off, RetryAfter: time.Second}}}
@@ -170,12 +168,44 @@ func TestExpiryInTheMiddleOfAResponseBreaksIt(t *testing.T) {
 	await(t, "it is counted", func() bool { return s.Stats().Broken == 1 })
 }
 
-func TestWorkerThatDies(t *testing.T) {
+// The web server sees what it would see of PHP-FPM itself, on a kept conn too.
+func TestConnEndsWithoutAResponseWhilePHPFPMCannotBeReached(t *testing.T) {
 	s := newStand(t, nil)
 	b := s.ask(session("one")...)
+	s.php.next().end(page + "x")
+	b.want("x")
+	s.Configure(s.options(func(o *Options) {
+		o.Upstream.Addrs = []fcgi.Addr{{Network: "unix", Address: filepath.Join(t.TempDir(), "nobody")}}
+	}))
+	b.again(session("one")...)
+	for _, b := range []*browser{b, s.ask(session("one")...), s.ask()} {
+		if got := b.response(); got != (response{err: io.EOF}) {
+			t.Errorf("%s: got %+v, want the end of the conn", b.name, got)
+		}
+	}
+	if got := s.Stats().Upstream; got != 3 {
+		t.Errorf("counted %d, want 3", got)
+	}
+	if !strings.Contains(s.log.String(), "PHP-FPM cannot be reached") {
+		t.Error("the log does not say so")
+	}
+	s.unlocked()
+}
+
+func TestWorkerThatDies(t *testing.T) {
+	s := newStand(t, func(o *Options) { o.Upstream.Reuse = 0 })
+	b := s.ask(session("one")...)
+	s.php.next().die()
+	if got := b.response(); got != (response{err: io.EOF}) {
+		t.Errorf("on a new conn: got %+v, want its end", got)
+	}
+	b = s.ask(session("one")...)
+	s.php.next().end(page + "x")
+	b.want("x")
+	b.again(session("one")...)
 	s.php.next().die()
 	if got := b.wantStatus("502"); !strings.Contains(got.stderr, "PHP-FPM failed") {
-		t.Errorf("got stderr %q", got.stderr)
+		t.Errorf("on a kept conn: got stderr %q", got.stderr)
 	}
 	b = s.ask(session("one")...)
 	script := s.php.next()
@@ -188,8 +218,8 @@ func TestWorkerThatDies(t *testing.T) {
 		t.Errorf("got %+v, want a response that does not look whole", got)
 	}
 	s.unlocked()
-	if got := s.Stats(); got.Broken != 1 || got.Upstream != 1 {
-		t.Errorf("got %+v, want one broken and one failed", got)
+	if got := s.Stats(); got.Broken != 1 || got.Upstream != 2 {
+		t.Errorf("got %+v, want one broken and two failed", got)
 	}
 }
 

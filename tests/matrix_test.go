@@ -78,7 +78,7 @@ var passageCases = []struct {
 	{"a script that goes on after its response keeps its lock", lateSession},
 	{"a response whose worker is killed never looks whole", killedWorker},
 	{"no request fails after a restart of PHP-FPM", restartedPHP},
-	{"without PHP-FPM there is a 502", stoppedPHP},
+	{"without PHP-FPM there is an error, and pages when it is back", stoppedPHP},
 }
 
 func sameResponses(t *testing.T, p *passage) {
@@ -277,8 +277,8 @@ func killedWorker(t *testing.T, p *passage) {
 			eventually(t, "the web server has seen the cut", func() bool { return strings.Count(p.log(), p.web.aborts) == i+1 })
 		}
 	}
-	if r := ask(p.gated, request{path: "/die.php?kb=0", session: newSession()}); r.status != http.StatusBadGateway {
-		t.Errorf("killed before the response: got status %d and error %v, want 502", r.status, r.err)
+	if r := ask(p.gated, request{path: "/die.php?kb=0", session: newSession()}); r.err == nil && r.status < 500 {
+		t.Errorf("killed before the response: got status %d, want an error", r.status)
 	}
 	ask(p.gated, request{path: "/hello.php"}).mustBe(t, "hello\n")
 }
@@ -315,11 +315,11 @@ func stoppedPHP(t *testing.T, p *passage) {
 	}
 	for _, session := range []string{"", newSession()} {
 		r := ask(p.gated, request{path: "/hello.php", session: session})
-		if r.status != http.StatusBadGateway {
-			t.Errorf("got status %d and error %v, want 502", r.status, r.err)
+		if r.err == nil && r.status < 500 {
+			t.Errorf("got status %d, want an error", r.status)
 		}
 	}
-	p.mustLog(t, "PHP-FPM cannot be reached")
+	awaitLog(t, p.gate.Server, "PHP-FPM cannot be reached")
 	if err := p.php.Start(); err != nil {
 		t.Fatal(err)
 	}
