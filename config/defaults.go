@@ -38,7 +38,7 @@ func defaultGate(name string) *Gate {
 		HeadTimeout: 10 * time.Second,
 		IdleTimeout: 75 * time.Second,
 		Upstream: Upstream{
-			ConnectTimeout: time.Second,
+			ConnectTimeout: 10 * time.Second,
 			QueueTimeout:   30 * time.Second,
 			Reuse:          time.Second,
 			Idle:           50 * time.Millisecond,

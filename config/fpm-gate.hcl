@@ -123,8 +123,10 @@ gate "www" {
     # is taken, write addresses = ["10.0.0.5:9000", "10.0.0.6:9000"] instead.
     address = "unix:/run/php/php-fpm.sock"
 
-    # How long connecting may take.
-    # connect_timeout = "1s"
+    # How long connecting may take. While PHP-FPM's backlog is full, TCP tries again after 1, 3 and 7
+    # seconds, and a unix socket all the time. With several addresses, of which the host of one may
+    # vanish, less is better.
+    # connect_timeout = "10s"
 
     # How many requests may be in PHP-FPM at once, over all addresses. Set it to pm.max_children
     # or below, and requests queue in the gate instead of PHP-FPM's backlog. What still takes a

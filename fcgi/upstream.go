@@ -4,7 +4,9 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"os"
 	"syscall"
 	"time"
 	"unsafe"
@@ -47,6 +49,9 @@ func dial(ctx context.Context, a Addr, timeout time.Duration) (stream, error) {
 		// Without ctx: net would ask for its Done in a goroutine of its own, which may do so when the request is
 		// over and its conn belongs to the next one.
 		nc, err := (&net.Dialer{Timeout: timeout, KeepAlive: -1}).Dial(a.Network, a.Address)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, fmt.Errorf("%w after %v: its host is down, or its backlog (listen.backlog) is full", err, timeout)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -58,8 +63,11 @@ func dial(ctx context.Context, a Addr, timeout time.Duration) (stream, error) {
 		if err == nil {
 			return nc, nil
 		}
-		if !errors.Is(err, unix.EAGAIN) || time.Now().Add(pause).After(until) {
+		if !errors.Is(err, unix.EAGAIN) {
 			return nil, err
+		}
+		if time.Now().Add(pause).After(until) {
+			return nil, fmt.Errorf("%w for %v: its backlog (listen.backlog) is full", err, timeout)
 		}
 		if err := sleep(ctx, pause); err != nil {
 			return nil, err
