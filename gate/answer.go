@@ -21,6 +21,9 @@ func (r *request) answer(err error) error {
 	a := r.verdict(err)
 	r.tally.count(a.end)
 	r.logEnd(a.level, a.log, err)
+	if errors.Is(err, fcgi.ErrHungUp) {
+		r.hintLostPost()
+	}
 	switch {
 	case a.fail:
 		r.Fail()
@@ -32,6 +35,20 @@ func (r *request) answer(err error) error {
 		return fmt.Errorf("answer %d: %w", a.status, err)
 	}
 	return nil
+}
+
+// hintLostPost logs, at most once a minute, a POST that has not reached PHP because its web server hung up while it
+// waited. A site that sends requests to itself and does not wait for the responses loses tasks by that.
+func (r *request) hintLostPost() {
+	if string(r.head.method) != http.MethodPost || !r.exch.Connected().IsZero() {
+		return
+	}
+	now, last := time.Now().UnixNano(), r.gate.lostPost.Load()
+	if last != 0 && now-last < int64(time.Minute) || !r.gate.lostPost.CompareAndSwap(last, now) {
+		return
+	}
+	r.gate.log.Info("a POST was dropped because its client left while it waited for its session; "+
+		"if the site sends such requests to itself, set fastcgi_ignore_client_abort on in nginx for their path", r.logPairs()...)
 }
 
 // verdict is what an error means for the web server and for the log.

@@ -236,3 +236,21 @@ func TestConnThatDoesNotSpeakFastCGIIsCounted(t *testing.T) {
 	}
 	await(t, "it is counted", func() bool { return s.Stats().Malformed == 1 })
 }
+
+func TestPOSTsThatAreDroppedWhileTheyWaitAreLoggedOnce(t *testing.T) {
+	s := newStand(t, nil)
+	const hint = "fastcgi_ignore_client_abort"
+	s.ask(session("one")...)
+	holder := s.php.next()
+	for i, method := range []string{"GET", "POST", "POST"} {
+		s.ask(append(session("one"), "REQUEST_METHOD", method)...).Close()
+		await(t, "it is counted", func() bool { return s.Stats().HungUp == uint64(i+1) })
+		if got, want := strings.Count(s.log.String(), hint), min(i, 1); got != want {
+			t.Errorf("after %d requests: logged %d times, want %d", i+1, got, want)
+		}
+	}
+	holder.die()
+	s.ask(append(session("two"), "REQUEST_METHOD", "POST")...).Close() // this one has reached PHP
+	s.php.next().die()
+	s.php.none(t)
+}

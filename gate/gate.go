@@ -28,6 +28,8 @@ type Gate struct {
 
 	outliving outliving
 
+	lostPost atomic.Int64 // when hintLostPost has logged, in Unix nanoseconds; 0: never
+
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	conns     map[*fcgi.Conn]struct{}
