@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"syscall"
 	"time"
 	"unsafe"
@@ -49,7 +48,7 @@ func dial(ctx context.Context, a Addr, timeout time.Duration) (stream, error) {
 		// Without ctx: net would ask for its Done in a goroutine of its own, which may do so when the request is
 		// over and its conn belongs to the next one.
 		nc, err := (&net.Dialer{Timeout: timeout, KeepAlive: -1}).Dial(a.Network, a.Address)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		if e, is := errors.AsType[net.Error](err); is && e.Timeout() { // net has two errors of its own for that
 			return nil, fmt.Errorf("%w after %v: its host is down, or its backlog (listen.backlog) is full", err, timeout)
 		}
 		if err != nil {
