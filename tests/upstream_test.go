@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -187,25 +188,32 @@ func TestAnAddressThatFailsItsPingIsPassedOver(t *testing.T) {
 	awaitLog(t, s.Gate.Server, "upstream answers its ping again: upstream="+other.Addr.String())
 }
 
-// TestARequestThatAWorkerTookIsNotSentTwice has workers die at work on pooled
-// connections. The gate sends a request again if its connection had been closed
-// before; what these have done must not be done again.
+// TestARequestThatAWorkerTookIsNotSentTwice has workers die at work on connections that
+// may have served a request before. The gate sends a request again if its connection had
+// been closed before; what these have done must not be done again. A relay turns the reset
+// of a worker that dies into a clean end, as docker-proxy and HAProxy in TCP mode do.
 func TestARequestThatAWorkerTookIsNotSentTwice(t *testing.T) {
 	t.Parallel()
-	for _, network := range []rig.Addr{rig.Unix, rig.TCP} {
-		t.Run(network.Network, func(t *testing.T) {
+	for name, network := range map[string]rig.Addr{"unix": rig.Unix, "tcp": rig.TCP, "tcp through a relay": rig.TCP} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStackOf(t, rig.PHPOptions{Listen: network, Workers: 2}, `
+			s := &stack{Rig: newRig(t, "nginx", "php-fpm")}
+			s.PHP = rigtest.Start(t, s.PHPFPM, rig.PHPOptions{Listen: network, Workers: 2})
+			upstream := s.PHP.Addr.String()
+			if name == "tcp through a relay" {
+				upstream = startRelay(t, s.PHP.Addr.Address)
+			}
+			s.serve(t, fmt.Sprintf(`address = %q
     max_connections = 1
     reuse           = "1m"
-    idle            = "1m"`, "")
+    idle            = "1m"`, upstream), "")
 			var want []string
 			for i, q := range []request{
 				{method: "GET"},
 				{method: "POST", body: strings.NewReader("a=1")},
 				{method: "PUT", body: strings.NewReader(strings.Repeat("x", 1<<20))},
 			} {
-				for range 3 { // the connection is pooled now
+				for range 3 { // the connection is pooled now, if connections are
 					s.get("/hello.php", "").mustBe(t, "hello\n")
 				}
 				want = append(want, fmt.Sprint(i))
@@ -219,6 +227,36 @@ func TestARequestThatAWorkerTookIsNotSentTwice(t *testing.T) {
 			}
 		})
 	}
+}
+
+// startRelay passes TCP connections on to address, and ends both sides cleanly whatever ends one of them.
+func startRelay(t *testing.T, address string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	pass := func(to, from *net.TCPConn) {
+		_, _ = io.Copy(to, from)
+		_ = to.CloseWrite()
+	}
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", address)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			go pass(out.(*net.TCPConn), in.(*net.TCPConn))
+			go pass(in.(*net.TCPConn), out.(*net.TCPConn))
+		}
+	}()
+	return l.Addr().String()
 }
 
 func TestABodyIsPassedOnWhileItComes(t *testing.T) {
