@@ -123,8 +123,9 @@ func (u *upstream) quiet() bool {
 	return quiet && err == nil
 }
 
-// idleWait is how long a worker may take to come back for its next request after its response has ended.
-const idleWait = 500 * time.Microsecond
+// idleWait is how long a worker may take to come back for its next request after its response has ended. Tests lengthen
+// it.
+var idleWait = 500 * time.Microsecond
 
 // workerIdle reports whether the worker has come back for its next request. After fastcgi_finish_request() its
 // script goes on when the response has ended: it leaves the end of stdin unread until then. A unix socket can see

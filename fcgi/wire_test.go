@@ -14,6 +14,9 @@ import (
 // There is no web server here that would have to be given time.
 func init() { breakPause = 0 }
 
+// A busy machine's worker takes its time to come back.
+func init() { idleWait = 100 * time.Millisecond }
+
 // patience is how long a test waits for what must come. Nothing that passes takes so long.
 const patience = 10 * time.Second
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -334,8 +335,10 @@ func TestGateThatIsOutOfFilesGoesOn(t *testing.T) {
 	if _, err := kept.Write(helloRequest(s, newSession())); err != nil {
 		t.Fatal(err)
 	}
-	if got := readAnswer(kept); !got.ended {
-		t.Errorf("a conn that was there got %+v, want an answer", got)
+	// It is answered if there is a file left for a connection to PHP-FPM, and else ended, so that the web server can
+	// ask another.
+	if got := readAnswer(kept); !got.ended && !errors.Is(got.err, io.EOF) && !errors.Is(got.err, syscall.ECONNRESET) {
+		t.Errorf("a conn that was there got %+v, want an answer or the end", got)
 	}
 	for _, nc := range conns[5:] {
 		_ = nc.Close()

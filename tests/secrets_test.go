@@ -198,6 +198,7 @@ func (s *talkative) takeAllWays(t *testing.T, session string) {
 	}
 	r := s.get("/count.php"+secret, session)
 	s.bodies.WriteString(fmt.Sprint(r.header, r.body))
+	awaitLog(t, s.Gate.Server, "upstream failed")
 }
 
 // expire has locks expire, with what follows for the request and without.

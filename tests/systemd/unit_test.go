@@ -105,8 +105,7 @@ func TestPackagesAreReproducible(t *testing.T) {
 }
 
 // A unit with a group that is not there does not start. That of the web server may come with a later package.
-func TestTheGroupsOfTheUnitsAreMade(t *testing.T) {
-	t.Parallel()
+func TestTheGroupsOfTheUnitsAreMade(t *testing.T) { // not in parallel with a test that builds the packages again
 	builtPackage(t, "rpm")
 	root := t.TempDir()
 	cmd := exec.Command("make", "--no-print-directory", "-C", "../..", "install", "DESTDIR="+root, "PREFIX=/opt/gate", "WEB_GROUP=web")
