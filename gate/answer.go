@@ -91,7 +91,8 @@ func (r *request) verdict(err error) verdict {
 		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter, text: "The service is busy. Please try again in a moment.",
 			log: "rejected: no upstream connection was free", level: hclog.Warn, end: EndUpstreamBusy}
 	case errors.Is(err, fcgi.ErrUnreachable):
-		return verdict{fail: true, log: "upstream failed", level: hclog.Error, end: EndUpstreamFailed}
+		return verdict{status: http.StatusBadGateway, fail: !r.hidesFailure(), text: "The service cannot be reached.",
+			log: "upstream failed", level: hclog.Error, end: EndUpstreamFailed}
 	case errors.Is(err, fcgi.ErrUpstream): // a request that may have run must not be sent again
 		return verdict{status: http.StatusBadGateway, fail: !r.OnKeptConn(), text: "The service cannot be reached.",
 			log: "upstream failed", level: hclog.Error, end: EndUpstreamFailed}
@@ -99,6 +100,12 @@ func (r *request) verdict(err error) verdict {
 		return verdict{log: "web server hung up", level: hclog.Debug, end: EndHungUp}
 	}
 	return verdict{log: "request failed", level: hclog.Warn, end: EndFailed}
+}
+
+// hidesFailure reports whether the web server would end its client's connection without a response if the conn ended
+// so. HAProxy 3 does that where the conn was kept, and expects the client to try again.
+func (r *request) hidesFailure() bool {
+	return r.OnKeptConn() && bytes.Contains(r.Params.Get("SERVER_SOFTWARE"), []byte("HAProxy"))
 }
 
 // page makes the answer: a short page, or JSON for who asks for that and not for HTML.

@@ -217,18 +217,30 @@ func TestEachRejectionIsCountedInTheLog(t *testing.T) {
   route "full" {
     path        = ["/empty.php"]
     max_wait    = "50s"
+    max_waiters = 2
+  }
+  route "probe" {
+    path        = ["/probe.php"]
     max_waiters = 1
   }`}})
 	session := newSession()
 	held := s.hold(t, session, "hold")
 	waiting := s.begin("/empty.php", session)
 	rejected := map[string]int{"rejected: max_wait is over": 0, "rejected: max_waiters wait already": 0}
+	eventually(t, "it waits", func() bool {
+		if s.get("/probe.php", session).status == http.StatusTooManyRequests {
+			rejected["rejected: max_waiters wait already"]++
+			return true
+		}
+		rejected["rejected: max_wait is over"]++
+		return false
+	})
 	for range 60 { // within the time that wait.php waits, on a busy machine too
 		switch s.get("/hello.php", session).status {
 		case http.StatusServiceUnavailable:
 			rejected["rejected: max_wait is over"]++
 		}
-		switch s.get("/empty.php", session).status {
+		switch s.get("/probe.php", session).status {
 		case http.StatusTooManyRequests:
 			rejected["rejected: max_waiters wait already"]++
 		}
