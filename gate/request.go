@@ -147,10 +147,10 @@ func (r *request) acquire() error {
 		r.outcome = lockRead
 	}
 	r.gate.counters.acquired.Add(1)
-	if lock.Local() && r.policy.Mode == Exclusive {
-		r.outcome = lockLocal
-	}
 	if lock.Local() {
+		if r.policy.Mode == Exclusive {
+			r.outcome = lockLocal
+		}
 		r.gate.counters.local.Add(1) // that the store fails is logged once, by who watches it
 	}
 	r.beginHold()
@@ -236,9 +236,6 @@ func (r *request) leaveSession() {
 // before the web server learns it: a browser that has its response never waits for its own lock.
 func (r *request) relay() error {
 	r.exch.AbandonAfter = r.policy.AbandonAfter
-	if r.lock != nil {
-		r.exch.Sent = r.lock.StartExpiry
-	}
 	if r.mayFollow() {
 		r.exch.Follow = r.outlives
 	}
@@ -260,11 +257,15 @@ var errLockEnded = errors.New("the lock ended while its request waited for a con
 // sending is called when there is a connection to PHP-FPM for the request. Its lock may have ended in the meantime;
 // else its expiry starts, where all of the request is there.
 func (r *request) sending() error {
-	if r.lock != nil && (r.lock.Err() != nil || r.watch.closedEarly()) {
-		return errLockEnded
-	}
-	if r.lock != nil && r.exch.StdinWhole() {
-		r.lock.StartExpiry()
+	r.exch.Sent = nil
+	if r.lock != nil {
+		if r.lock.Err() != nil || r.watch.closedEarly() {
+			return errLockEnded
+		}
+		r.exch.Sent = r.lock.StartExpiry
+		if r.exch.StdinWhole() {
+			r.lock.StartExpiry() // before PHP is told when it ends
+		}
 	}
 	r.exch.Params = r.gateParams(r.scratch[:0])
 	return nil
@@ -275,14 +276,7 @@ func (r *request) sending() error {
 func (r *request) acquireAgain() error {
 	r.watch.unwatch()
 	r.lock, r.watch = nil, nil
-	r.exch.Sent = nil
-	if err := r.acquire(); err != nil {
-		return err
-	}
-	if r.lock != nil {
-		r.exch.Sent = r.lock.StartExpiry
-	}
-	return nil
+	return r.acquire()
 }
 
 // readHeader reads the header block of the response: for a session id that changes, and for the script's wish
