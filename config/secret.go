@@ -80,7 +80,7 @@ type masked struct {
 	hidden []bool // by line: it has fillers
 }
 
-// filler stands for a byte. Any number of them become an ellipsis, so that no length is told.
+// filler stands for a byte. Any number of them become an ellipsis, which hides the length.
 const filler = 0
 
 var fillers = regexp.MustCompile(`\x00+`)

@@ -101,7 +101,7 @@ func asUser(err error) error {
 }
 
 // judgeTCP binds a socket to the address, and does not listen: a web server that connects meanwhile is refused, as it would
-// be without. An address in use may be in use by the gate that this is asked for.
+// be without. The gate whose config is checked may be what uses an address.
 func judgeTCP(address string) error {
 	a, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {
