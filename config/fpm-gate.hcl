@@ -5,16 +5,16 @@
 # are written; the values that they need are examples.
 #
 #   fpm-gate check --config /etc/fpm-gate/fpm-gate.hcl    shows all errors at once
-#   systemctl reload fpm-gate                             takes a new file; a wrong one changes nothing
+#   systemctl reload fpm-gate                             takes a new file; an invalid one is ignored
 #
 # Durations are strings with a unit: "250ms", "10s", "5m". Sizes are strings, "64KiB" or "1MiB",
 # or a number of bytes. Addresses are "unix:/path" or "host:port". Any value may be taken from
 # the environment: env("NAME"), or env("NAME", "default") if it may be unset.
 
 
-# What the program says, on stderr.
+# The log, on stderr.
 log {
-  # From the most to the least: trace, debug, info, warn, error. A request is debug.
+  # From the most to the least verbose: trace, debug, info, warn, error. Requests are logged at debug.
   # level = "info"
 
   # text for people, json for machines.
@@ -26,8 +26,8 @@ log {
 }
 
 
-# Where metrics, health, the page and the commands "locks" and "break" are served. Who can connect
-# can see and break locks, so keep it to a socket or to an address that only you can reach.
+# Where metrics, health, the page and the commands "locks" and "break" are served. Anyone who can
+# connect can see and break locks, so keep it to a socket or to an address that only you can reach.
 # admin {
   # A unix socket or a TCP address.
   # listen = "unix:/run/fpm-gate/admin.sock"
@@ -49,52 +49,51 @@ log {
   # The longest that one round trip may take. Less than a third of the lease.
   # timeout = "250ms"
 
-  # How soon the locks of a gate that died are free. A running gate renews its leases, so this
+  # How soon the locks of a gate that died become free. A running gate renews its leases, so this
   # does not limit how long a request may run. From "3s" to "1h".
   # lease = "10s"
 
-  # Begins each key of the gate's in memcached.
+  # The prefix of each of the gate's keys in memcached.
   # key_prefix = "fpm-gate:"
 
-  # Session ids are hashed before they go to memcached. With a secret, nobody who reads memcached
-  # can test guesses of ids. The same on all hosts; env("FPM_GATE_SECRET") keeps it out of this file.
+  # Session ids are hashed before they go to memcached. With a secret, a reader of memcached
+  # cannot test guesses of ids. The same on all hosts; env("FPM_GATE_SECRET") keeps it out of this file.
   # secret = ""
 
   # false: each session has its lock on one of the servers. true: the servers are independent
-  # copies, and a lease needs most of them, so that one of three may die without any lock being
+  # copies, and a lease needs a majority of them, so that one of three may die without any lock being
   # lost. Needs an odd number of servers, at least 3.
   # quorum = false
 
-  # How often in a second a host looks whether a lock that another host has is free: this bounds the looks
-  # at all of its locks together. Where many are waited for, each is looked at more seldom.
+  # How often per second a host checks whether locks held by other hosts are free. The limit is for all
+  # locks together: where requests wait for many, each is checked less often.
   # max_poll_rate = 10000
 
-  # For a memcached that was started with --auth-file; "": it was not.
+  # For a memcached started with --auth-file. "": no password.
   # username = ""
   # password = ""
 
-  # For a memcached that was started with --enable-ssl. An empty block encrypts, and trusts who
-  # the system trusts.
+  # For a memcached started with --enable-ssl. An empty block encrypts, and trusts the system's CAs.
   # tls {
-    # Who signs the servers' certificates, as a PEM file; "": those that the system trusts. A
-    # certificate must name its server as servers does.
+    # The CA of the servers' certificates, as a PEM file. "": the system's CAs. A certificate must
+    # name its server as in servers.
     # ca = ""
 
-    # By what the servers know this host, as PEM files; "": they do not ask.
+    # This host's certificate and key, as PEM files. "": the servers ask for none.
     # cert = ""
     # key = ""
   # }
 # }
 
 
-# A gate stands before one PHP-FPM pool. Write one block for each pool.
+# A gate serves one PHP-FPM pool. Write one block for each pool.
 gate "www" {
   # Where the web server connects: in nginx, fastcgi_pass unix:/run/fpm-gate/www.sock;
   # "systemd:NAME" takes the socket with FileDescriptorName=NAME from systemd.
   listen = "unix:/run/fpm-gate/www.sock"
 
   # Of a unix socket. The web server needs to read and write it, so it must be the owner or in
-  # the group: on Debian that is www-data. "" leaves what the program runs as.
+  # the group: on Debian that is www-data. "": the user and group that the program runs as.
   # listen_mode = "0660"
   # listen_owner = ""
   # listen_group = ""
@@ -103,15 +102,15 @@ gate "www" {
   # default; in a fleet, the same on all hosts.
   # realm = "www"
 
-  # How many connections web servers may have open at once. 0: no limit. When all are taken, the one that has idled
-  # longest is closed for the next.
+  # How many connections web servers may have open at once. 0: no limit. When all are taken, the
+  # one that has been idle longest is closed for the next.
   # max_conns = 0
 
   # The most that the params of one request may take: all headers, the URL, and what the web
   # server adds. From "4KiB" to "64MiB".
   # max_params = "256KiB"
 
-  # How long a web server may take from its first byte until the params are whole.
+  # How long a web server may take from its first byte to the last of the params.
   # head_timeout = "10s"
 
   # How long a kept connection may wait for its next request (fastcgi_keep_conn in nginx).
@@ -147,10 +146,10 @@ gate "www" {
     # over. "": no probes.
     # ping_path = ""
 
-    # The pool's pm.status_path, such as "/status": its figures join the metrics. "": not asked.
+    # The pool's pm.status_path, such as "/status": its figures join the metrics. "": none.
     # status_path = ""
 
-    # How often these two are asked.
+    # How often these two are requested.
     # probe_interval = "5s"
   }
 
@@ -186,8 +185,8 @@ gate "www" {
     # script goes on after fastcgi_finish_request(). false: it ends when such a script has ended.
     # locks = false
 
-    # PHP's max_input_vars. It has to be the same here: PHP reads no cookies beyond it, and a visitor who knows
-    # that they differ can hide his session id from one of the two.
+    # PHP's max_input_vars. It has to be the same here: PHP reads no cookies beyond it, and a visitor who
+    # knows that they differ can hide a session id from one of the two.
     # max_input_vars = 1000
 
     # A watched script that has not opened its session by then gives its turn to the next request,
@@ -200,35 +199,35 @@ gate "www" {
     # local: each host for itself. memcached: all hosts together, through the block memcached.
     # store = "local"
 
-    # The longest wait. Keep it below the web server's own patience, in nginx 60 seconds
-    # (fastcgi_read_timeout). "0s": nobody waits.
+    # The longest wait. Keep it below the web server's own timeout, in nginx 60 seconds
+    # (fastcgi_read_timeout). "0s": no request waits.
     # max_wait = "10s"
 
     # The longest that one request holds the lock, whatever becomes of its script.
     # expiry = "60s"
 
-    # How many requests of one session may wait on one host. The next is answered at once, with 429. Keep it above the
-    # requests that one browser sends at once: over one HTTP/2 connection 128, unless http2_max_concurrent_streams of
-    # nginx says otherwise.
+    # How many requests of one session may wait on one host. The next is answered at once, with 429. Keep
+    # it above the number of requests that one browser sends at once: over one HTTP/2 connection 128,
+    # unless http2_max_concurrent_streams of nginx says otherwise.
     # max_waiters = 256
 
-    # What becomes of a request that has waited for max_wait. reject: it is answered with status.
+    # What to do with a request that has waited for max_wait. reject: it is answered with status.
     # pass: it goes on without the lock.
     # on_max_wait = "reject"
 
-    # What becomes of a request that has waited while the response that it waited for has replaced
-    # its session id, as session_regenerate_id() does. redirect: a browser is sent to the same
+    # What to do with a request whose session id was replaced while it waited, as by
+    # session_regenerate_id(). redirect: a browser is sent to the same
     # address once more, with 307, so that it comes back with its new cookie; other clients go on.
     # pass: it goes on with its old id, whose session PHP may have destroyed.
     # on_rotation = "redirect"
 
-    # What becomes of a request that has held the lock for expiry. release: it runs on without the
+    # What to do with a request that has held the lock for expiry. release: it runs on without the
     # lock. abort: it is ended.
     # on_expiry = "release"
 
-    # What to do when memcached has not answered for two seconds. "local": lock within this host, which PHP is
-    # told as FPM_GATE_LOCK=local; "reject": answer with status; "pass": go on without locks. Until then
-    # requests wait, no longer than max_wait.
+    # What to do when memcached has not answered for two seconds. local: lock within this host, which
+    # PHP sees as FPM_GATE_LOCK=local. reject: answer with status. pass: go on without locks. Until
+    # then requests wait, no longer than max_wait.
     # on_store_failure = "local"
 
     # How long a script keeps its lock once its browser has gone, if it does not end.
@@ -245,13 +244,13 @@ gate "www" {
     # Adds a Server-Timing header with the wait to responses, which browsers show to developers.
     # server_timing = false
 
-    # true: nobody waits. What would have waited is counted and logged. Good for a first day.
+    # true: no request waits. Those that would have are counted and logged. Good for a first day.
     # observe = false
   }
 
   # Routes make exceptions. The first that matches a request counts; path, methods and host must
-  # all match, and an empty one always does. A route takes every key of lock but store: what it
-  # does not give is as in the block lock.
+  # all match, and an empty one always does. A route takes every key of lock but store. Keys that
+  # it leaves out are as in the block lock.
   #
   # A path that web servers and applications may read in different ways matches no pattern, and
   # gets to no route past the first one with a path, whose methods and host match: the block lock
@@ -259,8 +258,8 @@ gate "www" {
   # these, "/", "%", "?", a letter or a digit encoded as %XX; or a host before it. SCRIPT_NAME, if it
   # has none of that, is still compared; with ".php/" in it, it makes the path such a one.
   #
-  # All else is compared letter for letter: /Cart and /cart/ are not /cart. So put what must be
-  # locked in the block lock, and let routes loosen.
+  # Everything else is compared letter for letter: /Cart and /cart/ are not /cart. So be strict in the
+  # block lock, and let routes loosen it.
   # route "api" {
     # Patterns of SCRIPT_NAME or of the path of REQUEST_URI, decoded: "/a" is just that, "/a/*" has
     # one segment more, "/a/**" is everything below /a.
@@ -275,8 +274,8 @@ gate "www" {
     # fastcgi_param HTTP_HOST $host;
     # host = []
 
-    # exclusive: one at a time. read: wait for the requests ahead, a running one included, then hold nothing.
-    # off: neither wait nor hold.
+    # exclusive: one at a time. read: wait for the requests ahead, a running one included, then hold
+    # no lock. off: neither wait nor hold.
     # mode = "exclusive"
   # }
 }
