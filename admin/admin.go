@@ -1,9 +1,9 @@
-// Package admin is what an operator sees of the gates of a process: who holds which lock and who waits behind him, as
-// JSON, as a stream of events and as a page; metrics, health, the last hour; and the few things that can be changed
-// from there.
+// Package admin is the operator's view of a process's gates. It serves the locks with their holders and waiters as
+// JSON, as a stream of events and as a page; metrics, health and the last hour; and the few operations that change
+// something: break a lock, set the log level.
 //
-// It asks the gates when it is asked itself: nothing of it stands in the way of a request but the Meters, which count.
-// No session id comes here: a lock is known by its key, which is a hash.
+// It reads the gates when an operator asks; only the Meters are on the request path. It never sees a session id: a
+// lock is identified by its key, which is a hash.
 package admin
 
 import (
@@ -21,27 +21,27 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// Options are what an Admin is told.
+// Options configure an Admin.
 type Options struct {
-	Log     hclog.Logger  // whose level can be changed, and that of the gates with it
+	Log     hclog.Logger  // its level can be changed; the gates' loggers share it
 	Version string        // of the program
 	Host    string        // the name of this host, as the store knows it
-	Served  func() Served // what is served at the moment; called from many goroutines
+	Served  func() Served // returns what is served now; called concurrently
 }
 
-// Served is what a process serves. A reload changes it.
+// Served is what a process serves. A reload replaces it.
 type Served struct {
 	Gates    []Gate
 	Locks    []Locks
-	Draining bool // nothing more is accepted
+	Draining bool // no new connections are accepted
 
 	Profiles bool // whether Go's profiles are served
 
 	LogLost    uint64 // lines of the log that could not be written
-	LogFailing bool   // the last one is among them
+	LogFailing bool   // the last line was lost
 
-	Reloaded     time.Time // when the config was taken that is in force
-	ReloadFailed bool      // there was another one since, which was refused
+	Reloaded     time.Time // when the active config was loaded
+	ReloadFailed bool      // a later config was refused
 }
 
 // Gate is a gate with its name.
@@ -50,35 +50,37 @@ type Gate struct {
 	*gate.Gate
 }
 
-// Locks are the locks of some gates.
+// Locks are the locks that some gates share.
 type Locks struct {
 	*sessionlock.Manager
-	Store Store // nil: they are in this process only
+	Store Store // nil: the locks are kept in this process only
 }
 
-// Admin answers an operator. It is made by New.
+// Admin answers an operator's requests. Create it with New.
 type Admin struct {
 	options Options
 	metrics *metrics
 	history *history
 	feed    *feed
-	health  health
+	health  *health
 	handler http.Handler
 
-	stop    chan struct{} // closed when streams have to end
+	stop    chan struct{} // closed to end the event streams
 	stopped sync.Once
 }
 
-// New makes an admin, which listens nowhere yet.
+// New returns an Admin. It does not listen; see Serve.
 func New(o Options) *Admin {
-	a := &Admin{options: o, history: newHistory(), stop: make(chan struct{})}
-	a.metrics = newMetrics(a)
-	a.feed = newFeed(a)
+	a := &Admin{
+		options: o, metrics: newMetrics(o.Version, o.Served), history: newHistory(), health: &health{served: o.Served},
+		stop: make(chan struct{}),
+	}
+	a.feed = newFeed(a.locks, a.stop)
 	a.handler = a.routes()
 	return a
 }
 
-// Meters makes the meters of a gate, by the names of its routes: for gate.Options.
+// Meters returns the function that makes the meters of a gate's routes, for gate.Options.
 func (a *Admin) Meters(gateName string) func(route string) gate.Meter {
 	return func(route string) gate.Meter { return newMeter(a.metrics, a.history, gateName, route) }
 }
@@ -88,10 +90,10 @@ func (a *Admin) routes() http.Handler {
 	m.HandleFunc("GET /locks", a.getLocks)
 	m.HandleFunc("DELETE /locks/{key}", a.deleteLock)
 	m.HandleFunc("GET /events", a.feed.serve)
-	m.HandleFunc("GET /history", a.getHistory)
+	m.HandleFunc("GET /history", a.history.serve)
 	m.Handle("GET /metrics", a.metrics.handler())
-	m.HandleFunc("GET /healthz", a.getHealth)
-	m.HandleFunc("GET /readyz", a.getReadiness)
+	m.HandleFunc("GET /healthz", a.health.serveAlive)
+	m.HandleFunc("GET /readyz", a.health.serveReadiness)
 	m.HandleFunc("GET /log-level", a.getLevel)
 	m.HandleFunc("PUT /log-level", a.putLevel)
 	m.HandleFunc("GET /debug/pprof/", a.profile(pprof.Index))
@@ -103,7 +105,7 @@ func (a *Admin) routes() http.Handler {
 	return m
 }
 
-// profile serves one of Go's profiles, if the config lets it.
+// profile serves one of Go's profiles unless the config turns them off.
 func (a *Admin) profile(serve http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !a.options.Served().Profiles {
@@ -114,20 +116,20 @@ func (a *Admin) profile(serve http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// Limits of what an operator's side may take from the requests: files, memory and time.
+// Limits of what operators can take from the requests: files, memory and time.
 const (
 	maxConns    = 256
-	maxStreams  = 128             // of them
-	headTimeout = 5 * time.Second // until a request is there
+	maxStreams  = 128             // of maxConns
+	headTimeout = 5 * time.Second // to read a request's head
 	idleTimeout = time.Minute
-	sendTimeout = 10 * time.Second // of an answer, or of one event
-	askTimeout  = 2 * time.Second  // for what has to be asked elsewhere
-	profileTime = 10 * time.Minute // of a profile, whose length the operator says
+	sendTimeout = 10 * time.Second // of a response, or of one event
+	askTimeout  = 2 * time.Second  // of requests to the store and to PHP-FPM
+	profileTime = 10 * time.Minute // of a profile, whose length the operator chooses
 	maxHead     = 16 << 10
 )
 
-// Serve serves operators on l, which it owns from now on, until the server that it returns is closed. An Admin may
-// serve on several listeners, one after the other.
+// Serve serves operators on l in the background until the returned server is closed, which closes l. An Admin can
+// serve on several listeners.
 func (a *Admin) Serve(l net.Listener) *http.Server {
 	s := &http.Server{
 		Handler:           guard(l.Addr(), a.handler),
@@ -138,21 +140,21 @@ func (a *Admin) Serve(l net.Listener) *http.Server {
 		ErrorLog:          a.options.Log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
 	go func() {
-		if err := s.Serve(&limited{Listener: l, free: make(chan struct{}, maxConns)}); !errors.Is(err, http.ErrServerClosed) {
-			a.options.Log.Error("admin ended", "error", err)
+		err := s.Serve(&limited{Listener: l, free: make(chan struct{}, maxConns)})
+		if !errors.Is(err, http.ErrServerClosed) {
+			a.options.Log.Error("admin stopped serving; reload to start it again", "error", err)
 		}
 	}()
 	return s
 }
 
-// Close ends the streams of events.
+// Close ends the event streams. It can be called more than once.
 func (a *Admin) Close() { a.stopped.Do(func() { close(a.stop) }) }
 
-// limited is a listener that closes what is too many, at once: who comes next is better off with an error than with
-// a wait that nothing ends.
+// limited closes connections beyond its limit at once: an error is better than an unbounded wait.
 type limited struct {
 	net.Listener
-	free chan struct{}
+	free chan struct{} // has one element per open connection
 }
 
 func (l *limited) Accept() (net.Conn, error) {

@@ -15,7 +15,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// namedMetric finds a metric in a query, without what a histogram's series have behind its name.
+// namedMetric finds a metric in a query, without the suffix of a histogram's series.
 var namedMetric = regexp.MustCompile(`\b(fpm_gate_\w+?)(_bucket|_sum|_count)?\b`)
 
 func read(t *testing.T, file string) string {
@@ -62,7 +62,7 @@ func TestTheDashboardIsWhole(t *testing.T) {
 		}
 		ids[p.ID] = true
 		if p.Type != "row" && len(p.Targets) == 0 {
-			t.Errorf("panel %d asks nothing", p.ID)
+			t.Errorf("panel %d has no query", p.ID)
 		}
 		for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
 			for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {

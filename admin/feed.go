@@ -10,33 +10,37 @@ import (
 	"time"
 )
 
-// feed sends the locks to all who look on: on each change, but not more often than each feedPause, and each
-// feedRefresh anyway. What is sent is made once for all, and only while somebody looks on. Who reads slowly misses
-// what has changed meanwhile again.
+// feed streams the locks to clients: on each change, but at most once per feedPause, and at least once per
+// feedRefresh. An event is built once for all clients, and only while there are any. A slow client skips events: it
+// gets the newest one when it is ready.
 type feed struct {
-	admin *Admin
+	look func(context.Context) *LocksPage
+	stop <-chan struct{} // closed to end the streams
 
 	mu      sync.Mutex
 	streams int
 	running bool
-	event   []byte        // the newest; nil: none yet
-	next    chan struct{} // closed when there is a newer one
+	event   []byte        // the newest event; nil: none yet
+	next    chan struct{} // closed when there is a newer event
 }
 
 const (
 	feedPause   = 250 * time.Millisecond
 	feedRefresh = 5 * time.Second
-	// A look at very many waiters takes so long that looking should not be all that is done.
+	// A look at very many waiters takes long. The pause after it is at least feedShare times as long, so that the feed
+	// takes no more than a twentieth of a processor.
 	feedShare = 20
 )
 
-func newFeed(a *Admin) *feed { return &feed{admin: a, next: make(chan struct{})} }
+func newFeed(look func(context.Context) *LocksPage, stop <-chan struct{}) *feed {
+	return &feed{look: look, stop: stop, next: make(chan struct{})}
+}
 
-// serve streams events until the client goes, or reads nothing for too long.
+// serve streams events until the client disconnects, or has read nothing for sendTimeout.
 func (f *feed) serve(w http.ResponseWriter, r *http.Request) {
 	if !f.enter() {
 		w.Header().Set("Retry-After", "10")
-		fail(w, http.StatusServiceUnavailable, fmt.Sprintf("%d streams are open already", maxStreams))
+		fail(w, http.StatusServiceUnavailable, fmt.Sprintf("all %d event streams are in use; retry later", maxStreams))
 		return
 	}
 	defer f.leave()
@@ -56,13 +60,13 @@ func (f *feed) serve(w http.ResponseWriter, r *http.Request) {
 			event, next = f.newest()
 		case <-r.Context().Done():
 			return
-		case <-f.admin.stop:
+		case <-f.stop:
 			return
 		}
 	}
 }
 
-// enter counts a stream in, and makes the feed run if it does not.
+// enter adds a stream and starts run if it is not running. It reports whether there was room.
 func (f *feed) enter() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -71,7 +75,7 @@ func (f *feed) enter() bool {
 	}
 	f.streams++
 	if !f.running {
-		f.running, f.event = true, nil // the old one is too old
+		f.running, f.event = true, nil // an event from before the pause is stale
 		go f.run()
 	}
 	return true
@@ -89,31 +93,29 @@ func (f *feed) newest() (event []byte, next <-chan struct{}) {
 	return f.event, f.next
 }
 
-// run looks at the locks for as long as there are streams.
+// run publishes the locks as long as there are streams.
 func (f *feed) run() {
 	var last *LocksPage
 	var sent time.Time
 	for {
 		start := time.Now()
-		page := f.admin.locks(context.Background())
-		publish := last == nil || !last.alike(page) || start.Sub(sent) >= feedRefresh
-		if publish {
+		page := f.look(context.Background())
+		var event []byte
+		if last == nil || !last.alike(page) || start.Sub(sent) >= feedRefresh {
 			last, sent = page, start
+			data, _ := json.Marshal(page)
+			event = fmt.Appendf(nil, "event: locks\ndata: %s\n\n", data)
 		}
-		if !f.publish(page, publish) {
+		if !f.publish(event) {
 			return
 		}
 		time.Sleep(max(feedPause, feedShare*time.Since(start)))
 	}
 }
 
-// publish makes page the newest event, if it is worth it. It says whether anybody is there.
-func (f *feed) publish(page *LocksPage, worth bool) bool {
-	var event []byte
-	if worth {
-		data, _ := json.Marshal(page)
-		event = fmt.Appendf(nil, "event: locks\ndata: %s\n\n", data)
-	}
+// publish hands the streams a new event; nil: there is none. It reports whether there are still streams. If not, run
+// must return: the next stream starts it again.
+func (f *feed) publish(event []byte) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if event != nil {
@@ -125,10 +127,12 @@ func (f *feed) publish(page *LocksPage, worth bool) bool {
 	return f.running
 }
 
-// alike says whether q shows the same holders and waiters as p; they are older there.
+// alike reports whether q shows the same holders and waiters as p, whatever their ages.
 func (p *LocksPage) alike(q *LocksPage) bool {
 	return slices.EqualFunc(p.Locks, q.Locks, func(a, b Lock) bool {
 		return a.Key == b.Key && a.Held == b.Held && a.Holder == b.Holder && a.Since == b.Since &&
-			slices.EqualFunc(a.Waiters, b.Waiters, func(a, b Waiter) bool { return a.Request == b.Request && a.Since == b.Since })
+			slices.EqualFunc(a.Waiters, b.Waiters, func(a, b Waiter) bool {
+				return a.Request == b.Request && a.Since == b.Since
+			})
 	})
 }

@@ -48,7 +48,7 @@ func until(t *testing.T, what string, pages <-chan LocksPage, so func(LocksPage)
 				return
 			}
 		case <-deadline:
-			t.Fatalf("no event told: %s", what)
+			t.Fatalf("no event showed that %s", what)
 		}
 	}
 }
@@ -67,7 +67,7 @@ func TestEventsTellEachChange(t *testing.T) {
 	l := s.hold(keys[0], "/export.php")
 	until(t, "it is held", pages, locksAre(1))
 	s.wait(keys[0], "/poll.php")
-	until(t, "somebody waits", pages, func(p LocksPage) bool { return len(p.Locks) == 1 && len(p.Locks[0].Waiters) == 1 })
+	until(t, "a request waits", pages, func(p LocksPage) bool { return len(p.Locks) == 1 && len(p.Locks[0].Waiters) == 1 })
 	l.Release()
 	until(t, "nothing is held", pages, locksAre(0))
 }
@@ -153,8 +153,8 @@ func TestCloseEndsTheStreams(t *testing.T) {
 	}
 }
 
-// TestAReaderThatReadsNothingHoldsUpNobody has a client open the stream and never read, while events are large and many.
-func TestAReaderThatReadsNothingHoldsUpNobody(t *testing.T) {
+// TestAClientThatReadsNothingDelaysNoOther opens a stream and never reads, while events are large and many.
+func TestAClientThatReadsNothingDelaysNoOther(t *testing.T) {
 	s := newStand(t)
 	c := s.listen("unix")
 	for range 20 {
@@ -176,6 +176,6 @@ func TestAReaderThatReadsNothingHoldsUpNobody(t *testing.T) {
 		until(t, "one more waits", pages, func(p LocksPage) bool { return len(p.Locks) == 1 && len(p.Locks[0].Waiters) == n })
 	}
 	if status, _ := c.ask("GET", "/healthz", ""); status != http.StatusOK {
-		t.Errorf("got status %d beside them", status)
+		t.Errorf("got status %d while the streams are open", status)
 	}
 }

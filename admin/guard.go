@@ -1,21 +1,16 @@
 package admin
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// guard keeps the pages that a browser has open elsewhere from asking here, or from changing anything. On a unix
-// socket there is no browser, and its mode is the only guard.
+// guard refuses requests that a browser sends for a page of another site. A unix socket needs no such guard: no
+// browser can connect to it, and its mode controls access.
 func guard(at net.Addr, h http.Handler) http.Handler {
 	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		limit := sendTimeout
@@ -35,17 +30,17 @@ func guard(at net.Addr, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case !isOurs(r.Host):
-			fail(w, http.StatusMisdirectedRequest, "this is not "+r.Host+": ask by the address that the admin listens on")
+			fail(w, http.StatusMisdirectedRequest, "unknown host "+r.Host+"; use the admin's own address")
 		case foreign(r):
-			fail(w, http.StatusForbidden, "a page of another site asks")
+			fail(w, http.StatusForbidden, "cross-site request refused")
 		default:
 			changes.ServeHTTP(w, r)
 		}
 	})
 }
 
-// isOurs says whether a Host header names us by an address, or by a name that nobody else can have. A name of
-// somebody else's that leads here is how a page of his would read what is ours (DNS rebinding).
+// isOurs reports whether a Host header names this host by an address, or by a name that no other site can have. With
+// any other name, a site that points its own name at this host could read the admin (DNS rebinding).
 func isOurs(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -57,48 +52,11 @@ func isOurs(host string) bool {
 	return strings.EqualFold(host, "localhost") || (own != "" && strings.EqualFold(host, own))
 }
 
-// foreign says whether a page of another site asks for anything but the page itself, to which a link may lead.
+// foreign reports whether a page of another site sends the request. A link to the admin's page is allowed.
 func foreign(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "cross-site", "same-site":
 		return r.Header.Get("Sec-Fetch-Mode") != "navigate" || r.URL.Path != "/"
 	}
 	return false
-}
-
-// peerKey is that of the user at the other end of a unix socket, in the context of his requests.
-type peerKey struct{}
-
-// withPeer notes who is at the other end of a conn, as far as the system says.
-func withPeer(ctx context.Context, nc net.Conn) context.Context {
-	if c, ok := nc.(*limitedConn); ok {
-		nc = c.Conn
-	}
-	c, ok := nc.(*net.UnixConn)
-	if !ok {
-		return ctx
-	}
-	if peer, err := peerOf(c); err == nil {
-		ctx = context.WithValue(ctx, peerKey{}, fmt.Sprintf("uid %d, pid %d", peer.Uid, peer.Pid))
-	}
-	return ctx
-}
-
-func peerOf(c *net.UnixConn) (peer *unix.Ucred, err error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	controlErr := raw.Control(func(fd uintptr) {
-		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	return peer, errors.Join(controlErr, err)
-}
-
-// clientOf says who asks, for the log.
-func clientOf(r *http.Request) string {
-	if peer, ok := r.Context().Value(peerKey{}).(string); ok {
-		return peer
-	}
-	return r.RemoteAddr
 }

@@ -15,30 +15,32 @@ import (
 	"github.com/fpm-gate/fpm-gate/gate"
 )
 
-// ReadinessPage is the answer to GET /readyz: 200 if it is ready, else 503.
+// ReadinessPage is the response to GET /readyz: with status 200 if the process is ready, else 503.
 type ReadinessPage struct {
 	Ready    bool     `json:"ready"`
-	Reasons  []string `json:"reasons"`  // why it is not
-	Warnings []string `json:"warnings"` // what an operator should see to all the same
+	Reasons  []string `json:"reasons"`  // why it is not ready
+	Warnings []string `json:"warnings"` // what an operator should fix although it is ready
 }
 
-// health is the last answer about readiness: many may ask, PHP-FPM is not to be bothered by each.
+// health answers health checks. It keeps the last result, so that frequent checks do not each connect to PHP-FPM.
 type health struct {
+	served func() Served
+
 	mu   sync.Mutex
-	page *ReadinessPage
-	at   time.Time
+	page *ReadinessPage // nil: not checked yet
+	at   time.Time      // when page was made
 }
 
-// healthAge is how old the answer may be.
+// healthAge is how long a result is reused.
 const healthAge = time.Second
 
-func (a *Admin) getHealth(w http.ResponseWriter, _ *http.Request) {
+func (h *health) serveAlive(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = io.WriteString(w, "ok\n")
 }
 
-func (a *Admin) getReadiness(w http.ResponseWriter, _ *http.Request) {
-	page := a.readiness()
+func (h *health) serveReadiness(w http.ResponseWriter, _ *http.Request) {
+	page := h.readiness()
 	status := http.StatusOK
 	if !page.Ready {
 		status = http.StatusServiceUnavailable
@@ -46,39 +48,39 @@ func (a *Admin) getReadiness(w http.ResponseWriter, _ *http.Request) {
 	reply(w, status, page)
 }
 
-func (a *Admin) readiness() *ReadinessPage {
-	a.health.mu.Lock()
-	defer a.health.mu.Unlock()
-	served := a.options.Served()
-	if a.health.page == nil || time.Since(a.health.at) > healthAge || served.Draining {
-		a.health.page = checkReadiness(served)
-		a.health.at = time.Now()
+func (h *health) readiness() *ReadinessPage {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	served := h.served()
+	if h.page == nil || time.Since(h.at) > healthAge || served.Draining {
+		h.page = checkReadiness(served)
+		h.at = time.Now()
 	}
-	return a.health.page
+	return h.page
 }
 
-// checkReadiness asks all that requests will need.
+// checkReadiness checks everything that requests need: listeners, PHP-FPM and the lock store.
 func checkReadiness(s Served) *ReadinessPage {
 	page := &ReadinessPage{Reasons: []string{}, Warnings: []string{}}
 	if s.Draining {
-		page.Reasons = append(page.Reasons, "it is being shut down")
+		page.Reasons = append(page.Reasons, "shutting down")
 	}
 	if s.ReloadFailed {
-		page.Warnings = append(page.Warnings, "the config was refused at the last reload: the one before is in force")
+		page.Warnings = append(page.Warnings, "last reload failed; the previous config is active")
 	}
 	if s.LogFailing {
-		page.Warnings = append(page.Warnings, "the log cannot be written: the program that reads stderr has ended or hangs")
+		page.Warnings = append(page.Warnings, "cannot write the log; the program that reads stderr has ended or hangs")
 	}
 	page.Warnings = append(page.Warnings, misfitsOf(s)...)
 	if len(s.Gates) == 0 {
-		page.Reasons = append(page.Reasons, "no config is served yet")
+		page.Reasons = append(page.Reasons, "no config loaded yet")
 	}
 	failures := make([]error, len(s.Gates))
-	var asked sync.WaitGroup
+	var checks sync.WaitGroup
 	for i, g := range s.Gates {
-		asked.Go(func() { failures[i] = checkGate(g) })
+		checks.Go(func() { failures[i] = checkGate(g) })
 	}
-	asked.Wait()
+	checks.Wait()
 	page.Warnings = append(page.Warnings, busyUpstreams(s.Gates)...)
 	for i, err := range failures {
 		if err != nil && !s.Draining {
@@ -97,10 +99,10 @@ func checkReadiness(s Served) *ReadinessPage {
 	return page
 }
 
-// checkGate says why requests that come now would not be served.
+// checkGate returns nil if the gate listens and one of its PHP-FPM addresses can serve.
 func checkGate(g Gate) error {
 	if !g.Listening() {
-		return errors.New("it does not listen")
+		return errors.New("not listening")
 	}
 	var failures []string
 	for _, u := range g.Upstreams() {
@@ -113,22 +115,22 @@ func checkGate(g Gate) error {
 	return errors.New(strings.Join(failures, "; "))
 }
 
-// busyUpstreams names those whose workers are all taken.
+// busyUpstreams returns a warning for each PHP-FPM whose workers are all busy.
 func busyUpstreams(gates []Gate) (busy []string) {
 	for _, g := range gates {
 		for _, u := range g.Upstreams() {
 			if u.Saturated {
-				busy = append(busy, fmt.Sprintf("gate %q: upstream %s is busy: its ping waits for a worker", g.Name, u.Addr))
+				busy = append(busy, fmt.Sprintf("gate %q: upstream %s: all workers busy", g.Name, u.Addr))
 			}
 		}
 	}
 	return busy
 }
 
-// checkUpstream says why a PHP-FPM cannot serve. One that has a connection is not asked for another.
+// checkUpstream returns nil if PHP-FPM can be reached. An open connection is proof enough; else it dials one.
 func checkUpstream(u gate.UpstreamStats) error {
 	if u.Failing {
-		return errors.New("it does not answer its ping")
+		return errors.New("ping failed")
 	}
 	if u.Busy+u.Idle > 0 && !u.Down {
 		return nil
@@ -140,7 +142,7 @@ func checkUpstream(u gate.UpstreamStats) error {
 	case err == nil:
 		return nc.Close()
 	case errors.Is(err, syscall.EAGAIN):
-		return nil // its backlog is full: it is there, and has more than enough to do
+		return nil // its backlog is full: it runs, and is overloaded
 	}
 	return err
 }

@@ -38,7 +38,7 @@ func (s *stand) ready() (int, string) {
 	return http.StatusServiceUnavailable, strings.Join(page.Reasons, "; ")
 }
 
-func TestReadinessSaysWhatIsMissing(t *testing.T) {
+func TestReadinessNamesWhatIsMissing(t *testing.T) {
 	s := newStand(t)
 	want := func(status int, says string) {
 		t.Helper()
@@ -46,11 +46,11 @@ func TestReadinessSaysWhatIsMissing(t *testing.T) {
 			t.Errorf("got %d and %q, want %d and %q", got, text, status, says)
 		}
 	}
-	want(503, `gate "www": it does not listen`)
+	want(503, `gate "www": not listening`)
 	php := s.serve()
 	want(200, "")
 	s.change(func(v *Served) { v.ReloadFailed = true })
-	want(200, "refused at the last reload")
+	want(200, "last reload failed")
 	s.far.failure = errors.New("10.0.0.1:11211: down")
 	want(503, "lock store: 10.0.0.1:11211: down")
 	s.far.failure = nil
@@ -58,7 +58,7 @@ func TestReadinessSaysWhatIsMissing(t *testing.T) {
 	_ = php.Close()
 	want(503, `gate "www": upstream unix:`)
 	s.change(func(v *Served) { v.Draining = true })
-	want(503, "shut down")
+	want(503, "shutting down")
 	s.change(func(v *Served) { *v = Served{} })
 	want(503, "no config")
 }
@@ -76,7 +76,7 @@ func TestHealthAndReadinessAnswer(t *testing.T) {
 		}
 	}
 	s.change(func(v *Served) { v.Draining = true })
-	if status, text := s.listen("unix").ask("GET", "/readyz", ""); status != 503 || !strings.Contains(text, "shut down") {
+	if status, text := s.listen("unix").ask("GET", "/readyz", ""); status != 503 || !strings.Contains(text, "shutting down") {
 		t.Errorf("draining: got %d and %q", status, text)
 	}
 }

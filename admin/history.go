@@ -9,21 +9,21 @@ import (
 	"time"
 )
 
-// history is the last hour: which scripts held locks for how long, and how long others waited behind them. It is kept
-// by the minute, and bounded whatever scripts there are.
+// history is the last hour: how long each script held locks, and how long other requests waited for it. It is kept
+// per minute, and its size is bounded however many scripts there are.
 type history struct {
 	now   func() time.Time
 	began time.Time
 
 	mu    sync.Mutex
-	gates map[string]*gateHistory // by their names; none is ever forgotten
+	gates map[string]*gateHistory // by name; entries stay until the process ends
 }
 
 const (
 	historyMinutes = 60
-	historyScripts = 200 // of one gate in one minute; those that matter least are counted together
-	historyName    = 512 // bytes of its name
-	pageScripts    = 100 // on the page
+	historyScripts = 200 // per gate and minute; the scripts with the least weight share one entry
+	historyName    = 512 // bytes of a script's name
+	pageScripts    = 100 // in the response
 )
 
 // gateHistory is the history of one gate.
@@ -33,21 +33,21 @@ type gateHistory struct {
 	now     func() time.Time
 }
 
-// minute is what happened in one.
+// minute is what happened in one minute.
 type minute struct {
-	number  int64 // since 1970
+	number  int64 // minutes since 1970
 	scripts map[string]*scriptFigures
-	floor   time.Duration // no script matters less: as of when it was last looked for
+	floor   time.Duration // the least weight of a script when makeRoom last searched; weights only grow
 	waits   [len(waitBounds) + 1]uint64
 }
 
-// scriptFigures are those of one script.
+// scriptFigures are the figures of one script.
 type scriptFigures struct {
 	holds, blocked              uint64
 	held, longest, blockedOther time.Duration
 }
 
-// waitBounds are the buckets of the waits.
+// waitBounds are the upper bounds of the buckets that waits are counted in.
 var waitBounds = [...]time.Duration{
 	time.Millisecond, 3 * time.Millisecond, 10 * time.Millisecond, 30 * time.Millisecond, 100 * time.Millisecond,
 	300 * time.Millisecond, time.Second, 3 * time.Second, 10 * time.Second, 30 * time.Second,
@@ -79,7 +79,7 @@ func (g *gateHistory) held(script []byte, d time.Duration) {
 	s.longest = max(s.longest, d)
 }
 
-// blocked notes that somebody waited for d behind a script.
+// blocked notes that a request waited for d for a lock that a script held.
 func (g *gateHistory) blocked(script string, d time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -99,7 +99,7 @@ func (g *gateHistory) waited(d time.Duration) {
 	g.minute().waits[i]++
 }
 
-// minute returns the one that it is now, in the place of the one an hour ago. It is called with the mutex held.
+// minute returns the current minute, which replaces the one an hour ago. The caller must hold the mutex.
 func (g *gateHistory) minute() *minute {
 	number := g.now().Unix() / 60
 	m := &g.minutes[number%historyMinutes]
@@ -109,11 +109,10 @@ func (g *gateHistory) minute() *minute {
 	return m
 }
 
-// otherScripts is where scripts are counted that there is no room for.
+// otherScripts is the name of the entry for the scripts that have none of their own.
 const otherScripts = "(others)"
 
-// script returns the figures of a script, to which d is going to be added. One that is known is found without a copy
-// of its name.
+// script returns the figures of a script, to which the caller adds d. It copies the name only for a new entry.
 func (m *minute) script(name []byte, d time.Duration) *scriptFigures {
 	name = name[:min(len(name), historyName)]
 	if s := m.scripts[string(name)]; s != nil {
@@ -122,7 +121,7 @@ func (m *minute) script(name []byte, d time.Duration) *scriptFigures {
 	return m.newScript(string(name), d)
 }
 
-// scriptNamed is script for who has the name as a string.
+// scriptNamed is script for a name that is a string.
 func (m *minute) scriptNamed(name string, d time.Duration) *scriptFigures {
 	name = name[:min(len(name), historyName)]
 	if s := m.scripts[name]; s != nil {
@@ -149,18 +148,18 @@ func (m *minute) others() *scriptFigures {
 	return s
 }
 
-// makeRoom counts the script that matters least with the others, if it matters less than d.
+// makeRoom moves the script with the least weight to otherScripts if d outweighs it, and reports whether it did.
 func (m *minute) makeRoom(d time.Duration) bool {
 	if d <= m.floor {
 		return false
 	}
 	least := ""
 	for name, s := range m.scripts {
-		if name != otherScripts && (least == "" || s.matter() < m.scripts[least].matter()) {
+		if name != otherScripts && (least == "" || s.weight() < m.scripts[least].weight()) {
 			least = name
 		}
 	}
-	m.floor = m.scripts[least].matter()
+	m.floor = m.scripts[least].weight()
 	if d <= m.floor {
 		return false
 	}
@@ -169,8 +168,8 @@ func (m *minute) makeRoom(d time.Duration) bool {
 	return true
 }
 
-// matter is how much a script matters to others.
-func (s *scriptFigures) matter() time.Duration { return s.held + s.blockedOther }
+// weight is the time that a script has cost: its own holds and the waits of others.
+func (s *scriptFigures) weight() time.Duration { return s.held + s.blockedOther }
 
 func (s *scriptFigures) add(o *scriptFigures) {
 	s.holds += o.holds
@@ -180,8 +179,8 @@ func (s *scriptFigures) add(o *scriptFigures) {
 	s.longest = max(s.longest, o.longest)
 }
 
-// HistoryPage is the answer to GET /history: the scripts for which others waited longest, and those that held longest,
-// are first.
+// HistoryPage is the response to GET /history. The scripts come in the order of the time that others waited for them,
+// then of the time that they held locks.
 type HistoryPage struct {
 	Since   string          `json:"since"`
 	Scripts []HistoryScript `json:"scripts"`
@@ -195,19 +194,19 @@ type HistoryScript struct {
 	Holds     uint64 `json:"holds"`
 	HeldMS    int64  `json:"held_ms_total"`
 	HeldMaxMS int64  `json:"held_ms_max"`
-	BlockedMS int64  `json:"blocked_ms_total"` // that others waited who came while it held the lock
-	Blocked   uint64 `json:"blocked"`          // how many they were
+	BlockedMS int64  `json:"blocked_ms_total"` // waits of requests that came while it held the lock
+	Blocked   uint64 `json:"blocked"`          // how many such requests
 }
 
-// HistoryWaits is how many requests waited for so long, and longer than those of the line before. Requests that did
-// not have to wait are in none.
+// HistoryWaits is one bucket: the number of requests that waited up to UpToMS, but longer than the bucket before.
+// Requests that got a free lock are in no bucket.
 type HistoryWaits struct {
-	UpToMS *int64 `json:"le_ms"` // null: without limit
+	UpToMS *int64 `json:"le_ms"` // null: no limit
 	Count  uint64 `json:"count"`
 }
 
-func (a *Admin) getHistory(w http.ResponseWriter, _ *http.Request) {
-	reply(w, http.StatusOK, a.history.page())
+func (h *history) serve(w http.ResponseWriter, _ *http.Request) {
+	reply(w, http.StatusOK, h.page())
 }
 
 func (h *history) page() *HistoryPage {
@@ -237,7 +236,7 @@ func (h *history) page() *HistoryPage {
 	return page
 }
 
-// add adds the minutes of a gate that are younger than that of the number oldest.
+// add adds a gate's minutes with numbers above oldest.
 func (p *HistoryPage) add(name string, g *gateHistory, oldest int64) {
 	sums := make(map[string]*scriptFigures)
 	g.mu.Lock()

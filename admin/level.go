@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// maxLevel is how long the word that PUT /log-level takes may be.
+// maxLevel bounds the body of PUT /log-level, in bytes.
 const maxLevel = 64
 
 func (a *Admin) getLevel(w http.ResponseWriter, _ *http.Request) {
@@ -18,21 +18,21 @@ func (a *Admin) getLevel(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, a.options.Log.GetLevel())
 }
 
-// putLevel changes the level of the log until the next reload, which sets that of the config.
+// putLevel changes the log level until the next reload, which sets the config's level.
 func (a *Admin) putLevel(w http.ResponseWriter, r *http.Request) {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(headTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLevel))
 	if err != nil {
-		fail(w, http.StatusBadRequest, "read the level: "+err.Error())
+		fail(w, http.StatusBadRequest, "read log level: "+err.Error())
 		return
 	}
 	text := strings.TrimSpace(string(body))
 	level := hclog.LevelFromString(text)
 	if level == hclog.NoLevel || level == hclog.Off {
-		fail(w, http.StatusBadRequest, fmt.Sprintf("the level must be trace, debug, info, warn or error; got %q", text))
+		fail(w, http.StatusBadRequest, fmt.Sprintf("log level must be trace, debug, info, warn or error; got %q", text))
 		return
 	}
 	a.options.Log.SetLevel(level)
-	a.options.Log.Info("an operator sets the log level until the next reload", "level", level, "client", clientOf(r))
+	a.options.Log.Info("log level set by an operator until the next reload", "level", level, "client", clientOf(r))
 	a.getLevel(w, r)
 }

@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -12,29 +11,29 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// LocksPage is the answer to GET /locks, and the data of the event "locks".
+// LocksPage is the response to GET /locks, and the data of the event "locks".
 type LocksPage struct {
-	At    string `json:"at"`   // RFC 3339, as all times here
-	Host  string `json:"host"` // that answers
-	Locks []Lock `json:"locks"`
+	At    string `json:"at"`    // RFC 3339, like all times here
+	Host  string `json:"host"`  // the host that answers
+	Locks []Lock `json:"locks"` // held longest first
 
-	Warnings []string `json:"warnings,omitempty"` // about the session blocks of gates
+	Warnings []string `json:"warnings,omitempty"` // about session blocks that do not fit their application
 }
 
-// Lock is a lock that somebody holds or waits for: those held longest first.
+// Lock is a lock that is held or waited for.
 type Lock struct {
 	Key     string   `json:"key"`
 	Realm   string   `json:"realm"`
 	Gate    string   `json:"gate"`    // the holder's, or the first waiter's
-	Held    bool     `json:"held"`    // in this process
-	Holder  Request  `json:"holder"`  // if not held here, whoever holds it on another host; of him gate and host are known
-	Since   string   `json:"since"`   // "": nobody holds it
-	Expires string   `json:"expires"` // "": it does not, or it is not held here
+	Held    bool     `json:"held"`    // by this process
+	Holder  Request  `json:"holder"`  // of a holder on another host, only gate and host are known
+	Since   string   `json:"since"`   // "": the lock is free
+	Expires string   `json:"expires"` // "": never, or unknown because the lock is not held here
 	HeldMS  int64    `json:"held_ms"`
-	Waiters []Waiter `json:"waiters"` // on this host, in their order
+	Waiters []Waiter `json:"waiters"` // on this host, first in line first
 }
 
-// Request is who holds a lock or waits for it.
+// Request describes a request that holds a lock or waits for it.
 type Request struct {
 	Gate   string `json:"gate"`
 	Route  string `json:"route"`
@@ -51,37 +50,31 @@ type Waiter struct {
 	WaitedMS int64  `json:"waited_ms"`
 }
 
-// ErrorPage is the answer to what cannot be done.
-type ErrorPage struct {
-	Error string   `json:"error"`
-	Keys  []string `json:"keys,omitempty"` // of the locks that were possibly meant
-}
-
-// maxAsked is how many locks that are held elsewhere the store is asked about, for one answer.
-const maxAsked = 32
+// maxLookups bounds the requests to the store for one response: one for each lock that another process holds.
+const maxLookups = 32
 
 func (a *Admin) getLocks(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, a.locks(r.Context()))
 }
 
-// locks is what is held and waited for now.
+// locks returns the locks that are held or waited for now.
 func (a *Admin) locks(ctx context.Context) *LocksPage {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	now := time.Now()
 	page := &LocksPage{At: timeText(now), Host: a.options.Host, Locks: []Lock{}}
-	asked := 0
+	lookups := 0
 	served := a.options.Served()
 	page.Warnings = misfitsOf(served)
 	for _, locks := range served.Locks {
 		for _, s := range locks.Snapshot() {
 			if s.Key == (sessionlock.Key{}) {
-				continue // no session's: the process tries whether locks can be had
+				continue // a probe of the store, not a session's lock
 			}
 			l := a.lockOf(s, now)
-			if !s.Held && locks.Store != nil && asked < maxAsked && ctx.Err() == nil {
-				asked++
-				l.askHolder(ctx, locks.Store, s.Key, now)
+			if !s.Held && locks.Store != nil && lookups < maxLookups && ctx.Err() == nil {
+				lookups++
+				l.findHolder(ctx, locks.Store, s.Key, now)
 			}
 			page.Locks = append(page.Locks, l)
 		}
@@ -89,7 +82,7 @@ func (a *Admin) locks(ctx context.Context) *LocksPage {
 	return page
 }
 
-// misfitsOf returns what does not fit between the session blocks of the gates and their applications.
+// misfitsOf returns a warning for each session block that does not fit what the gate sees of its application.
 func misfitsOf(s Served) (all []string) {
 	for _, g := range s.Gates {
 		for _, m := range g.Misfits() {
@@ -116,11 +109,11 @@ func (a *Admin) lockOf(s sessionlock.SessionState, now time.Time) Lock {
 	return l
 }
 
-// askHolder finds who holds a lock on another host.
-func (l *Lock) askHolder(ctx context.Context, s Store, key sessionlock.Key, now time.Time) {
+// findHolder asks the store for the holder on another host.
+func (l *Lock) findHolder(ctx context.Context, s Store, key sessionlock.Key, now time.Time) {
 	h, held, err := s.Holder(ctx, key)
 	if err != nil || !held {
-		return // it is free, or the store fails, which /readyz says
+		return // the lock is free, or the store fails, which /readyz reports
 	}
 	l.Holder = Request{Gate: h.Gate, Host: h.Host}
 	l.Since, l.HeldMS = timeText(h.Since), age(h.Since, now)
@@ -130,11 +123,11 @@ func requestOf(d sessionlock.Description) Request {
 	return Request{Gate: d.Gate, Route: d.Route, Method: d.Method, Path: d.Path, Script: d.Script}
 }
 
-// deleteLock breaks a lock: its holder goes on without it, and the next waiter gets it.
+// deleteLock breaks a lock: its holder keeps running without it, and the next waiter gets it.
 func (a *Admin) deleteLock(w http.ResponseWriter, r *http.Request) {
 	prefix := strings.ToLower(r.PathValue("key"))
 	if !isKey(prefix) {
-		fail(w, http.StatusBadRequest, "a lock's key is 4 to 32 hexadecimal digits, as in /locks and in the log")
+		fail(w, http.StatusBadRequest, "key must be 4 to 32 hexadecimal digits, as in /locks and in the log")
 		return
 	}
 	var found []Lock
@@ -145,9 +138,9 @@ func (a *Admin) deleteLock(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case len(found) == 0:
-		fail(w, http.StatusNotFound, "no lock "+prefix+" is held or waited for here")
+		fail(w, http.StatusNotFound, "no lock "+prefix+" is held or waited for on this host")
 	case len(found) > 1:
-		page := ErrorPage{Error: prefix + " is the begin of several locks; say more of the key"}
+		page := ErrorPage{Error: prefix + " matches several locks; use a longer prefix"}
 		for _, l := range found {
 			page.Keys = append(page.Keys, l.Key)
 		}
@@ -160,18 +153,18 @@ func (a *Admin) deleteLock(w http.ResponseWriter, r *http.Request) {
 func (a *Admin) breakLock(w http.ResponseWriter, r *http.Request, l Lock) {
 	for _, locks := range a.options.Served().Locks {
 		if locks.Break(keyOf(l.Key)) {
-			a.options.Log.Info("an operator breaks a lock", "lock", l.Key[:8], "client", clientOf(r))
+			a.options.Log.Info("lock broken by an operator", "lock", l.Key[:8], "client", clientOf(r))
 			reply(w, http.StatusOK, l)
 			return
 		}
 	}
 	switch {
-	case l.Held: // a moment ago
+	case l.Held: // it ended since l was read
 		fail(w, http.StatusNotFound, "lock "+l.Key+" has just been released")
 	case l.Holder.Host != "":
 		fail(w, http.StatusConflict, "lock "+l.Key+" is held on host "+l.Holder.Host+"; break it there")
 	default:
-		fail(w, http.StatusConflict, "nobody of this process holds lock "+l.Key)
+		fail(w, http.StatusConflict, "lock "+l.Key+" is not held by this process")
 	}
 }
 
@@ -179,27 +172,7 @@ func isKey(s string) bool {
 	return len(s) >= 4 && len(s) <= 32 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// timeText is a time as JSON has it, in UTC; "" if there is none.
-func timeText(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return t.UTC().Format(time.RFC3339Nano)
-}
-
-func age(since, now time.Time) int64 { return max(0, now.Sub(since).Milliseconds()) }
-
-func fail(w http.ResponseWriter, status int, text string) {
-	reply(w, status, ErrorPage{Error: text})
-}
-
-func reply(w http.ResponseWriter, status int, page any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(page) // of an operator who has gone there is nothing to say
-}
-
-// keyOf reads the key that String has written.
+// keyOf parses the text that Key.String returns.
 func keyOf(digits string) (key sessionlock.Key) {
 	_, _ = hex.Decode(key[:], []byte(digits))
 	return key

@@ -70,7 +70,7 @@ func TestLocksTellWhoHoldsThemElsewhere(t *testing.T) {
 	}
 	s.far.failure = errors.New("no answer")
 	if got := get[LocksPage](c, "/locks").Locks[0]; got.Held || got.Holder != (Request{}) || got.Since != "" {
-		t.Errorf("got %+v of a store that fails, want nobody", got)
+		t.Errorf("got %+v from a store that fails, want no holder", got)
 	}
 	l.Release()
 }
@@ -82,7 +82,7 @@ func (s *stand) heldElsewhere(key sessionlock.Key) *sessionlock.Lock {
 	other := sessionlock.NewManager(store)
 	s.locks = sessionlock.NewManager(store)
 	s.change(func(v *Served) { v.Locks[len(v.Locks)-1].Manager = s.locks })
-	l, err := other.Acquire(s.t.Context(), key, asking("/far.php"), sessionlock.Policy{})
+	l, err := other.Acquire(s.t.Context(), key, requestFor("/far.php"), sessionlock.Policy{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -96,15 +96,15 @@ func TestManyLocksThatAreHeldElsewhereAskNotForAll(t *testing.T) {
 	other := sessionlock.NewManager(store)
 	s.locks = sessionlock.NewManager(store)
 	s.change(func(v *Served) { v.Locks[0].Manager = s.locks })
-	for i := range 2 * maxAsked {
+	for i := range 2 * maxLookups {
 		key := sessionlock.Key{1, byte(i)}
-		if _, err := other.Acquire(t.Context(), key, asking("/far.php"), sessionlock.Policy{}); err != nil {
+		if _, err := other.Acquire(t.Context(), key, requestFor("/far.php"), sessionlock.Policy{}); err != nil {
 			t.Fatal(err)
 		}
 		s.wait(key, "/near.php")
 	}
-	if got := len(s.Admin.locks(t.Context()).Locks); got != 2*maxAsked || s.far.asked != maxAsked {
-		t.Errorf("got %d locks and %d questions, want all and %d", got, s.far.asked, maxAsked)
+	if got := len(s.Admin.locks(t.Context()).Locks); got != 2*maxLookups || s.far.lookups != maxLookups {
+		t.Errorf("got %d locks and %d lookups, want all and %d", got, s.far.lookups, maxLookups)
 	}
 }
 
@@ -148,7 +148,7 @@ func TestBreakTakesAnUnambiguousBegin(t *testing.T) {
 				t.Errorf("got %q, want both keys", text)
 			}
 			by := fmt.Sprintf("client=\"uid %d, pid %d\"", os.Getuid(), os.Getpid())
-			if told := strings.Contains(s.log.String(), by); told != (c.broken >= 0) {
+			if logged := strings.Contains(s.log.String(), by); logged != (c.broken >= 0) {
 				t.Errorf("got log %q", s.log.String())
 			}
 		})

@@ -10,8 +10,8 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// meter measures the locks of one route's requests, in their way: so it knows its histograms already, and looks
-// nothing up by labels.
+// meter measures the locks of one route's requests. It is on the request path, so it keeps its histograms instead of
+// looking them up by labels.
 type meter struct {
 	wait    [gate.Ends]observer
 	hold    [gate.HoldEnds]observer
@@ -48,17 +48,17 @@ func (t *meter) Held(end gate.HoldEnd, held time.Duration, script []byte) {
 	t.history.held(script, held)
 }
 
-// observer is a histogram that is made when it is first needed: most routes see few of the ends that there are.
+// observer is a histogram that is created when first needed: most routes see only a few of the outcomes.
 type observer struct {
 	vec    *prometheus.HistogramVec
 	labels []string
-	made   atomic.Pointer[prometheus.Observer]
+	made   atomic.Pointer[prometheus.Observer] // nil until then
 }
 
 func (o *observer) observe(d time.Duration) {
 	made := o.made.Load()
 	if made == nil {
-		h := o.vec.WithLabelValues(o.labels...) // the same for all who ask
+		h := o.vec.WithLabelValues(o.labels...) // concurrent callers get the same one
 		made = &h
 		o.made.Store(made)
 	}

@@ -52,7 +52,7 @@ func BenchmarkLocks(b *testing.B) {
 	var all sync.WaitGroup
 	for range 10_000 {
 		all.Go(func() {
-			_, _ = s.locks.Acquire(ctx, keys[0], asking("/poll.php"), sessionlock.Policy{MaxWait: time.Hour})
+			_, _ = s.locks.Acquire(ctx, keys[0], requestFor("/poll.php"), sessionlock.Policy{MaxWait: time.Hour})
 		})
 	}
 	await(b, "all wait", func() bool { return s.waiting() == 10_000 })

@@ -24,7 +24,7 @@ import (
 // patience is how long a test waits for what must come. Nothing that passes takes so long.
 const patience = 30 * time.Second
 
-// stand is an admin under test, with a gate that nobody asks and locks that the test holds itself.
+// stand is an admin under test, with a gate that gets no requests and locks that the test holds itself.
 type stand struct {
 	*Admin
 	t     testing.TB
@@ -42,7 +42,7 @@ func newStand(t testing.TB) *stand {
 	log := hclog.New(&hclog.LoggerOptions{Output: &s.log})
 	g := gate.New(gate.Options{
 		Name: "www", Locks: s.locks, Routes: []gate.Route{{Name: "api"}},
-		Upstream: fcgi.PoolOptions{Addrs: []fcgi.Addr{{Network: "unix", Address: filepath.Join(t.TempDir(), "nobody")}}},
+		Upstream: fcgi.PoolOptions{Addrs: []fcgi.Addr{{Network: "unix", Address: filepath.Join(t.TempDir(), "absent")}}},
 	}, log)
 	t.Cleanup(func() { _ = g.Shutdown(context.Background(), 0) })
 	s.served = Served{Profiles: true, Gates: []Gate{{"www", g}}, Locks: []Locks{{s.locks, s.far}}, Reloaded: time.Now()}
@@ -62,12 +62,12 @@ func (s *stand) change(edit func(*Served)) {
 	edit(&s.served)
 }
 
-// farStore says that another host holds what this process does not.
+// farStore is a store in which another host holds every lock that this process does not.
 type farStore struct {
 	mu      sync.Mutex
 	holder  Elsewhere
 	failure error
-	asked   int
+	lookups int
 }
 
 func (f *farStore) Figures() StoreFigures {
@@ -83,7 +83,7 @@ func (f *farStore) Health() error {
 func (f *farStore) Holder(context.Context, sessionlock.Key) (Elsewhere, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.asked++
+	f.lookups++
 	return f.holder, f.holder.Host != "", f.failure
 }
 
@@ -92,7 +92,7 @@ type request sessionlock.Description
 
 func (r request) Describe() sessionlock.Description { return sessionlock.Description(r) }
 
-func asking(path string) request {
+func requestFor(path string) request {
 	return request{Realm: "shop", Gate: "www", Route: "api", Method: "POST", Path: path, Script: "/srv" + path}
 }
 
@@ -100,7 +100,7 @@ var keys = []sessionlock.Key{{0xab, 0xcd, 1}, {0xab, 0xcd, 2}, {0x11, 0x22, 3}}
 
 func (s *stand) hold(key sessionlock.Key, path string) *sessionlock.Lock {
 	s.t.Helper()
-	l, err := s.locks.Acquire(context.Background(), key, asking(path), sessionlock.Policy{Expiry: time.Hour})
+	l, err := s.locks.Acquire(context.Background(), key, requestFor(path), sessionlock.Policy{Expiry: time.Hour})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func (s *stand) wait(key sessionlock.Key, path string) (got <-chan error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.t.Cleanup(cancel)
 	go func() {
-		l, err := s.locks.Acquire(ctx, key, asking(path), sessionlock.Policy{MaxWait: time.Hour})
+		l, err := s.locks.Acquire(ctx, key, requestFor(path), sessionlock.Policy{MaxWait: time.Hour})
 		if err == nil {
 			l.Release()
 		}
@@ -143,14 +143,14 @@ func await(t testing.TB, what string, so func() bool) {
 	}
 }
 
-// client asks an admin that listens.
+// client sends requests to an admin.
 type client struct {
 	*http.Client
 	t    testing.TB
 	base string
 }
 
-// listen has the admin listen, and returns who asks it.
+// listen makes the admin listen, and returns a client of it.
 func (s *stand) listen(network string) *client {
 	s.t.Helper()
 	address := "127.0.0.1:0"
@@ -174,7 +174,7 @@ func (s *stand) listen(network string) *client {
 	return &client{&http.Client{Transport: transport, Timeout: patience}, s.t, base}
 }
 
-// ask asks; header holds names and values in turn, of which Host is the request's.
+// ask sends a request and returns the response. header alternates names and values; Host is the request's.
 func (c *client) ask(method, path, body string, header ...string) (int, string) {
 	c.t.Helper()
 	r, err := http.NewRequest(method, c.base+path, strings.NewReader(body))
@@ -199,7 +199,7 @@ func (c *client) ask(method, path, body string, header ...string) (int, string) 
 	return resp.StatusCode, string(text)
 }
 
-// get asks for a page in JSON.
+// get returns a page in JSON.
 func get[Page any](c *client, path string) (page Page) {
 	c.t.Helper()
 	status, text := c.ask("GET", path, "")

@@ -7,29 +7,29 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// Store is the store of locks as an operator sees it.
+// Store is the operator's view of a lock store.
 type Store interface {
 	Figures() StoreFigures
-	// Health is nil if all locks can be had.
+	// Health returns nil if every lock can be acquired.
 	Health() error
-	// Holder asks who holds a lock, on any host; false: nobody.
+	// Holder returns the holder of a lock, on any host, and whether there is one.
 	Holder(ctx context.Context, key sessionlock.Key) (Elsewhere, bool, error)
 }
 
-// Elsewhere is who holds a lock, as far as the store knows.
+// Elsewhere is a lock's holder, as far as the store knows it.
 type Elsewhere struct {
 	Gate, Host string
 	Since      time.Time
 }
 
-// StoreFigures are the figures of a Store. Counters begin with it.
+// StoreFigures are the figures of a Store. Counters start at 0 with the Store.
 type StoreFigures struct {
-	Leases, Waits int    // now, of this process
-	Lost          uint64 // leases
+	Leases, Waits int    // of this process, now
+	Lost          uint64 // leases lost
 	Servers       []ServerFigures
 }
 
-// ServerFigures are those of one of its servers.
+// ServerFigures are the figures of one server of a Store.
 type ServerFigures struct {
 	Server    string
 	Up, Grace bool

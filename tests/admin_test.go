@@ -148,7 +148,7 @@ func TestAnOperatorSeesAndBreaksALock(t *testing.T) {
 	if metrics := admin.get(t, "/metrics"); !strings.Contains(metrics, `fpm_gate_locks_broken_total{gate="www"} 1`) {
 		t.Error("the metrics do not count it")
 	}
-	if code, _, stderr := admin.run(t, "break", l.Key[:8]); code != 1 || !strings.Contains(stderr, "is held or waited for here") {
+	if code, _, stderr := admin.run(t, "break", l.Key[:8]); code != 1 || !strings.Contains(stderr, "is held or waited for on this host") {
 		t.Errorf("break again: got exit code %d and %q", code, stderr)
 	}
 }
@@ -273,7 +273,7 @@ func TestAnAdminThatCannotListenLeavesAllAsItIs(t *testing.T) {
 	awaitLog(t, s.Gate.Server, "config cannot be served, the running one stays")
 	s.get("/hello.php", newSession()).mustBe(t, "hello\n")
 	eventually(t, "readiness warns of it", func() bool {
-		return strings.Contains(admin.get(t, "/readyz"), "refused at the last reload")
+		return strings.Contains(admin.get(t, "/readyz"), "last reload failed")
 	})
 	if metrics := admin.get(t, "/metrics"); !strings.Contains(metrics, "fpm_gate_config_last_reload_successful 0\n") {
 		t.Error("the metrics do not tell it")
@@ -296,7 +296,7 @@ func TestTheAdminLivesUntilTheDrainIsOver(t *testing.T) {
 	awaitLog(t, s.Gate.Server, "draining")
 	eventually(t, "readiness tells it", func() bool {
 		status, text, err := admin.ask("GET", "/readyz", "")
-		return err == nil && status == http.StatusServiceUnavailable && strings.Contains(text, "shut down")
+		return err == nil && status == http.StatusServiceUnavailable && strings.Contains(text, "shutting down")
 	})
 	if got := admin.locks(t).Locks; len(got) != 1 || !got[0].Held {
 		t.Errorf("got %+v, want the lock that is held", got)

@@ -112,7 +112,7 @@ func TestTheGateOutlivesTheReaderOfItsLog(t *testing.T) {
 				}
 				return t.Failed() || plainMetric(t, o, "fpm_gate_log_lines_lost_total") > 0
 			})
-			if status, text, err := o.ask("GET", "/readyz", ""); err != nil || status != http.StatusOK || !strings.Contains(text, "the log cannot be written") {
+			if status, text, err := o.ask("GET", "/readyz", ""); err != nil || status != http.StatusOK || !strings.Contains(text, "cannot write the log") {
 				t.Errorf("/readyz: got %d, %q and %v, want 200 and a warning", status, text, err)
 			}
 			if !hangs {
