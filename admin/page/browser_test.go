@@ -19,12 +19,12 @@ func TestInTheBrowser(t *testing.T) {
 	b := browser.Start(t)
 	for name, test := range map[string]func(*testing.T, *browser.Browser, *stage){
 		"a storm":                         showsAStorm,
-		"who blocks most stands first":    sortsByWhatIsBlocked,
+		"the most blocking stands first":  sortsByWhatIsBlocked,
 		"what has ended stays":            keepsWhatHasEnded,
-		"who left without a turn":         tellsWhoLeft,
+		"requests that gave up are shown": showsWhatGaveUp,
 		"a holder on another host":        namesTheOtherHost,
 		"a holder in another process":     namesAnotherProcess,
-		"a lock is broken after question": breaksAfterAQuestion,
+		"a break asks for confirmation":   breaksAfterAQuestion,
 		"a question that is outdated":     doesNotBreakAnother,
 		"a break that fails":              saysWhyNotBroken,
 		"a lost connection":               comesBackByItself,
@@ -57,16 +57,16 @@ func open(t *testing.T, b *browser.Browser, s *stage, hash string, expected ...s
 			}
 		}
 		if got := tab.Strangers(s.URL); len(got) > 0 {
-			t.Errorf("the page asks other places: %q", got)
+			t.Errorf("the page sends requests elsewhere: %q", got)
 		}
 	})
 	return tab
 }
 
 var (
-	export = ask("POST", "/export.php")
-	poll   = ask("GET", "/poll.php")
-	cart   = ask("POST", "/cart.php")
+	export = newRequest("POST", "/export.php")
+	poll   = newRequest("GET", "/poll.php")
+	cart   = newRequest("POST", "/cart.php")
 )
 
 // storm is a session in which an export blocks three others.
@@ -177,7 +177,7 @@ func keepsWhatHasEnded(t *testing.T, b *browser.Browser, s *stage) {
 	mustRead(t, tab, "#headline", "No session is held.")
 }
 
-func tellsWhoLeft(t *testing.T, b *browser.Browser, s *stage) {
+func showsWhatGaveUp(t *testing.T, b *browser.Browser, s *stage) {
 	l := storm()
 	s.show(l)
 	tab := open(t, b, s, "")
@@ -208,14 +208,14 @@ func namesAnotherProcess(t *testing.T, b *browser.Browser, s *stage) {
 	tab := open(t, b, s, "")
 	tab.Await(t, `document.querySelectorAll(".lane").length === 2`)
 	mustRead(t, tab, ".where", "www · held by another process\nwww")
-	mustRead(t, tab, ".row .path", "held by another process\n/poll.php\nthe store is asked\n/poll.php")
+	mustRead(t, tab, ".row .path", "held by another process\n/poll.php\nasking the store\n/poll.php")
 }
 
 func breaksAfterAQuestion(t *testing.T, b *browser.Browser, s *stage) {
 	s.show(storm())
 	tab := open(t, b, s, "")
 	tab.Do(t, click(".break"), chromedp.WaitVisible(chromedp.CSS("#ask-no")))
-	if got := text(t, tab, "#ask"); !strings.Contains(got, "The script goes on, its lock ends.") || !strings.Contains(got, "POST /export.php") {
+	if got := text(t, tab, "#ask"); !strings.Contains(got, "The script keeps running without its lock.") || !strings.Contains(got, "POST /export.php") {
 		t.Errorf("the question is %q", got)
 	}
 	tab.Do(t, click("#ask-no"))
@@ -240,7 +240,7 @@ func doesNotBreakAnother(t *testing.T, b *browser.Browser, s *stage) {
 	tab.Do(t, click(".break"), chromedp.WaitVisible(chromedp.CSS("#ask-yes")))
 	s.show(held("a1b2c3d4", poll, 0))
 	tab.Await(t, `document.querySelector("#ask-yes").disabled`)
-	mustRead(t, tab, "#ask-error", "This lock has ended by itself meanwhile.")
+	mustRead(t, tab, "#ask-error", "This lock has already ended.")
 }
 
 func saysWhyNotBroken(t *testing.T, b *browser.Browser, s *stage) {
@@ -309,16 +309,16 @@ func pauses(t *testing.T, b *browser.Browser, s *stage) {
 }
 
 func filters(t *testing.T, b *browser.Browser, s *stage) {
-	s.show(storm(), held("00000001", ask("GET", "/report.php"), time.Second))
+	s.show(storm(), held("00000001", newRequest("GET", "/report.php"), time.Second))
 	tab := open(t, b, s, "")
 	tab.Await(t, `document.querySelectorAll(".lane").length === 2`)
 	for q, key := range map[string]string{"REPORT": "00000001", "cart": "a1b2c3d4", "a1b2": "a1b2c3d4", "public/export": "a1b2c3d4"} {
 		filter(t, tab, q)
 		tab.Await(t, fmt.Sprintf(`[...document.querySelectorAll(".lane .key")].map((k) => k.textContent).join() === %q`, key))
 	}
-	filter(t, tab, "nobody")
-	tab.Await(t, `document.querySelector("#empty h3").textContent === "Nothing fits the filter"`)
-	if got, want := browser.Eval[string](t, tab, "location.hash"), "#q=nobody"; got != want {
+	filter(t, tab, "nothing-like-it")
+	tab.Await(t, `document.querySelector("#empty h3").textContent === "Nothing matches the filter"`)
+	if got, want := browser.Eval[string](t, tab, "location.hash"), "#q=nothing-like-it"; got != want {
 		t.Errorf("the address has %q, want %q", got, want)
 	}
 	filter(t, tab, kb.Backspace)
@@ -336,7 +336,7 @@ func filter(t *testing.T, tab *browser.Tab, q string) {
 
 func takesTextAsText(t *testing.T, b *browser.Browser, s *stage) {
 	const evil = `/<img src=x onerror="document.title='hit'"><b>&amp;`
-	l := held("00000001", ask("GET", evil), time.Second, waits(ask(`<script>`, evil), time.Second))
+	l := held("00000001", newRequest("GET", evil), time.Second, waits(newRequest(`<script>`, evil), time.Second))
 	l.Realm, l.Gate, l.Holder.Route = evil, evil, evil
 	s.show(l)
 	s.history = fmt.Sprintf(`{"scripts":[{"script":%q,"gate":"www","holds":1,"held_ms_total":1,"held_ms_max":1,"blocked_ms_total":1,"blocked":1}],"waits":[]}`, evil)
@@ -432,7 +432,7 @@ func hasATable(t *testing.T, b *browser.Browser, s *stage) {
 
 func fitsAPhone(t *testing.T, b *browser.Browser, s *stage) {
 	l := storm()
-	l.Holder = ask("POST", "/a/very/long/path/that/does/not/fit/a/phone/at/all/export.php")
+	l.Holder = newRequest("POST", "/a/very/long/path/that/does/not/fit/a/phone/at/all/export.php")
 	s.show(l)
 	s.history = `{"scripts":[{"script":"/srv/www/a/very/long/path/that/does/not/fit.php","gate":"www","holds":1,"held_ms_total":1,"held_ms_max":1,"blocked_ms_total":1,"blocked":1}],"waits":[{"le_ms":1,"count":12},{"le_ms":null,"count":0}]}`
 	tab := open(t, b, s, "")
@@ -455,7 +455,7 @@ func explainsAnEmptyGate(t *testing.T, b *browser.Browser, s *stage) {
 	tab := open(t, b, s, "")
 	tab.Await(t, `!document.querySelector("#empty").hidden`)
 	mustRead(t, tab, "#headline", "No session is held.")
-	mustRead(t, tab, "#empty h3", "Nothing to see, which is good")
+	mustRead(t, tab, "#empty h3", "No session is held or waited for")
 	tab.Await(t, `document.querySelector("#scripts-note").textContent === "No script has held a session yet."`)
 	s.show(storm())
 	tab.Await(t, `document.querySelector("#empty").hidden`)

@@ -1,11 +1,9 @@
-// Package page is the page that an operator opens in a browser: lanes of a
-// timeline, one a session, in which the holder and those who wait behind it are
+// Package page serves the admin's web page: a timeline with a lane per session, in which the holder and its waiters are
 // bars, the slowest scripts of the last hour, and a button that breaks a lock.
 //
-// It is three files and an icon, embedded, and asks no other place than the one it
-// came from: GET events and history, and DELETE locks/KEY, by addresses relative to its
-// own. What these answer is the affair of package admin. All text from there reaches the document as
-// text; the Content-Security-Policy has the browser refuse anything else.
+// The page is three files and an icon, all embedded. It sends requests only to its own origin, by relative URLs: GET
+// events, GET history and DELETE locks/KEY, which package admin serves. It inserts their data as text, never as HTML,
+// and its Content-Security-Policy makes the browser refuse anything else.
 package page
 
 import (
@@ -19,8 +17,7 @@ import (
 	"time"
 )
 
-// Handler serves the page at / and its files beside it. Everything else is not
-// found, and methods other than GET and HEAD are not allowed.
+// Handler serves the page at / and its files next to it. Other paths get 404, and methods other than GET and HEAD 405.
 func Handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, f := range files {
@@ -29,11 +26,11 @@ func Handler() http.Handler {
 	return mux
 }
 
-// file is one of those that the page is made of.
+// file is one of the page's files.
 type file struct {
 	path, contentType string
 	plain, zipped     []byte
-	tag               string // changes with the content
+	tag               string // a hash of the content, for the Etag
 }
 
 var (
@@ -63,7 +60,7 @@ func newFile(path, contentType string, content []byte) *file {
 	return &file{path, contentType, content, zipped.Bytes(), hex.EncodeToString(sum[:8])}
 }
 
-// policy lets the page load its own files, talk to its own gate, and nothing else.
+// policy lets the page load its own files and send requests to its own gate, and nothing else.
 // With trusted types a script cannot even try to make HTML of a string.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -83,6 +80,6 @@ func (f *file) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		content, tag = f.zipped, tag+"-gzip"
 		h.Set("Content-Encoding", "gzip")
 	}
-	h.Set("Etag", `"`+tag+`"`) // an upgraded gate brings its own page, at once
+	h.Set("Etag", `"`+tag+`"`) // so that an upgraded gate's page replaces a cached one at once
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
 }

@@ -1,23 +1,23 @@
-// Draws what the gate tells: GET events says who holds and who waits, about four times a second while it
-// changes; what ended in between is put together from two such pictures. Bars do not move one by one: they stand
-// at their time on strips that all slide by one length, and what goes on is cut off at the line "now".
+// Draws the gate's locks: GET events sends a picture of the holders and waiters, up to four times a second while they
+// change. Holds and waits that ended between two pictures are inferred from both. Bars do not move one by one: each
+// stands at its time on a strip, all strips slide by the same length, and bars in progress are cut off at "now".
 
-const most = { lanes: 24, waiters: 6, past: 14, ended: 200, rows: 200, scripts: 12 }; // that are drawn or kept
-const fades = 60_000; // ms that what has ended stays to be seen
-const silence = 12_000; // the gate says something every 5 s; after this the connection is lost
-const sleepsAfter = 60_000; // ms that nobody sees the page
-const spans = new Map([[10e3, 5], [20e3, 4], [30e3, 6], [60e3, 6], [120e3, 6], [300e3, 5]]); // of the timeline, and their ticks
+const most = { lanes: 24, waiters: 6, past: 14, ended: 200, rows: 200, scripts: 12 }; // limits of what is drawn or kept
+const fades = 60_000; // ms that ended holds and waits stay visible
+const silence = 12_000; // ms until the connection counts as lost; the gate sends an event at least every 5 s
+const sleepsAfter = 60_000; // ms of a hidden page, until it disconnects
+const spans = new Map([[10e3, 5], [20e3, 4], [30e3, 6], [60e3, 6], [120e3, 6], [300e3, 5]]); // ms of timeline, and ticks
 
 const $ = (id) => document.getElementById(id);
 const list = $("lanes");
-const lanes = new Map(); // by key: what a session is and lately was
-const tips = new WeakMap(); // of an element: a function that tells more about it
+const lanes = new Map(); // by key: a session's state and recent past
+const tips = new WeakMap(); // by element: a function that returns its tooltip's lines
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
-let host = "", figures = null; // of the last picture
+let host = "", figures = null; // from the last picture
 let shownLanes = most.lanes, order = [], orderedAt = -1e9;
 
-// ---- Time. The gate's clock counts; the picture that came quickest tells best how far ours is off.
+// ---- Time. The gate's clock counts. The picture that arrived fastest gives the best estimate of our clock's skew.
 
 let skew = null, lastAt = 0, frozenAt = null;
 
@@ -47,14 +47,14 @@ function watch() {
   timer = setTimeout(lose, silence);
 }
 
-// sleep ends the connection of a page that nobody sees: browsers have only six for one gate.
+// sleep disconnects a hidden page: browsers open only six connections per host.
 function sleep() {
   asleep = true;
   source.close();
   clearTimeout(timer);
 }
 
-// lose tries again by itself: the browser does so only after some failures, not after an answer of status 503.
+// lose schedules the next attempt: the browser itself retries after some failures only, and not after a 503.
 function lose() {
   source.close();
   clearTimeout(timer);
@@ -72,11 +72,11 @@ function link(is) {
   if (!lost && !paused) frozenAt = null;
   document.body.classList.toggle("frozen", lost);
   $("banner").hidden = !lost;
-  if (lost) setText($("banner"), lastAt ? `The gate has not answered since ${clockTime(lastAt)}; what you see is from then. It is asked again by itself.`
-    : "The gate does not answer. Is it running, and does its admin listen here? It is asked again by itself.");
+  if (lost) setText($("banner"), lastAt ? `The gate has not answered since ${clockTime(lastAt)}; the page shows that moment. Retrying automatically.`
+    : "The gate does not answer. Is it running, and does its admin listen here? Retrying automatically.");
 }
 
-// arrived keeps only the newest picture, and takes no more than a quarter of the browser's time for drawing it.
+// arrived keeps only the newest picture. Drawing takes at most a quarter of the browser's time.
 function arrived(text) {
   watch();
   pending = text;
@@ -102,11 +102,11 @@ function digest() {
   }, 3 * (performance.now() - began));
 }
 
-// ---- What is, and what was
+// ---- Present and past
 
 function learn(picture) {
   const at = Date.parse(picture.at), locks = picture.locks ?? [];
-  if (at - lastAt > 15_000) lanes.clear(); // nobody looked for so long that the gap would be guesswork
+  if (at - lastAt > 15_000) lanes.clear(); // the gap is too long to infer what happened in it
   heardAt(at);
   host = picture.host ?? "";
   const warnings = picture.warnings ?? [];
@@ -144,9 +144,9 @@ function count(lock) {
   figures.waiting += lock.waiters.length;
 }
 
-// follow compares a session's picture with the one before. Those who are gone from the head of the queue have
-// had their turn if the lock has another holder now; else they have left. Turns that began and ended between
-// the two pictures are guessed to have shared the time evenly.
+// follow compares a session's picture with the previous one. Requests that are gone from the head of the queue have
+// held the lock if its holder has changed; otherwise they gave up. Holds that began and ended between the two pictures
+// are assumed to have shared the time evenly.
 function follow(lane, lock, at) {
   const { lock: was, at: wasAt, from, since } = lane, same = sameTurn(was, lock);
   Object.assign(lane, { lock, at, last: lock ?? lane.last, peak: Math.max(lane.peak, lock?.blocks ?? 0) });
@@ -169,7 +169,7 @@ function follow(lane, lock, at) {
 const sameRequest = (a, b) => a?.path === b?.path && a?.method === b?.method && a?.script === b?.script;
 const sameTurn = (a, b) => (a?.since || "") === (b?.since || "") && sameRequest(a?.holder, b?.holder);
 
-// goneFrom returns those who stood before the one that is first now.
+// goneFrom returns the requests that were ahead of the one that is first now.
 function goneFrom(queue, first) {
   const i = first ? queue.findIndex((w) => w.since === first.since && sameRequest(w, first)) : -1;
   return i < 0 ? queue : queue.slice(0, i);
@@ -178,7 +178,7 @@ function goneFrom(queue, first) {
 // ---- Drawing
 
 function draw() {
-  // Nothing moves away from the mouse or the keyboard that is at it.
+  // Nothing moves while the mouse or the keyboard focus is on it.
   const steady = performance.now() - touchedAt < 3000 || list.querySelector(":focus-visible");
   const all = [...lanes.values()].filter(wanted);
   if (!steady && performance.now() - orderedAt > 1000) {
@@ -206,7 +206,7 @@ function draw() {
   if (!ticking) tick();
 }
 
-// blocksMost orders by the waiting that a session costs now, then by what it has cost; what is over comes last.
+// blocksMost orders by the total wait that a session causes now, then by its peak; ended sessions come last.
 function blocksMost(a, b) {
   return (b.lock?.blocks ?? 0) - (a.lock?.blocks ?? 0) || b.peak - a.peak || !a.lock - !b.lock ||
     (a.since ?? 0) - (b.since ?? 0);
@@ -233,8 +233,8 @@ function drawNow() {
   document.title = `${waiting ? `(${waiting}) ` : ""}fpm-gate${host && ` on ${host}`}`;
   let top = null;
   for (const { lock } of lanes.values()) if (lock?.blocks > (top?.blocks ?? -1) && lock.waiters.length) top = lock;
-  const name = top?.holder?.path ? `${top.holder.method} ${top.holder.path}` : `A holder ${top?.far ? top.there : "that is not known"}`;
-  const says = top ? ` blocks ${plural(top.waiters.length, "request")}` : held ? "Nobody waits" : "No session is held";
+  const name = top?.holder?.path ? `${top.holder.method} ${top.holder.path}` : `${top?.far ? `A holder ${top.there}` : "An unknown holder"}`;
+  const says = top ? ` blocks ${plural(top.waiters.length, "request")}` : held ? "No request waits" : "No session is held";
   if (setText($("headline"), (top ? name : "") + says + ".") && top) {
     $("headline").replaceChildren(element("b", name), says + ".");
   }
@@ -248,9 +248,9 @@ function drawEmpty() {
   $("empty").hidden = !none;
   if (!none) return;
   const filtered = lanes.size > 0;
-  setText($("empty").querySelector("h3"), filtered ? "Nothing fits the filter" : "Nothing to see, which is good");
-  setText($("empty").querySelector("p"), filtered ? `${plural(lanes.size, "session")} left out. Empty the filter, or untick “only blocked”.`
-    : "As soon as a PHP request takes its session’s lock, it shows here as a bar from its begin to now, and each request of the same session that has to wait hangs below it. What has ended stays for a minute.");
+  setText($("empty").querySelector("h3"), filtered ? "Nothing matches the filter" : "No session is held or waited for");
+  setText($("empty").querySelector("p"), filtered ? `${plural(lanes.size, "session")} hidden. Clear the filter, or untick “only blocked”.`
+    : "When a PHP request takes its session’s lock, it appears here as a bar from its start to now. Requests that wait for the same session appear below it. Ended bars stay for a minute.");
 }
 
 // ---- The timeline
@@ -281,7 +281,7 @@ function drawLanes(shown) {
   }
 }
 
-// layOut chooses the span: as much as those who block and those who wait need, and no less at once.
+// layOut chooses the span: long enough for the blocking holders and their waiters. It does not shrink at once.
 function layOut(shown) {
   const wide = $("axis").clientWidth * 0.88, t = now();
   let need = 0;
@@ -351,15 +351,15 @@ function drawBand(lane, past) {
 const role = (p) => `hold ${p.far ? "far" : p.blocked ? "" : "free"}`;
 const fading = (p) => Math.max(0.2, 1 - (now() - p.until) / fades).toFixed(2);
 
-// What a row shows: who (d), its bars from, since and until, what its clock counts from, and what its tip says.
+// What a row shows: the request (d), its bars (from, since, until), the start of its clock, and its tooltip's lines.
 function holding(lane) {
   const { lock, since, from } = lane, { holder, waiters, far, expires } = lock;
   const ends = expires ? Date.parse(expires) : null;
-  const d = holder?.path ? holder : { method: "", path: far ? `held ${lock.there}` : "the store is asked" };
+  const d = holder?.path ? holder : { method: "", path: far ? `held ${lock.there}` : "asking the store" };
   return {
     d, kind: "live", says: "holds:", from, since, ends, clock: since, role: role({ far, blocked: waiters.length }),
     lines: () => [["Holds", `for ${duration(now() - since)}, since ${clockTime(since)}`], from && ["Waited", exact(since - from)],
-      ends && ["Lock expires", `${clockTime(ends)}, in ${duration(ends - now())}`], ["Behind it", plural(waiters.length, "request")]],
+      ends && ["Lock expires", `${clockTime(ends)}, in ${duration(ends - now())}`], ["Blocks", plural(waiters.length, "request")]],
   };
 }
 
@@ -380,7 +380,7 @@ function theRest(lane, rest) {
 }
 
 const pastLines = (p) => [p.from && ["Waited", exact((p.since ?? p.until) - p.from)],
-  p.since ? ["Held", `${p.guessed ? "about " : ""}${exact(p.until - p.since)}, until ${clockTime(p.until)}`] : ["Left", `the queue at ${clockTime(p.until)}, without its turn`]];
+  p.since ? ["Held", `${p.guessed ? "about " : ""}${exact(p.until - p.since)}, until ${clockTime(p.until)}`] : ["Gave up", `waiting at ${clockTime(p.until)}`]];
 
 function fillRow(lane, i, r) {
   const row = lane.rows[i] ??= newRow(lane.el.querySelector(".rows"));
@@ -407,8 +407,8 @@ function newRow(rows) {
   return row;
 }
 
-// place puts a bar from one time to another, or into the future if that has not come. What begins before the
-// timeline does is cut there: browsers do not like boxes of a million pixels.
+// place draws a bar from one time to another; without an end it extends into the future. A bar that starts before the
+// timeline is cut there: browsers draw boxes of a million pixels badly.
 function place(bar, from, until) {
   bar.hidden = from == null;
   if (bar.hidden) return;
@@ -417,11 +417,11 @@ function place(bar, from, until) {
   bar.style.width = `${Math.max(0, x(until ?? epoch + 120_000) - left).toFixed(1)}px`;
 }
 
-// tick slides the strips, and tells how long everything lasts, for as long as there is something to see.
+// tick slides the strips and updates the durations as long as the chart is visible.
 function tick() {
   ticking = !$("chart").hidden && frozenAt === null;
   const t = performance.now();
-  if (t - slidAt > strips.length / 3) { // many take long to paint, so they make fewer steps
+  if (t - slidAt > strips.length / 3) { // many strips take long to paint, so they move in fewer steps
     slidAt = t;
     slide();
   }
@@ -442,7 +442,7 @@ function tick() {
 let slid = "", slidAt = 0;
 const strips = list.getElementsByClassName("slide");
 
-// slide moves strip by strip: a property that they inherit would have the browser look at every element below.
+// slide moves each strip itself: an inherited property would make the browser visit every element below.
 function slide() {
   const transform = `translateX(${Math.round(width - x(now()))}px)`;
   if (transform === slid) return;
@@ -455,30 +455,30 @@ function tell(row) {
   setText(row.time, over ? `${duration(now() - over)} ago` : clock ? duration(now() - clock) : "");
 }
 
-// ---- The table, for those who would rather read
+// ---- The table
 
 function drawTable(shown) {
   const lines = [];
   for (const { lock, last, past, since, at, key } of shown) {
     const { realm, gate, far } = lock ?? last, who = [key.slice(0, 8), realm === gate ? gate : `${realm} / ${gate}`];
-    const line = (role, d, t, ms) => lines.push([...who, role, d?.path ? `${d.method} ${d.path}` : "not known here", d?.script ?? "", t ? clockTime(t) : "", ms]);
+    const line = (role, d, t, ms) => lines.push([...who, role, d?.path ? `${d.method} ${d.path}` : "unknown", d?.script ?? "", t ? clockTime(t) : "", ms]);
     if (lock) line(far ? `holds ${lock.there}` : "holds", lock.holder, since, since ? duration(now() - since) : "");
     lock?.waiters.forEach((w, i) => line(`waits, place ${i + 1}`, w, at - w.waited_ms, duration(w.waited_ms)));
-    for (const p of past.toReversed()) line(p.since ? "has held" : "has left", p, p.since ?? p.from, exact(p.until - (p.since ?? p.from)));
+    for (const p of past.toReversed()) line(p.since ? "held" : "gave up", p, p.since ?? p.from, exact(p.until - (p.since ?? p.from)));
   }
   const more = lines.splice(most.rows).length;
   if (more) lines.push(["…", "", "", `and ${number(more)} more`, "", "", ""]);
   fillTable($("table-rows"), lines, 4, [6]);
 }
 
-// fillTable keeps the cells that are there, so that what somebody reads or has selected stays.
+// fillTable reuses the existing cells, so that selected text stays selected.
 function fillTable(body, lines, script, numbers) {
   while (body.rows.length > lines.length) body.deleteRow(-1);
   lines.forEach((texts, y) => {
     const tr = body.rows[y] ?? body.insertRow();
     texts.forEach((text, i) => {
       const td = tr.cells[i] ?? tr.insertCell(), isScript = i === script;
-      if (!td.firstChild) td.append(element("bdi")); // a long path is cut at its begin, but still read from left to right
+      if (!td.firstChild) td.append(element("bdi")); // a long path is cut at its start, but still reads left to right
       if (!setText(td.firstChild, text)) return;
       td.className = isScript ? "script" : numbers.includes(i) ? "n" : "";
       if (isScript) td.title = text;
@@ -498,7 +498,7 @@ async function askHistory() {
     hour = await answer.json();
     drawHistory();
   } catch (error) {
-    setText($("scripts-note"), `${hour ? "Not up to date" : "Not known"}: ${error.message}.`);
+    setText($("scripts-note"), `${hour ? "Not up to date" : "Not available"}: ${error.message}.`);
   }
 }
 
@@ -531,24 +531,24 @@ function drawWaits(waits) {
 
 // ---- Breaking a lock
 
-let asked = null; // the lane that the dialog is about, and whose lock that was
+let asked = null; // the lane that the dialog is about, and its lock when the dialog opened
 
 function ask(lane) {
   asked = { lane, lock: lane.lock };
   const { holder, waiters, key } = lane.lock;
   setText($("ask-key"), key.slice(0, 8));
   setText($("ask-who"), `${holder.method} ${holder.path}, held for ${duration(now() - lane.since)}`);
-  setText($("ask-next"), waiters.length ? `The next of ${plural(waiters.length, "request")} that wait gets the session at once.` : "Nobody waits for it now.");
+  setText($("ask-next"), waiters.length ? `The next of ${plural(waiters.length, "waiting request")} gets the session at once.` : "No request waits for it now.");
   setText($("ask-error"), "");
   $("ask-yes").disabled = false;
   $("ask").showModal();
 }
 
-// stillAsked sees to it that nobody breaks a lock that is not the one the question was about.
+// stillAsked disables the button if the lock that the dialog is about has ended.
 function stillAsked() {
   if (!asked || !$("ask").open || sameTurn(asked.lane.lock, asked.lock)) return;
   $("ask-yes").disabled = true;
-  setText($("ask-error"), "This lock has ended by itself meanwhile.");
+  setText($("ask-error"), "This lock has already ended.");
 }
 
 async function breakIt() {
@@ -558,14 +558,14 @@ async function breakIt() {
     const answer = await fetch(`locks/${encodeURIComponent(key)}`, { method: "DELETE", headers: { "X-FPM-Gate": "1" }, signal: AbortSignal.timeout(10_000) });
     if (!answer.ok && answer.status !== 404) throw new Error((await answer.text()).slice(0, 300) || `the gate answers ${answer.status}`);
     $("ask").close();
-    say(answer.ok ? `The lock of ${key.slice(0, 8)} is broken; its script goes on.` : `The lock of ${key.slice(0, 8)} had ended by itself.`);
+    say(answer.ok ? `Lock ${key.slice(0, 8)} is broken; its script keeps running.` : `Lock ${key.slice(0, 8)} had already ended.`);
   } catch (error) {
     setText($("ask-error"), `Not broken: ${error.message}`);
     $("ask-yes").disabled = false;
   }
 }
 
-// ---- Saying
+// ---- Messages
 
 let saidTimer, spokenAt = 0, tipOf = null;
 
@@ -575,7 +575,7 @@ function say(text) {
   saidTimer = setTimeout(setText, 6000, $("said"), "");
 }
 
-// speak is for screen readers: what changes four times a second, nobody can listen to.
+// speak is for screen readers, which cannot follow a text that changes four times a second.
 function speak(text) {
   if (performance.now() - spokenAt > 8000 && setText($("spoken"), text)) spokenAt = performance.now();
 }
@@ -607,7 +607,7 @@ const clockTime = (t) => clocks.format(t);
 const plural = (n, what) => `${number(n)} ${what}${n === 1 ? "" : "s"}`;
 const two = (n) => String(Math.floor(n)).padStart(2, "0");
 
-// duration is for what goes on: it does not flicker.
+// duration formats a running duration, with digits that do not flicker.
 function duration(ms) {
   const s = Math.max(0, ms) / 1000;
   if (s < 9.95) return `${s.toFixed(1)} s`;
@@ -618,7 +618,7 @@ function duration(ms) {
 const exact = (ms) => ms < 1000 ? `${Math.round(ms)} ms` : duration(ms);
 const roundDuration = (ms) => ms < 1000 ? `${ms} ms` : ms < 60_000 ? `${ms / 1000} s` : `${ms / 60_000} min`;
 
-// setText leaves alone what does not change, and says whether it did.
+// setText changes an element's text if it differs, and reports whether it did.
 function setText(el, text = "") {
   if (!el || el.textContent === String(text)) return false;
   el.textContent = text;
@@ -644,7 +644,7 @@ function sample(at) {
   $("spark").setAttribute("points", [`${at60(samples[0][0])},27`, ...points, "60,27"].join(" "));
 }
 
-// ---- What the operator does
+// ---- Controls
 
 let touchedAt = -1e9, tipX = null, reorder;
 
@@ -653,7 +653,7 @@ function redraw() {
   if (figures) draw();
 }
 
-// The settings stand in the address, so that it can be passed on.
+// remember keeps the settings in the URL, so that it can be shared.
 function remember() {
   const hash = new URLSearchParams();
   if ($("filter").value) hash.set("q", $("filter").value);
@@ -684,7 +684,7 @@ $("rest").querySelector("button").onclick = () => { shownLanes += most.lanes; re
 $("pause").onclick = () => {
   paused = !paused;
   $("pause").ariaPressed = paused;
-  setText($("pause"), paused ? "Go on" : "Pause");
+  setText($("pause"), paused ? "Resume" : "Pause");
   frozenAt = paused ? now() : null;
   link(state);
   if (!paused && pending !== null) digest();

@@ -172,12 +172,12 @@ func (s *stage) breaks() []string {
 // ago is a time that the gate tells.
 func ago(d time.Duration) time.Time { return time.Now().Add(-d) }
 
-// ask makes a request of the gate www for a script.
-func ask(method, path string) request {
+// newRequest returns a request of the gate www for a script.
+func newRequest(method, path string) request {
 	return request{Gate: "www", Method: method, Path: path, Script: "/srv/www/public" + path, Host: "web-1"}
 }
 
-// held makes a lock that r has held for d, and for whose session the others have waited.
+// held returns a lock that r has held for d, with its waiters.
 func held(key string, r request, d time.Duration, waiters ...waiter) lock {
 	return lock{
 		Key: (key + "0123456789abcdef0123456789abcdef")[:32], Realm: "www", Gate: r.Gate, Held: r.Host == "web-1", Holder: r,
