@@ -109,21 +109,6 @@ func (f *fleet) nextLocks() *rig.Server {
 	return f.locks[f.next%len(f.locks)]
 }
 
-// flush has a memcached forget all it has.
-func flush(a rig.Addr) error {
-	nc, err := net.Dial(a.Network, a.Address)
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(requestTimeout))
-	if _, err := nc.Write([]byte("flush_all\r\n")); err != nil {
-		return err
-	}
-	_, err = nc.Read(make([]byte, len("OK\r\n")))
-	return err
-}
-
 // relay passes on what a gate and memcached say, and can be told to lose all of it.
 type relay struct {
 	listener net.Listener

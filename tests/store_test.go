@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"bufio"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -9,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -108,21 +108,33 @@ func TestReloadMovesTheLocks(t *testing.T) {
 // connections is how many a memcached has, with the one that asks.
 func connections(t *testing.T, s *rig.Server) int {
 	t.Helper()
-	nc, err := net.Dial(s.Addr.Network, s.Addr.Address)
+	lines, err := askMemcached(s.Addr, "stats")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(time.Minute))
-	fmt.Fprint(nc, "stats\r\n")
 	n := -1
-	for lines := bufio.NewScanner(nc); lines.Scan() && lines.Text() != "END"; {
-		_, _ = fmt.Sscanf(lines.Text(), "STAT curr_connections %d", &n)
+	for _, line := range lines {
+		_, _ = fmt.Sscanf(line, "STAT curr_connections %d", &n)
 	}
 	if n < 0 {
 		t.Fatal("a memcached does not tell its connections")
 	}
 	return n
+}
+
+// askMemcached sends a command to a memcached, and returns the lines of its answer.
+func askMemcached(a rig.Addr, command string) ([]string, error) {
+	nc, err := net.Dial(a.Network, a.Address)
+	if err != nil {
+		return nil, err
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(requestTimeout))
+	if _, err := io.WriteString(nc, command+"\r\nquit\r\n"); err != nil {
+		return nil, err
+	}
+	answer, err := io.ReadAll(nc) // it closes the connection when it has answered
+	return strings.Split(strings.TrimSuffix(string(answer), "\r\n"), "\r\n"), err
 }
 
 func TestWhatBecomesOfARequestWhoseStoreFails(t *testing.T) {
