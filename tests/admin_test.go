@@ -72,13 +72,15 @@ func (o operator) get(t testing.TB, path string) string {
 // locksPage is what the tests look at of GET /locks.
 type locksPage struct {
 	Host  string
-	Locks []struct {
-		Key, Realm, Gate string
-		Held             bool
-		Holder           struct{ Gate, Route, Method, Path, Script, Host string }
-		Since, Expires   string
-		Waiters          []struct{ Route, Method, Path, Script string }
-	}
+	Locks []lockOfPage
+}
+
+type lockOfPage struct {
+	Key, Realm, Gate string
+	Held             bool
+	Holder           struct{ Gate, Route, Method, Path, Script, Host string }
+	Since, Expires   string
+	Waiters          []struct{ Gate, Route, Method, Path, Script string }
 }
 
 func (o operator) locks(t testing.TB) (page locksPage) {

@@ -1,0 +1,23 @@
+<?php
+// turn.php?mark=M&name=N&ms=K: adds one to the session's counter, after reading the request's body and working for K ms.
+// Adds the line "begin:N:LOCK" to the file marks/M when it has read the counter, where LOCK is FPM_GATE_LOCK, and
+// "end:N" when it has written it. With wait=1 it makes the file marks/M.started and waits for marks/M.go in between.
+// Prints the count.
+$mark = __DIR__ . '/marks/' . basename($_GET['mark']);
+$note = fn ($line) => file_put_contents($mark, "$line\n", FILE_APPEND | LOCK_EX);
+session_start();
+$note("begin:{$_GET['name']}:{$_SERVER['FPM_GATE_LOCK']}");
+file_get_contents('php://input');
+usleep(1000 * (int) $_GET['ms']);
+if (isset($_GET['wait'])) {
+    touch("$mark.started");
+    for ($i = 0; $i < 10000 && !file_exists("$mark.go"); $i++) {
+        usleep(2000);
+        clearstatcache();
+    }
+}
+$_SESSION['count'] = ($_SESSION['count'] ?? 0) + 1;
+session_write_close();
+$note("end:{$_GET['name']}");
+header('Content-Type: text/plain');
+echo $_SESSION['count'], "\n";
