@@ -14,7 +14,7 @@ import (
 // looking them up by labels.
 type meter struct {
 	wait    [gate.Ends]observer
-	hold    [gate.HoldEnds]observer
+	hold    [gate.HoldOutcomes]observer
 	history *gateHistory
 	all     *history
 }
@@ -25,7 +25,7 @@ func newMeter(m *metrics, h *history, gateName, route string) *meter {
 		t.wait[end] = observer{vec: m.wait, labels: []string{gateName, route, gate.End(end).String()}}
 	}
 	for end := range t.hold {
-		t.hold[end] = observer{vec: m.hold, labels: []string{gateName, route, gate.HoldEnd(end).String()}}
+		t.hold[end] = observer{vec: m.hold, labels: []string{gateName, route, gate.HoldOutcome(end).String()}}
 	}
 	return t
 }
@@ -43,7 +43,7 @@ func (t *meter) Waited(end gate.End, waited time.Duration, behind *sessionlock.D
 }
 
 // Held observes a hold.
-func (t *meter) Held(end gate.HoldEnd, held time.Duration, script []byte) {
+func (t *meter) Held(end gate.HoldOutcome, held time.Duration, script []byte) {
 	t.hold[end].observe(held)
 	t.history.held(script, held)
 }

@@ -60,17 +60,17 @@ func (r *request) gateParams(b []byte) []byte {
 	if r.head.foreign {
 		b = r.overrideForeign(b)
 	}
-	b = fcgi.AppendPair(b, "FPM_GATE_LOCK", string(r.outcome))
-	if r.outcome == lockNone {
+	b = fcgi.AppendPair(b, "FPM_GATE_LOCK", string(r.status))
+	if r.status == lockNone {
 		return b
 	}
 	b = fcgi.AppendPair(b, "FPM_GATE_KEY", r.key.String())
 	b = fcgi.AppendPair(b, "FPM_GATE_WAIT_MS", strconv.FormatInt(r.waited.Milliseconds(), 10))
-	if r.outcome != lockHeld && r.outcome != lockLocal {
+	if r.status != lockHeld && r.status != lockLocal {
 		return b
 	}
-	b = fcgi.AppendPair(b, "FPM_GATE_TOKEN", r.lock.LeaseToken().String())
-	return fcgi.AppendPair(b, "FPM_GATE_EXPIRES", strconv.FormatInt(ceilUnix(r.lock.Expires()), 10))
+	b = fcgi.AppendPair(b, "FPM_GATE_TOKEN", r.hold.lock.LeaseToken().String())
+	return fcgi.AppendPair(b, "FPM_GATE_EXPIRES", strconv.FormatInt(ceilUnix(r.hold.lock.Expires()), 10))
 }
 
 // overrideForeign empties the params that a request has tried to set itself.

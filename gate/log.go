@@ -9,13 +9,13 @@ import (
 // logDone logs a normal request, for who wants to see them all.
 func (r *request) logDone() {
 	if r.gate.log.IsDebug() {
-		r.gate.log.Debug("request done", append(r.logPairs(), "status", string(r.outcome))...)
+		r.gate.log.Debug("request done", append(r.logPairs(), "status", string(r.status))...)
 	}
 }
 
 // logSlowWait logs a wait that was longer than slow_wait, with the holder that was waited for.
 func (r *request) logSlowWait() {
-	if r.waited > r.to.SlowWait {
+	if r.waited > r.setup.SlowWait {
 		r.logLine(hclog.Info, "slow wait for a session's lock", nil)
 	}
 }
@@ -62,7 +62,7 @@ func (r *request) logPairs() []any {
 // logLoss logs and counts a lock that ended before its request, once.
 func (r *request) logLoss(key sessionlock.Key, holder sessionlock.Description, err error) {
 	pairs := []any{"lock", key.Short(), "method", holder.Method, "path", holder.Path, "script", holder.Script}
-	switch holdEnd(err) {
+	switch lossOf(err) {
 	case HoldExpired:
 		r.gate.counters.expired.Add(1)
 		r.gate.lines.write(hclog.Warn, "lock expired before its script ended", &key, func() []any {
@@ -77,13 +77,22 @@ func (r *request) logLoss(key sessionlock.Key, holder sessionlock.Description, e
 	}
 }
 
-// logLocal logs and counts, when it is called, that a lock goes on within this process: its store has failed for too
-// long.
-func (r *request) logLocal(key sessionlock.Key) func(sessionlock.Description) {
-	return func(holder sessionlock.Description) {
-		r.gate.counters.local.Add(1)
-		r.gate.counters.lost.Add(1)
-		r.gate.log.Warn("lease lost while the store fails; holding the lock on this host only", "lock", key.Short(),
-			"method", holder.Method, "path", holder.Path, "script", holder.Script)
+// logLocal logs and counts that a lock goes on within this process: its store has failed for too long.
+func (r *request) logLocal(key sessionlock.Key, holder sessionlock.Description) {
+	r.gate.counters.local.Add(1)
+	r.gate.counters.lost.Add(1)
+	r.gate.log.Warn("lease lost while the store fails; holding the lock on this host only", "lock", key.Short(),
+		"method", holder.Method, "path", holder.Path, "script", holder.Script)
+}
+
+// logHolder are what a log line tells of the one who was waited for, if anything is known of him.
+func (r *request) logHolder() []any {
+	if r.behind != (sessionlock.Description{}) {
+		return []any{"holder", r.behind.Method + " " + r.behind.Path, "holder_script", r.behind.Script}
 	}
+	h := r.elsewhere.Load()
+	if h == nil || r.waited == 0 || r.hold != nil && h.Token == r.hold.lock.LeaseToken() { // it was this very request
+		return nil
+	}
+	return []any{"holder_host", h.Host, "holder_gate", h.Gate}
 }

@@ -1,7 +1,6 @@
 package gate
 
 import (
-	"sync/atomic"
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/sessionlock"
@@ -42,29 +41,30 @@ var endNames = [Ends]string{
 
 func (e End) String() string { return endNames[e] }
 
-// HoldEnd is how the hold of a lock ended.
-type HoldEnd int
+// HoldOutcome is how the hold of a lock ended.
+type HoldOutcome int
 
 // The ends of a hold.
 const (
-	HoldReleased HoldEnd = iota // by its request
+	HoldReleased HoldOutcome = iota // by its request
 	HoldExpired
 	HoldLost      // in the store
 	HoldBroken    // by an operator
 	HoldClosed    // because PHP has closed the session
 	HoldGivenAway // because PHP has not opened it in time
-	HoldEnds      // how many there are
+	HoldOutcomes  // how many there are
 )
 
-func (e HoldEnd) String() string {
-	return [HoldEnds]string{"released", "expired", "lost", "broken", "closed", "given_away"}[e]
+func (o HoldOutcome) String() string {
+	return [HoldOutcomes]string{"released", "expired", "lost", "broken", "closed", "given_away"}[o]
 }
 
-// holdEnd is what sessionlock.Lock.Err says.
-func holdEnd(err error) HoldEnd {
+// isLoss reports whether the lock ended by itself, before its request or its session did.
+func (o HoldOutcome) isLoss() bool { return o == HoldExpired || o == HoldLost || o == HoldBroken }
+
+// lossOf returns the outcome of a lock that has ended by itself with that error of sessionlock.Lock.Err.
+func lossOf(err error) HoldOutcome {
 	switch err {
-	case nil:
-		return HoldReleased
 	case sessionlock.ErrExpired:
 		return HoldExpired
 	case sessionlock.ErrBroken:
@@ -80,14 +80,14 @@ type Meter interface {
 	// behind held the lock when the wait began; it is zero if that was nobody of this process.
 	Waited(end End, waited time.Duration, behind *sessionlock.Description)
 	// Held is told how long a script held its lock.
-	Held(end HoldEnd, held time.Duration, script []byte)
+	Held(outcome HoldOutcome, held time.Duration, script []byte)
 }
 
 // noMeter is the Meter of a gate that is given none.
 type noMeter struct{}
 
 func (noMeter) Waited(End, time.Duration, *sessionlock.Description) {}
-func (noMeter) Held(HoldEnd, time.Duration, []byte)                 {}
+func (noMeter) Held(HoldOutcome, time.Duration, []byte)             {}
 
 // tally is where the requests of one route are counted and measured. It is found once a setup, not once a request.
 type tally struct {
@@ -107,7 +107,7 @@ func (t *tally) count(end End) { t.ends[end].Add(1) }
 
 // servedAs is the End of a request that is served.
 func (r *request) servedAs() End {
-	switch r.outcome {
+	switch r.status {
 	case lockHeld, lockLocal:
 		return EndHeld
 	case lockRead:
@@ -125,28 +125,3 @@ func (r *request) servedAs() End {
 func (r *request) measureWait(end End) {
 	r.tally.meter.Waited(end, r.waited, &r.behind)
 }
-
-// hold measures how long a lock is held.
-type hold struct {
-	watch *watched    // over the session of the lock; nil: it is not watched
-	since time.Time   // set before on
-	on    atomic.Bool // the lock is held, and its time has not been measured yet
-}
-
-// beginHold starts to measure the hold of the request's lock.
-func (r *request) beginHold() {
-	if r.policy.Mode == Exclusive {
-		r.hold.since = r.lock.Since()
-		r.hold.on.Store(true)
-	}
-}
-
-// measure measures the hold, once: at its release, or when it ends by itself.
-func (h *hold) measure(t *tally, end HoldEnd, script []byte) {
-	if h.on.CompareAndSwap(true, false) {
-		t.meter.Held(end, time.Since(h.since), script)
-	}
-}
-
-// endHold measures the hold of the request's lock.
-func (r *request) endHold(end HoldEnd, script []byte) { r.hold.measure(r.tally, end, script) }

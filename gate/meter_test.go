@@ -41,7 +41,7 @@ func (p *chapter) Waited(end End, waited time.Duration, behind *sessionlock.Desc
 	p.waited += waited
 }
 
-func (p *chapter) Held(end HoldEnd, held time.Duration, script []byte) {
+func (p *chapter) Held(end HoldOutcome, held time.Duration, script []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.holds[p.route+" "+end.String()]++
@@ -115,7 +115,7 @@ func TestWaitsAndHoldsAreMeasuredByRoute(t *testing.T) {
 func TestAHoldIsMeasuredOnceHoweverItEnds(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		end  HoldEnd
+		end  HoldOutcome
 		edit func(*Options)
 		act  func(*stand)
 	}{
@@ -162,7 +162,7 @@ func TestNamesOfEndsAreWhole(t *testing.T) {
 		seen[end.String()] = true
 	}
 	seen = map[string]bool{"": true}
-	for end := range HoldEnds {
+	for end := range HoldOutcomes {
 		if seen[end.String()] {
 			t.Errorf("end %d of a hold has no name of its own: %q", end, end)
 		}

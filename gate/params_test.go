@@ -14,7 +14,7 @@ func TestNobodyElseSetsTheGatesParams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &request{Request: &fcgi.Request{Params: came}, outcome: lockNone}
+	r := &request{Request: &fcgi.Request{Params: came}, status: lockNone}
 	r.head.read(came, "")
 	sent, err := fcgi.ParseParams(fcgi.AppendRecord(nil, fcgi.TypeParams, 1, append(pairs, r.gateParams(nil)...)))
 	if err != nil {

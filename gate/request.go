@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -15,14 +16,14 @@ import (
 // the web server has been told by then, as far as it can be.
 func (g *Gate) serve(fr *fcgi.Request) error {
 	r := newRequest(g, fr)
-	defer r.to.leave()
+	defer r.setup.leave()
 	r.findSession()
 	r.chooseRoute()
 	if err := r.acquire(); err != nil {
 		return r.answer(err)
 	}
 	defer r.leaveSession()
-	if err := r.relay(); err != nil {
+	if err := r.relay(r.release); err != nil { // release is before the web server gets the last bytes
 		return r.answer(err)
 	}
 	r.tally.count(r.servedAs())
@@ -34,7 +35,7 @@ func (g *Gate) serve(fr *fcgi.Request) error {
 type request struct {
 	*fcgi.Request
 	gate   *Gate
-	to     *setup // as it was when the request came
+	setup  *setup // as it was when the request came
 	head   head
 	id     []byte // the session id that PHP will find; nil: none
 	key    sessionlock.Key
@@ -42,15 +43,13 @@ type request struct {
 	route  string
 	tally  *tally // where requests of the route are counted
 
-	outcome   outcome
-	lock      *sessionlock.Lock // nil: none
-	watch     *watched          // over the session of lock; nil: it is not watched
-	more      []followed        // locks of session ids that the response has set
-	setsID    bool              // the response has set another session id than the request's
+	status    lockStatus
+	hold      *hold        // of the session's lock; nil: none
+	holds     []*hold      // all: also those of session ids that the response has set
+	outliving atomic.Int32 // how many of them go on after the request
+	follows   bool         // the end of the script is awaited after the response
+	setsID    bool         // the response has set another session id than the request's
 	rotates   rotates
-	hold      *hold                         // of lock, whose time is measured
-	released  bool                          // the script has released its locks early
-	after     atomic.Pointer[afterResponse] // nil: the script has ended with its response, as far as is known
 	waited    time.Duration
 	behind    sessionlock.Description   // who held the lock when the wait began
 	elsewhere atomic.Pointer[Elsewhere] // who held it meanwhile in another process; nil: it is not known
@@ -58,52 +57,52 @@ type request struct {
 	scratch   [320]byte // of params, to keep them off the heap
 }
 
-// outcome is what PHP is told of the lock, as FPM_GATE_LOCK.
-type outcome string
+// lockStatus is what PHP learns of the lock, as FPM_GATE_LOCK.
+type lockStatus string
 
 const (
-	lockHeld   outcome = "held"
-	lockLocal  outcome = "local"  // held on this host only: the store fails
-	lockNone   outcome = "none"   // there is no session, or the route wants no lock
-	lockPassed outcome = "passed" // max wait is over, and the policy says to go on
-	lockRead   outcome = "read"   // those ahead have been waited for
+	lockHeld   lockStatus = "held"
+	lockLocal  lockStatus = "local"  // held on this host only: the store fails
+	lockNone   lockStatus = "none"   // there is no session, or the route wants no lock
+	lockPassed lockStatus = "passed" // max wait is over, and the policy says to go on
+	lockRead   lockStatus = "read"   // those ahead have been waited for
 )
 
 func newRequest(g *Gate, fr *fcgi.Request) *request {
-	r := &request{Request: fr, gate: g, to: g.enter(), outcome: lockNone}
-	r.exch.Request, r.exch.Sending, r.exch.Header, r.exch.Ended = fr, r.sending, r.readHeader, r.scriptEnded
-	r.head.read(fr.Params, r.to.Param)
+	r := &request{Request: fr, gate: g, setup: g.enter(), status: lockNone}
+	r.exch.Request, r.exch.Sending, r.exch.Header = fr, r.sending, r.readHeader
+	r.head.read(fr.Params, r.setup.Param)
 	return r
 }
 
 // findSession finds the id that session_start() will take: by PHP's own rules, or where the web server says.
 func (r *request) findSession() {
-	rules := &r.to.Session
+	rules := &r.setup.Session
 	if id := r.head.param; len(id) > 0 && rules.Valid(id) {
 		r.id = id
 	} else if id, ok := rules.ID(r.head.cookie, r.head.query); ok {
 		r.id = id
 	}
 	if r.id == nil {
-		r.to.misfits.sent(r.head.cookie)
+		r.setup.misfits.sent(r.head.cookie)
 	} else {
-		r.to.misfits.found()
+		r.setup.misfits.found()
 	}
 }
 
 // chooseRoute finds the policy of the request: that of the first route that matches, else the gate's. The gate's is
 // also that of a request whose path is unclear.
 func (r *request) chooseRoute() {
-	r.policy, r.tally = &r.to.Policy, &r.to.tallies[0]
-	if len(r.to.Routes) == 0 {
+	r.policy, r.tally = &r.setup.Policy, &r.setup.tallies[0]
+	if len(r.setup.Routes) == 0 {
 		return
 	}
 	asked := r.head.asked()
-	for i := range r.to.Routes {
-		route := &r.to.Routes[i]
+	for i := range r.setup.Routes {
+		route := &r.setup.Routes[i]
 		switch route.match(&asked) {
 		case matches:
-			r.policy, r.route, r.tally = &route.Policy, route.Name, &r.to.tallies[i+1]
+			r.policy, r.route, r.tally = &route.Policy, route.Name, &r.setup.tallies[i+1]
 			return
 		case unclear: // the visitor is not to choose between this route and the next ones
 			return
@@ -112,49 +111,44 @@ func (r *request) chooseRoute() {
 }
 
 // acquire takes the session's lock, at once or in its turn. Without an error the request may go on, with the
-// lock or, as outcome says, without.
+// lock or, as status says, without.
 func (r *request) acquire() error {
 	if r.id == nil || r.policy.Mode == Off {
 		r.gate.counters.none.Add(1)
 		return nil
 	}
-	r.key = r.to.keyFor(r.id)
-	h := new(hold)
-	policy := r.policy.forLock(r)
+	r.key = r.setup.keyFor(r.id)
+	h, policy := r.newHold(r.key, false)
 	policy.MaxWait = max(policy.MaxWait-r.waited, 0) // of a lock that is acquired again
 	policy.LateExpiry = true
-	policy.OnLoss = func(holder sessionlock.Description, err error) { r.lostLock(h, holder, err) }
-	r.watch = r.watched(&policy, h)
-	h.watch = r.watch
 	entered := time.Now()
 	stop := r.lookElsewhere()
-	lock, err := r.to.Locks.Acquire(r.Context(), r.key, r, policy)
+	lock, err := r.setup.Locks.Acquire(r.Context(), r.key, r, policy)
 	stop()
 	if err != nil {
-		r.watch = nil
 		return r.notAcquired(err)
 	}
 	r.waited += lock.Waited()
 	r.behind = lock.Behind()
 	if r.replaced(lock, entered) {
-		r.watch = nil
 		r.measureWait(EndRedirected)
 		return errReplaced
 	}
-	r.lock, r.hold = lock, h
-	r.outcome = lockHeld
+	r.status = lockHeld
 	if r.policy.Mode == Read {
-		r.outcome = lockRead
+		r.status = lockRead
 	}
 	r.gate.counters.acquired.Add(1)
 	if lock.Local() {
 		if r.policy.Mode == Exclusive {
-			r.outcome = lockLocal
+			r.status = lockLocal
 		}
 		r.gate.counters.local.Add(1) // that the store fails is logged once, by who watches it
 	}
-	r.beginHold()
-	r.watch.begin(lock, r.id)
+	if r.policy.Mode == Exclusive {
+		r.hold, r.holds = h, []*hold{h}
+		h.begin(lock, r.id)
+	}
 	r.measureWait(r.servedAs())
 	r.logSlowWait()
 	return nil
@@ -180,7 +174,7 @@ func (r *request) notAcquired(err error) error {
 		r.measureWait(r.verdict(err).end)
 		return err
 	}
-	r.outcome = lockPassed
+	r.status = lockPassed
 	r.measureWait(r.servedAs())
 	return nil
 }
@@ -189,58 +183,44 @@ func (r *request) passStoreFailure() bool {
 	return r.policy.Observe || r.policy.StoreFailure == StoreFailurePass
 }
 
-// scriptEnded is called when the response is complete, or will never be. Mostly the script has ended then.
-func (r *request) scriptEnded() {
-	if after := r.after.Load(); after != nil {
-		after.end()
+// release gives the locks back: the script has ended, or can no longer be observed. A lock outlives its request where
+// the script may go on with its session.
+func (r *request) release() {
+	if r.follows {
+		for _, h := range r.holds {
+			h.end(HoldReleased, h.script())
+		}
 		return
 	}
-	r.watch.outlive()
-	for _, f := range r.more {
-		f.watch.outlive()
+	for _, h := range r.holds {
+		h.watch.look()
+		h.outliveResponse()
 	}
 	r.learn()
-	r.release()
-}
-
-// release gives the lock back, and those of session ids that the response has set; there may be none, or none any
-// more. That of a script which goes on after its response is not touched.
-func (r *request) release() {
-	if r.after.Load() != nil {
-		return
-	}
-	if r.lock != nil && !r.watch.outlives() {
-		r.watch.setOver()
-		r.lock.Release()
-		r.endHold(holdEnd(r.lock.Err()), r.head.filename)
-	}
-	for _, f := range r.more {
-		if !f.watch.outlives() {
-			f.watch.setOver()
-			f.lock.Release()
-		}
+	for _, h := range r.holds {
+		h.endWithRequest()
 	}
 }
 
 // leaveSession ends what the request has to do with sessions.
 func (r *request) leaveSession() {
-	r.release()
-	r.watch.unwatch()
-	r.gate.rotations.leave(r)
-	for _, f := range r.more {
-		f.watch.unwatch()
+	for _, h := range r.holds {
+		h.endWithRequest()
+		h.unwatch()
 	}
+	r.gate.rotations.leave(r)
 }
 
-// relay sends the request to PHP-FPM and its response back. The lock is released when the script has ended,
-// before the web server learns it: a browser that has its response never waits for its own lock.
-func (r *request) relay() error {
+// relay sends the request to PHP-FPM and its response back. Release is called when the script has ended, before the
+// web server learns it: a browser that has its response never waits for its own lock.
+func (r *request) relay(release func()) error {
+	r.exch.Ended = release
 	r.exch.AbandonAfter = r.policy.AbandonAfter
 	if r.mayFollow() {
-		r.exch.Follow = r.outlives
+		r.exch.Follow = r.follow
 	}
 	for {
-		err := r.to.pool.Exchange(r.Context(), &r.exch)
+		err := r.setup.pool.Exchange(r.Context(), &r.exch)
 		if !errors.Is(err, errLockEnded) {
 			r.followScript()
 			return err
@@ -258,13 +238,13 @@ var errLockEnded = errors.New("the lock ended while its request waited for a con
 // else its expiry starts, where all of the request is there.
 func (r *request) sending() error {
 	r.exch.Sent = nil
-	if r.lock != nil {
-		if r.lock.Err() != nil || r.watch.closedEarly() {
+	if r.hold != nil {
+		if r.hold.endedUnsent() {
 			return errLockEnded
 		}
-		r.exch.Sent = r.lock.StartExpiry
+		r.exch.Sent = r.hold.lock.StartExpiry
 		if r.exch.StdinWhole() {
-			r.lock.StartExpiry() // before PHP is told when it ends
+			r.hold.lock.StartExpiry() // before PHP is told when it ends
 		}
 	}
 	r.exch.Params = r.gateParams(r.scratch[:0])
@@ -274,8 +254,8 @@ func (r *request) sending() error {
 // acquireAgain acquires the lock in the place of one that ended before PHP got the request, in what is left of max
 // wait.
 func (r *request) acquireAgain() error {
-	r.watch.unwatch()
-	r.lock, r.watch = nil, nil
+	r.hold.unwatch()
+	r.hold, r.holds = nil, nil
 	return r.acquire()
 }
 
@@ -287,7 +267,7 @@ func (r *request) readHeader(h *fcgi.ResponseHeader) {
 	for name, value := range h.All() {
 		switch {
 		case isHeader(name, "Set-Cookie"):
-			r.follow(value)
+			r.readCookie(value)
 		case isHeader(name, releaseHeader):
 			remove = true
 			early = early || string(value) == "1"
@@ -297,77 +277,105 @@ func (r *request) readHeader(h *fcgi.ResponseHeader) {
 		h.Remove(releaseHeader)
 	}
 	if r.policy.ServerTiming && r.id != nil {
-		h.Add("Server-Timing", fmt.Sprintf(`fpm-gate;desc="session lock %s";dur=%.1f`, r.outcome, r.waited.Seconds()*1000))
+		h.Add("Server-Timing", fmt.Sprintf(`fpm-gate;desc="session lock %s";dur=%.1f`, r.status, r.waited.Seconds()*1000))
 	}
 	if early {
-		r.release()
-		r.released = true
+		for _, h := range r.holds {
+			h.endWithRequest()
+		}
 	}
 }
 
 // releaseHeader is the response header by which a script releases its lock.
 const releaseHeader = "FPM-Gate-Release"
 
-// follow takes the lock of the session id that the response sets, if it is another one than the request's:
-// from the moment that the browser has it, its requests meet the rest of this script there. Nobody can know a
-// new id before, so there is no wait for its lock; an id that is in use is left to those who use it.
-func (r *request) follow(setCookie []byte) {
-	id, ok := r.to.Session.FromSetCookie(setCookie)
+// readCookie takes the lock of the session id that the response sets, if it is another one than the request's: from
+// the moment that the browser has it, its requests meet the rest of this script there. A new id cannot be known before,
+// so there is no wait for its lock; an id that is in use is left to those who use it.
+func (r *request) readCookie(setCookie []byte) {
+	id, ok := r.setup.Session.FromSetCookie(setCookie)
 	if !ok {
-		r.to.misfits.set(setCookie)
+		r.setup.misfits.set(setCookie)
 		return
 	}
-	r.to.misfits.found()
-	key := r.to.keyFor(id)
-	if r.lock != nil && key == r.key {
+	r.setup.misfits.found()
+	key := r.setup.keyFor(id)
+	if r.hold != nil && key == r.key {
 		return
 	}
 	r.setsID = true
-	if r.policy.Mode != Exclusive || r.outcome == lockPassed {
+	if r.policy.Mode != Exclusive || r.status == lockPassed {
 		return
 	}
 	r.gate.rotations.rotate(r, key)
-	policy := r.policy.forLock(r)
-	watch := r.watched(&policy, nil)
-	policy.MaxWait, policy.OnLoss = 0, func(holder sessionlock.Description, err error) {
-		r.logLoss(key, holder, err)
-		watch.lost()
-	}
-	policy.OnLocal = r.logLocal(key)
-	lock, err := r.to.Locks.Acquire(context.Background(), key, r, policy)
+	h, policy := r.newHold(key, true)
+	policy.MaxWait = 0
+	lock, err := r.setup.Locks.Acquire(context.Background(), key, r, policy)
 	if err == nil {
-		watch.beginOpen(lock, id)
-		r.more = append(r.more, followed{lock, watch})
+		r.holds = append(r.holds, h)
+		h.begin(lock, id)
 	}
 }
 
-// followed is the lock of a session id that the response has set.
-type followed struct {
-	lock  *sessionlock.Lock
-	watch *watched // nil: it is not watched
+// mayFollow reports whether the request's locks have to last until its script has really ended. Where PHP locks the
+// session itself, a lock that ends with the response costs nothing but a worker that waits; and where the session is
+// watched, the watch knows when it is closed.
+func (r *request) mayFollow() bool {
+	return r.policy.Mode == Exclusive && (!r.setup.PHPLocks || r.setup.Watcher != nil)
 }
 
-// lostLock is called, by a goroutine of the lock's, when a lock ends before the request does. The request may have
-// ended too by now: its params are not to be read any more.
-func (r *request) lostLock(h *hold, holder sessionlock.Description, err error) {
-	end := holdEnd(err)
-	h.measure(r.tally, end, []byte(holder.Script))
-	r.logLoss(r.key, holder, err)
-	h.watch.lost()
-	if after := r.after.Load(); after != nil {
-		after.end()
+// follow is called when the response has ended and the script may go on. It reports whether there are locks that last
+// until the script has ended, as it is not seen when PHP closes their sessions: PHP writes a session at the end of the
+// script, unless the script does so before.
+func (r *request) follow() bool {
+	if !slices.ContainsFunc(r.holds, func(h *hold) bool { return h.isOn() && h.watch.seesNothing() }) {
+		return false
 	}
-	if end == HoldExpired && r.policy.AbortExpired && !r.policy.Observe {
-		r.exch.Abort(sessionlock.ErrExpired)
+	r.outliving.Add(1) // for the request: none of the holds is the last while others are still to come
+	defer r.outlivingEnds()
+	for _, h := range r.holds {
+		r.follows = h.outlive(true) || r.follows
+	}
+	return r.follows
+}
+
+// followScript waits in the background for the end of a script that goes on after its response. A gate that shuts
+// down waits for it as for a request.
+func (r *request) followScript() {
+	if r.exch.Follows() {
+		r.gate.serving.Go(r.exch.AwaitScript)
+	}
+}
+
+// outlivingEnds is called for each hold that went on after the request and has ended. Without any, its script is no
+// longer awaited.
+func (r *request) outlivingEnds() {
+	if r.outliving.Add(-1) == 0 {
+		r.exch.Unfollow()
+	}
+}
+
+// learn notes whether the script opened its session, and that of an id which it has set. With another id it says
+// nothing of the one that the request came with: in strict mode PHP opens no session of an id that it does not know, and
+// a visitor can send any.
+func (r *request) learn() {
+	if r.exch.Connected().IsZero() {
+		return
+	}
+	for _, h := range r.holds {
+		if h.isNew {
+			h.watch.judge()
+		}
+	}
+	if r.hold != nil && r.hold.watch != nil && !r.setsID {
+		r.hold.watch.judge()
+		r.gate.habits.learn(r, r.hold.watch.last)
 	}
 }
 
 // forLock is the part of the policy that the lock itself needs.
-func (p *Policy) forLock(r *request) sessionlock.Policy {
+func (p *Policy) forLock() sessionlock.Policy {
 	lp := sessionlock.Policy{MaxWait: p.MaxWait, Expiry: p.Expiry, MaxWaiters: p.MaxWaiters}
-	if r.to.SharedLocks { // no other store fails
-		lp.HoldLocally, lp.OnLocal = p.StoreFailure == StoreFailureLocal && !p.Observe, r.logLocal(r.key)
-	}
 	if p.Mode == Read {
 		lp.Mode = sessionlock.Read
 	}
@@ -380,8 +388,8 @@ func (p *Policy) forLock(r *request) sessionlock.Policy {
 // Describe is what an operator sees of the request while it holds or waits for the lock.
 func (r *request) Describe() sessionlock.Description {
 	return sessionlock.Description{
-		Realm:  r.to.Realm,
-		Gate:   r.to.Name,
+		Realm:  r.setup.Realm,
+		Gate:   r.setup.Name,
 		Route:  r.route,
 		Method: string(r.head.method),
 		Path:   pathOnly(r.head.target),

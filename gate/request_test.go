@@ -343,7 +343,7 @@ func TestCookieThatIsNoNewIDIsNotLocked(t *testing.T) {
 	s.unlocked()
 }
 
-func TestLongestHoldEnds(t *testing.T) {
+func TestLongestHoldOutcomes(t *testing.T) {
 	s := newStand(t, func(o *Options) { o.Policy.Expiry = 30 * time.Millisecond })
 	first := s.ask(session("one")...)
 	hanging := s.php.next()

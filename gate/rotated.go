@@ -100,7 +100,7 @@ func newRotation() *rotation {
 
 // rotate notes that the response of r sets another session id, unless that does not count.
 func (rs *rotations) rotate(r *request, renewed sessionlock.Key) {
-	if r.outcome != lockHeld {
+	if r.status != lockHeld {
 		return
 	}
 	rs.mu.Lock()
@@ -271,7 +271,7 @@ func (r *request) comesBack() bool {
 	for name, value := range r.Params.All() {
 		sent.read(string(name), string(fcgi.CString(value)))
 	}
-	id, ok := r.to.Session.ID(r.head.cookie, nil)
+	id, ok := r.setup.Session.ID(r.head.cookie, nil)
 	return ok && bytes.Equal(id, r.id) && sameAddress(string(r.head.target)) != "" && sent.follows(string(r.head.host))
 }
 

@@ -236,7 +236,7 @@ func TestRotationsForget(t *testing.T) {
 		return k
 	}
 	rotate := func(n int) *rotation {
-		r := &request{outcome: lockHeld, key: key(2 * n)}
+		r := &request{status: lockHeld, key: key(2 * n)}
 		rs.rotate(r, key(2*n+1))
 		rs.leave(r)
 		return r.rotates.rotation
