@@ -5,8 +5,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-
-	"github.com/fpm-gate/fpm-gate/fcgi"
 )
 
 // counter counts events, from many goroutines.
@@ -40,60 +38,13 @@ func (c *counters) route(name string) *routeCounters {
 	return c.routes[name]
 }
 
-// Stats are what a gate has seen since it was made, and what it sees now.
-type Stats struct {
-	Conns     int    // from web servers, now
-	Requests  uint64 // whose head was read
-	None      uint64 // that had no session, or no need of its lock
-	Acquired  uint64 // that got the lock, or waited for it in order to read
-	Local     uint64 // that held the lock within this process only, as its store failed
-	Passed    uint64 // that went on without the lock: after max wait, or because its store failed
-	Observed  uint64 // that would have waited
-	Rejected  uint64 // that were sent away instead of served
-	Expired   uint64 // locks that were held for too long
-	Lost      uint64 // locks that were lost in the store
-	Ended     uint64 // locks that an operator has broken
-	GivenAway uint64 // turns that scripts gave away because they had not opened their session in time
-	Aborted   uint64 // requests that were ended because their lock had expired
-	Abandoned uint64 // scripts that ran on for too long after their web server had hung up
-	HungUp    uint64 // requests whose web server hung up before their end
-	Broken    uint64 // responses that were cut short
-	Upstream  uint64 // requests that PHP-FPM did not answer
-	Malformed uint64 // conns and requests that did not speak FastCGI
-	Refused   uint64 // of them, the conns on which no request was read
-
-	Routes []RouteStats // by their names
-	Pool   fcgi.PoolStats
-}
-
 // RouteStats are what a gate has seen of the requests of one route.
 type RouteStats struct {
 	Name string       // "": of requests that match no route
 	Ends [Ends]uint64 // how many of them ended in which way
 }
 
-// Stats returns what the gate has seen so far.
-func (g *Gate) Stats() Stats {
-	c := &g.counters
-	s := Stats{
-		Conns: g.Conns(), Requests: c.requests.Load(), None: c.none.Load(), Acquired: c.acquired.Load(),
-		Local: c.local.Load(), Passed: c.passed.Load(), Observed: c.observed.Load(),
-		Expired: c.expired.Load(), Lost: c.lost.Load(), Ended: c.broken.Load(), GivenAway: c.givenAway.Load(), Refused: c.malformed.Load(),
-		Routes: c.routeStats(), Pool: g.setup.Load().pool.Stats(),
-	}
-	for _, r := range s.Routes {
-		s.Rejected += r.Ends[EndMaxWait] + r.Ends[EndMaxWaiters] + r.Ends[EndShutdown] + r.Ends[EndStoreFailed]
-		s.Aborted += r.Ends[EndExpired]
-		s.Abandoned += r.Ends[EndAbandoned]
-		s.HungUp += r.Ends[EndHungUp]
-		s.Broken += r.Ends[EndBroken]
-		s.Upstream += r.Ends[EndUpstreamBusy] + r.Ends[EndUpstreamFailed]
-		s.Malformed += r.Ends[EndFailed]
-	}
-	s.Malformed += s.Refused
-	return s
-}
-
+// routeStats returns what was seen of each route so far.
 func (c *counters) routeStats() []RouteStats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -106,25 +57,4 @@ func (c *counters) routeStats() []RouteStats {
 		all = append(all, r)
 	}
 	return all
-}
-
-// Upstreams returns what the gate knows of the PHP-FPM at each of its addresses.
-func (g *Gate) Upstreams() []UpstreamStats {
-	s := g.setup.Load()
-	pages := s.probe.Statuses()
-	var all []UpstreamStats
-	for _, a := range s.pool.Addrs() {
-		u := UpstreamStats{AddrStats: a}
-		if page, ok := pages[a.Addr]; ok {
-			u.Status = &page
-		}
-		all = append(all, u)
-	}
-	return all
-}
-
-// UpstreamStats are what a gate knows of one address of PHP-FPM.
-type UpstreamStats struct {
-	fcgi.AddrStats
-	Status *fcgi.Status // its last status page; nil: it is not asked for, or has shown none
 }

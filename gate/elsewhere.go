@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/sessionlock"
@@ -21,18 +22,17 @@ const (
 	lookAtLeast = 1 * time.Millisecond // into the wait, even if each wait is logged
 )
 
-// lookElsewhere has the store asked who holds the lock if the wait gets slow, so that the log can name him: when it is
-// over he does not hold it any more. The one who waits calls stop.
-func (r *request) lookElsewhere() (stop func() bool) {
-	if r.setup.Holder == nil {
+// lookElsewhere asks the store for the holder of a lock once the wait for it has lasted so long, and notes it in found: by
+// the end of the wait the holder has changed. The caller must call stop. A nil ask finds nothing.
+func lookElsewhere(ask AskHolder, key sessionlock.Key, after time.Duration, found *atomic.Pointer[Elsewhere]) (stop func() bool) {
+	if ask == nil {
 		return func() bool { return false }
 	}
-	key, ask := r.key, r.setup.Holder
-	return time.AfterFunc(max(r.setup.SlowWait/2, lookAtLeast), func() {
+	return time.AfterFunc(max(after, lookAtLeast), func() {
 		ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 		defer cancel()
 		if h, held := ask(ctx, key); held {
-			r.elsewhere.Store(&h)
+			found.Store(&h)
 		}
 	}).Stop
 }

@@ -1,3 +1,8 @@
+// Package gate is the way of one request: from a web server, past the lock of its PHP session, to PHP-FPM
+// and back. request.go is the front door; it follows a request from begin request to end request.
+//
+// The wire is package fcgi's, the rules of session ids package phpsession's, and locks package sessionlock's.
+// The gate itself stores nothing.
 package gate
 
 import (
@@ -67,6 +72,18 @@ func (g *Gate) Configure(o Options) <-chan struct{} {
 	defer g.mu.Unlock()
 	g.room.Broadcast()
 	return old.retire()
+}
+
+// enter returns the setup that is in force, for a request that begins now and will leave it.
+func (g *Gate) enter() *setup {
+	for {
+		s := g.setup.Load()
+		s.users.Add(1)
+		if g.setup.Load() == s {
+			return s
+		}
+		s.leave() // another one came in between: this one may have been idle already
+	}
 }
 
 // Serve accepts conns from nl, which it owns from now on, until Shutdown ends it without an error. It can be called

@@ -24,24 +24,24 @@ const (
 	maxHabits = 4096
 )
 
-// sessionless says whether the script of r never opens its session, as far as is known.
-func (h *habits) sessionless(r *request) bool {
+// sessionless reports whether the script of a request never opens its session, as far as is known.
+func (h *habits) sessionless(of *head) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return len(h.times) > 0 && h.times[h.key(r)] >= timesToLearn
+	return len(h.times) > 0 && h.times[h.key(of)] >= timesToLearn
 }
 
-// learn notes what the script of r has done.
-func (h *habits) learn(r *request, seen sessionwatch.State) {
+// learn notes what the script of a request has done.
+func (h *habits) learn(of *head, seen sessionwatch.State) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case seen == sessionwatch.Open || seen == sessionwatch.Closed:
 		if len(h.times) > 0 {
-			delete(h.times, h.key(r))
+			delete(h.times, h.key(of))
 		}
 	case seen == sessionwatch.Unopened:
-		h.note(h.key(r))
+		h.note(h.key(of))
 	}
 }
 
@@ -59,10 +59,10 @@ func (h *habits) note(key uint64) {
 }
 
 // key stands for a script's file and the path by which it was asked for: many applications have one script for all.
-func (h *habits) key(r *request) uint64 {
+func (h *habits) key(of *head) uint64 {
 	if h.seed == (maphash.Seed{}) {
 		h.seed = maphash.MakeSeed()
 	}
-	path, _, _ := bytes.Cut(r.head.target, []byte("?"))
-	return maphash.Bytes(h.seed, r.head.filename) ^ 31*maphash.Bytes(h.seed, path)
+	path, _, _ := bytes.Cut(of.target, []byte("?"))
+	return maphash.Bytes(h.seed, of.filename) ^ 31*maphash.Bytes(h.seed, path)
 }

@@ -2,8 +2,6 @@ package gate
 
 import (
 	"bytes"
-	"strconv"
-	"time"
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
 )
@@ -55,49 +53,8 @@ func (h *head) read(params fcgi.Params, idParam string) {
 	}
 }
 
-// gateParams appends the params by which PHP learns of the lock. They come behind all others, so they win.
-func (r *request) gateParams(b []byte) []byte {
-	if r.head.foreign {
-		b = r.overrideForeign(b)
-	}
-	b = fcgi.AppendPair(b, "FPM_GATE_LOCK", string(r.status))
-	if r.status == lockNone {
-		return b
-	}
-	b = fcgi.AppendPair(b, "FPM_GATE_KEY", r.key.String())
-	b = fcgi.AppendPair(b, "FPM_GATE_WAIT_MS", strconv.FormatInt(r.waited.Milliseconds(), 10))
-	if r.status != lockHeld && r.status != lockLocal {
-		return b
-	}
-	b = fcgi.AppendPair(b, "FPM_GATE_TOKEN", r.hold.lock.LeaseToken().String())
-	return fcgi.AppendPair(b, "FPM_GATE_EXPIRES", strconv.FormatInt(ceilUnix(r.hold.lock.Expires()), 10))
-}
-
-// overrideForeign empties the params that a request has tried to set itself.
-func (r *request) overrideForeign(b []byte) []byte {
-	for name := range r.Params.All() {
-		if bytes.HasPrefix(name, []byte(gatePrefix)) {
-			b = fcgi.AppendPair(b, name, "")
-		}
-	}
-	return b
-}
-
-// ceilUnix is t in whole Unix seconds, rounded up: the lock is not held any more by then. A zero t is 0.
-func ceilUnix(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.Add(time.Second - 1).Unix()
-}
-
 // pathOnly is a request's target without its query, which can hold what is not for logs.
 func pathOnly(target []byte) string {
 	path, _, _ := bytes.Cut(target, []byte("?"))
 	return string(path)
-}
-
-// isHeader says whether a header line has that name.
-func isHeader(name []byte, want string) bool {
-	return len(name) == len(want) && bytes.EqualFold(name, []byte(want))
 }

@@ -39,8 +39,8 @@ const (
 	holdEnded
 )
 
-// newHold prepares the hold of a lock, and the policy by which the lock is to be acquired.
-func (r *request) newHold(key sessionlock.Key, isNew bool) (*hold, sessionlock.Policy) {
+// newHold prepares the hold of a lock for r, and the policy by which the lock is to be acquired.
+func newHold(r *request, key sessionlock.Key, isNew bool) (*hold, sessionlock.Policy) {
 	h := &hold{request: r, key: key, isNew: isNew}
 	p := r.policy.forLock()
 	if r.setup.SharedLocks { // no other store fails
@@ -116,7 +116,7 @@ func (h *hold) closed() {
 	note := !h.isNew && (h.state == holdOn || byItself)
 	h.mu.Unlock()
 	if note {
-		h.request.gate.rotations.sawClose(h.request, h.watch.destroyed)
+		h.request.gate.rotations.sawClose(&h.request.rotates, h.watch.destroyed)
 	}
 	h.endByWatch(HoldClosed)
 }
@@ -142,7 +142,7 @@ func (h *hold) endByWatch(outcome HoldOutcome) {
 func (h *hold) giveAway() { h.end(HoldGivenAway, h.request.head.filename) }
 
 // isSessionless reports whether the script never opens its session, as far as is known.
-func (h *hold) isSessionless() bool { return h.request.gate.habits.sessionless(h.request) }
+func (h *hold) isSessionless() bool { return h.request.gate.habits.sessionless(&h.request.head) }
 
 // mayOpenFor is how long the script may still take to open its session.
 func (h *hold) mayOpenFor() time.Duration {

@@ -60,9 +60,7 @@ func newMisfits(o *Options, log hclog.Logger) *misfits {
 	return m
 }
 
-// Misfits returns what does not fit now.
-func (g *Gate) Misfits() []Misfit { return g.setup.Load().misfits.all() }
-
+// all returns what does not fit now.
 func (m *misfits) all() (all []Misfit) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

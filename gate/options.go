@@ -1,8 +1,3 @@
-// Package gate is the way of one request: from a web server, past the lock of its PHP session, to PHP-FPM
-// and back. request.go is the front door; it follows a request from begin request to end request.
-//
-// The wire is package fcgi's, the rules of session ids package phpsession's, and locks package sessionlock's.
-// The gate itself stores nothing.
 package gate
 
 import (

@@ -1,10 +1,12 @@
 package gate
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -57,17 +59,6 @@ type request struct {
 	scratch   [320]byte // of params, to keep them off the heap
 }
 
-// lockStatus is what PHP learns of the lock, as FPM_GATE_LOCK.
-type lockStatus string
-
-const (
-	lockHeld   lockStatus = "held"
-	lockLocal  lockStatus = "local"  // held on this host only: the store fails
-	lockNone   lockStatus = "none"   // there is no session, or the route wants no lock
-	lockPassed lockStatus = "passed" // max wait is over, and the policy says to go on
-	lockRead   lockStatus = "read"   // those ahead have been waited for
-)
-
 func newRequest(g *Gate, fr *fcgi.Request) *request {
 	r := &request{Request: fr, gate: g, setup: g.enter(), status: lockNone}
 	r.exch.Request, r.exch.Sending, r.exch.Header = fr, r.sending, r.readHeader
@@ -118,11 +109,12 @@ func (r *request) acquire() error {
 		return nil
 	}
 	r.key = r.setup.keyFor(r.id)
-	h, policy := r.newHold(r.key, false)
+	r.rotates.key = r.key
+	h, policy := newHold(r, r.key, false)
 	policy.MaxWait = max(policy.MaxWait-r.waited, 0) // of a lock that is acquired again
 	policy.LateExpiry = true
 	entered := time.Now()
-	stop := r.lookElsewhere()
+	stop := lookElsewhere(r.setup.Holder, r.key, r.setup.SlowWait/2, &r.elsewhere)
 	lock, err := r.setup.Locks.Acquire(r.Context(), r.key, r, policy)
 	stop()
 	if err != nil {
@@ -154,6 +146,28 @@ func (r *request) acquire() error {
 	return nil
 }
 
+// replaced reports whether the request, which has had lock since it asked for it at entered, is to be sent back for its
+// new cookie. The lock is released then, and the response that sets the cookie has gone out.
+func (r *request) replaced(lock *sessionlock.Lock, entered time.Time) bool {
+	if r.policy.PassRotated {
+		return false
+	}
+	rot, pause := r.gate.rotations.during(r.key, entered, r.head.target)
+	if rot == nil || pause == settleTime && lock.Waited() == 0 || !comesBack(r.Params, &r.head, r.id, &r.setup.Session) {
+		return false
+	}
+	timeout := time.NewTimer(r.policy.MaxWait - time.Since(entered))
+	defer timeout.Stop()
+	gone := r.Context().Done()
+	if !rot.awaitReplaced(timeout.C, gone) {
+		return false
+	}
+	r.gate.rotations.sendBack(rot, r.head.target)
+	lock.Release()
+	rot.awaitSent(pause, gone)
+	return true
+}
+
 // notAcquired judges a wait that did not lead to the lock: some policies let the request go on all the same.
 func (r *request) notAcquired(err error) error {
 	if wait := (*sessionlock.WaitError)(nil); errors.As(err, &wait) {
@@ -183,6 +197,27 @@ func (r *request) passStoreFailure() bool {
 	return r.policy.Observe || r.policy.StoreFailure == StoreFailurePass
 }
 
+// servedAs is the End of a request that is served.
+func (r *request) servedAs() End {
+	switch r.status {
+	case lockHeld, lockLocal:
+		return EndHeld
+	case lockRead:
+		return EndRead
+	case lockPassed:
+		if r.policy.Observe {
+			return EndObserved
+		}
+		return EndPassed
+	}
+	return EndNone
+}
+
+// measureWait measures the wait for the lock, which is over.
+func (r *request) measureWait(end End) {
+	r.tally.meter.Waited(end, r.waited, &r.behind)
+}
+
 // release gives the locks back: the script has ended, or can no longer be observed. A lock outlives its request where
 // the script may go on with its session.
 func (r *request) release() {
@@ -208,7 +243,7 @@ func (r *request) leaveSession() {
 		h.endWithRequest()
 		h.unwatch()
 	}
-	r.gate.rotations.leave(r)
+	r.gate.rotations.leave(&r.rotates)
 }
 
 // relay sends the request to PHP-FPM and its response back. Release is called when the script has ended, before the
@@ -251,6 +286,42 @@ func (r *request) sending() error {
 	return nil
 }
 
+// gateParams appends the params by which PHP learns of the lock. They come behind all others, so they win.
+func (r *request) gateParams(b []byte) []byte {
+	if r.head.foreign {
+		b = r.overrideForeign(b)
+	}
+	b = fcgi.AppendPair(b, "FPM_GATE_LOCK", string(r.status))
+	if r.status == lockNone {
+		return b
+	}
+	b = fcgi.AppendPair(b, "FPM_GATE_KEY", r.key.String())
+	b = fcgi.AppendPair(b, "FPM_GATE_WAIT_MS", strconv.FormatInt(r.waited.Milliseconds(), 10))
+	if r.status != lockHeld && r.status != lockLocal {
+		return b
+	}
+	b = fcgi.AppendPair(b, "FPM_GATE_TOKEN", r.hold.lock.LeaseToken().String())
+	return fcgi.AppendPair(b, "FPM_GATE_EXPIRES", strconv.FormatInt(ceilUnix(r.hold.lock.Expires()), 10))
+}
+
+// overrideForeign empties the params that a request has tried to set itself.
+func (r *request) overrideForeign(b []byte) []byte {
+	for name := range r.Params.All() {
+		if bytes.HasPrefix(name, []byte(gatePrefix)) {
+			b = fcgi.AppendPair(b, name, "")
+		}
+	}
+	return b
+}
+
+// ceilUnix is t in whole Unix seconds, rounded up: the lock is not held any more by then. A zero t is 0.
+func ceilUnix(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Add(time.Second - 1).Unix()
+}
+
 // acquireAgain acquires the lock in the place of one that ended before PHP got the request, in what is left of max
 // wait.
 func (r *request) acquireAgain() error {
@@ -289,6 +360,11 @@ func (r *request) readHeader(h *fcgi.ResponseHeader) {
 // releaseHeader is the response header by which a script releases its lock.
 const releaseHeader = "FPM-Gate-Release"
 
+// isHeader reports whether a header line has that name.
+func isHeader(name []byte, want string) bool {
+	return len(name) == len(want) && bytes.EqualFold(name, []byte(want))
+}
+
 // readCookie takes the lock of the session id that the response sets, if it is another one than the request's: from
 // the moment that the browser has it, its requests meet the rest of this script there. A new id cannot be known before,
 // so there is no wait for its lock; an id that is in use is left to those who use it.
@@ -307,8 +383,10 @@ func (r *request) readCookie(setCookie []byte) {
 	if r.policy.Mode != Exclusive || r.status == lockPassed {
 		return
 	}
-	r.gate.rotations.rotate(r, key)
-	h, policy := r.newHold(key, true)
+	if r.status == lockHeld {
+		r.gate.rotations.rotate(&r.rotates, key)
+	}
+	h, policy := newHold(r, key, true)
 	policy.MaxWait = 0
 	lock, err := r.setup.Locks.Acquire(context.Background(), key, r, policy)
 	if err == nil {
@@ -369,7 +447,7 @@ func (r *request) learn() {
 	}
 	if r.hold != nil && r.hold.watch != nil && !r.setsID {
 		r.hold.watch.judge()
-		r.gate.habits.learn(r, r.hold.watch.last)
+		r.gate.habits.learn(&r.head, r.hold.watch.last)
 	}
 }
 

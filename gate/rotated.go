@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/phpsession"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
@@ -75,15 +76,16 @@ const (
 
 // rotates is the part of a request in this. It is guarded by the mutex of rotations.
 type rotates struct {
-	rotation *rotation // nil: there was no reason yet
-	left     bool      // the response has gone out
+	key      sessionlock.Key // of the session id that the request came with
+	rotation *rotation       // nil: there was no reason yet
+	left     bool            // the response has gone out
 }
 
 // sawClose notes that PHP has closed the session of r, whose script goes on and may have replaced the id.
-func (rs *rotations) sawClose(r *request, destroyed func() bool) {
+func (rs *rotations) sawClose(r *rotates, destroyed func() bool) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	if r.rotates.left || r.rotates.rotation != nil {
+	if r.left || r.rotation != nil {
 		return
 	}
 	if rs.closed == nil {
@@ -91,7 +93,7 @@ func (rs *rotations) sawClose(r *request, destroyed func() bool) {
 	}
 	rot := newRotation()
 	rot.destroyed = destroyed
-	r.rotates.rotation, rs.closed[r.key] = rot, rot
+	r.rotation, rs.closed[r.key] = rot, rot
 }
 
 func newRotation() *rotation {
@@ -99,10 +101,7 @@ func newRotation() *rotation {
 }
 
 // rotate notes that the response of r sets another session id, unless that does not count.
-func (rs *rotations) rotate(r *request, renewed sessionlock.Key) {
-	if r.status != lockHeld {
-		return
-	}
+func (rs *rotations) rotate(r *rotates, renewed sessionlock.Key) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	now := time.Now()
@@ -115,14 +114,14 @@ func (rs *rotations) rotate(r *request, renewed sessionlock.Key) {
 		return
 	}
 	rs.note(renewed, &rotation{generation: generation + 1}, now)
-	rot := r.rotates.rotation
+	rot := r.rotation
 	if rot == nil {
 		rot = newRotation()
 	}
 	if past != nil && !past.since.IsZero() || generation >= maxGenerations || !rot.since.IsZero() {
 		return
 	}
-	r.rotates.rotation = rot
+	r.rotation = rot
 	rot.since, rot.generation = now, generation
 	rs.note(r.key, rot, now)
 	close(rot.replaced)
@@ -149,11 +148,11 @@ func (rs *rotations) forget(now time.Time) {
 }
 
 // leave notes that the response of r has gone out.
-func (rs *rotations) leave(r *request) {
+func (rs *rotations) leave(r *rotates) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	r.rotates.left = true
-	rot := r.rotates.rotation
+	r.left = true
+	rot := r.rotation
 	if rot == nil {
 		return
 	}
@@ -241,38 +240,16 @@ func (rot *rotation) awaitSent(pause time.Duration, gone <-chan struct{}) {
 	}
 }
 
-// replaced reports whether the request, which has had lock since it asked for it at entered, is to be sent back for its
-// new cookie. The lock is released then, and the response that sets the cookie has gone out.
-func (r *request) replaced(lock *sessionlock.Lock, entered time.Time) bool {
-	if r.policy.PassRotated {
-		return false
-	}
-	rot, pause := r.gate.rotations.during(r.key, entered, r.head.target)
-	if rot == nil || pause == settleTime && lock.Waited() == 0 || !r.comesBack() {
-		return false
-	}
-	timeout := time.NewTimer(r.policy.MaxWait - time.Since(entered))
-	defer timeout.Stop()
-	gone := r.Context().Done()
-	if !rot.awaitReplaced(timeout.C, gone) {
-		return false
-	}
-	r.gate.rotations.sendBack(rot, r.head.target)
-	lock.Release()
-	rot.awaitSent(pause, gone)
-	return true
-}
-
 // comesBack reports whether a redirect has the client send the request again, with the cookies that it has then. That
 // takes a browser, a body that it can send twice, no need of headers that only the application knows (CORS), and a
 // session id that is in a cookie.
-func (r *request) comesBack() bool {
+func comesBack(params fcgi.Params, h *head, id []byte, rules *phpsession.Rules) bool {
 	var sent fetch
-	for name, value := range r.Params.All() {
+	for name, value := range params.All() {
 		sent.read(string(name), string(fcgi.CString(value)))
 	}
-	id, ok := r.setup.Session.ID(r.head.cookie, nil)
-	return ok && bytes.Equal(id, r.id) && sameAddress(string(r.head.target)) != "" && sent.follows(string(r.head.host))
+	inCookie, ok := rules.ID(h.cookie, nil)
+	return ok && bytes.Equal(id, inCookie) && sameAddress(string(h.target)) != "" && sent.follows(string(h.host))
 }
 
 // fetch is what a request's params say of the client, and of how it sends the request.

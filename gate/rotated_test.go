@@ -236,10 +236,10 @@ func TestRotationsForget(t *testing.T) {
 		return k
 	}
 	rotate := func(n int) *rotation {
-		r := &request{status: lockHeld, key: key(2 * n)}
+		r := &rotates{key: key(2 * n)}
 		rs.rotate(r, key(2*n+1))
 		rs.leave(r)
-		return r.rotates.rotation
+		return r.rotation
 	}
 	for n := range maxRotations {
 		rotate(n)

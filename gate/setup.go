@@ -27,9 +27,9 @@ type setup struct {
 
 func newSetup(o Options, c *counters, log hclog.Logger) *setup {
 	s := &setup{Options: o, pool: fcgi.NewPool(o.Upstream), idle: make(chan struct{}), misfits: newMisfits(&o, log)}
-	s.tallies = append(s.tallies, newTally(&s.Options, c, ""))
+	s.tallies = append(s.tallies, newTally(c, "", o.Meter))
 	for _, route := range o.Routes {
-		s.tallies = append(s.tallies, newTally(&s.Options, c, route.Name))
+		s.tallies = append(s.tallies, newTally(c, route.Name, o.Meter))
 	}
 	probes := o.Probes
 	probes.Changed = func(a fcgi.Addr, health fcgi.Health, err error) {
@@ -44,18 +44,6 @@ func newSetup(o Options, c *counters, log hclog.Logger) *setup {
 	}
 	s.probe = fcgi.StartProber(s.pool, probes)
 	return s
-}
-
-// enter returns the setup that is in force, for a request that begins now and will leave it.
-func (g *Gate) enter() *setup {
-	for {
-		s := g.setup.Load()
-		s.users.Add(1)
-		if g.setup.Load() == s {
-			return s
-		}
-		s.leave() // another one came in between: this one may have been idle already
-	}
 }
 
 func (s *setup) leave() {

@@ -282,11 +282,11 @@ func TestAScriptThatNeverOpensItsSessionIsKnownInTheEnd(t *testing.T) {
 
 func TestHabitsAreBounded(t *testing.T) {
 	var h habits
-	r := new(request)
+	of := new(head)
 	for i := range 2 * maxHabits {
-		r.head.target = fmt.Appendf(nil, "/%d", i)
-		h.learn(r, sessionwatch.Unopened)
-		h.learn(r, sessionwatch.Unknown)
+		of.target = fmt.Appendf(nil, "/%d", i)
+		h.learn(of, sessionwatch.Unopened)
+		h.learn(of, sessionwatch.Unknown)
 	}
 	if got := len(h.times); got != maxHabits {
 		t.Errorf("%d scripts are known, want %d", got, maxHabits)
