@@ -112,7 +112,7 @@ func TestAlertRulesAreRight(t *testing.T) {
 func TestMetricsAreNamedAsPrometheusWants(t *testing.T) {
 	s := newStand(t)
 	m := s.Meters("www")("")
-	m.Waited(gate.EndHeld, time.Second, &sessionlock.Description{})
+	m.Waited(gate.OutcomeHeld, time.Second, &sessionlock.Description{})
 	m.Held(gate.HoldReleased, time.Second, nil)
 	families, err := s.metrics.registry.Gather()
 	if err != nil {

@@ -30,10 +30,10 @@ func TestHistoryTellsTheSlowestHolders(t *testing.T) {
 	www.Held(gate.HoldExpired, 5*time.Second, []byte("/srv/export.php"))
 	www.Held(gate.HoldReleased, 10*time.Millisecond, []byte("/srv/poll.php"))
 	shop.Held(gate.HoldReleased, 10*time.Second, []byte("/srv/import.php"))
-	www.Waited(gate.EndHeld, 1500*time.Millisecond, &export)
-	shop.Waited(gate.EndMaxWait, 4*time.Second, &export)
-	www.Waited(gate.EndHeld, 0, &sessionlock.Description{})
-	www.Waited(gate.EndHeld, time.Minute, &sessionlock.Description{})
+	www.Waited(gate.OutcomeHeld, 1500*time.Millisecond, &export)
+	shop.Waited(gate.OutcomeMaxWait, 4*time.Second, &export)
+	www.Waited(gate.OutcomeHeld, 0, &sessionlock.Description{})
+	www.Waited(gate.OutcomeHeld, time.Minute, &sessionlock.Description{})
 
 	page := s.history.page()
 	if got, want := page.Since, "2026-01-02T03:04:30Z"; got != want {

@@ -13,7 +13,7 @@ import (
 // meter measures the locks of one route's requests. It is on the request path, so it keeps its histograms instead of
 // looking them up by labels.
 type meter struct {
-	wait    [gate.Ends]observer
+	wait    [gate.Outcomes]observer
 	hold    [gate.HoldOutcomes]observer
 	history *gateHistory
 	all     *history
@@ -22,7 +22,7 @@ type meter struct {
 func newMeter(m *metrics, h *history, gateName, route string) *meter {
 	t := &meter{history: h.gate(gateName), all: h}
 	for end := range t.wait {
-		t.wait[end] = observer{vec: m.wait, labels: []string{gateName, route, gate.End(end).String()}}
+		t.wait[end] = observer{vec: m.wait, labels: []string{gateName, route, gate.Outcome(end).String()}}
 	}
 	for end := range t.hold {
 		t.hold[end] = observer{vec: m.hold, labels: []string{gateName, route, gate.HoldOutcome(end).String()}}
@@ -31,7 +31,7 @@ func newMeter(m *metrics, h *history, gateName, route string) *meter {
 }
 
 // Waited observes a wait.
-func (t *meter) Waited(end gate.End, waited time.Duration, behind *sessionlock.Description) {
+func (t *meter) Waited(end gate.Outcome, waited time.Duration, behind *sessionlock.Description) {
 	t.wait[end].observe(waited)
 	if waited == 0 {
 		return

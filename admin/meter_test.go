@@ -23,7 +23,7 @@ func BenchmarkMeter(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				m.Waited(gate.EndHeld, waited, &behind)
+				m.Waited(gate.OutcomeHeld, waited, &behind)
 				m.Held(gate.HoldReleased, 20*time.Millisecond, script)
 			}
 		})
@@ -35,7 +35,7 @@ func TestMeasuringTakesNoMemory(t *testing.T) {
 	script := []byte("/srv/www/public/index.php")
 	behind := sessionlock.Description{Gate: "www", Script: "/srv/www/public/with/a/long/name/export.php"}
 	measure := func() {
-		m.Waited(gate.EndHeld, 30*time.Millisecond, &behind)
+		m.Waited(gate.OutcomeHeld, 30*time.Millisecond, &behind)
 		m.Held(gate.HoldReleased, 20*time.Millisecond, script)
 	}
 	measure()

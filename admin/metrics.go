@@ -231,8 +231,8 @@ type (
 
 func (g gateFigures) requests(emit emit) {
 	for _, route := range g.Routes {
-		for end, n := range route.Ends {
-			emit(float64(n), route.Name, gate.End(end).String())
+		for end, n := range route.Outcomes {
+			emit(float64(n), route.Name, gate.Outcome(end).String())
 		}
 	}
 }

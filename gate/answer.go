@@ -19,7 +19,7 @@ import (
 // web server is there to get one. It returns err where the conn is of no more use.
 func (r *request) answer(err error) error {
 	a := r.verdict(err)
-	r.tally.count(a.end)
+	r.tally.count(a.outcome)
 	r.logEnd(a.level, a.log, err)
 	if errors.Is(err, fcgi.ErrHungUp) {
 		r.hintLostPost()
@@ -58,7 +58,7 @@ type verdict struct {
 	text       string // for the visitor
 	log        string // for the operator
 	level      hclog.Level
-	end        End
+	outcome    Outcome
 	fail       bool // the web server is to see that PHP-FPM has failed, and to do what it is configured to do then
 }
 
@@ -66,40 +66,40 @@ type verdict struct {
 func (r *request) verdict(err error) verdict {
 	switch {
 	case errors.Is(err, fcgi.ErrBroken): // first: whatever the reason was, it is too late for an answer
-		return verdict{log: "response broken off", level: hclog.Error, end: EndBroken}
+		return verdict{log: "response broken off", level: hclog.Error, outcome: OutcomeBroken}
 	case errors.Is(err, fcgi.ErrAbandoned): // and here nobody is left to be answered
-		return verdict{log: "script abandoned", level: hclog.Warn, end: EndAbandoned}
+		return verdict{log: "script abandoned", level: hclog.Warn, outcome: OutcomeAbandoned}
 	case errors.Is(err, errReplaced):
 		return verdict{status: http.StatusTemporaryRedirect, text: "Your session has been renewed.",
-			log: "redirected: the session id was replaced", level: hclog.Debug, end: EndRedirected}
+			log: "redirected: the session id was replaced", level: hclog.Debug, outcome: OutcomeRedirected}
 	case errors.Is(err, sessionlock.ErrMaxWait):
 		return verdict{status: r.policy.Status, retryAfter: r.policy.RetryAfter, text: "Another page of yours is still being made. Please try again in a moment.",
-			log: "rejected: max_wait is over", level: hclog.Info, end: EndMaxWait}
+			log: "rejected: max_wait is over", level: hclog.Info, outcome: OutcomeMaxWait}
 	case errors.Is(err, sessionlock.ErrTooManyWaiters):
 		return verdict{status: http.StatusTooManyRequests, retryAfter: r.policy.RetryAfter, text: "Too many pages of yours are still being made. Please try again in a moment.",
-			log: "rejected: max_waiters wait already", level: hclog.Info, end: EndMaxWaiters}
+			log: "rejected: max_waiters wait already", level: hclog.Info, outcome: OutcomeMaxWaiters}
 	case errors.Is(err, fcgi.ErrShutdown), errors.Is(err, fcgi.ErrKilled):
 		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter, text: "The service is being restarted. Please try again in a moment.",
-			log: "rejected: shutting down", level: hclog.Info, end: EndShutdown}
+			log: "rejected: shutting down", level: hclog.Info, outcome: OutcomeShutdown}
 	case errors.Is(err, sessionlock.ErrStore):
 		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter, text: "The service is not ready. Please try again in a moment.",
-			log: "rejected: the lock store failed", level: hclog.Error, end: EndStoreFailed}
+			log: "rejected: the lock store failed", level: hclog.Error, outcome: OutcomeStoreFailed}
 	case errors.Is(err, sessionlock.ErrExpired):
 		return verdict{status: http.StatusGatewayTimeout, text: "The page took too long to make.",
-			log: "aborted: the lock has expired", level: hclog.Warn, end: EndExpired}
+			log: "aborted: the lock has expired", level: hclog.Warn, outcome: OutcomeExpired}
 	case errors.Is(err, fcgi.ErrQueueTimeout):
 		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter, text: "The service is busy. Please try again in a moment.",
-			log: "rejected: no upstream connection was free", level: hclog.Warn, end: EndUpstreamBusy}
+			log: "rejected: no upstream connection was free", level: hclog.Warn, outcome: OutcomeUpstreamBusy}
 	case errors.Is(err, fcgi.ErrUnreachable):
 		return verdict{status: http.StatusBadGateway, fail: !r.hidesFailure(), text: "The service cannot be reached.",
-			log: "upstream failed", level: hclog.Error, end: EndUpstreamFailed}
+			log: "upstream failed", level: hclog.Error, outcome: OutcomeUpstreamFailed}
 	case errors.Is(err, fcgi.ErrUpstream): // a request that may have run must not be sent again
 		return verdict{status: http.StatusBadGateway, fail: !r.OnKeptConn(), text: "The service cannot be reached.",
-			log: "upstream failed", level: hclog.Error, end: EndUpstreamFailed}
+			log: "upstream failed", level: hclog.Error, outcome: OutcomeUpstreamFailed}
 	case errors.Is(err, fcgi.ErrHungUp):
-		return verdict{log: "web server hung up", level: hclog.Debug, end: EndHungUp}
+		return verdict{log: "web server hung up", level: hclog.Debug, outcome: OutcomeHungUp}
 	}
-	return verdict{log: "request failed", level: hclog.Warn, end: EndFailed}
+	return verdict{log: "request failed", level: hclog.Warn, outcome: OutcomeFailed}
 }
 
 // hidesFailure reports whether the web server would end its client's connection without a response if the conn ended
@@ -113,7 +113,7 @@ func (r *request) page(a verdict, reason error) fcgi.Answer {
 	var h bytes.Buffer
 	fmt.Fprintf(&h, "Status: %d %s\r\n", a.status, http.StatusText(a.status))
 	h.WriteString("Cache-Control: no-store\r\n")
-	if a.end == EndRedirected {
+	if a.outcome == OutcomeRedirected {
 		h.WriteString("Location: " + sameAddress(string(r.head.target)) + "\r\n")
 	}
 	if a.retryAfter > 0 {
@@ -129,7 +129,7 @@ func (r *request) page(a verdict, reason error) fcgi.Answer {
 		body = nil
 	}
 	answer := fcgi.Answer{Header: h.Bytes(), Body: body}
-	if a.end != EndRedirected { // which is no error
+	if a.outcome != OutcomeRedirected { // which is no error
 		answer.Stderr = "fpm-gate: " + a.log + ": " + reason.Error() + "\n"
 	}
 	return answer

@@ -22,7 +22,7 @@ type counters struct {
 
 // routeCounters are what a gate has seen of one route.
 type routeCounters struct {
-	ends [Ends]counter
+	outcomes [Outcomes]counter
 }
 
 // route returns the counters of a route, which a reload does not set to zero.
@@ -40,8 +40,8 @@ func (c *counters) route(name string) *routeCounters {
 
 // RouteStats are what a gate has seen of the requests of one route.
 type RouteStats struct {
-	Name string       // "": of requests that match no route
-	Ends [Ends]uint64 // how many of them ended in which way
+	Name     string           // "": of requests that match no route
+	Outcomes [Outcomes]uint64 // how many of them ended in which way
 }
 
 // routeStats returns what was seen of each route so far.
@@ -51,8 +51,8 @@ func (c *counters) routeStats() []RouteStats {
 	var all []RouteStats
 	for _, name := range slices.Sorted(maps.Keys(c.routes)) {
 		r := RouteStats{Name: name}
-		for end := range r.Ends {
-			r.Ends[end] = c.routes[name].ends[end].Load()
+		for outcome := range r.Outcomes {
+			r.Outcomes[outcome] = c.routes[name].outcomes[outcome].Load()
 		}
 		all = append(all, r)
 	}

@@ -11,7 +11,7 @@ import (
 type Meter interface {
 	// Waited is told how long a request waited for its lock, zero if nobody was in the way, and what it does now.
 	// behind held the lock when the wait began; it is zero if that was nobody of this process.
-	Waited(end End, waited time.Duration, behind *sessionlock.Description)
+	Waited(outcome Outcome, waited time.Duration, behind *sessionlock.Description)
 	// Held is told how long a script held its lock.
 	Held(outcome HoldOutcome, held time.Duration, script []byte)
 }
@@ -19,8 +19,8 @@ type Meter interface {
 // noMeter is the Meter of a gate that is given none.
 type noMeter struct{}
 
-func (noMeter) Waited(End, time.Duration, *sessionlock.Description) {}
-func (noMeter) Held(HoldOutcome, time.Duration, []byte)             {}
+func (noMeter) Waited(Outcome, time.Duration, *sessionlock.Description) {}
+func (noMeter) Held(HoldOutcome, time.Duration, []byte)                 {}
 
 // tally is where the requests of one route are counted and measured. It is found once a setup, not once a request.
 type tally struct {
@@ -36,4 +36,4 @@ func newTally(c *counters, route string, meter func(string) Meter) tally {
 	return t
 }
 
-func (t *tally) count(end End) { t.ends[end].Add(1) }
+func (t *tally) count(outcome Outcome) { t.outcomes[outcome].Add(1) }

@@ -33,18 +33,18 @@ type chapter struct {
 	route string
 }
 
-func (p *chapter) Waited(end End, waited time.Duration, behind *sessionlock.Description) {
+func (p *chapter) Waited(outcome Outcome, waited time.Duration, behind *sessionlock.Description) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.waits[p.route+" "+end.String()]++
+	p.waits[p.route+" "+outcome.String()]++
 	p.behind[behind.Script]++
 	p.waited += waited
 }
 
-func (p *chapter) Held(end HoldOutcome, held time.Duration, script []byte) {
+func (p *chapter) Held(outcome HoldOutcome, held time.Duration, script []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.holds[p.route+" "+end.String()]++
+	p.holds[p.route+" "+outcome.String()]++
 	p.script[string(script)] += held
 }
 
@@ -93,21 +93,21 @@ func TestWaitsAndHoldsAreMeasuredByRoute(t *testing.T) {
 		t.Errorf("got holds of %v, and others waited for %v", l.script, l.waited)
 	}
 	await(t, "all have ended", func() bool {
-		ends := s.Stats().Routes[0].Ends
-		return ends[EndHeld]+ends[EndNone] == 3
+		ends := s.Stats().Routes[0].Outcomes
+		return ends[OutcomeHeld]+ends[OutcomeNone] == 3
 	})
 	routes := s.Stats().Routes
 	if len(routes) != 2 || routes[0].Name != "" || routes[1].Name != "hurried" {
 		t.Fatalf("got routes %+v, want the gate's own and hurried", routes)
 	}
-	if got := routes[0].Ends; got[EndHeld] != 2 || got[EndNone] != 1 {
+	if got := routes[0].Outcomes; got[OutcomeHeld] != 2 || got[OutcomeNone] != 1 {
 		t.Errorf("got %v of the gate's own", got)
 	}
-	if got := routes[1].Ends; got[EndMaxWait] != 1 {
+	if got := routes[1].Outcomes; got[OutcomeMaxWait] != 1 {
 		t.Errorf("got %v of hurried", got)
 	}
 	s.Configure(s.options(nil))
-	if got := s.Stats().Routes; len(got) != 2 || got[0].Ends[EndHeld] != 2 {
+	if got := s.Stats().Routes; len(got) != 2 || got[0].Outcomes[OutcomeHeld] != 2 {
 		t.Errorf("after a reload: got %+v, want what was counted before", got)
 	}
 }
@@ -142,7 +142,7 @@ func TestAHoldIsMeasuredOnceHoweverItEnds(t *testing.T) {
 			script.end(page + "x")
 			b.want("x")
 			s.unlocked()
-			await(t, "the request is over", func() bool { return s.Stats().Routes[0].Ends[EndHeld] == 1 })
+			await(t, "the request is over", func() bool { return s.Stats().Routes[0].Outcomes[OutcomeHeld] == 1 })
 			l.want(t, "holds", func() map[string]int { return l.holds }, map[string]int{" " + c.end.String(): 1})
 			got := s.Stats()
 			if (got.Expired == 1) != (c.end == HoldExpired) || (got.Ended == 1) != (c.end == HoldBroken) || got.Lost != 0 {
@@ -155,7 +155,7 @@ func TestAHoldIsMeasuredOnceHoweverItEnds(t *testing.T) {
 // TestNamesOfEndsAreWhole holds the names to the constants: one that lacks a name would be "" in the metrics.
 func TestNamesOfEndsAreWhole(t *testing.T) {
 	seen := map[string]bool{"": true}
-	for end := range Ends {
+	for end := range Outcomes {
 		if seen[end.String()] {
 			t.Errorf("end %d has no name of its own: %q", end, end)
 		}

@@ -2,45 +2,45 @@ package gate
 
 import "github.com/fpm-gate/fpm-gate/sessionlock"
 
-// End is how a request ended. There is one for each.
-type End int
+// Outcome is how a request ended. There is one for each.
+type Outcome int
 
-// The ends. Those of requests that were served say what became of the lock.
+// The outcomes. Those of requests that were served say what became of the lock.
 const (
-	EndNone     End = iota // served; there was no session, or no need of its lock
-	EndHeld                // served while it held the lock, as long as that lasted
-	EndRead                // served, after those ahead
-	EndPassed              // served without the lock that it wanted
-	EndObserved            // served without the lock, as observe says
+	OutcomeNone     Outcome = iota // served; there was no session, or no need of its lock
+	OutcomeHeld                    // served while it held the lock, as long as that lasted
+	OutcomeRead                    // served, after those ahead
+	OutcomePassed                  // served without the lock that it wanted
+	OutcomeObserved                // served without the lock, as observe says
 
-	EndRedirected     // sent back for its new cookie: its session id was replaced while it waited
-	EndMaxWait        // rejected: max wait was over
-	EndMaxWaiters     // rejected: max waiters waited already
-	EndShutdown       // rejected: the gate is being shut down
-	EndStoreFailed    // rejected: the lock store failed
-	EndExpired        // ended with its lock
-	EndUpstreamBusy   // no upstream connection was free
-	EndUpstreamFailed // PHP-FPM did not answer
-	EndHungUp         // its web server hung up
-	EndAbandoned      // its script ran on for too long after that
-	EndBroken         // its response was cut short
-	EndFailed         // anything else
-	Ends              // how many there are
+	OutcomeRedirected     // sent back for its new cookie: its session id was replaced while it waited
+	OutcomeMaxWait        // rejected: max wait was over
+	OutcomeMaxWaiters     // rejected: max waiters waited already
+	OutcomeShutdown       // rejected: the gate is being shut down
+	OutcomeStoreFailed    // rejected: the lock store failed
+	OutcomeExpired        // ended with its lock
+	OutcomeUpstreamBusy   // no upstream connection was free
+	OutcomeUpstreamFailed // PHP-FPM did not answer
+	OutcomeHungUp         // its web server hung up
+	OutcomeAbandoned      // its script ran on for too long after that
+	OutcomeBroken         // its response was cut short
+	OutcomeFailed         // anything else
+	Outcomes              // how many there are
 )
 
-// endNames are what operators see.
-var endNames = [Ends]string{
+// outcomeNames are what operators see.
+var outcomeNames = [Outcomes]string{
 	"none", "held", "read", "passed", "observed",
 	"redirected", "max_wait", "max_waiters", "shutdown", "store_failed", "expired",
 	"upstream_busy", "upstream_failed", "hung_up", "abandoned", "broken", "failed",
 }
 
-func (e End) String() string { return endNames[e] }
+func (o Outcome) String() string { return outcomeNames[o] }
 
 // HoldOutcome is how the hold of a lock ended.
 type HoldOutcome int
 
-// The ends of a hold.
+// The outcomes of a hold.
 const (
 	HoldReleased HoldOutcome = iota // by its request
 	HoldExpired

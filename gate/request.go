@@ -123,7 +123,7 @@ func (r *request) acquire() error {
 	r.waited += lock.Waited()
 	r.behind = lock.Behind()
 	if r.replaced(lock, entered) {
-		r.measureWait(EndRedirected)
+		r.measureWait(OutcomeRedirected)
 		return errReplaced
 	}
 	r.status = lockHeld
@@ -185,7 +185,7 @@ func (r *request) notAcquired(err error) error {
 	case r.passStoreFailure() && errors.Is(err, sessionlock.ErrStore):
 		r.gate.counters.passed.Add(1) // that the store fails is logged once, by who watches it
 	default:
-		r.measureWait(r.verdict(err).end)
+		r.measureWait(r.verdict(err).outcome)
 		return err
 	}
 	r.status = lockPassed
@@ -197,25 +197,25 @@ func (r *request) passStoreFailure() bool {
 	return r.policy.Observe || r.policy.StoreFailure == StoreFailurePass
 }
 
-// servedAs is the End of a request that is served.
-func (r *request) servedAs() End {
+// servedAs is the Outcome of a request that is served.
+func (r *request) servedAs() Outcome {
 	switch r.status {
 	case lockHeld, lockLocal:
-		return EndHeld
+		return OutcomeHeld
 	case lockRead:
-		return EndRead
+		return OutcomeRead
 	case lockPassed:
 		if r.policy.Observe {
-			return EndObserved
+			return OutcomeObserved
 		}
-		return EndPassed
+		return OutcomePassed
 	}
-	return EndNone
+	return OutcomeNone
 }
 
 // measureWait measures the wait for the lock, which is over.
-func (r *request) measureWait(end End) {
-	r.tally.meter.Waited(end, r.waited, &r.behind)
+func (r *request) measureWait(outcome Outcome) {
+	r.tally.meter.Waited(outcome, r.waited, &r.behind)
 }
 
 // release gives the locks back: the script has ended, or can no longer be observed. A lock outlives its request where

@@ -86,7 +86,7 @@ func TestBrowserThatHasWaitedForAReplacedIDIsSentBack(t *testing.T) {
 			want := map[bool]uint64{true: 1}[c.sentBack]
 			total := uint64(0)
 			for _, r := range s.Stats().Routes {
-				total += r.Ends[EndRedirected]
+				total += r.Outcomes[OutcomeRedirected]
 			}
 			if total != want {
 				t.Errorf("%d requests are counted as redirected, want %d", total, want)

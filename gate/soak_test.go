@@ -60,11 +60,11 @@ func TestSoakLeavesNothingBehind(t *testing.T) {
 		t.Error("no request was served as it should")
 	}
 	ends := uint64(0)
-	for _, n := range got.Routes[0].Ends {
+	for _, n := range got.Routes[0].Outcomes {
 		ends += n
 	}
 	if ends != got.Requests {
-		t.Errorf("%d requests have ended in %v, want each of %d to have ended once", ends, got.Routes[0].Ends, got.Requests)
+		t.Errorf("%d requests have ended in %v, want each of %d to have ended once", ends, got.Routes[0].Outcomes, got.Requests)
 	}
 	await(t, "each hold is measured once", func() bool {
 		measured.mu.Lock()

@@ -38,13 +38,13 @@ func (g *Gate) Stats() Stats {
 		Routes: c.routeStats(), Pool: g.setup.Load().pool.Stats(),
 	}
 	for _, r := range s.Routes {
-		s.Rejected += r.Ends[EndMaxWait] + r.Ends[EndMaxWaiters] + r.Ends[EndShutdown] + r.Ends[EndStoreFailed]
-		s.Aborted += r.Ends[EndExpired]
-		s.Abandoned += r.Ends[EndAbandoned]
-		s.HungUp += r.Ends[EndHungUp]
-		s.Broken += r.Ends[EndBroken]
-		s.Upstream += r.Ends[EndUpstreamBusy] + r.Ends[EndUpstreamFailed]
-		s.Malformed += r.Ends[EndFailed]
+		s.Rejected += r.Outcomes[OutcomeMaxWait] + r.Outcomes[OutcomeMaxWaiters] + r.Outcomes[OutcomeShutdown] + r.Outcomes[OutcomeStoreFailed]
+		s.Aborted += r.Outcomes[OutcomeExpired]
+		s.Abandoned += r.Outcomes[OutcomeAbandoned]
+		s.HungUp += r.Outcomes[OutcomeHungUp]
+		s.Broken += r.Outcomes[OutcomeBroken]
+		s.Upstream += r.Outcomes[OutcomeUpstreamBusy] + r.Outcomes[OutcomeUpstreamFailed]
+		s.Malformed += r.Outcomes[OutcomeFailed]
 	}
 	s.Malformed += s.Refused
 	return s
