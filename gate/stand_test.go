@@ -145,8 +145,13 @@ type script struct {
 
 func newPHP(t testing.TB) *php {
 	t.Helper()
-	l := listen(t)
-	p := &php{t: t, addr: fcgi.Addr{Network: "unix", Address: l.Addr().String()}, running: make(chan *script, 20_000), closing: make(chan struct{})}
+	return newPHPOn(t, listen(t))
+}
+
+func newPHPOn(t testing.TB, l net.Listener) *php {
+	t.Helper()
+	addr := fcgi.Addr{Network: l.Addr().Network(), Address: l.Addr().String()}
+	p := &php{t: t, addr: addr, running: make(chan *script, 20_000), closing: make(chan struct{})}
 	var conns sync.WaitGroup
 	conns.Go(func() {
 		for {

@@ -35,6 +35,7 @@ var begins = map[string]sessionwatch.State{
 
 // beginsOpen are those of ids that a response has set.
 var beginsOpen = map[string]sessionwatch.State{
+	"presumed": sessionwatch.Presumed,
 	"new":      sessionwatch.Open,
 	"new-shut": sessionwatch.Closed,
 }
