@@ -272,7 +272,7 @@ func TestAnAdminThatCannotListenLeavesAllAsItIs(t *testing.T) {
 	if err := s.Gate.Reload(strings.Replace(s.Gate.Config, block, taken, 1)); err != nil {
 		t.Fatal(err)
 	}
-	awaitLog(t, s.Gate.Server, "config cannot be served, the running one stays")
+	awaitLog(t, s.Gate.Server, "cannot apply config, keeping the running one")
 	s.get("/hello.php", newSession()).mustBe(t, "hello\n")
 	eventually(t, "readiness warns of it", func() bool {
 		return strings.Contains(admin.get(t, "/readyz"), "last reload failed")
@@ -368,7 +368,7 @@ func TestTheLogLevelIsChangedUntilTheNextReload(t *testing.T) {
 	}
 }
 
-func TestWatchShowsTheLocksAgainAndAgain(t *testing.T) {
+func TestWatchRefreshesTheLocks(t *testing.T) {
 	t.Parallel()
 	block, admin := adminBlock(t)
 	s := newStack(t, stackOptions{Gate: rig.GateOptions{Config: block}})
@@ -409,7 +409,7 @@ func TestWatchShowsTheLocksAgainAndAgain(t *testing.T) {
 	}
 }
 
-func TestWordsWhereNobodyAnswersAnOperator(t *testing.T) {
+func TestCommandsSayWhatToDoWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	free, err := r.Reserve("tcp", "")
@@ -429,10 +429,10 @@ func TestWordsWhereNobodyAnswersAnOperator(t *testing.T) {
 		code int
 		says string
 	}{
-		{"locks --admin unix:/no/such.sock", 1, "nothing listens on unix:/no/such.sock: is fpm-gate running"},
+		{"locks --admin unix:/no/such.sock", 1, "nothing listens on unix:/no/such.sock: start fpm-gate"},
 		{"locks --admin unix:" + stale, 1, "nothing listens on unix:"},
 		{"locks --admin " + free.String(), 1, "nothing listens on " + free.String()},
-		{"locks --admin " + other, 1, "is not that of fpm-gate"},
+		{"locks --admin " + other, 1, "is it fpm-gate?"},
 		{"break abcd --admin unix:/no/such.sock", 1, "nothing listens"},
 		{"locks --admin /no/such.sock", 2, `must be "unix:/path" or "host:port"`},
 		{"locks --admin unix:relative", 2, `must be "unix:/path" or "host:port"`},
@@ -442,21 +442,21 @@ func TestWordsWhereNobodyAnswersAnOperator(t *testing.T) {
 		{"locks --config x --admin unix:/y", 2, "config"},
 		{"locks now", 2, "unexpected argument"},
 		{"locks --interval 1ms --admin unix:/no/such.sock", 2, "at least 100ms"},
-		{"break", 2, "fpm-gate break KEY"},
-		{"break a b", 2, "fpm-gate break KEY"},
+		{"break", 2, "KEY is required"},
+		{"break a b", 2, "KEY is required"},
 	} {
 		if code, _, stderr := run(t, strings.Fields(tt.args)...); code != tt.code || !strings.Contains(stderr, tt.says) {
 			t.Errorf("fpm-gate %s: got exit code %d and %q, want %d and %q", tt.args, code, stderr, tt.code, tt.says)
 		}
 	}
 	if _, err := os.Stat("/etc/fpm-gate/fpm-gate.hcl"); err != nil {
-		if code, _, stderr := run(t, "locks"); code != 2 || !strings.Contains(stderr, "--admin ADDRESS or --config FILE") {
+		if code, _, stderr := run(t, "locks"); code != 2 || !strings.Contains(stderr, "--admin or --config is required") {
 			t.Errorf("fpm-gate locks: got exit code %d and %q", code, stderr)
 		}
 	}
 }
 
-// httpServer is one of somebody else's.
+// httpServer starts an HTTP server that is not fpm-gate and returns its address.
 func httpServer(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -64,13 +64,13 @@ func TestExitCodesTellWrongUsageFromFailure(t *testing.T) {
 		{"--version", 0, gateVersion},
 		{"--help", 0, "Exit codes"},
 		{"help serve", 0, "--drain-timeout"},
-		{"check --config " + right, 0, "is right"},
+		{"check --config " + right, 0, "configuration is valid"},
 		{"check -c " + right, 0, `gate "www": unix:/tmp/never-opened.sock to unix:/tmp/never-dialled.sock`},
 
-		{"", 2, "a command is missing"},
+		{"", 2, "no command given"},
 		{"sreve", 2, `did you mean "serve"`},
 		{"version now", 2, "unexpected argument"},
-		{"check", 2, "--config FILE"},
+		{"check", 2, "--config is required"},
 		{"check --config " + right + " --probes", 2, "unknown flag"},
 		{"check --config /no/such/file.hcl", 2, "/no/such/file.hcl"},
 		{"check --config " + wrong, 2, wrong},
@@ -81,7 +81,7 @@ func TestExitCodesTellWrongUsageFromFailure(t *testing.T) {
 		{"serve --config " + wrong, 2, "expire"},
 		{"serve --config " + right + " --drain-timeout soon", 2, "drain-timeout"},
 
-		{"check --probe --config " + right, 1, "not fit to serve"},
+		{"check --probe --config " + right, 1, "1 upstream address failed the probe"},
 		{"serve --config " + unserveable, 1, "/tmp/no/such/folder"},
 	} {
 		code, stdout, stderr := run(t, strings.Fields(tt.args)...)
@@ -159,7 +159,7 @@ func TestCheckAndServeAgree(t *testing.T) {
 		{"a folder that is not there", gate("unix:"+dir+"/no/gate.sock", ""), dir + "/no: no such file"},
 		{"a folder that is a file", gate("unix:"+file+"/gate.sock", ""), "is a file"},
 		{"a file in its place", gate("unix:"+file, ""), "a file that is not a socket"},
-		{"a folder that nobody may write", gate("unix:/proc/gate.sock", ""), "make a socket in /proc"},
+		{"a folder that nobody may write", gate("unix:/proc/gate.sock", ""), "create a socket in /proc"},
 		{"an address of another host", gate("192.0.2.1:9000", ""), "cannot assign requested address"},
 		{"a host that is not there", gate("no-such-host.invalid:9000", ""), "no-such-host.invalid"},
 		{"the same of the admin", fmt.Sprintf("admin { listen = \"unix:%s/no/admin.sock\" }\n", dir) + gate(free, ""), "admin: listen on unix:" + dir},
@@ -182,12 +182,12 @@ func TestCheckAndServeAgree(t *testing.T) {
 		if code, _, stderr := run(t, "check", "--file-only", "--config", path); code != 0 {
 			t.Errorf("%s, --file-only: got exit code %d and %q, want 0", tt.name, code, stderr)
 		}
-		refused := strings.Count(running.log(), "the running one stays")
+		refused := strings.Count(running.log(), "keeping the running one")
 		if err := os.WriteFile(running.cmd.Args[3], []byte(tt.config), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		running.signal(t, syscall.SIGHUP)
-		eventually(t, tt.name+": the reload is refused", func() bool { return strings.Count(running.log(), "the running one stays") > refused })
+		eventually(t, tt.name+": the reload is refused", func() bool { return strings.Count(running.log(), "keeping the running one") > refused })
 	}
 	if left, err := filepath.Glob(dir + "/.*"); err != nil || len(left) > 0 {
 		t.Errorf("got %v and error %v, want that nothing is left", left, err)

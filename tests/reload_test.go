@@ -100,7 +100,7 @@ func TestAWrongConfigLeavesTheRunningOne(t *testing.T) {
 	if err := s.Gate.Reload(wrong); err != nil {
 		t.Fatal(err)
 	}
-	awaitLog(t, s.Gate.Server, "the running one stays")
+	awaitLog(t, s.Gate.Server, "keeping the running one")
 	for _, want := range []string{
 		s.Gate.ConfigFile() + " line 2", "max_params", `"lots"`,
 		s.Gate.ConfigFile() + " line 3", "expiry",

@@ -394,12 +394,12 @@ func TestNoSecretOfTheConfigIsTold(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			refused := strings.Count(running.log(), "the running one stays")
+			refused := strings.Count(running.log(), "keeping the running one")
 			if err := os.WriteFile(running.cmd.Args[3], text, 0o644); err != nil {
 				t.Fatal(err)
 			}
 			running.signal(t, syscall.SIGHUP)
-			eventually(t, "the reload is refused", func() bool { return strings.Count(running.log(), "the running one stays") > refused })
+			eventually(t, "the reload is refused", func() bool { return strings.Count(running.log(), "keeping the running one") > refused })
 			said += more + served + running.log()
 		}
 		if strings.Contains(out+said, secret) {

@@ -89,7 +89,7 @@ func TestReloadMovesTheLocks(t *testing.T) {
 	inFirst := g.Config
 
 	reload(t, g, strings.Replace(inFirst, p.store.Addr.String(), next.Addr.String(), 1))
-	awaitLog(t, g.Server, "store changed")
+	awaitLog(t, g.Server, "lock store changed")
 	p.mustWait(t, site, site, "in-next")
 	if n := connections(t, p.store); n < 3 { // the other gate's, this one's and ours
 		t.Errorf("the old memcached has %d connections while a lock of its is held", n)

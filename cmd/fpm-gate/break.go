@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,51 +12,35 @@ import (
 )
 
 func breakCommand() *cobra.Command {
-	var f operatorFlags
+	var f adminFlags
 	cmd := &cobra.Command{
 		Use:   "break KEY",
-		Short: "Break a lock: its holder goes on without it, and the next waiter gets it",
-		Long: `Break a lock. KEY is its name, or the begin of it, as "fpm-gate locks" and the log show
-it. The script that holds the lock is not ended: it goes on without it, beside the next
-one of its session, which may overwrite what it writes. A lock that is held on another
-host is broken there.`,
+		Short: "Break a lock, so that the next waiter gets it",
+		Long: `Break a lock. KEY is the lock's key or a prefix of it, as "fpm-gate locks" and the log
+show it. The script keeps running without the lock, concurrently with the next one of
+its session, and each may overwrite what the other writes. Break a lock that is held on
+another host on that host.`,
 		Example: "  fpm-gate break af3cc79d",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return &usageError{errors.New("say which lock: fpm-gate break KEY; fpm-gate locks shows them")}
+				return &usageError{errors.New(`KEY is required; "fpm-gate locks" lists them`)}
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o, err := f.operator()
+			c, err := f.client()
 			if err != nil {
 				return err
 			}
 			var l admin.Lock
-			if err := o.ask(cmd.Context(), http.MethodDelete, "/locks/"+url.PathEscape(args[0]), &l); err != nil {
+			if err := c.do(cmd.Context(), http.MethodDelete, "/locks/"+url.PathEscape(args[0]), &l); err != nil {
 				return failed(err)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "broken: %s, held for %s by %s\n", l.Key, age(l.HeldMS), describe(l.Holder))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "broken: %s, held for %s by %s\n",
+				l.Key, age(l.HeldMS), describe(l.Holder))
 			return failed(err)
 		},
 	}
 	f.add(cmd)
 	return cmd
-}
-
-// describe says in a line who holds a lock.
-func describe(r admin.Request) string {
-	return printable(r.Method + " " + r.Path + " (" + r.Script + ")")
-}
-
-// age is a time in milliseconds as people read it.
-func age(ms int64) string {
-	d := time.Duration(ms) * time.Millisecond
-	switch {
-	case d < time.Second:
-		return d.String()
-	case d < time.Minute:
-		return d.Truncate(100 * time.Millisecond).String()
-	}
-	return d.Truncate(time.Second).String()
 }

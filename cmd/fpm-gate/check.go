@@ -23,27 +23,28 @@ func checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check a config, and with --probe what it points to",
-		Long: `Check a config as serve does. All its errors are shown at once, each with its place in
-the file; then what keeps it from being served on this machine by this user: folders and
-owners of sockets, TLS files. Where it is not going to be served, --file-only leaves that.
-With --probe each PHP-FPM is asked too: whether it can be reached, and where ping_path
-and status_path are set, what it answers there. So is each memcached that keeps locks:
-how fast it answers, how much room it has left, and whether an item lives as long there
-as it was told to, which takes four seconds. Of sessions it reports what speaks against
-handler, save_path and cookies: PHP-FPM's settings, as far as they can be read, the
-session files, and what a running gate has seen.`,
+		Long: `Check a config as serve does. It shows all errors of the file at once, each with its
+place. Then it looks for what would keep this user from serving the config on this
+machine: folders and owners of sockets, TLS files. Use --file-only on a machine that
+will not serve the config.
+
+With --probe it also connects to each PHP-FPM, and requests ping_path and status_path if
+they are set; and it checks each memcached that keeps locks: its latency, its free
+memory, and whether items live as long as requested, which takes four seconds. It
+compares handler, save_path and cookies with PHP-FPM's settings, as far as they can be
+read, with the session files, and with what a running gate has seen.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
-				return &usageError{errors.New("say which config: --config FILE")}
+				return &usageError{errors.New("--config is required")}
 			}
 			return check(cmd.OutOrStdout(), file, fileOnly, probe)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "the config `file`")
 	_ = cmd.MarkFlagFilename("config", "hcl")
-	cmd.Flags().BoolVar(&fileOnly, "file-only", false, "check the file, and not what it needs of this machine")
-	cmd.Flags().BoolVar(&probe, "probe", false, "also ask PHP-FPM and memcached")
+	cmd.Flags().BoolVar(&fileOnly, "file-only", false, "check only the file, not this machine")
+	cmd.Flags().BoolVar(&probe, "probe", false, "also check PHP-FPM and memcached")
 	cmd.MarkFlagsMutuallyExclusive("file-only", "probe")
 	return cmd
 }
@@ -64,10 +65,10 @@ func check(w io.Writer, file string, fileOnly, probe bool) error {
 	}
 	if !fileOnly {
 		if err := judge(c); err != nil {
-			return failed(fmt.Errorf("%s is valid, but cannot be served here: %w", file, err))
+			return failed(fmt.Errorf("%s is valid, but cannot be served on this machine: %w", file, err))
 		}
 	}
-	fmt.Fprintf(w, "%s is right\n", file)
+	fmt.Fprintf(w, "%s: configuration is valid\n", file)
 	if !probe {
 		return nil
 	}
@@ -75,7 +76,7 @@ func check(w io.Writer, file string, fileOnly, probe bool) error {
 	return failed(errors.Join(probeUpstreams(w, c), probeStore(w, c)))
 }
 
-// probeUpstreams asks each upstream address of each gate, and tells what it finds.
+// probeUpstreams probes each upstream address of each gate, and writes a line for each.
 func probeUpstreams(w io.Writer, c *config.Config) error {
 	unfit := 0
 	for _, g := range c.Gates {
@@ -89,12 +90,12 @@ func probeUpstreams(w io.Writer, c *config.Config) error {
 		}
 	}
 	if unfit > 0 {
-		return fmt.Errorf("%d upstream addresses are not fit to serve", unfit)
+		return fmt.Errorf("%s failed the probe", count(unfit, "upstream address", "upstream addresses"))
 	}
 	return nil
 }
 
-// probeUpstream says what one PHP-FPM answers.
+// probeUpstream returns what one PHP-FPM answers.
 func probeUpstream(u config.Upstream, a fcgi.Addr) (string, error) {
 	start := time.Now()
 	nc, err := net.DialTimeout(a.Network, a.Address, u.ConnectTimeout)
@@ -120,7 +121,7 @@ func probeUpstream(u config.Upstream, a fcgi.Addr) (string, error) {
 	return strings.Join(found, ", "), nil
 }
 
-// probeStore asks each memcached, and tells what it finds.
+// probeStore probes each memcached that keeps locks, and writes a line for each.
 func probeStore(w io.Writer, c *config.Config) error {
 	if c.Memcached == nil {
 		return nil
@@ -146,14 +147,15 @@ func probeStore(w io.Writer, c *config.Config) error {
 		}
 	}
 	if unfit > 0 {
-		return fmt.Errorf("%d memcached servers are not fit to keep locks", unfit)
+		return fmt.Errorf("%s failed the probe", count(unfit, "memcached server", "memcached servers"))
 	}
 	return nil
 }
 
-// storeReport says what one memcached is like.
+// storeReport describes one memcached.
 func storeReport(r memcachelock.Report) string {
 	const mebibyte = 1 << 20
-	return fmt.Sprintf("version %s, up for %s, answers in %.2f ms, %d of its %d MiB used, %d evictions, an item of 3 s lived %.1f s",
-		r.Version, r.Uptime, r.Answer.Seconds()*1000, r.Used/mebibyte, r.Memory/mebibyte, r.Evictions, r.Lived.Seconds())
+	return fmt.Sprintf("version %s, up for %s, answers in %.2f ms, %d of %d MiB used, %d evictions,"+
+		" an item with a TTL of 3 s lived %.1f s", r.Version, r.Uptime, r.Answer.Seconds()*1000,
+		r.Used/mebibyte, r.Memory/mebibyte, r.Evictions, r.Lived.Seconds())
 }

@@ -16,10 +16,10 @@ func demoCommand() *cobra.Command {
 	var only string
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Show the problem and the gate side by side, on real servers",
-		Long: `Show the problem and the gate side by side: nginx and PHP-FPM are started on loopback
-under a temporary folder, with and without fpm-gate between them, and six short
-stories are run on both. What was measured is shown as a table.
+		Short: "Compare real servers with and without the gate",
+		Long: `Compare real servers with and without the gate. The demo starts nginx and PHP-FPM on
+loopback, in a temporary folder, with and without fpm-gate between them. It runs six
+short scenarios on both and prints the measurements as a table.
 
   1  two scripts of one session at once
   2  a burst of AJAX requests of one session, while other visitors browse
@@ -28,8 +28,8 @@ stories are run on both. What was measured is shown as a table.
   5  two hosts that share their sessions, and their locks
   6  an export that closes its session, and its progress bar
 
-nginx and PHP-FPM have to be installed. It takes a good minute, and everything that
-was started is ended, also by Ctrl-C.`,
+nginx and PHP-FPM must be installed. The demo takes about a minute. It stops everything
+that it has started, even if interrupted.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if o.Parts, err = demo.ParseParts(only); err != nil {
@@ -39,12 +39,12 @@ was started is ended, also by Ctrl-C.`,
 		},
 	}
 	cmd.Flags().BoolVar(&o.JSON, "json", false, "print the figures as JSON")
-	cmd.Flags().BoolVar(&o.Keep, "keep", false, "leave the folder with all configs and logs")
-	cmd.Flags().StringVar(&only, "only", "", "run these `parts` only, such as 1,3")
+	cmd.Flags().BoolVar(&o.Keep, "keep", false, "keep the folder with all configs and logs")
+	cmd.Flags().StringVar(&only, "only", "", "run only these `parts`, such as 1,3")
 	return cmd
 }
 
-// runDemo runs the demo until it is done or a signal ends it; a second signal ends it at once.
+// runDemo runs the demo until it ends or a signal stops it. A second signal kills the process.
 func runDemo(ctx context.Context, o demo.Options) (err error) {
 	if o.Binary, err = os.Executable(); err != nil {
 		return err

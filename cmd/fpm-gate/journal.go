@@ -8,8 +8,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// loggerOptions are those of a logger to w. Where stderr is the journal, levels become its priorities, and the time is
-// left to it.
+// loggerOptions returns the options of a logger to w. If stderr is the journal, lines get its priorities for the
+// levels, and no time, which the journal adds.
 func loggerOptions(w io.Writer, level hclog.Level, json bool) *hclog.LoggerOptions {
 	o := &hclog.LoggerOptions{Name: "fpm-gate", Level: level, JSONFormat: json, Output: w}
 	if toJournal() {
@@ -24,13 +24,13 @@ func loggerOptions(w io.Writer, level hclog.Level, json bool) *hclog.LoggerOptio
 	return o
 }
 
-// toJournal reports whether systemd takes stderr for the journal.
+// toJournal reports whether stderr is connected to the journal.
 func toJournal() bool {
 	is, err := journal.StderrIsJournalStream()
 	return err == nil && is
 }
 
-// errorsTo returns where errors go that are not a log: to w, in the journal with their priority.
+// errorsTo returns the writer for errors that are not log messages: w, with the priority if it is the journal.
 func errorsTo(w io.Writer) io.Writer {
 	if toJournal() {
 		return withPriority(w, journal.PriErr)
@@ -38,7 +38,7 @@ func errorsTo(w io.Writer) io.Writer {
 	return w
 }
 
-// priorityWriter begins each line with a priority, as sd-daemon(3) has it. The journal takes each line for a message.
+// priorityWriter prefixes each line with a priority as in sd-daemon(3). To the journal, each line is a message.
 type priorityWriter struct {
 	w      io.Writer
 	prefix []byte
@@ -48,7 +48,7 @@ func withPriority(w io.Writer, p journal.Priority) io.Writer {
 	return &priorityWriter{w, []byte{'<', '0' + byte(p), '>'}}
 }
 
-// Write expects whole lines, and writes them at once.
+// Write expects whole lines, and writes them in one call.
 func (p *priorityWriter) Write(text []byte) (int, error) {
 	var out []byte
 	for line := range bytes.Lines(text) {

@@ -15,9 +15,9 @@ import (
 	"github.com/fpm-gate/fpm-gate/config"
 )
 
-// judge finds what keeps this process from serving a config, though the file is valid: folders and owners of sockets,
-// addresses that are not this host's, files of TLS. check and serve both ask it, so that they agree. All that it finds is
-// in the error. It leaves nothing behind, and whatever is served meanwhile goes on.
+// judge returns everything that keeps this process from serving a config although the file is valid: folders and owners
+// of sockets, addresses that are not this host's, TLS files. check and serve both call it, so that they agree. It
+// leaves nothing behind and does not disturb what is being served.
 func judge(c *config.Config) error {
 	var errs []error
 	if c.Memcached != nil {
@@ -38,7 +38,7 @@ func judge(c *config.Config) error {
 	return problems(errs)
 }
 
-// problems are errors in one line.
+// problems joins errors into one line.
 func problems(errs []error) error {
 	if len(errs) < 2 {
 		return errors.Join(errs...)
@@ -50,8 +50,8 @@ func problems(errs []error) error {
 	return errors.New(strings.Join(all, "; "))
 }
 
-// judgeListen finds what keeps this process from listening where g says. Whether systemd passes a socket shows only when
-// it starts the service.
+// judgeListen returns what keeps this process from listening on the address of g. Sockets from systemd cannot be
+// judged: systemd passes them only when it starts the service.
 func judgeListen(g *config.Gate) error {
 	switch g.Listen.Network {
 	case "unix":
@@ -62,7 +62,7 @@ func judgeListen(g *config.Gate) error {
 	return nil
 }
 
-// judgeUnix makes a socket as listenUnix would, in the same folder, and removes it.
+// judgeUnix creates a socket as listenUnix would, in the same folder, and removes it.
 func judgeUnix(g *config.Gate) error {
 	path := g.Listen.Address
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
@@ -70,9 +70,9 @@ func judgeUnix(g *config.Gate) error {
 	}
 	folder := filepath.Dir(path)
 	if info, err := os.Stat(folder); err != nil {
-		return fmt.Errorf("its folder: %w", err)
+		return fmt.Errorf("folder of the socket: %w", err)
 	} else if !info.IsDir() {
-		return fmt.Errorf("its folder: %s is a file", folder)
+		return fmt.Errorf("folder of the socket: %s is a file", folder)
 	}
 	made := filepath.Join(folder, fmt.Sprintf(".fpm-gate-check.%d", os.Getpid()))
 	if len(made) > maxSocketPath {
@@ -81,13 +81,13 @@ func judgeUnix(g *config.Gate) error {
 	}
 	l, err := makeUnix(g, made)
 	if err != nil {
-		return fmt.Errorf("make a socket in %s: %w", folder, asUser(err))
+		return fmt.Errorf("create a socket in %s: %w", folder, asUser(err))
 	}
 	return errors.Join(l.Close(), os.Remove(made))
 }
 
-// asUser returns an error without the path of the trial, and one of permission with its user: check may be run by another
-// than serve.
+// asUser removes the path of the trial socket from an error. It adds the user id to a permission error, because check
+// may run as another user than serve.
 func asUser(err error) error {
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
 		err = op.Err
@@ -100,8 +100,8 @@ func asUser(err error) error {
 	return err
 }
 
-// judgeTCP binds a socket to the address, and does not listen: a web server that connects meanwhile is refused, as it would
-// be without. The gate whose config is checked may be what uses an address.
+// judgeTCP binds a socket to the address but does not listen, so that a web server that connects is refused as before.
+// An address in use is no error: the gate whose config is checked may be the one that uses it.
 func judgeTCP(address string) error {
 	a, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {
@@ -126,7 +126,7 @@ func judgeTCP(address string) error {
 	return nil
 }
 
-// zoneOf returns the number of a network interface; 0: none.
+// zoneOf returns the index of a network interface, 0 if there is none.
 func zoneOf(name string) uint32 {
 	if i, err := net.InterfaceByName(name); err == nil {
 		return uint32(i.Index)

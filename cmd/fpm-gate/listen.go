@@ -13,7 +13,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/config"
 )
 
-// listen opens a gate's listen address, or takes what systemd listens on.
+// listen opens the listen address of a gate, or takes the sockets that systemd has passed for it.
 func listen(g *config.Gate, passed sockets) (all []net.Listener, err error) {
 	var l net.Listener
 	switch g.Listen.Network {
@@ -21,7 +21,7 @@ func listen(g *config.Gate, passed sockets) (all []net.Listener, err error) {
 		all, err = passed.listen(g.Listen.Address)
 	case "unix":
 		if name, ok := passed.at(g.Listen.Address); ok {
-			err = fmt.Errorf(`systemd listens there for us; write listen = "systemd:%s", or disable the socket unit`, name)
+			err = fmt.Errorf(`systemd already listens there; set listen = "systemd:%s", or disable the socket unit`, name)
 			break
 		}
 		l, err = listenUnix(g)
@@ -37,16 +37,16 @@ func listen(g *config.Gate, passed sockets) (all []net.Listener, err error) {
 	return all, nil
 }
 
-// listenUnix makes a unix socket with the mode and owner that the config says. The socket is made under another
-// name and put in its place when it is ready, so that a web server never finds one that it may not use, and
-// never none where one of a process that has ended still lies.
+// listenUnix creates a unix socket with the mode and owner of the config. It creates the socket under another name and
+// renames it when it is ready. So a web server never sees a socket without its final mode, and the path never
+// disappears while the socket of an earlier process is replaced.
 func listenUnix(g *config.Gate) (net.Listener, error) {
 	path := g.Listen.Address
 	if err := checkPlace(path); err != nil {
 		return nil, err
 	}
 	made := fmt.Sprintf("%s.%d", path, os.Getpid())
-	if len(made) > maxSocketPath { // then without the detour
+	if len(made) > maxSocketPath { // no room for the other name
 		made = path
 	}
 	l, err := makeUnix(g, made)
@@ -69,7 +69,7 @@ func listenUnix(g *config.Gate) (net.Listener, error) {
 // maxSocketPath is the longest path that the address of a unix socket can hold.
 const maxSocketPath = 107
 
-// makeUnix makes a unix socket at a path, with the mode and owner that the config says. It replaces what was there.
+// makeUnix creates a unix socket at a path, with the mode and owner of the config, and replaces what was there.
 func makeUnix(g *config.Gate, path string) (*net.UnixListener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -87,10 +87,10 @@ func makeUnix(g *config.Gate, path string) (*net.UnixListener, error) {
 	return l, nil
 }
 
-// errNoSocketFile is returned where a gate should make its socket, and there is a file that no gate has made.
-var errNoSocketFile = errors.New("there is a file that is not a socket; remove it, or listen elsewhere")
+// errNoSocketFile is returned when a file that is not a socket is at the path of a gate's socket.
+var errNoSocketFile = errors.New("a file that is not a socket is in the way; remove it, or listen elsewhere")
 
-// setAccess gives a gate's socket the mode and owner that the config says.
+// setAccess sets the mode and owner of a gate's socket as configured.
 func setAccess(g *config.Gate, path string) error {
 	uid, gid, err := owner(g)
 	if err != nil {
@@ -102,7 +102,7 @@ func setAccess(g *config.Gate, path string) error {
 	return os.Chmod(path, g.ListenMode)
 }
 
-// checkPlace makes sure that nobody else needs what lies at path.
+// checkPlace returns an error if what is at path must not be replaced.
 func checkPlace(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -120,12 +120,12 @@ func checkPlace(path string) error {
 		return errors.New("another process is listening there already; stop it, or listen elsewhere")
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) {
-		return nil // of a process that has ended
+		return nil // the socket of a process that has ended
 	}
-	return fmt.Errorf("there is a socket, and who owns it is not known: %w", err)
+	return fmt.Errorf("cannot tell which process owns the existing socket: %w", err)
 }
 
-// owner finds the numbers of listen_owner and listen_group; -1 leaves them as they are.
+// owner returns the ids of listen_owner and listen_group; -1 if one is not set, which leaves it unchanged.
 func owner(g *config.Gate) (uid, gid int, err error) {
 	uid, gid = -1, -1
 	if name := g.ListenOwner; name != "" {
@@ -153,7 +153,7 @@ func owner(g *config.Gate) (uid, gid int, err error) {
 	return uid, gid, nil
 }
 
-// lookup reads a number, or looks a name up.
+// lookup returns the id that name is, or that find returns for it.
 func lookup(name string, find func(string) (string, error)) (int, error) {
 	if id, err := strconv.Atoi(name); err == nil {
 		return id, nil
@@ -165,8 +165,7 @@ func lookup(name string, find func(string) (string, error)) (int, error) {
 	return strconv.Atoi(id)
 }
 
-// unixListener removes its socket when it is closed, if it still is its socket: the next process may have put
-// its own in the place by then.
+// unixListener removes its socket when it is closed, unless the next process has already put its own in that place.
 type unixListener struct {
 	*net.UnixListener
 	path string

@@ -9,11 +9,9 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -22,7 +20,7 @@ import (
 
 // locksFlags are the flags of locks.
 type locksFlags struct {
-	operatorFlags
+	adminFlags
 	json, watch bool
 	interval    time.Duration
 }
@@ -31,41 +29,41 @@ func locksCommand() *cobra.Command {
 	var f locksFlags
 	cmd := &cobra.Command{
 		Use:   "locks",
-		Short: "Show which scripts hold sessions, and who waits for them",
-		Long: `Show the sessions that are held or waited for on this host: which script holds each and
-since when, how many wait for it, and how long the first of them has waited.`,
+		Short: "Show which scripts hold sessions, and how many requests wait for them",
+		Long: `Show the sessions that are held or waited for on this host: which script holds each
+session and for how long, how many requests wait for it, and the longest wait.`,
 		Example: `  fpm-gate locks
   fpm-gate locks --watch
   fpm-gate locks --json | jq '.locks[] | select(.held_ms > 5000)'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o, err := f.operator()
+			c, err := f.client()
 			if err != nil {
 				return err
 			}
 			if f.interval < 100*time.Millisecond {
 				return &usageError{fmt.Errorf("--interval must be at least 100ms; got %s", f.interval)}
 			}
-			return failed(f.show(cmd.Context(), o, cmd.OutOrStdout()))
+			return failed(f.show(cmd.Context(), c, cmd.OutOrStdout()))
 		},
 	}
 	f.add(cmd)
-	cmd.Flags().BoolVar(&f.json, "json", false, "print all that is known, as JSON")
-	cmd.Flags().BoolVarP(&f.watch, "watch", "w", false, "show it again and again, until Ctrl-C")
-	cmd.Flags().DurationVar(&f.interval, "interval", time.Second, "with --watch, how often")
+	cmd.Flags().BoolVar(&f.json, "json", false, "print everything as JSON")
+	cmd.Flags().BoolVarP(&f.watch, "watch", "w", false, "refresh until interrupted")
+	cmd.Flags().DurationVar(&f.interval, "interval", time.Second, "time between refreshes, with --watch")
 	return cmd
 }
 
-// show shows the locks once, or until a signal ends it.
-func (f *locksFlags) show(ctx context.Context, o *operator, w io.Writer) error {
+// show prints the locks once, or with --watch until a signal ends it.
+func (f *locksFlags) show(ctx context.Context, c *adminClient, w io.Writer) error {
 	if !f.watch {
-		return f.showOnce(ctx, o, w)
+		return f.showOnce(ctx, c, w)
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	for {
 		var screen bytes.Buffer
-		err := f.showOnce(ctx, o, &screen)
+		err := f.showOnce(ctx, c, &screen)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -73,7 +71,7 @@ func (f *locksFlags) show(ctx context.Context, o *operator, w io.Writer) error {
 			return err
 		}
 		if !f.json && isTerminal(os.Stdout) {
-			_, _ = io.WriteString(w, "\x1b[H\x1b[2J") // from the top of an empty screen
+			_, _ = io.WriteString(w, "\x1b[H\x1b[2J") // clear the screen and start at its top
 		}
 		if _, err := screen.WriteTo(w); err != nil {
 			return err
@@ -86,17 +84,17 @@ func (f *locksFlags) show(ctx context.Context, o *operator, w io.Writer) error {
 	}
 }
 
-func (f *locksFlags) showOnce(ctx context.Context, o *operator, w io.Writer) error {
+func (f *locksFlags) showOnce(ctx context.Context, c *adminClient, w io.Writer) error {
 	if f.json {
 		var page json.RawMessage
-		if err := o.ask(ctx, http.MethodGet, "/locks", &page); err != nil {
+		if err := c.do(ctx, http.MethodGet, "/locks", &page); err != nil {
 			return err
 		}
 		_, err := fmt.Fprintf(w, "%s\n", page)
 		return err
 	}
 	var page admin.LocksPage
-	if err := o.ask(ctx, http.MethodGet, "/locks", &page); err != nil {
+	if err := c.do(ctx, http.MethodGet, "/locks", &page); err != nil {
 		return err
 	}
 	if f.watch {
@@ -106,7 +104,7 @@ func (f *locksFlags) showOnce(ctx context.Context, o *operator, w io.Writer) err
 	return lockTable(w, page.Locks)
 }
 
-// lockTable writes a line a lock, and what it comes to.
+// lockTable writes one line per lock, and the totals.
 func lockTable(w io.Writer, locks []admin.Lock) error {
 	held, waiting := 0, 0
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -122,12 +120,14 @@ func lockTable(w io.Writer, locks []admin.Lock) error {
 		if len(l.Waiters) > 0 {
 			longest = age(l.Waiters[0].WaitedMS)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", l.Key[:8], gateAndRoute(l), heldFor(l), len(l.Waiters), longest, requestText(l), scriptText(l))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n",
+			l.Key[:8], gateAndRoute(l), heldFor(l), len(l.Waiters), longest, requestText(l), scriptText(l))
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "%s, %s\n", count(held, "lock is held", "locks are held"), count(waiting, "request waits", "requests wait"))
+	_, err := fmt.Fprintf(w, "%s, %s\n",
+		count(held, "lock is held", "locks are held"), count(waiting, "request waits", "requests wait"))
 	return err
 }
 
@@ -148,7 +148,7 @@ func heldFor(l admin.Lock) string {
 	return "free"
 }
 
-// Widths of what may be of any length.
+// Widths of columns whose text can have any length.
 const (
 	requestWidth = 48
 	scriptWidth  = 56
@@ -170,25 +170,8 @@ func scriptText(l admin.Lock) string {
 		return "-"
 	}
 	text := []rune(printable(l.Holder.Script))
-	if cut := len(text) - scriptWidth; cut > 0 { // its end tells more
+	if cut := len(text) - scriptWidth; cut > 0 { // the end of a path says more than its start
 		text = append([]rune{'…'}, text[cut+1:]...)
 	}
 	return string(text)
-}
-
-// printable keeps what a visitor has asked for from giving orders to an operator's terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '\uFFFD'
-	}, s)
-}
-
-func count(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
 }

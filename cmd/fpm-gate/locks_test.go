@@ -54,16 +54,16 @@ func TestAgesAreForPeople(t *testing.T) {
 	}
 }
 
-func TestWordsForWhoIsNotLetIn(t *testing.T) {
-	o := &operator{at: config.Address{Network: "unix", Address: "/run/fpm-gate/admin.sock"}}
+func TestNoAnswerSaysWhatToDo(t *testing.T) {
+	c := &adminClient{at: config.Address{Network: "unix", Address: "/run/fpm-gate/admin.sock"}}
 	for number, want := range map[syscall.Errno]string{
-		syscall.EACCES:       "no permission to connect to unix:/run/fpm-gate/admin.sock: its mode says who may; try sudo",
+		syscall.EACCES:       "no permission to connect to unix:/run/fpm-gate/admin.sock: try sudo, or check the socket's mode",
 		syscall.ENOENT:       "nothing listens on unix:/run/fpm-gate/admin.sock",
 		syscall.ECONNREFUSED: "nothing listens on unix:/run/fpm-gate/admin.sock",
 		syscall.EHOSTUNREACH: "no answer from unix:/run/fpm-gate/admin.sock: dial",
 	} {
 		err := &net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", number)}
-		if got := o.noAnswer(errors.Join(err)).Error(); !strings.Contains(got, want) {
+		if got := c.noAnswer(errors.Join(err)).Error(); !strings.Contains(got, want) {
 			t.Errorf("%v: got %q, want %q", number, got, want)
 		}
 	}

@@ -29,7 +29,9 @@ func newLogs(c *config.Config) *logs {
 	}
 	l := &logs{&logger{make(false), make(true), asJSON}, sink}
 	l.configure(c.Log)
-	sink.recovered = func(lines uint64) { l.Warn("the log could not be written", "lines_lost", lines) }
+	sink.recovered = func(lines uint64) {
+		l.Warn("log lines lost; the program that reads stderr was slow or had ended", "lines_lost", lines)
+	}
 	return l
 }
 
@@ -39,10 +41,10 @@ func (l *logs) configure(c config.Log) {
 	l.asJSON.Store(c.Format == config.FormatJSON)
 }
 
-// logger logs as text or as JSON, whichever the config says at the moment. A value with a line break never makes a
-// second line: visitors choose the paths that are logged, and in the journal a line is a message.
+// logger logs as text or as JSON, as currently configured. A value with a line break never starts a second line:
+// visitors choose the paths that are logged, and to the journal each line is a message.
 type logger struct {
-	hclog.Logger // the one that logs as text
+	hclog.Logger // logs as text
 	json         hclog.Logger
 	asJSON       *atomic.Bool
 }
@@ -78,13 +80,13 @@ func (l *logger) ResetNamed(name string) hclog.Logger {
 	return &logger{l.Logger.ResetNamed(name), l.json.ResetNamed(name), l.asJSON}
 }
 
-// SetLevel sets the level of the logger, and of those that were made from it.
+// SetLevel sets the level of the logger and of those derived from it.
 func (l *logger) SetLevel(level hclog.Level) {
 	l.Logger.SetLevel(level)
 	l.json.SetLevel(level)
 }
 
-// StandardWriter returns a writer each line of which is a message.
+// StandardWriter returns a writer that logs each line as a message.
 func (l *logger) StandardWriter(o *hclog.StandardLoggerOptions) io.Writer {
 	level := hclog.Info
 	if o != nil && o.ForceLevel != hclog.NoLevel {
@@ -93,7 +95,7 @@ func (l *logger) StandardWriter(o *hclog.StandardLoggerOptions) io.Writer {
 	return &messageWriter{l, level}
 }
 
-// StandardLogger returns a logger of the standard library's over StandardWriter.
+// StandardLogger returns a standard library logger that writes to StandardWriter.
 func (l *logger) StandardLogger(o *hclog.StandardLoggerOptions) *log.Logger {
 	return log.New(l.StandardWriter(o), "", 0)
 }
@@ -108,7 +110,7 @@ func (w *messageWriter) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-// onOneLine returns pairs whose values have no line breaks. All other control characters hclog escapes by itself.
+// onOneLine returns the pairs with line breaks escaped. hclog itself escapes all other control characters.
 func onOneLine(pairs []any) []any {
 	cloned := false
 	for i, v := range pairs {
@@ -124,7 +126,7 @@ func onOneLine(pairs []any) []any {
 	return pairs
 }
 
-// textOf returns the text by which v is logged, if it is not a number or a list.
+// textOf returns the text that v is logged as, and false for numbers and lists.
 func textOf(v any) (string, bool) {
 	switch v := v.(type) {
 	case string:
@@ -141,20 +143,20 @@ func textOf(v any) (string, bool) {
 
 func oneLine(s string) string { return strings.ReplaceAll(s, "\n", `\n`) }
 
-// sinkLines is how many lines may wait until they are written.
+// sinkLines is how many lines may wait to be written.
 const sinkLines = 4096
 
-// logSink writes the log in the background. The program that reads it, a logger behind a pipe say, may be slow, hang or
-// end: no request waits for it. Lines that cannot be written are counted.
+// logSink writes the log in the background, so that no request waits when the program that reads it (a logger at the
+// end of a pipe, say) is slow, hangs or ends. Lines that cannot be written are counted.
 type logSink struct {
 	w         io.Writer
 	lines     chan logLine
 	lost      atomic.Uint64
 	failing   atomic.Bool        // the last line was lost
-	recovered func(lines uint64) // is called when a line has been written after others were lost
+	recovered func(lines uint64) // called when a write succeeds after lines were lost
 }
 
-// logLine is a line to be written, or else something to close when all lines before it have been.
+// logLine is a line to write, or a channel to close when all lines before it are written.
 type logLine struct {
 	text    []byte
 	written chan<- struct{}
@@ -166,7 +168,7 @@ func newLogSink(w io.Writer) *logSink {
 	return s
 }
 
-// Write takes a line. It never waits, and never fails.
+// Write queues a line. It never waits and never fails.
 func (s *logSink) Write(line []byte) (int, error) {
 	select {
 	case s.lines <- logLine{text: bytes.Clone(line)}:
@@ -197,7 +199,7 @@ func (s *logSink) run() {
 	}
 }
 
-// flush waits until what has been logged is written, but no longer than a moment.
+// flush waits until everything logged so far is written, but at most a second.
 func (s *logSink) flush() {
 	written := make(chan struct{})
 	timeout := time.After(time.Second)

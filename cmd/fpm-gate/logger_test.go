@@ -81,7 +81,7 @@ func TestTheSinkLosesLinesAndNeverWaits(t *testing.T) {
 	}
 }
 
-// stuckWriter writes nothing until it is not stuck any more.
+// stuckWriter blocks writes until it is released.
 type stuckWriter struct {
 	stuck chan struct{}
 	mu    sync.Mutex

@@ -1,7 +1,7 @@
-// Command fpm-gate lets the requests of one PHP session through to PHP-FPM one at a time, so that those which
-// have to wait do not wait inside PHP-FPM's workers.
+// Command fpm-gate lets the requests of one PHP session through to PHP-FPM one at a time. Requests that wait do so in
+// fpm-gate instead of occupying PHP-FPM's workers.
 //
-// See the README for what it is for, and config/fpm-gate.hcl for all that can be configured.
+// The README describes when to use it, and config/fpm-gate.hcl every setting.
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 // The exit codes.
 const (
 	exitFailed = 1
-	exitUsage  = 2 // wrong usage or config: trying again would not help
+	exitUsage  = 2 // invalid usage or config: a retry would not help
 )
 
 func main() {
@@ -37,12 +37,12 @@ func main() {
 	os.Exit(exitUsage)
 }
 
-// failure is an error of the work itself. All others are of the command line or the config.
+// failure is an error of the command's work. Any other error is one of the command line or the config.
 type failure struct{ error }
 
 func (f *failure) Unwrap() error { return f.error }
 
-// failed makes err one of the work; nil stays nil.
+// failed wraps err in a failure; nil stays nil.
 func failed(err error) error {
 	if err == nil {
 		return nil
@@ -50,8 +50,7 @@ func failed(err error) error {
 	return &failure{err}
 }
 
-// report writes err to w, which is stderr or leads there; an invalid config with all its errors, each with its place in
-// the file.
+// report writes err to w, which leads to stderr. Of an invalid config it writes all errors, each with its place.
 func report(w io.Writer, err error) {
 	var text bytes.Buffer
 	defer func() { _, _ = errorsTo(w).Write(text.Bytes()) }()
@@ -66,10 +65,10 @@ func report(w io.Writer, err error) {
 	}
 }
 
-// usageError is that of a command line that makes no sense.
+// usageError is an error in the command line.
 type usageError struct{ error }
 
-const terminalWidth = 100
+const terminalWidth = 100 // columns at which error reports wrap
 
 func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
@@ -80,33 +79,33 @@ func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "fpm-gate",
 		Short: "Lets the requests of one PHP session through to PHP-FPM one at a time",
-		Long: `fpm-gate stands between a web server and PHP-FPM. It finds the PHP session id in
-each request and lets the requests of one session through one at a time: those that
-wait do so here, as a few kilobytes of memory, and not as a whole PHP-FPM worker.
+		Long: `fpm-gate runs between a web server and PHP-FPM. It finds the PHP session id in each
+request and lets the requests of one session through one at a time. A request that
+waits costs a few kilobytes of memory here, instead of a PHP-FPM worker.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or config.`,
+Exit codes: 0 success, 1 failure, 2 invalid usage or config.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       versionText(),
 		Args:          noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_ = cmd.Help()
-			return &usageError{errors.New("say what to do: a command is missing")}
+			return &usageError{errors.New("no command given")}
 		},
 	}
-	root.SuggestionsMinimumDistance = 2 // letters that may be wrong in a command
+	root.SuggestionsMinimumDistance = 2 // typos in a command up to which another is suggested
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(serveCommand(), checkCommand(), locksCommand(), breakCommand(), demoCommand(), versionCommand())
 	return root
 }
 
-// noArgs refuses arguments, with words that help who mistyped a command.
+// noArgs refuses arguments, and suggests a command if one was mistyped.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
 	if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
-		return &usageError{fmt.Errorf("there is no command %q; did you mean %q?", args[0], s[0])}
+		return &usageError{fmt.Errorf("unknown command %q; did you mean %q?", args[0], s[0])}
 	}
 	return &usageError{fmt.Errorf("unexpected argument %q", args[0])}
 }

@@ -5,31 +5,31 @@ import (
 	"time"
 )
 
-// crowd is so many conns that their memory is worth giving back when they have gone.
+// crowd is the number of conns from which on their memory is worth returning to the system.
 const crowd = 1000
 
-// settle is how long the goroutines of a crowd may take to end, which wait for other conns for a while.
+// settle gives the goroutines of a crowd time to end: an idle one waits for another conn for a while.
 const settle = 3 * time.Second
 
-// memory gives the memory of a crowd back to the system. Go does so too, but a process that has become quiet
-// collects its garbage every two minutes only, and needs several rounds of it.
+// memory returns memory to the system after a crowd of conns has gone. Go does so too, but an idle process collects its
+// garbage only every two minutes, and needs several collections.
 type memory struct {
-	most int // conns at once, since memory was given back
+	most int // the most conns at once since memory was last returned
 }
 
-// watch looks once a second at how many conns there are, for as long as the process lives.
+// watch checks the number of conns once a second. It never returns.
 func (m *memory) watch(conns func() int) {
 	for range time.Tick(time.Second) {
 		if m.gone(conns()) {
 			time.Sleep(settle)
-			// What is pooled outlives one collection.
+			// Objects in a sync.Pool survive one collection.
 			debug.FreeOSMemory()
 			debug.FreeOSMemory()
 		}
 	}
 }
 
-// gone says whether there was a crowd of which nine in ten have left.
+// gone reports whether nine in ten conns of a crowd have gone.
 func (m *memory) gone(conns int) bool {
 	m.most = max(m.most, conns)
 	if m.most < crowd || conns > m.most/10 {

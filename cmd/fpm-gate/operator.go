@@ -19,46 +19,47 @@ import (
 	"github.com/fpm-gate/fpm-gate/config"
 )
 
-// defaultConfig is where the package puts the config.
+// defaultConfig is the path of the config in the packages.
 const defaultConfig = "/etc/fpm-gate/fpm-gate.hcl"
 
-// answerTimeout is how long a gate may take to answer an operator.
+// answerTimeout is how long a running fpm-gate may take to answer.
 const answerTimeout = 10 * time.Second
 
-// operatorFlags say whose admin a command asks.
-type operatorFlags struct {
+// adminFlags select the admin that a command sends its request to.
+type adminFlags struct {
 	admin, config string
 }
 
-func (f *operatorFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.admin, "admin", "", "where its admin listens: unix:/path or host:port (`address`)")
-	cmd.Flags().StringVarP(&f.config, "config", "c", "", "or the config `file` that says so (default "+defaultConfig+")")
+func (f *adminFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.admin, "admin", "", "the admin's `address`: unix:/path or host:port")
+	cmd.Flags().StringVarP(&f.config, "config", "c", "",
+		"the config `file` with the admin's address (default "+defaultConfig+")")
 	cmd.MarkFlagsMutuallyExclusive("admin", "config")
 }
 
-// operator asks a running fpm-gate.
-type operator struct {
-	at     config.Address
-	client *http.Client
+// adminClient sends requests to the admin of a running fpm-gate.
+type adminClient struct {
+	at   config.Address
+	http *http.Client
 }
 
-// operator finds whom to ask.
-func (f *operatorFlags) operator() (*operator, error) {
+// client returns a client of the selected admin.
+func (f *adminFlags) client() (*adminClient, error) {
 	at, err := f.address()
 	if err != nil {
 		return nil, err
 	}
-	return newOperator(at), nil
+	return newAdminClient(at), nil
 }
 
-func newOperator(at config.Address) *operator {
+func newAdminClient(at config.Address) *adminClient {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, at.Network, at.Address)
 	}
-	return &operator{at, &http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: answerTimeout}}
+	return &adminClient{at, &http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: answerTimeout}}
 }
 
-func (f *operatorFlags) address() (config.Address, error) {
+func (f *adminFlags) address() (config.Address, error) {
 	if f.admin != "" {
 		return parseAdmin(f.admin)
 	}
@@ -69,18 +70,19 @@ func (f *operatorFlags) address() (config.Address, error) {
 	c, err := config.Load(file)
 	switch {
 	case f.config == "" && errors.Is(err, fs.ErrNotExist):
-		return config.Address{}, &usageError{fmt.Errorf("say whom to ask: --admin ADDRESS or --config FILE; there is no %s", defaultConfig)}
+		return config.Address{}, &usageError{fmt.Errorf("--admin or --config is required: there is no %s", defaultConfig)}
 	case errors.Is(err, fs.ErrPermission):
-		return config.Address{}, failed(fmt.Errorf("%w; try sudo, or --admin with its address", err))
+		return config.Address{}, failed(fmt.Errorf("%w; try sudo, or --admin with the admin's address", err))
 	case err != nil:
 		return config.Address{}, err
 	case c.Admin == nil:
-		return config.Address{}, fmt.Errorf(`%s has no admin block, so there is nobody to ask; add admin { listen = "unix:/run/fpm-gate/admin.sock" } and reload`, file)
+		return config.Address{}, fmt.Errorf(`%s has no admin block; add admin { listen = "unix:/run/fpm-gate/admin.sock" }`+
+			` and reload`, file)
 	}
 	return c.Admin.Listen, nil
 }
 
-// parseAdmin reads an address as the config has it.
+// parseAdmin parses an address as written in the config.
 func parseAdmin(s string) (config.Address, error) {
 	path, unix := strings.CutPrefix(s, "unix:")
 	if unix && strings.HasPrefix(path, "/") {
@@ -92,52 +94,52 @@ func parseAdmin(s string) (config.Address, error) {
 	return config.Address{}, &usageError{fmt.Errorf(`--admin must be "unix:/path" or "host:port"; got %q`, s)}
 }
 
-// ask asks for a path and decodes the answer into page.
-func (o *operator) ask(ctx context.Context, method, path string, page any) error {
+// do sends a request and decodes the response into page.
+func (c *adminClient) do(ctx context.Context, method, path string, page any) error {
 	host := "fpm-gate"
-	if o.at.Network == "tcp" {
-		host = o.at.Address
+	if c.at.Network == "tcp" {
+		host = c.at.Address
 	}
 	r, err := http.NewRequestWithContext(ctx, method, "http://"+host+path, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := o.client.Do(r)
+	resp, err := c.http.Do(r)
 	if err != nil {
-		return o.noAnswer(err)
+		return c.noAnswer(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return refusal(resp)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(page); err != nil {
-		return fmt.Errorf("the answer of %s is not that of fpm-gate: %w", o.at, err)
+		return fmt.Errorf("unexpected response from %s; is it fpm-gate? %w", c.at, err)
 	}
 	return nil
 }
 
-// noAnswer says what an operator can do where nobody answered.
-func (o *operator) noAnswer(err error) error {
+// noAnswer adds what an operator can do to the error of a request that got no response.
+func (c *adminClient) noAnswer(err error) error {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("no permission to connect to %s: its mode says who may; try sudo", o.at)
+		return fmt.Errorf("no permission to connect to %s: try sudo, or check the socket's mode", c.at)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("nothing listens on %s: is fpm-gate running, and has it been reloaded since its admin block was written?", o.at)
+		return fmt.Errorf("nothing listens on %s: start fpm-gate, or reload it if the admin block is new", c.at)
 	}
 	var step *net.OpError
 	if errors.As(err, &step) {
 		err = step
 	}
-	return fmt.Errorf("no answer from %s: %w", o.at, err)
+	return fmt.Errorf("no answer from %s: %w", c.at, err)
 }
 
-// refusal is what an answer says that is not what was asked for.
+// refusal returns the error in a response that is not 200.
 func refusal(resp *http.Response) error {
 	var page admin.ErrorPage
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&page); err != nil || page.Error == "" {
-		return fmt.Errorf("got status %s", resp.Status)
+		return fmt.Errorf("unexpected status %s", resp.Status)
 	}
 	if len(page.Keys) > 0 {
 		page.Error += ":\n  " + strings.Join(page.Keys, "\n  ")

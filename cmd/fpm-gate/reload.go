@@ -7,17 +7,17 @@ import (
 	"github.com/fpm-gate/fpm-gate/config"
 )
 
-// loaded is a config that was read, or why it could not be.
+// loaded is the result of reading a config.
 type loaded struct {
 	config *config.Config // nil: there is no file to read
 	err    error
 }
 
-// reloadUntilEnd reloads the config at each SIGHUP, until another signal comes, which it returns. A config is read in the
-// background: however long that takes, it does not keep the process from being stopped.
+// reloadUntilEnd reloads the config on each SIGHUP. It returns the first other signal. A config is read in the
+// background: however long that takes, the process can be stopped.
 func (s *server) reloadUntilEnd(f *serveFlags, signals <-chan os.Signal) os.Signal {
-	var loading chan loaded // nil: nothing is being read
-	again := false          // it may have been changed since
+	var loading chan loaded // nil: no config is being read
+	again := false          // another SIGHUP came while a config was being read
 	begin := func() {
 		loading, again = make(chan loaded, 1), false
 		s.notifyReloading()
@@ -45,7 +45,7 @@ func (s *server) reloadUntilEnd(f *serveFlags, signals <-chan os.Signal) os.Sign
 	}
 }
 
-// reload reads the config again and judges it.
+// reload reads the config and judges it.
 func (f *serveFlags) reload() (l loaded) {
 	if f.config == "" {
 		return l
@@ -56,10 +56,10 @@ func (f *serveFlags) reload() (l loaded) {
 	return l
 }
 
-// reload serves a config that was read, and reports whether it does. One that is invalid, or that cannot be served,
-// leaves all as it is.
+// reload serves the config of l, and reports whether it succeeded. An invalid config, or one that cannot be served,
+// changes nothing.
 func (s *server) reload(l loaded) bool {
-	const cannotApply = "config cannot be served, the running one stays"
+	const cannotApply = "cannot apply config, keeping the running one"
 	c := l.config
 	switch {
 	case c == nil && l.err == nil:
@@ -67,7 +67,7 @@ func (s *server) reload(l loaded) bool {
 		return true
 	case c == nil:
 		report(s.log.sink, l.err)
-		s.log.Error("config is wrong, the running one stays", "error", l.err)
+		s.log.Error("invalid config, keeping the running one", "error", l.err)
 		return false
 	case l.err != nil:
 		s.log.Error(cannotApply, "error", l.err)

@@ -16,12 +16,13 @@ import (
 	"github.com/fpm-gate/fpm-gate/config"
 )
 
-// probeSessions reports what speaks for and against the session block of each gate: the session files, the settings of
-// PHP-FPM as far as they can be read, and what the running gate has seen.
+// probeSessions reports evidence for and against the session block of each gate: the session files, PHP-FPM's settings
+// as far as they can be read, and what the running gate has seen.
 func probeSessions(w io.Writer, c *config.Config) {
 	for _, g := range c.Gates {
 		if watchesFiles(g) && g.Session.Depth == 0 {
-			fmt.Fprintf(w, "gate %q: sessions in %s: %s\n", g.Name, g.Session.SavePath, sessionFiles(g.Session.SavePath, time.Now()))
+			files := sessionFiles(g.Session.SavePath, time.Now())
+			fmt.Fprintf(w, "gate %q: sessions in %s: %s\n", g.Name, g.Session.SavePath, files)
 		}
 		for _, difference := range differences(g, "/") {
 			fmt.Fprintf(w, "gate %q: warning: %s\n", g.Name, difference)
@@ -30,12 +31,12 @@ func probeSessions(w io.Writer, c *config.Config) {
 	if c.Admin == nil {
 		return
 	}
-	o := newOperator(c.Admin.Listen)
+	client := newAdminClient(c.Admin.Listen)
 	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 	defer cancel()
 	var page admin.LocksPage
-	if err := o.ask(ctx, "GET", "/locks", &page); err != nil {
-		fmt.Fprintf(w, "running gate: not asked what it has seen of sessions: %v\n", err)
+	if err := client.do(ctx, "GET", "/locks", &page); err != nil {
+		fmt.Fprintf(w, "running gate: cannot ask what it has seen of sessions: %v\n", err)
 		return
 	}
 	for _, warning := range page.Warnings {
@@ -43,10 +44,10 @@ func probeSessions(w io.Writer, c *config.Config) {
 	}
 }
 
-// maxFiles bounds how many entries of a folder of sessions are read.
+// maxFiles bounds the entries of a session folder that are read.
 const maxFiles = 100_000
 
-// sessionFiles describes the session files in a folder: where there are none, or only old ones, PHP may keep its sessions
+// sessionFiles describes the session files in a folder. If there are none, or only old ones, PHP may keep its sessions
 // elsewhere.
 func sessionFiles(folder string, now time.Time) string {
 	dir, err := os.Open(folder)
@@ -67,21 +68,23 @@ func sessionFiles(folder string, now time.Time) string {
 	}
 	switch {
 	case n == 0:
-		return "warning: no session files; PHP may keep its sessions elsewhere: compare its session.save_path"
+		return "warning: no session files; compare session.save_path in PHP's settings"
 	case newest.IsZero():
-		return fmt.Sprintf("%d session files", n) // the right to read the folder does not show how old they are
+		return fmt.Sprintf("%d session files", n) // a folder that can be listed but not searched hides their ages
 	}
 	return fmt.Sprintf("%d session files, the newest written %s ago", n, now.Sub(newest).Round(time.Second))
 }
 
-// poolFiles are where PHP-FPM's pools are configured, and iniFiles, for each, where the php.ini of its PHP is.
+// poolFiles are the usual places of PHP-FPM's pool configuration; iniFiles has the php.ini for each, relative to it.
 var (
-	poolFiles = []string{"etc/php/*/fpm/pool.d/*.conf", "etc/php-fpm.d/*.conf", "etc/php-fpm.conf", "usr/local/etc/php-fpm.d/*.conf"}
-	iniFiles  = []string{"../php.ini", "../php.ini", "php.ini", "../php/php.ini"}
+	poolFiles = []string{
+		"etc/php/*/fpm/pool.d/*.conf", "etc/php-fpm.d/*.conf", "etc/php-fpm.conf", "usr/local/etc/php-fpm.d/*.conf",
+	}
+	iniFiles = []string{"../php.ini", "../php.ini", "php.ini", "../php/php.ini"}
 )
 
-// differences finds where PHP's settings are others than the session block of g, in the files below root that can be
-// read. What an application or a .user.ini sets does not stand there.
+// differences compares PHP's settings with the session block of g, in the files below root that can be read. It does
+// not see what an application or a .user.ini sets.
 func differences(g *config.Gate, root string) (all []string) {
 	for i, pattern := range poolFiles {
 		files, _ := filepath.Glob(filepath.Join(root, pattern))
@@ -100,10 +103,10 @@ func differences(g *config.Gate, root string) (all []string) {
 	return all
 }
 
-// setting is a value with the place where it stands.
+// setting is a value and its file and line.
 type setting struct{ value, place string }
 
-// settings are those of a section of a file.
+// settings are the settings of one section of a file, by key.
 type settings map[string]setting
 
 func (s settings) addMissing(others settings) {
@@ -114,7 +117,7 @@ func (s settings) addMissing(others settings) {
 	}
 }
 
-// differences compares the settings of sessions to the session block of g.
+// differences compares the session settings with the session block of g.
 func (s settings) differences(g *config.Gate) (all []string) {
 	differ := func(key, configKey, want string, same bool) {
 		if v := s[key]; v.value != "" && !same {
@@ -128,7 +131,8 @@ func (s settings) differences(g *config.Gate) (all []string) {
 	}
 	if watchesFiles(g) && (handler == "" || handler == config.HandlerFiles) {
 		folder := path[strings.LastIndexByte(path, ';')+1:]
-		differ("session.save_path", "save_path", session.SavePath, filepath.Clean(folder) == filepath.Clean(session.SavePath))
+		same := filepath.Clean(folder) == filepath.Clean(session.SavePath)
+		differ("session.save_path", "save_path", session.SavePath, same)
 	}
 	if name := s["session.name"].value; len(session.Cookies) > 0 {
 		differ("session.name", "cookies", strings.Join(session.Cookies, ", "), slices.Contains(session.Cookies, name))
@@ -136,7 +140,7 @@ func (s settings) differences(g *config.Gate) (all []string) {
 	return all
 }
 
-// listensFor reports whether a pool with that listen is one that g sends requests to.
+// listensFor reports whether g sends requests to a pool with that listen setting.
 func listensFor(listen string, g *config.Gate) bool {
 	return slices.ContainsFunc(g.Upstream.Addresses, func(a config.Address) bool {
 		if a.Network == "unix" || a.Address == listen {
@@ -148,7 +152,7 @@ func listensFor(listen string, g *config.Gate) bool {
 	})
 }
 
-// readINI reads the sections of a php.ini or of a file of PHP-FPM's. A file that cannot be read has none.
+// readINI reads the sections of a php.ini or a pool file. It returns none if the file cannot be read.
 func readINI(file string) (all []settings) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -172,7 +176,7 @@ func readINI(file string) (all []settings) {
 	return append(all, section)
 }
 
-// iniKey is a key as php.ini has it: a pool writes php_admin_value[key].
+// iniKey returns the php.ini key that a line sets: in a pool file, "session.name" of php_admin_value[session.name].
 func iniKey(key string) string {
 	key = strings.TrimSpace(key)
 	if value, is := strings.CutSuffix(key, "]"); is {
@@ -183,7 +187,7 @@ func iniKey(key string) string {
 	return key
 }
 
-// iniValue is a value without quotes and comment.
+// iniValue returns a value without quotes and comment.
 func iniValue(value string) string {
 	value = strings.TrimSpace(value)
 	if quoted, is := strings.CutPrefix(value, `"`); is {

@@ -16,18 +16,18 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// sharedStore is the store in memcached that one config describes, for all of its gates. A config with other servers
-// makes another one; the old one goes when the last request that began with it has ended.
+// sharedStore is the memcached store of one config, shared by its gates. A config with other servers gets a new one;
+// the old one is closed after the last request that started with it.
 type sharedStore struct {
 	config  *config.Memcached
 	options memcachelock.Options
 	store   *memcachelock.Store
 	locks   *sessionlock.Manager
-	users   sync.WaitGroup // one a gate, for as long as a request of its may use the store
+	users   sync.WaitGroup // one per gate, as long as a request of the gate may use the store
 }
 
-// openShared makes the store that c asks for, or goes on with old if that is the same. It is nil if no gate of c
-// needs one. Servers that cannot be reached are no error: the store looks for them for as long as it takes.
+// openShared returns the store that c describes: old if it is the same, nil if no gate of c needs one. Unreachable
+// servers are no error: the store keeps trying.
 func openShared(c *config.Config, old *sharedStore, log hclog.Logger) (*sharedStore, error) {
 	gate, realms := sharedBy(c)
 	if len(realms) == 0 {
@@ -50,7 +50,7 @@ func openShared(c *config.Config, old *sharedStore, log hclog.Logger) (*sharedSt
 	return s, nil
 }
 
-// sharedBy are the gates whose locks are in memcached: their names, as operators see them, and their realms.
+// sharedBy returns the gates whose locks are in memcached: their names, joined for operators, and realms by name.
 func sharedBy(c *config.Config) (names string, realms map[string]string) {
 	var gates []string
 	realms = make(map[string]string)
@@ -63,8 +63,8 @@ func sharedBy(c *config.Config) (names string, realms map[string]string) {
 	return strings.Join(gates, ","), realms
 }
 
-// same reports whether the store was made for m, with what its files said then. The gates that use it are no part of
-// that: another one must not cost the others their queues.
+// same reports whether the store was made for m with the same TLS files. The gates that use it do not matter: adding
+// one must not cost the others their queues.
 func (s *sharedStore) same(m *config.Memcached, o memcachelock.Options) bool {
 	if !reflect.DeepEqual(s.config, m) {
 		return false
@@ -72,7 +72,7 @@ func (s *sharedStore) same(m *config.Memcached, o memcachelock.Options) bool {
 	return o.TLS == nil || s.options.TLS.RootCAs.Equal(o.TLS.RootCAs)
 }
 
-// warnMoved reports that a reload has cost a gate sight of the locks that are held and waited for, where it has.
+// warnMoved warns if a reload keeps a gate from seeing the locks that are held and waited for.
 func warnMoved(log hclog.Logger, old, n *serving) {
 	why := ""
 	switch {
@@ -81,15 +81,15 @@ func warnMoved(log hclog.Logger, old, n *serving) {
 	case old.config.Realm != n.config.Realm:
 		why = "realm changed"
 	case old.store != n.store:
-		why = "store changed"
+		why = "lock store changed"
 	default:
 		return
 	}
-	log.Warn("locks already held or waited for stay where they are; requests that come now do not see them",
+	log.Warn("locks already held or waited for stay where they are; new requests do not see them",
 		"gate", n.config.Name, "reason", why)
 }
 
-// close closes the store once nobody uses it any more. It waits for that.
+// close waits until no request uses the store, then closes it.
 func (s *sharedStore) close(log hclog.Logger) {
 	s.users.Wait()
 	if err := s.store.Close(); err != nil {
@@ -97,7 +97,7 @@ func (s *sharedStore) close(log hclog.Logger) {
 	}
 }
 
-// storeOptions are those that a memcached block says.
+// storeOptions returns the options that a memcached block describes.
 func storeOptions(m *config.Memcached) (memcachelock.Options, error) {
 	o := memcachelock.Options{
 		Timeout:     m.Timeout,
@@ -122,8 +122,8 @@ func storeOptions(m *config.Memcached) (memcachelock.Options, error) {
 	return o, nil
 }
 
-// storeTLS reads the files of a tls block. The certificate is read again for each connection: who renews it does not
-// have to tell the gate.
+// storeTLS reads the files of a tls block. The certificate is read again for each connection, so a renewed one needs no
+// reload.
 func storeTLS(t *config.TLS) (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	if t.CA != "" {
@@ -149,8 +149,8 @@ func storeTLS(t *config.TLS) (*tls.Config, error) {
 	return c, nil
 }
 
-// logStoreEvent logs what became of a memcached or of a lease: each of them once, not once a request. Of a lost lease
-// its gate has a line, which names the request.
+// logStoreEvent logs a change of a memcached or a lease once, not once per request. A lost lease is also logged by its
+// gate, with the request.
 func logStoreEvent(log hclog.Logger, e memcachelock.Event) {
 	switch e.Kind {
 	case memcachelock.ServerDown:
@@ -164,7 +164,7 @@ func logStoreEvent(log hclog.Logger, e memcachelock.Event) {
 	case memcachelock.LeaseGone:
 		log.Warn("lease was missing; another host may have held the lock", "server", e.Server, "lock", e.Key.Short())
 	case memcachelock.FleetDiffers:
-		log.Error("hosts disagree about their locks, which do not exclude each other: give all hosts the same settings",
+		log.Error("hosts disagree about their locks, which do not exclude each other; give all hosts the same settings",
 			"server", e.Server, "error", e.Err)
 	case memcachelock.FleetAgrees:
 		log.Info("hosts agree about their locks again", "server", e.Server)

@@ -59,7 +59,7 @@ func TestFilesOfATLSBlockThatAreNotThereAreNamed(t *testing.T) {
 	}
 }
 
-// Everything that a config says of a gate has to change something in what the gate is told, or in where it listens.
+// Every setting of a gate must change its options, or where it listens.
 func TestAllOfAGateBlockReachesTheGate(t *testing.T) {
 	plain := parseConfig(t, "")
 	was := gateOptions(plain, plain.Gates[0])
@@ -97,14 +97,14 @@ func TestAllOfAGateBlockReachesTheGate(t *testing.T) {
 	}
 }
 
-// parseConfig reads a config of one gate, with more beside it and in it.
-func parseConfig(t *testing.T, beside string, inGate ...string) *config.Config {
+// parseConfig parses a config of one gate, with extra blocks outside and lines inside it.
+func parseConfig(t *testing.T, outside string, inGate ...string) *config.Config {
 	t.Helper()
 	text := "gate \"www\" {\n  listen = \"unix:/run/www.sock\"\n  upstream { address = \"unix:/run/php.sock\" }\n"
 	for _, line := range inGate {
 		text += line + "\n"
 	}
-	c, err := config.Parse([]byte(text+"}\n"+beside), "test.hcl")
+	c, err := config.Parse([]byte(text+"}\n"+outside), "test.hcl")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func versionCommand() *cobra.Command {
 	}
 }
 
-// versionText is the version with what it was built with, as `fpm-gate version` shows it.
+// versionText returns the version, the Go version and the platform.
 func versionText() string {
 	v := version
 	if info, ok := debug.ReadBuildInfo(); v == "" && ok {

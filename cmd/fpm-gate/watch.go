@@ -10,11 +10,11 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionwatch"
 )
 
-// watching makes the watchers of PHP's sessions. All folders of all gates and configs share one inotify instance, and
-// all gates and configs whose sessions are in the same memcached servers share one watcher: a reload forgets nothing.
+// watching makes the watchers of PHP's sessions. All folders of all gates and configs share one inotify instance. Gates
+// and configs whose sessions are in the same memcached servers share one watcher, so a reload forgets nothing.
 type watching struct {
 	log   hclog.Logger
-	files *sessionwatch.Files // nil: no gate has needed it yet
+	files *sessionwatch.Files // nil: not needed so far
 
 	mu         sync.Mutex
 	memcacheds map[string]*sharedWatcher // by their options
@@ -30,7 +30,7 @@ type sharedWatcher struct {
 // Close ends one use of the watcher.
 func (s *sharedWatcher) Close() { s.leave() }
 
-// watcher makes that of a gate; nil: nothing is watched.
+// watcher returns the watcher of a gate, nil if its sessions are not watched.
 func (w *watching) watcher(g *config.Gate) sessionwatch.Watcher {
 	switch {
 	case g.Session.Handler == config.HandlerMemcached:
@@ -76,7 +76,7 @@ func (w *watching) memcachedOptions(g *config.Gate) sessionwatch.MemcachedOption
 	return o
 }
 
-// leave ends one use of a shared watcher, and the watcher with the last.
+// leave ends one use of a shared watcher, and closes it after the last.
 func (w *watching) leave(key string, s *sharedWatcher) {
 	w.mu.Lock()
 	s.users--
@@ -90,7 +90,7 @@ func (w *watching) leave(key string, s *sharedWatcher) {
 	}
 }
 
-// watchesFiles says whether a gate's sessions are files that are to be watched.
+// watchesFiles reports whether a gate's sessions are files to be watched.
 func watchesFiles(g *config.Gate) bool {
 	return g.Session.Handler == config.HandlerFiles && g.Session.SavePath != ""
 }
@@ -100,7 +100,7 @@ const (
 	watchedAgain = "PHP sessions are watched again"
 )
 
-// report tells of a folder once when it cannot be watched, and once when it can again.
+// report logs once when a folder cannot be watched, and once when it can be again.
 func (w *watching) report(folder string, err error) {
 	if err != nil {
 		w.log.Error(cannotWatch, "folder", folder, "error", err)
@@ -109,7 +109,7 @@ func (w *watching) report(folder string, err error) {
 	w.log.Info(watchedAgain, "folder", folder)
 }
 
-// checkWatching says what keeps the gates of c from watching PHP's sessions, if they ran as who asks.
+// checkWatching returns a note for each gate of c that, run by the current user, cannot watch PHP's sessions.
 func checkWatching(c *config.Config) (notes []string) {
 	for _, g := range c.Gates {
 		if !watchesFiles(g) {

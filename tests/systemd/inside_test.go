@@ -215,7 +215,7 @@ func testWrongReload(t *testing.T) {
 	eventually(t, "systemd is told that the config is wrong", func() bool {
 		return strings.Contains(show(t, service, "StatusText"), "the config file is wrong")
 	})
-	awaitJournal(t, service, "the running one stays", "-p", "err")
+	awaitJournal(t, service, "keeping the running one", "-p", "err")
 	if got, want := get(t, "/lock.php", "one"), "held"; got != want || mainPID(t, service) != pid {
 		t.Errorf("got %q of process %d, want %q of %d", got, mainPID(t, service), want, pid)
 	}

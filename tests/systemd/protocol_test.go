@@ -310,7 +310,7 @@ func (g *gateProcess) write(t *testing.T, config string) {
 func (g *gateProcess) reload(t *testing.T, config string) {
 	t.Helper()
 	done := func() int {
-		return strings.Count(g.log(t), "reloaded: ") + strings.Count(g.log(t), "the running one stays")
+		return strings.Count(g.log(t), "reloaded: ") + strings.Count(g.log(t), "keeping the running one")
 	}
 	before := done()
 	g.write(t, config)
