@@ -34,11 +34,12 @@ type Exchange struct {
 	// it returns true, the script is followed: the caller must call AwaitScript when Exchange has returned, and
 	// Ended is called by that. Nil: a script has ended when its response has.
 	Follow func() bool
-	// AbandonAfter bounds how long a script is waited for after the web server has hung up.
+	// AbandonAfter bounds how long a script is waited for after the web server has hung up. Over TCP the end of one
+	// that goes on to print cannot be seen: it fails at its next output, and Ended is called when that should have come.
 	AbandonAfter time.Duration
 
 	pool     *Pool
-	mu       sync.Mutex // guards up, since, aborted and followed against Abort, Connected and Unfollow
+	mu       sync.Mutex // guards up, since, aborted, followed and cut against Abort, Connected, Unfollow and the feed
 	up       *upstream  // nil before it is there, and once it has been given back
 	since    time.Time  // when it was there
 	aborted  error
@@ -51,6 +52,8 @@ type Exchange struct {
 	inHeader bool   // the header block has not been dealt with
 	passed   bool   // the web server has got something of the response
 	late     bool   // output of an earlier request has been dropped
+	rhythm   rhythm // of the script's output, over TCP
+	cut      bool   // the script has printed after the hang-up, over TCP; guarded by mu
 	finished bool   // end request has come
 	ended    bool   // Ended has been called
 }
@@ -182,16 +185,18 @@ func (x *Exchange) send() error {
 }
 
 // relay passes the response on, whole record by whole record, until end request has been passed on. After the
-// web server has hung up it goes on reading, and passes nothing on.
+// web server has hung up it goes on reading, and passes nothing on; see cutOff.
 func (x *Exchange) relay() error {
 	b := newBuffer(middleBuffer)
 	defer func() { b.free() }()
 	read := x.up.readAnswer
 	for {
+		waiting := time.Now()
 		n, err := read(b.space())
 		if n == 0 {
 			return err
 		}
+		x.rhythm.count(time.Since(waiting))
 		read = x.up.nc.Read
 		b.n += n
 		x.pool.answered(x.up)
@@ -208,6 +213,9 @@ func (x *Exchange) relay() error {
 				return err
 			}
 			b.drop(whole)
+		}
+		if x.feed.hungUp() {
+			x.cutOff()
 		}
 		if b.n == len(b.b) || n > middleBuffer/2 {
 			b = b.grown(max(largeBuffer, b.n+1)) // a header block that is kept back can fill the largest

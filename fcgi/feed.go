@@ -220,8 +220,8 @@ func (f *feed) hungUp() bool { return f.gone.Load() }
 func (f *feed) clean() bool { return f.whole.Load() && !f.unsent && !f.hungUp() }
 
 // hangUp does what the web server's going means for the script. On a unix socket its next write fails, as if
-// the gate had gone too, while the connection still tells when it ends. On TCP, and where its stdin is cut
-// short, its output is read to the end and dropped.
+// the gate had gone too, while the connection still tells when it ends. On TCP its connection is reset if it prints;
+// see cutOff. On a unix socket whose stdin is cut short, its output is read to the end and dropped.
 func (f *feed) hangUp() {
 	f.once.Do(func() {
 		x := f.x
@@ -240,7 +240,7 @@ func (f *feed) hangUp() {
 		}
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		if x.aborted == nil {
+		if x.aborted == nil && !x.cut {
 			_ = x.up.nc.SetReadDeadline(time.Now().Add(x.AbandonAfter))
 		}
 	})
