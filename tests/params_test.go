@@ -1,10 +1,12 @@
 package tests
 
 import (
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,5 +81,55 @@ func TestARequestCannotTellPHPOfALock(t *testing.T) {
 				t.Errorf("session %q: %s is what the request said", session, name)
 			}
 		}
+	}
+}
+
+// TestTheTokenThatPHPIsToldIsInMemcached has scripts look for their own lock: one that was free, one that was handed on
+// within a host, one that came from another host, and one that was held without memcached at first.
+func TestTheTokenThatPHPIsToldIsInMemcached(t *testing.T) {
+	t.Parallel()
+	for name, quorum := range map[string]bool{"one server": false, "quorum": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t, fleetOptions{quorum: quorum, lock: `on_store_failure = "local"`, more: queueRoutes(2)})
+			var servers []string
+			for _, s := range f.locks {
+				servers = append(servers, s.Addr.String())
+			}
+			q := request{path: "/token.php?servers=" + strings.Join(servers, ","), session: newSession()}
+			enough := len(servers)/2 + 1
+			mustHaveToken := func(what string, r response, lock string) {
+				t.Helper()
+				var got string
+				var found int
+				if _, err := fmt.Sscan(r.body, &got, &found); err != nil || r.failure() != nil || got != lock || found < enough {
+					t.Errorf("%s: got status %d and %q, want %s and the token on %d servers", what, r.status, r.body, lock, enough)
+				}
+			}
+			mustHaveToken("free", ask(f.sites[0], q), "held")
+
+			here, there := &stack{Rig: f.Rig, Site: f.sites[0]}, &stack{Site: f.sites[1]}
+			held := here.hold(t, q.session, "hold")
+			handedOn := []<-chan response{begin(f.sites[0], q), begin(f.sites[0], q)}
+			here.awaitQueue(t, q.session, 2)
+			passedOn := begin(f.sites[1], q)
+			there.awaitQueue(t, q.session, 1)
+			letGo(t, f.Rig, "hold")
+			(<-held).mustBe(t, "last\n")
+			mustHaveToken("handed on", <-handedOn[0], "held")
+			mustHaveToken("handed on again", <-handedOn[1], "held")
+			mustHaveToken("from another host", <-passedOn, "held")
+
+			for _, s := range f.locks {
+				s.Kill()
+			}
+			q.path += "&mark=local"
+			local := begin(f.sites[0], q)
+			awaitMark(t, f.Rig, "local.started")
+			for _, s := range f.locks {
+				mustDo(t, s.Start())
+			}
+			mustHaveToken("held without memcached at first", <-local, "local")
+		})
 	}
 }
