@@ -226,6 +226,41 @@ func TestReadinessFollowsPHPFPM(t *testing.T) {
 	eventually(t, "it is ready again", func() bool { return readiness() == http.StatusOK })
 }
 
+// TestAnAdminThatAllCanConnectToIsWarnedOf has another user connect: the warnings must be true.
+func TestAnAdminThatAllCanConnectToIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be another user")
+	}
+	r := newRig(t)
+	for _, mode := range []string{"", "0600", "0660", "0661", "0664", "0775", "0602", "0666", "0777"} {
+		block, admin := adminBlock(t)
+		if mode != "" {
+			block = fmt.Sprintf("admin {\n  listen = %q\n  listen_mode = %q\n}\n", admin.addr, mode)
+		}
+		path := admin.addr.Address
+		if err := os.Chmod(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		gate := startGate(t, r, rig.GateOptions{Upstream: rig.ParseAddr("127.0.0.1:9"), Config: block, Settings: `listen_mode = "0666"`})
+		connect := exec.CommandContext(t.Context(), "perl", "-MIO::Socket::UNIX", "-e", "exit(IO::Socket::UNIX->new(Peer => shift) ? 0 : 3)", path)
+		connect.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		err := connect.Run()
+		if err != nil && connect.ProcessState.ExitCode() != 3 {
+			t.Fatal(err)
+		}
+		const warning = "lets every user of this machine connect"
+		want := map[bool]int{true: 1}[err == nil]
+		code, _, stderr := run(t, "check", "--file-only", "--config", gate.ConfigFile())
+		if got := strings.Count(stderr, warning); code != 0 || got != want {
+			t.Errorf("mode %q: another user gets %v; check exits with %d and %d warnings in %s, want %d", mode, err, code, got, stderr, want)
+		}
+		if got := strings.Count(gate.Log(), warning); got != want {
+			t.Errorf("mode %q: another user gets %v; the log has %d warnings, want %d:\n%s", mode, err, got, want, gate.Log())
+		}
+	}
+}
+
 func TestAReloadAddsMovesAndRemovesTheAdmin(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, stackOptions{})
