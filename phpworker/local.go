@@ -1,0 +1,347 @@
+package phpworker
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Local finds workers by itself, with the rights of this process. The zero value is ready.
+type Local struct {
+	// Programs are patterns of the programs that may be looked at, as in filepath.Match; DefaultPrograms if empty. One
+	// with a slash is matched against the whole path. One without is matched against the file's name, and the file
+	// must belong to root and be writable by no other user.
+	Programs []string
+
+	programs programs
+	hint     atomic.Int32 // the descriptor that was a worker's connection last time
+
+	mu      sync.Mutex
+	modules map[processID]module
+	masters []int // of PHP-FPMs that were reached over TCP
+
+	ending keyedMutex // by the worker's id
+}
+
+// DefaultPrograms are the programs that may be looked at if nothing else is said.
+var DefaultPrograms = []string{"php-fpm*"}
+
+// processID names a process for as long as the host runs.
+type processID struct {
+	pid     int
+	started uint64
+}
+
+// maxModules bounds what is kept of processes that have ended.
+const maxModules = 4096
+
+// Find returns the worker that has accepted conn.
+func (l *Local) Find(conn syscall.RawConn) (Worker, error) {
+	end, err := endOf(conn)
+	if err != nil {
+		return nil, fmt.Errorf("find the worker: %w", err)
+	}
+	w, err := l.find(end)
+	if err != nil {
+		return nil, fmt.Errorf("find the worker: %w", err)
+	}
+	return w, nil
+}
+
+func (l *Local) find(end peerEnd) (*worker, error) {
+	p, n, err := l.search(end)
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{local: l, process: p, descriptor: n, inode: end.inode}
+	if w.module, err = l.module(p); err == nil {
+		err = w.check()
+	}
+	if err != nil {
+		p.close()
+		return nil, err
+	}
+	return w, nil
+}
+
+// peerEnd is PHP-FPM's end of a connection.
+type peerEnd struct {
+	inode  uint32
+	master int // the process that listens; 0: not known
+}
+
+// endOf finds PHP-FPM's end of a connection.
+func endOf(conn syscall.RawConn) (end peerEnd, err error) {
+	controlErr := conn.Control(func(fd uintptr) { end, err = endOfFD(int(fd)) })
+	return end, errors.Join(controlErr, err)
+}
+
+func endOfFD(fd int) (end peerEnd, err error) {
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return end, os.NewSyscallError("getsockopt", err)
+	}
+	if domain != unix.AF_UNIX {
+		return tcpEnd(fd)
+	}
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return end, os.NewSyscallError("getsockopt SO_PEERCRED", err)
+	}
+	if cred.Pid <= 0 {
+		return end, fmt.Errorf("%w: share it (shareProcessNamespace in a pod), or run the gate beside PHP-FPM", ErrNamespace)
+	}
+	end.master = int(cred.Pid)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return end, os.NewSyscallError("fstat", err)
+	}
+	end.inode, err = unixPeer(uint32(st.Ino))
+	return end, notAccepted(end.inode, err)
+}
+
+// tcpEnd looks for the other end of a TCP connection among this host's sockets.
+func tcpEnd(fd int) (end peerEnd, err error) {
+	here, err := unix.Getsockname(fd)
+	if err != nil {
+		return end, os.NewSyscallError("getsockname", err)
+	}
+	there, err := unix.Getpeername(fd)
+	if errors.Is(err, unix.ENOTCONN) {
+		return end, ErrGone
+	}
+	if err != nil {
+		return end, os.NewSyscallError("getpeername", err)
+	}
+	end.inode, err = tcpInode(addrPort(there), addrPort(here)) // as its owner sees it
+	return end, notAccepted(end.inode, err)
+}
+
+func notAccepted(inode uint32, err error) error {
+	if err == nil && inode == 0 {
+		return ErrWaiting
+	}
+	return err
+}
+
+// addrPort returns an address of IP; that of an IPv4 connection on an IPv6 socket is IPv4.
+func addrPort(sa unix.Sockaddr) netip.AddrPort {
+	switch a := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// search finds the process that has the socket, among the children of PHP-FPM's master, and the number of its
+// descriptor. The caller closes the process.
+func (l *Local) search(end peerEnd) (*process, int, error) {
+	if end.master != 0 {
+		return l.searchChildren(end.master, end.inode)
+	}
+	l.mu.Lock()
+	known := slices.Clone(l.masters)
+	l.mu.Unlock()
+	for _, master := range known {
+		if p, n, err := l.searchChildren(master, end.inode); err == nil {
+			return p, n, nil
+		}
+	}
+	masters, err := l.findMasters()
+	if err != nil {
+		return nil, 0, err
+	}
+	l.mu.Lock()
+	l.masters = masters
+	l.mu.Unlock()
+	var last error = fmt.Errorf("%w: no process of this PID namespace runs %s", ErrProgram, strings.Join(l.patterns(), " or "))
+	for _, master := range masters {
+		p, n, err := l.searchChildren(master, end.inode)
+		if err == nil {
+			return p, n, nil
+		}
+		last = err
+	}
+	return nil, 0, last
+}
+
+// findMasters returns the processes that run PHP-FPM and are not the child of one that does.
+func (l *Local) findMasters() (masters []int, err error) {
+	parents := make(map[int]int)
+	var denied error
+	err = eachProcess(func(p *process) bool {
+		ok, err := p.matches(l.patterns())
+		if s, statErr := p.stat(); ok && statErr == nil {
+			parents[p.pid] = s.parent
+		}
+		if errors.Is(err, ErrRights) {
+			denied = err
+		}
+		return true
+	})
+	for pid, parent := range parents {
+		if _, isChild := parents[parent]; !isChild {
+			masters = append(masters, pid)
+		}
+	}
+	if len(masters) == 0 && err == nil {
+		err = denied
+	}
+	return masters, err
+}
+
+func (l *Local) patterns() []string {
+	if len(l.Programs) == 0 {
+		return DefaultPrograms
+	}
+	return l.Programs
+}
+
+// searchChildren finds the child of a master that has the socket. Most often that is the same descriptor as last time,
+// so it is looked at first, in all of them.
+func (l *Local) searchChildren(master int, inode uint32) (*process, int, error) {
+	m, err := openProcess(master)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: process %d, which listened, has ended", ErrProgram, master)
+	}
+	defer m.close()
+	if err := l.allow(m); err != nil {
+		return nil, 0, err
+	}
+	pids, err := children(master)
+	if err != nil {
+		return nil, 0, err
+	}
+	hint := int(l.hint.Load())
+	find := []func(*process) (int, error){
+		func(p *process) (int, error) {
+			if ok, err := p.hasSocket(hint, inode); !ok {
+				return -1, err
+			}
+			return hint, nil
+		},
+		func(p *process) (int, error) { return p.findSocket(inode) },
+	}
+	for _, find := range find {
+		for _, pid := range pids {
+			p, n, err := childWith(m, pid, find)
+			if p != nil {
+				l.hint.Store(int32(n))
+			}
+			if p != nil || err != nil {
+				return p, n, err
+			}
+		}
+	}
+	return nil, 0, fmt.Errorf("%w: no worker of process %d has it", ErrGone, master)
+}
+
+// allow returns nil if the process runs a program that may be looked at.
+func (l *Local) allow(p *process) error {
+	ok, err := p.matches(l.patterns())
+	if err != nil || ok {
+		return err
+	}
+	path, _ := p.program()
+	return fmt.Errorf("%w: process %d runs %s; what is looked at is %s, owned by root", ErrProgram, p.pid, path,
+		strings.Join(l.patterns(), " or "))
+}
+
+// childWith opens a child of the master and returns it if find finds the socket in it; else nil.
+func childWith(master *process, pid int, find func(*process) (int, error)) (*process, int, error) {
+	p, err := openProcess(pid)
+	if err != nil {
+		return nil, 0, nil // it has ended
+	}
+	n, err := find(p)
+	if err == nil && n >= 0 {
+		if p.isChildOf(master) {
+			return p, n, nil
+		}
+		err = fmt.Errorf("%w: process %d, which has the connection, runs another program", ErrProgram, pid)
+	}
+	p.close()
+	if errors.Is(err, ErrGone) {
+		err = nil
+	}
+	return nil, 0, err
+}
+
+// isChildOf reports whether the process is the master's child, and runs the same program.
+func (p *process) isChildOf(master *process) bool {
+	var mine, masters unix.Stat_t
+	s, err := p.stat()
+	return err == nil && s.parent == master.pid &&
+		unix.Fstatat(p.dir, "exe", &mine, 0) == nil && unix.Fstatat(master.dir, "exe", &masters, 0) == nil &&
+		mine.Dev == masters.Dev && mine.Ino == masters.Ino
+}
+
+// module returns PHP's session module in a worker. Workers do not load another one.
+func (l *Local) module(p *process) (module, error) {
+	s, err := p.stat()
+	if err != nil {
+		return module{}, err
+	}
+	id := processID{p.pid, s.startedTick}
+	l.mu.Lock()
+	m, ok := l.modules[id]
+	l.mu.Unlock()
+	if ok {
+		return m, nil
+	}
+	if m, err = l.programs.module(p); err != nil {
+		return m, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.modules == nil || len(l.modules) >= maxModules {
+		l.modules = make(map[processID]module)
+	}
+	l.modules[id] = m
+	return m, nil
+}
+
+// keyedMutex is a mutex for each number.
+type keyedMutex struct {
+	mu   sync.Mutex
+	held map[int]*keyedLock
+}
+
+type keyedLock struct {
+	mu    sync.Mutex
+	users int
+}
+
+// lock locks the mutex of n and returns what unlocks it.
+func (k *keyedMutex) lock(n int) (unlock func()) {
+	k.mu.Lock()
+	if k.held == nil {
+		k.held = make(map[int]*keyedLock)
+	}
+	one := k.held[n]
+	if one == nil {
+		one = &keyedLock{}
+		k.held[n] = one
+	}
+	one.users++
+	k.mu.Unlock()
+	one.mu.Lock()
+	return func() {
+		one.mu.Unlock()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if one.users--; one.users == 0 {
+			delete(k.held, n)
+		}
+	}
+}

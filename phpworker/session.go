@@ -1,0 +1,124 @@
+package phpworker
+
+import (
+	"errors"
+	"strings"
+)
+
+// psGlobals is PHP's struct php_ps_globals up to where the session was started. Its first 112 bytes are the same in PHP
+// 7.4 to 8.4 on 64 bits; the last two fields came with 8.3.
+//
+//	  8  char *session_name
+//	 16  zend_string *id
+//	 80  ps_module *mod, whose first field is char *s_name
+//	104  int session_status
+//	112  zend_string *session_started_filename
+//	120  uint32 session_started_lineno
+const (
+	offsetName    = 8
+	offsetID      = 16
+	offsetModule  = 80
+	offsetStatus  = 104
+	offsetFile    = 112
+	offsetLine    = 120
+	psGlobalsSize = 128
+)
+
+// Longer ones are not believed.
+const (
+	maxName    = 128
+	maxID      = 1024
+	maxHandler = 64
+	maxPath    = 4096
+)
+
+// attempts is how often a session is read that changes while it is being read.
+const attempts = 4
+
+// readSession reads the session at the address of ps_globals. The error wraps ErrLayout if it does not look like one.
+func readSession(m memory, addr uint64, v version) (Session, error) {
+	var err error
+	for range attempts {
+		var s Session
+		if s, err = readSessionOnce(m, addr, v); err == nil {
+			return s, nil
+		}
+		if !errors.Is(err, errNotUnderstood) && !errors.Is(err, errUnmapped) {
+			break
+		}
+	}
+	if errors.Is(err, errNotUnderstood) || errors.Is(err, errUnmapped) {
+		return Session{}, layoutError("PHP %s does not keep its sessions where PHP 7.4 to 8.4 do", v)
+	}
+	return Session{}, err
+}
+
+func readSessionOnce(m memory, addr uint64, v version) (s Session, err error) {
+	var before, after [psGlobalsSize]byte
+	if err := m.read(addr, before[:]); err != nil {
+		return s, err
+	}
+	status := int32(native.Uint32(before[offsetStatus:]))
+	if status < 0 || status > 2 {
+		return s, errNotUnderstood
+	}
+	s.Status = Disabled + Status(status)
+	if s.Name, err = sessionName(m, native.Uint64(before[offsetName:])); err != nil {
+		return s, err
+	}
+	if s.Handler, err = handlerName(m, native.Uint64(before[offsetModule:])); err != nil {
+		return s, err
+	}
+	id := native.Uint64(before[offsetID:])
+	if id != 0 {
+		if s.ID, err = zendString(m, id, maxID); err != nil {
+			return s, err
+		}
+	}
+	file := native.Uint64(before[offsetFile:])
+	if v.hasStarted() && file != 0 {
+		if s.StartedFile, err = zendString(m, file, maxPath); err != nil {
+			return s, err
+		}
+		s.StartedLine = int(native.Uint32(before[offsetLine:]))
+	}
+	if id == 0 && file == 0 {
+		return s, nil // nothing was read that may have been freed meanwhile
+	}
+	if err := m.read(addr, after[:]); err != nil {
+		return s, err
+	}
+	if before != after {
+		return s, errNotUnderstood
+	}
+	return s, nil
+}
+
+// sessionName reads session.name. PHP refuses names with the characters that end it in a cookie.
+func sessionName(m memory, addr uint64) (string, error) {
+	name, err := cString(m, addr, maxName)
+	if err == nil && (name == "" || strings.ContainsFunc(name, func(r rune) bool {
+		return r <= ' ' || r > '~' || strings.ContainsRune("=,;", r)
+	})) {
+		err = errNotUnderstood
+	}
+	return name, err
+}
+
+// handlerName reads the name of a session handler, which PHP has none of where save_handler is not known.
+func handlerName(m memory, addr uint64) (string, error) {
+	if addr == 0 {
+		return "", nil
+	}
+	var b [8]byte
+	if err := m.read(addr, b[:]); err != nil {
+		return "", err
+	}
+	name, err := cString(m, native.Uint64(b[:]), maxHandler)
+	if err == nil && (name == "" || strings.ContainsFunc(name, func(r rune) bool {
+		return r != '_' && r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	})) {
+		err = errNotUnderstood
+	}
+	return name, err
+}

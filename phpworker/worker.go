@@ -1,0 +1,189 @@
+package phpworker
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// worker is a worker that Local has found.
+type worker struct {
+	local      *Local
+	process    *process
+	module     module
+	descriptor int    // of the connection, in the process
+	inode      uint32 // of the connection
+
+	mu     sync.RWMutex // held for reading while the process's descriptors are in use
+	closed bool
+}
+
+func (w *worker) PID() int { return w.process.pid }
+
+func (w *worker) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return nil
+	}
+	w.closed = true
+	w.process.close()
+	return nil
+}
+
+// with calls do unless the worker has been closed, and not while it is being closed.
+func (w *worker) with(do func() error) error {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	if w.closed {
+		return fmt.Errorf("%w: it was closed here", ErrGone)
+	}
+	return do()
+}
+
+// Session reads the session, and looks afterwards whether it was this connection's all the time: a worker that has let
+// go of a connection does not get it again.
+func (w *worker) Session() (s Session, err error) {
+	err = w.with(func() (err error) {
+		s, err = w.session()
+		return err
+	})
+	return s, err
+}
+
+func (w *worker) session() (Session, error) {
+	s, err := readSession(processMemory(w.process.pid), w.module.addr, w.module.version)
+	if holdErr := w.holds(); holdErr != nil {
+		return Session{}, holdErr
+	}
+	if err != nil {
+		return Session{}, err
+	}
+	return w.prove(s), nil
+}
+
+// prove hides the status as long as nothing has shown that the layout is that of this PHP. An open session with an id
+// shows it.
+func (w *worker) prove(s Session) Session {
+	if !w.module.proven.Load() {
+		if s.Status != Active || s.ID == "" {
+			s.Status = Unknown
+			return s
+		}
+		w.module.proven.Store(true)
+	}
+	return s
+}
+
+// check reads the session of a worker that was just found, as a trial of the layout.
+func (w *worker) check() error {
+	_, err := w.session()
+	return err
+}
+
+// holds returns nil if the process has the connection, else ErrGone.
+func (w *worker) holds() error {
+	ok, err := w.process.hasSocket(w.descriptor, w.inode)
+	if err == nil && !ok {
+		err = ErrGone
+	}
+	return err
+}
+
+func (w *worker) Interrupt(id string) error { return w.end(unix.SIGPROF, id) }
+
+func (w *worker) Terminate(id string) error { return w.end(unix.SIGTERM, id) }
+
+// end sends a signal to the worker of this very connection. What is stopped cannot go on to another request between the
+// look and the signal. It looks before that too, so as not to stop what is not meant.
+func (w *worker) end(sig unix.Signal, id string) error {
+	unlock := w.local.ending.lock(w.process.pid)
+	defer unlock()
+	return w.with(func() error {
+		if err := w.isStill(id); err != nil {
+			return err
+		}
+		if err := w.process.signal(unix.SIGSTOP); err != nil {
+			return err
+		}
+		err := w.whileStopped(sig, id)
+		if contErr := w.process.signal(unix.SIGCONT); err == nil {
+			err = contErr
+		}
+		return err
+	})
+}
+
+// whileStopped signals the process once it has stopped and if it still is what is meant.
+func (w *worker) whileStopped(sig unix.Signal, id string) error {
+	if err := w.process.awaitStop(); err != nil {
+		return err
+	}
+	if err := w.isStill(id); err != nil {
+		return err
+	}
+	if err := w.process.catches(sig); err != nil {
+		return err
+	}
+	return w.process.signal(sig)
+}
+
+// isStill returns nil if the worker serves this connection, and with this session if id is not empty.
+func (w *worker) isStill(id string) error {
+	if id == "" {
+		return w.holds()
+	}
+	s, err := w.session()
+	if err == nil && s.ID != id {
+		err = ErrSession
+	}
+	return err
+}
+
+// stopTimeout bounds the wait for a process to stop. One that the kernel does not let go of, as on a disk that does not
+// answer, has not run anything meanwhile.
+const stopTimeout = 500 * time.Millisecond
+
+// awaitStop returns when the process has stopped.
+func (p *process) awaitStop() error {
+	until := time.Now().Add(stopTimeout)
+	for pause := 20 * time.Microsecond; ; pause = min(2*pause, 2*time.Millisecond) {
+		s, err := p.stat()
+		if err != nil {
+			return err
+		}
+		switch s.state {
+		case 'T':
+			return nil
+		case 'Z', 'X':
+			return ErrGone
+		}
+		if time.Now().After(until) {
+			return fmt.Errorf("%w: process %d is in state %c", ErrBusy, p.pid, s.state)
+		}
+		time.Sleep(pause)
+	}
+}
+
+// catches returns nil if the process handles the signal as is meant. SIGPROF would end a process in which PHP has not
+// yet begun to count a script's time.
+func (p *process) catches(sig unix.Signal) error {
+	if sig != unix.SIGPROF {
+		return nil
+	}
+	text, err := p.read("status", 16<<10)
+	if err != nil {
+		return err
+	}
+	caught, err := caughtSignals(text)
+	if err == nil && caught&(1<<(sig-1)) == 0 {
+		err = fmt.Errorf("%w: PHP does not count the time of its script", ErrBusy)
+	}
+	return err
+}
+
+// errNoSignals is returned for a /proc/PID/status without the signals that are caught.
+var errNoSignals = errors.New("/proc/PID/status has no SigCgt")
