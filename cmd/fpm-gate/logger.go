@@ -2,10 +2,14 @@ package main
 
 import (
 	"bytes"
+	"encoding"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log"
 	"os"
+	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -52,7 +56,9 @@ type logger struct {
 // Log logs a message with pairs of keys and values.
 func (l *logger) Log(level hclog.Level, msg string, pairs ...any) {
 	if l.asJSON.Load() {
-		l.json.Log(level, msg, pairs...)
+		if level >= l.json.GetLevel() {
+			l.json.Log(level, msg, forJSON(pairs)...)
+		}
 		return
 	}
 	l.Logger.Log(level, oneLine(msg), onOneLine(pairs)...)
@@ -67,7 +73,7 @@ func (l *logger) Error(msg string, pairs ...any) { l.Log(hclog.Error, msg, pairs
 
 // With returns a logger that adds pairs to each message.
 func (l *logger) With(pairs ...any) hclog.Logger {
-	return &logger{l.Logger.With(onOneLine(pairs)...), l.json.With(pairs...), l.asJSON}
+	return &logger{l.Logger.With(onOneLine(pairs)...), l.json.With(forJSON(pairs)...), l.asJSON}
 }
 
 // Named returns a logger with name appended to its own.
@@ -139,6 +145,37 @@ func textOf(v any) (string, bool) {
 		return string(v), true
 	}
 	return "", false
+}
+
+// forJSON returns pairs in which Stringers, such as addresses, and lists of them are the texts that a log in text shows.
+// Values that marshal themselves stay as they are.
+func forJSON(pairs []any) []any {
+	shown := slices.Clone(pairs)
+	for i, v := range pairs {
+		switch v := v.(type) {
+		case error, encoding.TextMarshaler, json.Marshaler:
+		case fmt.Stringer:
+			shown[i] = v.String()
+		default:
+			if texts, ok := textsOf(v); ok {
+				shown[i] = texts
+			}
+		}
+	}
+	return shown
+}
+
+// textsOf returns the texts of a list of Stringers.
+func textsOf(v any) ([]string, bool) {
+	list := reflect.ValueOf(v)
+	if list.Kind() != reflect.Slice || !list.Type().Elem().Implements(reflect.TypeFor[fmt.Stringer]()) {
+		return nil, false
+	}
+	texts := make([]string, list.Len())
+	for i := range texts {
+		texts[i] = list.Index(i).Interface().(fmt.Stringer).String()
+	}
+	return texts, true
 }
 
 func oneLine(s string) string { return strings.ReplaceAll(s, "\n", `\n`) }

@@ -10,8 +10,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/fpm-gate/fpm-gate/config"
 )
 
 // testLogger logs to w.
@@ -51,6 +54,27 @@ func TestAValueNeverMakesASecondLine(t *testing.T) {
 			if text := out.String(); strings.Count(text, "\n") != 1 {
 				t.Errorf("standard logger: got %q, want one line", text)
 			}
+		}
+	}
+}
+
+func TestJSONShowsAddressesAsText(t *testing.T) {
+	at := config.Address{Network: "unix", Address: "/run/www.sock"}
+	since := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	var out bytes.Buffer
+	log := testLogger(&out, true)
+	log.SetLevel(hclog.Info)
+	log.Debug("unseen", "listen", at)
+	log.With("listen", at).Info("seen", "upstreams", []config.Address{at}, "since", since, "status", 503)
+	var line map[string]any
+	if err := json.Unmarshal(out.Bytes(), &line); err != nil {
+		t.Fatalf("got %q: %v", out.String(), err)
+	}
+	for key, want := range map[string]string{
+		"listen": "unix:/run/www.sock", "upstreams": "[unix:/run/www.sock]", "since": "2026-11-26T12:00:00Z", "status": "503",
+	} {
+		if got := fmt.Sprint(line[key]); got != want {
+			t.Errorf("%s: got %q, want %q", key, got, want)
 		}
 	}
 }
