@@ -96,17 +96,9 @@ func parseAdmin(s string) (config.Address, error) {
 
 // do sends a request and decodes the response into page.
 func (c *adminClient) do(ctx context.Context, method, path string, page any) error {
-	host := "fpm-gate"
-	if c.at.Network == "tcp" {
-		host = c.at.Address
-	}
-	r, err := http.NewRequestWithContext(ctx, method, "http://"+host+path, nil)
+	resp, err := c.send(ctx, method, path)
 	if err != nil {
 		return err
-	}
-	resp, err := c.http.Do(r)
-	if err != nil {
-		return c.noAnswer(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -116,6 +108,23 @@ func (c *adminClient) do(ctx context.Context, method, path string, page any) err
 		return fmt.Errorf("unexpected response from %s; is it fpm-gate? %w", c.at, err)
 	}
 	return nil
+}
+
+// send sends a request. The caller closes the body of the response.
+func (c *adminClient) send(ctx context.Context, method, path string) (*http.Response, error) {
+	host := "fpm-gate"
+	if c.at.Network == "tcp" {
+		host = c.at.Address
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+host+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(r)
+	if err != nil {
+		return nil, c.noAnswer(err)
+	}
+	return resp, nil
 }
 
 // noAnswer adds what an operator can do to the error of a request that got no response.
