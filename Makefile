@@ -7,7 +7,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 FUZZTIME ?= 30s
 SUITE ?= trixie
 
-.PHONY: help build demo test fresh check test-long test-unit fuzz bench deb rpm install clean need-go
+.PHONY: help build demo test fresh check test-long test-unit fuzz bench deb rpm image install clean need-go
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ deb: need-go ## Build the .deb into build/
 
 rpm: need-go ## Build the .rpm into build/
 	packaging/build build rpm
+
+image: need-go ## Build the container image into build/, as an OCI archive
+	packaging/image/build build
 
 install: build ## Install below PREFIX (/usr/local), with units, pages and completions
 	packaging/install

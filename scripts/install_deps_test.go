@@ -35,6 +35,8 @@ var packages = map[string]struct {
 	"groff-base":             {"test bench", "usr/bin/groff"},
 	"systemd":                {"test bench", "usr/bin/systemd-analyze"},
 	"systemd-container":      {"test bench", "usr/bin/systemd-nspawn"},
+	"podman":                 {"test bench", "usr/bin/podman"},
+	"runc":                   {"test bench", "usr/sbin/runc"},
 	"dokuwiki":               {"test bench", "usr/share/dokuwiki/doku.php"},
 	"phpmyadmin":             {"test bench", "usr/share/phpmyadmin/index.php"},
 	"mariadb-server-core":    {"test bench", "usr/sbin/mariadbd"},

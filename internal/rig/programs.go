@@ -44,6 +44,8 @@ var programs = map[string]program{
 
 	"curl":            {"curl", []string{"curl"}},
 	"groff":           {"groff-base", []string{"groff"}},
+	"podman":          {"podman", []string{"podman"}},
+	"runc":            {"runc", []string{"runc"}},
 	"systemd-nspawn":  {"systemd-container", []string{"systemd-nspawn"}},
 	"systemd-analyze": {"systemd", []string{"systemd-analyze"}},
 }
