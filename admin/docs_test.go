@@ -43,6 +43,31 @@ func TestDashboardAndAlertsNameMetricsThatAreThere(t *testing.T) {
 	}
 }
 
+// notOnTheDashboard are the metrics that neither the dashboard nor an alert shows, and why.
+var notOnTheDashboard = map[string]string{
+	"fpm_gate_phpfpm_accepted_connections_total": "connections are the gate's to count: dials and reuses are there",
+	"fpm_gate_phpfpm_active_processes_max":       "too high with reuse; max_over_time of the processes is right",
+	"fpm_gate_phpfpm_listen_queue_max":           "since PHP-FPM's start; the backlog of each moment is there",
+}
+
+func TestMetricsAreOnTheDashboardOrItIsSaidWhyNot(t *testing.T) {
+	shown := make(map[string]bool)
+	for _, file := range []string{"../docs/grafana/fpm-gate.json", "../docs/alerts/fpm-gate.yml"} {
+		for _, m := range namedMetric.FindAllStringSubmatch(read(t, file), -1) {
+			shown[m[1]] = true
+		}
+	}
+	all := regexp.MustCompile("(?m)^\\| `(fpm_gate_\\w+)` \\|").FindAllStringSubmatch(read(t, "../docs/METRICS.md"), -1)
+	for _, m := range all {
+		if _, left := notOnTheDashboard[m[1]]; left == shown[m[1]] {
+			t.Errorf("%s: on the dashboard or in an alert: %v; left out with a reason: %v", m[1], shown[m[1]], left)
+		}
+	}
+	if len(all) < 40 {
+		t.Errorf("docs/METRICS.md has %d metrics, want 40 at least", len(all))
+	}
+}
+
 func TestTheDashboardIsWhole(t *testing.T) {
 	var board struct {
 		Panels []struct {
