@@ -60,17 +60,19 @@ func (r *Request) endAborted() {
 // instead has to be closed gently.
 func (r *Request) finish() {
 	_ = r.conn.take() // an error is one of the conn's next reader, too
-	r.conn.kept = true
+	if r.KeepConn && !r.conn.kept {
+		r.conn.looksFirst = looksFirst(r.Params)
+	}
+	r.conn.kept, r.conn.lastID = true, r.ID
 	if !r.stdin.whole() {
 		r.conn.spoilt = true
 	}
 }
 
 // Reusable reports, once the request is over, whether the conn can serve another one. It cannot in the middle of a
-// record of this one. While the conn is shut down, only requests that have begun already are served.
+// record of this one. After Shutdown it can too: the web server may have sent a request by now.
 func (r *Request) Reusable() bool {
-	c := r.conn
-	return r.KeepConn && (r.stdin.left == 0 || r.stdin.keep) && !r.HungUp() && (!c.shuttingDown() || len(c.early.records) > 0)
+	return r.KeepConn && (r.stdin.left == 0 || r.stdin.keep) && !r.HungUp()
 }
 
 // stopWatching gives the conn back to its reader.

@@ -37,21 +37,25 @@ var (
 //
 // One goroutine calls Next and works on the Request it returned; Shutdown may be called from any other.
 type Conn struct {
-	nc      stream
-	limits  Limits
-	req     Request
-	buf     *buffer // what has come: the head of req, then what came with it
-	aliased *buffer // where req.Params are, if buf was too small for what was added to them; else nil
-	early   early   // requests that have begun before their turn
-	kept    bool    // a request has been served before
-	spoilt  bool    // bytes of the web server are left unread: close gently
-	unread  leftInSocket
+	nc         stream
+	limits     Limits
+	req        Request
+	buf        *buffer // what has come: the head of req, then what came with it
+	aliased    *buffer // where req.Params are, if buf was too small for what was added to them; else nil
+	early      early   // requests that have begun before their turn
+	kept       bool    // a request has been served before
+	lastID     uint16  // of the last request that has been served
+	looksFirst bool    // see looksFirst
+	spoilt     bool    // bytes of the web server are left unread: close gently
+	unread     leftInSocket
 
 	mu         sync.Mutex
 	waiting    *hangUp // what Shutdown has to end
 	idle       bool    // between two requests
 	idleSince  time.Time
-	retired    bool // by Retire
+	asking     bool      // the web server has been asked to close; what ends idle conns has nothing more to do
+	askedUntil time.Time // when that is no longer waited for; zero: the conn is not to end
+	retired    bool      // by Retire
 	shutdown   bool
 	endWaiters bool
 	exchange   *Exchange // what Kill has to abort
@@ -130,6 +134,9 @@ func (c *Conn) fill() error {
 		return err
 	}
 	n, err := c.look(c.buf.space())
+	if errors.Is(err, os.ErrDeadlineExceeded) && empty && c.kept {
+		n, err = c.askToClose()
+	}
 	c.buf.n += n
 	c.endIdle()
 	switch {
@@ -164,13 +171,11 @@ func (c *Conn) setHeadDeadline() error {
 func (c *Conn) beginIdle() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.shutdown {
-		return io.EOF
-	}
 	c.idle, c.idleSince = true, time.Now()
-	if c.retired {
+	if c.shutdown || c.retired {
 		return c.nc.SetReadDeadline(past)
 	}
+	c.askedUntil = time.Time{}
 	return c.nc.SetReadDeadline(deadline(c.limits.IdleTimeout))
 }
 
@@ -182,7 +187,7 @@ func (c *Conn) endIdle() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.idle = false
+	c.idle, c.asking = false, false
 }
 
 // makeRoom makes room for n more bytes. What has come stays where it is as well, because the Params alias it, and
@@ -204,16 +209,17 @@ func deadline(timeout time.Duration) time.Time {
 	return time.Now().Add(timeout)
 }
 
-// Shutdown ends what the conn waits for: one that idles between two requests gets io.EOF from Next, and a Request
-// whose Context is waited for gets ErrShutdown if waiters is set. A request that is being served, or that comes on
-// a new conn, is left alone; its conn is not kept when it is done.
+// Shutdown ends what the conn waits for: one that idles between two requests is ended, and a Request whose Context is
+// waited for gets ErrShutdown if waiters is set. A request that is being served, or that comes on a new conn, is left
+// alone; its conn ends when it is done. Until the web server has closed a kept conn, for half a second at most, Next
+// still returns requests that come; then it returns io.EOF.
 func (c *Conn) Shutdown(waiters bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.shutdown = true
 	c.endWaiters = c.endWaiters || waiters
-	if c.idle {
-		_ = c.nc.SetReadDeadline(past) // Next takes it for the end
+	if c.idle && !c.asking {
+		_ = c.nc.SetReadDeadline(past) // fill takes it for the end
 	}
 	if waiters && c.waiting != nil {
 		c.waiting.end(ErrShutdown)
@@ -235,7 +241,7 @@ func (c *Conn) Retire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.retired = true
-	if c.idle {
+	if c.idle && !c.asking {
 		_ = c.nc.SetReadDeadline(past)
 	}
 }

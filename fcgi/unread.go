@@ -2,6 +2,7 @@ package fcgi
 
 import (
 	"io"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -27,6 +28,33 @@ func (c *Conn) look(b []byte) (int, error) {
 	n, err := peek(c.nc, b)
 	c.unread.n.Store(int64(n))
 	return n, err
+}
+
+// lookNow is look without waiting, whatever the deadline: if nothing has come, it returns os.ErrDeadlineExceeded.
+func (c *Conn) lookNow(b []byte) (n int, err error) {
+	raw, err := c.nc.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	flags := uintptr(0)
+	if isUnix(c.nc) {
+		flags = unix.MSG_PEEK
+	}
+	var errno syscall.Errno
+	err = raw.Control(func(fd uintptr) { n, errno = receiveNow(fd, b, flags) })
+	switch {
+	case err != nil:
+		return 0, err
+	case errno == unix.EAGAIN:
+		return 0, os.ErrDeadlineExceeded
+	case errno != 0:
+		return 0, errno
+	case n == 0:
+		return 0, io.EOF
+	case flags != 0:
+		c.unread.n.Store(int64(n))
+	}
+	return n, nil
 }
 
 // take takes the bytes out of the socket that look has left there. They are there, so it does not wait, and heeds no
