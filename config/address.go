@@ -16,7 +16,7 @@ type Address struct {
 	Address string // an absolute path, host:port, or the name of a socket unit's file descriptor
 }
 
-// String returns the address as the file has it, "" for the zero Address.
+// String returns the address as written in a config, "" for the zero Address.
 func (a Address) String() string {
 	if a.Network == "unix" || a.Network == "systemd" {
 		return a.Network + ":" + a.Address
@@ -24,7 +24,7 @@ func (a Address) String() string {
 	return a.Address
 }
 
-// IsLoopback tells whether the address cannot be reached from another host.
+// IsLoopback reports whether no other host can reach the address.
 func (a Address) IsLoopback() bool {
 	if a.Network != "tcp" {
 		return true
@@ -34,7 +34,7 @@ func (a Address) IsLoopback() bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// dialAddress is what PHP-FPM, memcached or an operator's socket may have.
+// dialAddress is the kind of an address to dial, and of the admin's listen.
 var dialAddress = kind[Address]{`"unix:/path" or "host:port"`, func(s string) (Address, error) {
 	if socket, ok := strings.CutPrefix(s, "unix:"); ok {
 		return unixAddress(socket)
@@ -42,7 +42,7 @@ var dialAddress = kind[Address]{`"unix:/path" or "host:port"`, func(s string) (A
 	return tcpAddress(s)
 }}
 
-// listenAddress is where a gate may listen.
+// listenAddress is the kind of a gate's listen.
 var listenAddress = kind[Address]{`"unix:/path", "host:port" or "systemd:NAME"`, func(s string) (Address, error) {
 	if name, ok := strings.CutPrefix(s, "systemd:"); ok {
 		return systemdAddress(name)
@@ -50,7 +50,7 @@ var listenAddress = kind[Address]{`"unix:/path", "host:port" or "systemd:NAME"`,
 	return dialAddress.parse(s)
 }}
 
-// A socket's path must fit into sockaddr_un.sun_path, with a NUL.
+// maxSocketPath is in bytes: the path must fit into sockaddr_un.sun_path with a NUL.
 const maxSocketPath = 107
 
 func unixAddress(socket string) (Address, error) {
@@ -73,7 +73,7 @@ func tcpAddress(s string) (Address, error) {
 	case strings.HasPrefix(s, "/"):
 		return Address{}, formHint(fmt.Sprintf("Did you mean %q?", "unix:"+s))
 	case strings.HasPrefix(s, "systemd:"):
-		return Address{}, formHint("Only the listen of a gate can come from systemd.")
+		return Address{}, formHint("Only a gate's listen can be a socket from systemd.")
 	case err != nil && isPort(s):
 		return Address{}, missingHost(s)
 	case err != nil:
@@ -88,22 +88,22 @@ func tcpAddress(s string) (Address, error) {
 	return Address{"tcp", net.JoinHostPort(host, strconv.FormatUint(n, 10))}, nil
 }
 
-// missingHost is the hint for a port alone, which PHP-FPM takes as its listen.
+// missingHost returns the hint for a port alone. PHP-FPM accepts that as its listen, so operators try it here.
 func missingHost(port string) error {
 	if !isPort(port) {
 		return formHint("The host is missing.")
 	}
-	return formHint(fmt.Sprintf("The host is missing: %q for this machine only, or %q for all of its addresses.",
+	return formHint(fmt.Sprintf("The host is missing: use %q for this machine only, or %q for all of its addresses.",
 		"127.0.0.1:"+port, "0.0.0.0:"+port))
 }
 
-// isPort reports whether s is the number of a port.
+// isPort reports whether s is a port number.
 func isPort(s string) bool {
 	n, err := strconv.ParseUint(s, 10, 16)
 	return err == nil && n > 0
 }
 
-// systemdAddress takes what systemd takes as FileDescriptorName=.
+// systemdAddress accepts the names that systemd accepts as FileDescriptorName=.
 func systemdAddress(name string) (Address, error) {
 	bad := func(r rune) bool { return r < ' ' || r > '~' || r == ':' }
 	if name == "" || len(name) > 255 || strings.ContainsFunc(name, bad) {
@@ -114,10 +114,10 @@ func systemdAddress(name string) (Address, error) {
 
 var (
 	nameForm  = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$`)
-	digitForm = regexp.MustCompile(`^[0-9.]+$`) // no name, so an IPv4 address or a slip
+	digitForm = regexp.MustCompile(`^[0-9.]+$`) // not a name: an IPv4 address or a typo
 )
 
-// isHost tells whether s is a host name or an IP address, without a port and without brackets.
+// isHost reports whether s is a host name or an IP address, without a port and without brackets.
 func isHost(s string) bool {
 	if nameForm.MatchString(s) && !digitForm.MatchString(s) {
 		return len(s) <= 253
@@ -126,7 +126,7 @@ func isHost(s string) bool {
 	return err == nil
 }
 
-// hasControl tells whether s has a control character, which nobody means in a path or a pattern.
+// hasControl reports whether s has a control character, which is never intended in a path or a pattern.
 func hasControl(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
 }

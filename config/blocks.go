@@ -6,14 +6,14 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// file is a config in the making, with what its checks remember from block to block.
+// file is a config being decoded, with what its checks must remember from block to block.
 type file struct {
 	*Config
-	listens map[Address]hcl.Range // where each address to listen on was given
+	listens map[Address]hcl.Range // by address to listen on: its place in the file
 	dials   []place               // all upstream addresses
 }
 
-// place is an address and where the file gives it.
+// place is an address and its place in the file.
 type place struct {
 	address Address
 	at      hcl.Range
@@ -23,9 +23,8 @@ func newFile() *file {
 	return &file{Config: defaultConfig(), listens: map[Address]hcl.Range{}}
 }
 
-// block is the whole file, the outermost block. The tables from here on are the format: each key
-// with the place of its value and what that must be. Keys and blocks are decoded in the order of
-// the tables, whatever the order of the file.
+// block returns the whole file, the outermost block. The tables from here on define the format: each key, where its
+// value is stored and what it must be. Keys and blocks are decoded in the order of the tables, not of the file.
 func (f *file) block() block {
 	return block{
 		blocks: []child{
@@ -170,7 +169,7 @@ func (f *file) lockBlock(l *Lock) block {
 	}
 }
 
-// lockKeys are the keys that lock and route have in common.
+// lockKeys returns the keys that lock and route have in common.
 func lockKeys(l *Lock) []key {
 	return []key{
 		{"max_wait", one(&l.MaxWait, atLeast(0))},

@@ -7,26 +7,26 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// webServerTimeout is how long nginx waits for a response unless told otherwise
-// (fastcgi_read_timeout). A request that waits longer in the gate gets a 504 from nginx.
+// webServerTimeout is nginx's default fastcgi_read_timeout. nginx answers 504 to a request that waits longer in the
+// gate.
 const webServerTimeout = 60 * time.Second
 
 // check judges the file as a whole, after all its blocks.
 func (f *file) check(b *found) {
 	if len(f.Gates) == 0 && !b.d.broken {
-		b.fail("", `Such as gate "www" { … }, one for each PHP-FPM pool.`, "the config needs at least one gate")
+		b.fail("", `Add gate "www" { … }, one for each PHP-FPM pool.`, "the config needs at least one gate")
 	}
 	for _, dial := range f.dials {
 		if at, own := f.listens[dial.address]; own {
 			b.d.fail(dial.at, "The gate would connect to itself.",
-				"upstream must not be where this config listens; got %q as on line %d", dial.address, at.Start.Line)
+				"upstream must not be an address that this config listens on; got %q as on line %d", dial.address, at.Start.Line)
 		}
 	}
 	f.checkSecret(b)
 	f.checkRealms(b)
 }
 
-// checkRealms warns of gates of one realm whose locks are in different stores: a session's requests to the two do not
+// checkRealms warns about gates of one realm with different lock stores: requests of one session to both gates do not
 // exclude each other.
 func (f *file) checkRealms(b *found) {
 	first := make(map[string]*Gate)
@@ -37,28 +37,27 @@ func (f *file) checkRealms(b *found) {
 			continue
 		}
 		if other.Lock.Store != g.Lock.Store {
-			b.warn("", "Give both the same store, or each a realm of its own.",
-				"gates %q and %q have the realm %q and different stores: requests of one session run at once in them",
+			b.warn("", "Use one store for both, or a different realm for each.",
+				"gates %q and %q have the realm %q but different stores: they run requests of one session concurrently",
 				other.Name, g.Name, g.Realm)
 		}
 	}
 }
 
-// checkSecret warns of a hash that anybody can compute: whoever reads memcached could test guesses
-// of session ids.
+// checkSecret warns about a hash that anyone can compute: a reader of memcached could test guesses of session ids.
 func (f *file) checkSecret(b *found) {
 	for _, g := range f.Gates {
 		if m := f.Memcached; g.Lock.Store == StoreMemcached && m != nil && m.Secret == "" {
-			b.in("memcached").warn("secret", "Set it to the same long random string on all hosts.",
-				"secret is empty: whoever reads memcached can test guesses of session ids")
+			b.in("memcached").warn("secret", "Set it to one long random string, the same on all hosts.",
+				"secret is empty: anyone who can read memcached can test guesses of session ids")
 			return
 		}
 	}
 }
 
-// checkListen judges a listen and what belongs to it, of a gate or of admin.
+// checkListen judges the listen keys of a gate or of admin.
 func (f *file) checkListen(b *found, listen Address) {
-	b.need("listen", `Such as listen = "unix:/run/fpm-gate/www.sock".`)
+	b.need("listen", `For example: listen = "unix:/run/fpm-gate/www.sock".`)
 	if listen == (Address{}) {
 		return
 	}
@@ -69,43 +68,44 @@ func (f *file) checkListen(b *found, listen Address) {
 	}
 	for _, key := range []string{"listen_mode", "listen_owner", "listen_group"} {
 		if b.has(key) && listen.Network != "unix" {
-			b.warn(key, "", "%s has no effect on %q: it is for unix sockets", key, listen)
+			b.warn(key, "", "%s has no effect on %q: it applies to unix sockets only", key, listen)
 		}
 	}
 }
 
-// checkAdmin judges where the admin listens. Whoever can connect there sees paths and can break locks: there is no
-// password.
+// checkAdmin judges the admin's listen. There is no password: anyone who can connect can see paths and break locks.
 func (f *file) checkAdmin(b *found, a *Admin) {
 	f.checkListen(b, a.Listen)
 	if !a.Listen.IsLoopback() {
-		b.warn("listen", `Such as "unix:/run/fpm-gate/admin.sock", whose mode says who may, or "127.0.0.1:9180".`,
-			"listen of the admin is reachable from other hosts: whoever can connect to %s can break locks", a.Listen)
+		b.warn("listen", `Use "unix:/run/fpm-gate/admin.sock", guarded by its mode, or "127.0.0.1:9180".`,
+			"listen of the admin is reachable from other hosts: anyone who can connect to %s can break locks", a.Listen)
 	}
-	// Connecting to a unix socket takes the right to write it.
+	// Connecting to a unix socket requires write permission.
 	if a.Listen.Network == "unix" && a.ListenMode&0o002 != 0 {
-		b.warn("listen_mode", `Such as "0660": its owner and its group.`,
-			"listen_mode of the admin lets every user of this machine connect to %s, and break locks; got \"%04o\"", a.Listen, a.ListenMode)
+		b.warn("listen_mode", `Use "0660" to admit only its owner and group.`,
+			"listen_mode of the admin lets every user of this machine connect to %s and break locks; got \"%04o\"",
+			a.Listen, a.ListenMode)
 	}
 }
 
 func checkMemcached(b *found, m *Memcached) {
-	b.need("servers", `Such as servers = ["10.0.0.1:11211"].`)
+	b.need("servers", `For example: servers = ["10.0.0.1:11211"].`)
 	if b.has("servers") && len(m.Servers) == 0 {
 		b.fail("servers", "", "servers must name at least one server; got an empty list")
 	}
 	if n := len(m.Servers); m.Quorum && n > 0 && (n < 3 || n%2 == 0) {
-		b.fail("servers", "Most of the servers must be able to agree, and no two halves.",
+		b.fail("servers", "A majority must be able to agree.",
 			"quorum needs an odd number of servers, at least 3; got %d", n)
 	}
 	needBoth(b, "username", m.Username, "password", m.Password)
-	if m.Password != "" && m.TLS == nil && slices.ContainsFunc(m.Servers, func(a Address) bool { return !a.IsLoopback() }) {
-		b.warn("password", "Such as tls { ca = \"/etc/ssl/certs/memcached.pem\" }.",
-			"password goes over the network as it is; a tls block would hide it")
+	remote := slices.ContainsFunc(m.Servers, func(a Address) bool { return !a.IsLoopback() })
+	if m.Password != "" && m.TLS == nil && remote {
+		b.warn("password", `For example: tls { ca = "/etc/ssl/certs/memcached.pem" }.`,
+			"password is sent in clear text; add a tls block to encrypt it")
 	}
-	// A lease is renewed at a third of its TTL, and must be before the next renewal is due.
-	if b.sound("timeout", "lease") && m.Timeout >= m.Lease/3 {
-		b.fail("timeout", "A lease is renewed at a third of its time.",
+	// A lease is renewed every TTL/3, and a renewal must end before the next one is due.
+	if b.valid("timeout", "lease") && m.Timeout >= m.Lease/3 {
+		b.fail("timeout", "A lease is renewed every lease/3.",
 			"timeout must be shorter than a third of lease (%s); got %q",
 			durationText(m.Lease), durationText(m.Timeout))
 	}
@@ -114,39 +114,39 @@ func checkMemcached(b *found, m *Memcached) {
 // needBoth complains if one of two keys has a value and the other is empty.
 func needBoth(b *found, one, its, other, others string) {
 	switch {
-	case its != "" && others == "" && b.sound(other):
-		b.fail(one, "", "%s needs %s beside it", one, other)
-	case its == "" && others != "" && b.sound(one):
-		b.fail(other, "", "%s needs %s beside it", other, one)
+	case its != "" && others == "" && b.valid(other):
+		b.fail(one, "", "%s requires %s", one, other)
+	case its == "" && others != "" && b.valid(one):
+		b.fail(other, "", "%s requires %s", other, one)
 	}
 }
 
 func (f *file) checkGate(b *found, g *Gate) {
 	f.checkListen(b, g.Listen)
-	b.need("upstream", `Such as upstream { address = "unix:/run/php/php-fpm.sock" }.`)
+	b.need("upstream", `For example: upstream { address = "unix:/run/php/php-fpm.sock" }.`)
 	if g.HeadTimeout > webServerTimeout {
 		b.warn("head_timeout", "A web server sends the params at once.",
-			"head_timeout of %s lets silent connections stay long", durationText(g.HeadTimeout))
+			"head_timeout of %s keeps silent connections open for long", durationText(g.HeadTimeout))
 	}
 	checkWait(b.in("lock"), b.in("upstream"), g.Lock, g.Upstream)
 }
 
-// checkRoute warns of a route that no request can reach. catchAll remembers the gate's first route
-// that matches every request.
+// checkRoute warns about a route that no request can reach. catchAll is the gate's first route that matches every
+// request, once there is one.
 func checkRoute(b *found, r *Route, catchAll **Route) {
 	switch {
 	case *catchAll != nil:
-		b.warn("", "The first route that matches counts.",
-			"route %q is never reached: route %q before it takes every request", r.Name, (*catchAll).Name)
-	case len(r.Path)+len(r.Methods)+len(r.Host) == 0 && b.sound("path", "methods", "host"):
+		b.warn("", "The first route that matches applies.",
+			"route %q is never reached: route %q before it matches every request", r.Name, (*catchAll).Name)
+	case len(r.Path)+len(r.Methods)+len(r.Host) == 0 && b.valid("path", "methods", "host"):
 		*catchAll = r
 	}
 }
 
-// checkWait warns of waits that the web server will not stand. lock is where the lock's keys are
-// given, upstream where queue_timeout is; a route is asked with itself as both.
+// checkWait warns about waits longer than the web server's timeout. lock is the block with the lock's keys, upstream
+// the one with queue_timeout; for a route, both are the route.
 func checkWait(lock, upstream *found, l Lock, u Upstream) {
-	const hint = "nginx gives a request up after 60s, unless fastcgi_read_timeout says otherwise."
+	const hint = "nginx gives up after 60s unless fastcgi_read_timeout is set."
 	where, key := lock, "max_wait"
 	if !lock.has(key) {
 		where, key = upstream, "queue_timeout"
@@ -163,7 +163,7 @@ func checkWait(lock, upstream *found, l Lock, u Upstream) {
 
 func (f *file) checkUpstream(b *found, u *Upstream) {
 	if !b.has("addresses") {
-		b.need("address", `Such as address = "unix:/run/php/php-fpm.sock".`)
+		b.need("address", `For example: address = "unix:/run/php/php-fpm.sock".`)
 	}
 	if b.has("address") && b.has("addresses") {
 		b.fail("addresses", "", "upstream takes either address or addresses; got both")
@@ -182,29 +182,29 @@ func (f *file) checkUpstream(b *found, u *Upstream) {
 }
 
 func checkSession(b *found, s *Session) {
-	if len(s.Cookies)+len(s.Query) == 0 && s.Param == "" && b.sound("cookies", "query", "param") {
-		b.fail("cookies", "Without them no request has a session, and the gate locks nothing.",
+	if len(s.Cookies)+len(s.Query) == 0 && s.Param == "" && b.valid("cookies", "query", "param") {
+		b.fail("cookies", "Without one, no request has a session and the gate locks nothing.",
 			"session needs at least one of cookies, query and param; got none")
 	}
-	if b.sound("handler", "save_path") {
+	if b.valid("handler", "save_path") {
 		checkSavePath(b, s)
 	}
 }
 
-// checkSavePath reads save_path as the handler does.
+// checkSavePath parses save_path as the handler does.
 func checkSavePath(b *found, s *Session) {
 	given, form, err := s.SavePath, "", error(nil)
 	switch {
 	case s.Handler == HandlerAny && given != "":
 		b.fail("save_path", "", `save_path needs handler = "files" or "memcached"; got handler = "any"`)
 	case s.Handler == HandlerMemcached && given == "":
-		b.fail("handler", "", `handler = "memcached" needs save_path, the servers as PHP has them`)
+		b.fail("handler", "", `handler = "memcached" needs save_path, the servers as in PHP's session.save_path`)
 	case given == "":
 	case s.Handler == HandlerFiles:
 		form = `a folder such as "/var/lib/php/sessions", or "2;/path" for depth 2`
 		s.SavePath, s.Depth, err = savePathFolder(given)
 	case s.Handler == HandlerMemcached:
-		form = `"host:port" or the path of a socket, several with commas between`
+		form = `"host:port" or the path of a socket, or several of them separated by commas`
 		s.Servers, err = savePathServers(given)
 	}
 	if err != nil {
@@ -218,7 +218,7 @@ func checkSavePath(b *found, s *Session) {
 
 func (f *file) checkStore(b *found, l *Lock) {
 	if l.Store == StoreMemcached && f.Memcached == nil && !b.d.broken {
-		b.fail("store", `Such as memcached { servers = ["10.0.0.1:11211"] }, beside the gates.`,
+		b.fail("store", `For example: memcached { servers = ["10.0.0.1:11211"] }, outside the gates.`,
 			`store = "memcached" needs a memcached block`)
 	}
 }

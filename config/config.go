@@ -1,12 +1,10 @@
-// Package config reads fpm-gate.hcl and checks it whole.
+// Package config reads and checks fpm-gate.hcl.
 //
-// A Config that Load, Parse or Default has returned can be used as it stands: every default is
-// filled in, every reference is resolved, every value is within its bounds. A wrong file gives an
-// Error with everything that is wrong in it at once. The package opens nothing but the file and
-// knows no other package of the program: whether a socket can be bound, a user exists or a store
-// answers is for others to find out.
+// A Config from Load, Parse or Default is complete: it has every default, its references are resolved and its values
+// are within their bounds. An invalid file gives an Error with everything that is wrong in it. The package opens only
+// that file. It does not check whether a socket can be bound, a user exists or a server answers; its callers do.
 //
-// fpm-gate.hcl beside this file names every key with its default and its meaning.
+// The sample config fpm-gate.hcl in this folder documents every key with its default.
 package config
 
 import (
@@ -16,32 +14,31 @@ import (
 	"time"
 )
 
-// Config is a whole checked configuration. Nobody changes it once it is returned, so it may be
-// shared.
+// Config is a complete, checked configuration. It must not be changed, so it can be shared.
 type Config struct {
 	Log       Log
 	Admin     *Admin     // nil: no admin
 	Memcached *Memcached // nil: no gate uses memcached
 	Gates     []*Gate    // at least one, in the order of the file
 
-	// Warnings is what is allowed but probably not meant. It may be empty.
+	// Warnings lists what is allowed but probably not intended. It may be empty.
 	Warnings Report
 }
 
-// Log says what the program logs, and how.
+// Log is how the program logs.
 type Log struct {
 	Level, Format string
-	SlowWait      time.Duration // a longer wait for a lock is logged; 0: every wait is
+	SlowWait      time.Duration // longer waits for a lock are logged; 0: every wait is
 }
 
-// Admin is where the operator's side listens.
+// Admin is where the admin listens.
 type Admin struct {
 	Listen     Address
 	ListenMode os.FileMode // of a unix socket
 	Pprof      bool        // whether Go's profiles are served
 }
 
-// Memcached is the store that the gates of a fleet share.
+// Memcached is the lock store that the gates of a fleet share.
 type Memcached struct {
 	Servers   []Address     // each unix or tcp, none twice
 	Timeout   time.Duration // of one round trip; shorter than a third of Lease
@@ -50,25 +47,25 @@ type Memcached struct {
 	Secret    string // "": session ids are hashed without a key
 	Quorum    bool   // with an odd number of servers, at least 3
 
-	MaxPollRate int // questions a second for all locks that are waited for
+	MaxPollRate int // reads per second, of all locks that are waited for
 
-	Username, Password string // either both or none
+	Username, Password string // both or neither
 	TLS                *TLS   // nil: plain connections
 }
 
-// TLS is how the connections to memcached are encrypted. The files are read by who connects.
+// TLS is how connections to memcached are encrypted. The files are not read here, but when the store is opened.
 type TLS struct {
-	CA        string // a PEM file with who signs the servers' certificates; "": those of the system
-	Cert, Key string // PEM files by which the servers know us; either both or none
+	CA        string // a PEM file with the CAs that sign the servers' certificates; "": the system's CAs
+	Cert, Key string // PEM files of our client certificate; both or neither
 }
 
-// Gate stands between web servers and one PHP-FPM pool.
+// Gate is a gate between web servers and one PHP-FPM pool.
 type Gate struct {
 	Name string
 
 	Listen                   Address // unix, tcp or systemd; no two gates have the same
 	ListenMode               os.FileMode
-	ListenOwner, ListenGroup string // "": as the process; a name or a number
+	ListenOwner, ListenGroup string // a name or a number; "": the process's
 	Realm                    string // the namespace of its session ids; never ""
 
 	MaxConns                 int // 0: no limit
@@ -89,21 +86,21 @@ type Upstream struct {
 	QueueTimeout   time.Duration
 	Reuse, Idle    time.Duration // either 0: a connection per request
 
-	PingPath, StatusPath string // "": not asked
+	PingPath, StatusPath string // "": not probed
 	ProbeInterval        time.Duration
 }
 
-// Session says where a request carries its session id, and how PHP keeps the session.
+// Session is where a request carries its session id, and how PHP stores the session.
 type Session struct {
-	Cookies, Query []string // names; with Param at least one in all
-	Param          string   // "": none; goes before the cookies
+	Cookies, Query []string // names; at least one, unless Param is set
+	Param          string   // takes precedence over the cookies; "": none
 
 	Handler string
-	// SavePath is the folder of the session files without the depth, or memcached's servers as
-	// PHP writes them; "": nothing is watched.
+	// SavePath is the folder of the session files without the depth, or memcached's servers as in PHP's
+	// session.save_path; "": sessions are not watched.
 	SavePath   string
 	Depth      int           // levels of folders below SavePath
-	Servers    []Address     // those of SavePath, for the handler memcached
+	Servers    []Address     // of SavePath, for the handler memcached
 	KeyPrefix  string        // of the keys of the handler memcached
 	Locks      bool          // another handler locks sessions itself, as files and memcached do
 	OpenWithin time.Duration // 0: a script never gives its turn away
@@ -115,13 +112,13 @@ type Session struct {
 type Lock struct {
 	Store string
 
-	MaxWait    time.Duration // 0: nobody waits
+	MaxWait    time.Duration // 0: no request waits
 	Expiry     time.Duration
 	MaxWaiters int
 
 	OnMaxWait, OnRotation, OnExpiry, OnStoreFailure string
 
-	AbandonAfter time.Duration // 0: the lock goes with the browser
+	AbandonAfter time.Duration // 0: the lock ends when the browser leaves
 	ReleaseOn    string
 
 	Status     int           // 400 to 599
@@ -133,14 +130,14 @@ type Lock struct {
 // Route is a rule for some of a gate's requests. An empty Path, Methods or Host matches all.
 type Route struct {
 	Name    string
-	Path    []string // "/a" exact, "/a/*" one segment more, "/a/**" everything below
+	Path    []string // "/a" exact, "/a/*" one more segment, "/a/**" everything below
 	Methods []string
 	Host    []string // lower case, without ports
 	Mode    string
-	Lock    Lock // the gate's, with this route's keys laid over it
+	Lock    Lock // the gate's lock with this route's keys applied
 }
 
-// What the keys with a choice may say.
+// The values of keys with a choice.
 const (
 	FormatText = "text"
 	FormatJSON = "json"
@@ -173,8 +170,7 @@ const (
 	ModeOff       = "off"
 )
 
-// Load reads a file. A file that cannot be read gives the error of the system, a wrong one an
-// *Error.
+// Load reads a file. An invalid file gives an *Error; a file that cannot be read gives the system's error.
 func Load(filename string) (*Config, error) {
 	src, err := os.ReadFile(filename)
 	if err != nil {
@@ -183,7 +179,7 @@ func Load(filename string) (*Config, error) {
 	return Parse(src, filename)
 }
 
-// Parse reads a file's text; filename is only for the messages. The only error is *Error.
+// Parse parses the text of a file; filename is for messages only. The error is always an *Error.
 func Parse(src []byte, filename string) (*Config, error) {
 	f := newFile()
 	d := newDecoder(filename)
@@ -198,17 +194,17 @@ func Parse(src []byte, filename string) (*Config, error) {
 	return f.Config, nil
 }
 
-// Default returns a config of one gate, "default", with nothing set but its two addresses. A wrong
-// address gives an *Error.
+// Default returns a config of one gate named "default" with only its two addresses set. An invalid address gives an
+// *Error.
 func Default(listen, upstream string) (*Config, error) {
-	// Written out and parsed, so that flags pass the same checks as a file.
+	// The config is written out and parsed, so that flags pass the same checks as a file.
 	const text = "gate \"default\" {\n  listen = %s\n  upstream {\n    address = %s\n  }\n}\n"
 	return Parse(fmt.Appendf(nil, text, quoted(listen), quoted(upstream)), "--listen and --upstream")
 }
 
 var inQuotes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\r", `\r`, "${", "$${", "%{", "%%{")
 
-// quoted returns s as a string of HCL.
+// quoted returns s as an HCL string.
 func quoted(s string) string {
 	return `"` + inQuotes.Replace(s) + `"`
 }

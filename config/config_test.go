@@ -295,14 +295,14 @@ func TestDefaultIsAGateWithAllDefaults(t *testing.T) {
 		}`))
 }
 
-func TestDefaultTellsOfBothAddresses(t *testing.T) {
+func TestDefaultReportsBothAddresses(t *testing.T) {
 	_, err := Default("9000", "${env(\"HOME\")}\n\"\\")
 	var wrong *Error
 	if !errors.As(err, &wrong) {
 		t.Fatalf("got %v, want an *Error", err)
 	}
 	got := strings.Join(wrong.Lines(), "\n")
-	want := `--listen and --upstream:2: listen must be "unix:/path", "host:port" or "systemd:NAME"; got "9000": The host is missing: "127.0.0.1:9000" for this machine only, or "0.0.0.0:9000" for all of its addresses.
+	want := `--listen and --upstream:2: listen must be "unix:/path", "host:port" or "systemd:NAME"; got "9000": The host is missing: use "127.0.0.1:9000" for this machine only, or "0.0.0.0:9000" for all of its addresses.
 --listen and --upstream:4: address must be "unix:/path" or "host:port"; got "${env(\"HOME\")}\n\"\\"`
 	if got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
@@ -339,7 +339,7 @@ func TestFileBeyondTheBoundsIsRefusedUnparsed(t *testing.T) {
 	}
 }
 
-// parse parses a config that must be right, without a warning.
+// parse parses a config that must be valid and give no warning.
 func parse(t *testing.T, src string) *Config {
 	t.Helper()
 	c, err := Parse([]byte(src), "test.hcl")
@@ -352,7 +352,7 @@ func parse(t *testing.T, src string) *Config {
 	return c
 }
 
-// gate returns a config of one gate, with more in it.
+// gate returns a config of one gate with extra lines.
 func gate(more string) string {
 	return `gate "www" {
 		listen = "unix:/run/www.sock"

@@ -12,23 +12,23 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 )
 
-// block is what a block of the file may hold.
+// block describes a block of the file: the keys and blocks that it can have.
 type block struct {
 	keys   []key
 	blocks []child
-	check  func(*found) // what takes more than one value to judge; nil: nothing
+	check  func(*found) // judges what takes more than one value; nil: nothing to judge
 }
 
-// key is one row of a block's table.
+// key is a row in a block's table.
 type key struct {
 	name string
 	set  setter
 }
 
-// child is a block within a block. open is called for each one found, before it is decoded.
+// child is a block in a block. open is called for each one in the file, before it is decoded.
 type child struct {
 	name  string
-	named bool // takes a name and may come often; else it comes once at most
+	named bool // it has a name and can be repeated; else it can be there once
 	open  func(name string) block
 }
 
@@ -37,14 +37,14 @@ const (
 	unnamed = false
 )
 
-// decoder fills a config by the tables of its blocks. It never stops at a problem: it keeps the
-// default, notes what is wrong, and goes on.
+// decoder fills a config by the tables of its blocks. It does not stop at an error: it records the error, keeps the
+// default and continues, so that a report shows everything at once.
 type decoder struct {
 	filename string
 	file     *hcl.File
-	masked   *masked // what of the file may be shown
+	masked   *masked // the parts of the file that may be shown
 	scope    *hcl.EvalContext
-	broken   bool // the syntax is wrong: something may be missing only because it could not be read
+	broken   bool // the syntax is wrong, so what seems missing may only be unreadable
 	diags    hcl.Diagnostics
 }
 
@@ -55,16 +55,16 @@ func newDecoder(filename string) *decoder {
 	}
 }
 
-// The parser calls itself for every bracket, so a senseless file could exhaust the stack. These
-// bounds are far beyond any real config.
+// The parser recurses for every bracket, so a nonsense file could exhaust the stack. These limits are far above any
+// real config.
 const (
 	maxFileSize = 128 << 10
 	maxNesting  = 100
 )
 
-// parse returns the file's body, as much of it as can be read, or nil.
+// parse returns as much of the file's body as can be parsed, or nil.
 func (d *decoder) parse(src []byte) *hclsyntax.Body {
-	d.masked = &masked{} // of a file that is too long, nothing
+	d.masked = &masked{} // shows nothing, if the file is too long
 	switch {
 	case len(src) > maxFileSize:
 		d.fail(d.start(), "",
@@ -83,28 +83,27 @@ func (d *decoder) parse(src []byte) *hclsyntax.Body {
 	return d.file.Body.(*hclsyntax.Body)
 }
 
-// withoutEchoes drops what repeats the complaint before it on the line where that ends: for one
-// forgotten quote the parser complains of each line that follows.
+// withoutEchoes drops repeated errors: for one missing quote, the parser reports an error on each line that follows.
 func withoutEchoes(diags hcl.Diagnostics) (kept hcl.Diagnostics) {
-	ends := map[string]int{} // by summary: the line on which it was last said
+	ends := map[string]int{} // by summary: the last line of its latest error
 	for _, diag := range diags {
-		end, said := ends[diag.Summary]
+		end, reported := ends[diag.Summary]
 		if diag.Subject != nil {
 			ends[diag.Summary] = diag.Subject.End.Line
 		}
-		if !said || diag.Subject == nil || diag.Subject.Start.Line > end {
+		if !reported || diag.Subject == nil || diag.Subject.Start.Line > end {
 			kept = append(kept, diag)
 		}
 	}
 	return kept
 }
 
-// start points at the file as a whole.
+// start is the range that stands for the whole file.
 func (d *decoder) start() hcl.Range {
 	return hcl.Range{Filename: d.filename, Start: hcl.InitialPos, End: hcl.InitialPos}
 }
 
-// nesting returns how deep the brackets of src are nested.
+// nesting returns the depth to which brackets are nested in src.
 func nesting(src []byte) int {
 	tokens, _ := hclsyntax.LexConfig(src, "", hcl.InitialPos)
 	depth, deepest := 0, 0
@@ -122,7 +121,7 @@ func nesting(src []byte) int {
 	return deepest
 }
 
-// body decodes what stands between a block's braces.
+// body decodes the content of a block.
 func (d *decoder) body(body *hclsyntax.Body, b block, in *found) {
 	for _, k := range b.keys {
 		if attr, given := body.Attributes[k.name]; given {
@@ -136,7 +135,7 @@ func (d *decoder) body(body *hclsyntax.Body, b block, in *found) {
 			}
 		}
 	}
-	d.strangers(body, b, in)
+	d.unknown(body, b, in)
 	if b.check != nil {
 		b.check(in)
 	}
@@ -163,11 +162,11 @@ func (d *decoder) key(attr *hclsyntax.Attribute, k key, in *found) {
 			d.fail(attr.Expr.Range(), f.hint, "%s %s", k.name, f.text)
 			continue
 		}
-		d.fail(elementRange(attr.Expr, f.element), f.hint, "each of %s %s", k.name, f.text)
+		d.fail(elementRange(attr.Expr, f.element), f.hint, "each element of %s %s", k.name, f.text)
 	}
 }
 
-// elementRange points at an element of a list, or at the whole list if it was not written as one.
+// elementRange returns the range of a list's element, or of the whole list if it is not a literal.
 func elementRange(list hclsyntax.Expression, element int) hcl.Range {
 	if exprs, diags := hcl.ExprList(list); !diags.HasErrors() && element < len(exprs) {
 		return exprs[element].Range()
@@ -180,7 +179,7 @@ func (d *decoder) child(blk *hclsyntax.Block, c child, in *found) {
 	title, again := c.name, "only one "+c.name+" block is allowed here"
 	if name != "" {
 		title = fmt.Sprintf("%s %q", c.name, name)
-		again = title + " is there already"
+		again = title + " exists already"
 	}
 	if first := in.blocks[title]; first != nil && (name != "" || !c.named) {
 		d.fail(blk.DefRange(), fmt.Sprintf("The first is on line %d.", first.header.Start.Line), "%s", again)
@@ -199,10 +198,10 @@ func (d *decoder) label(blk *hclsyntax.Block, c child) string {
 		d.fail(blk.LabelRanges[0], "", "%s takes no name", c.name)
 		return ""
 	case labels == 0:
-		d.fail(blk.DefRange(), fmt.Sprintf("Such as %s \"www\" { … }.", c.name), "%s needs a name", c.name)
+		d.fail(blk.DefRange(), fmt.Sprintf("For example: %s \"www\" { … }.", c.name), "%s needs a name", c.name)
 		return ""
 	case labels > 1:
-		d.fail(blk.LabelRanges[1], "", "%s takes one name only", c.name)
+		d.fail(blk.LabelRanges[1], "", "%s takes only one name", c.name)
 	}
 	name := blk.Labels[0]
 	if _, err := blockName.parse(name); err != nil {
@@ -212,9 +211,9 @@ func (d *decoder) label(blk *hclsyntax.Block, c child) string {
 	return name
 }
 
-// strangers complains about keys and blocks that are not in the block's table. They are noted, so
-// that nobody asks for a key that was only written as a block, or the other way round.
-func (d *decoder) strangers(body *hclsyntax.Body, b block, in *found) {
+// unknown reports keys and blocks that are not in the block's table. It notes them as given, so that a key written as a
+// block, or the other way round, is not also reported as missing.
+func (d *decoder) unknown(body *hclsyntax.Body, b block, in *found) {
 	for _, name := range slices.Sorted(maps.Keys(body.Attributes)) {
 		if !slices.Contains(b.keyNames(), name) {
 			in.note(name, body.Attributes[name].NameRange, false)
@@ -243,7 +242,7 @@ func (b block) blockNames() (names []string) {
 	return names
 }
 
-// fail notes an error. The hint, a whole sentence, may be "".
+// fail records an error. The hint is a whole sentence or "".
 func (d *decoder) fail(at hcl.Range, hint, format string, args ...any) {
 	d.note(hcl.DiagError, at, hint, fmt.Sprintf(format, args...))
 }
@@ -257,13 +256,13 @@ func (d *decoder) note(severity hcl.DiagnosticSeverity, at hcl.Range, hint, summ
 	})
 }
 
-// report returns everything noted, in the order of the file.
+// report returns everything recorded, in the order of the file.
 func (d *decoder) report() Report {
 	if len(d.diags) == 0 {
 		return Report{}
 	}
 	for _, diag := range d.diags {
-		if diag.Subject == nil { // which HCL leaves open
+		if diag.Subject == nil { // HCL sets none for some errors
 			diag.Subject = d.start().Ptr()
 		}
 	}
@@ -273,7 +272,7 @@ func (d *decoder) report() Report {
 	return Report{d.diags, map[string]*hcl.File{d.filename: d.shownFile()}}
 }
 
-// shownFile is the file as a report may show it.
+// shownFile returns the file as a report may show it.
 func (d *decoder) shownFile() *hcl.File {
 	if d.file == nil {
 		return nil
@@ -281,10 +280,10 @@ func (d *decoder) shownFile() *hcl.File {
 	return &hcl.File{Body: d.file.Body, Bytes: d.masked.text, Nav: discreetNav{d.file.Nav}}
 }
 
-// discreetNav names the blocks of a file, but not those that no config has: what stands there may be anything.
+// discreetNav names the blocks of a file, except unknown ones, whose names could be part of a secret.
 type discreetNav struct{ nav any }
 
-// ContextString returns the block in which an offset is.
+// ContextString returns the block that contains an offset.
 func (n discreetNav) ContextString(offset int) string {
 	nav, ok := n.nav.(interface{ ContextString(offset int) string })
 	if !ok {

@@ -2,8 +2,7 @@ package config
 
 import "time"
 
-// All defaults stand here and nowhere else. fpm-gate.hcl repeats them for the operator; a test
-// compares the two.
+// All defaults of the config are in this file. fpm-gate.hcl repeats them for operators; a test compares the two.
 
 func defaultConfig() *Config {
 	return &Config{
@@ -68,7 +67,7 @@ func defaultGate(name string) *Gate {
 	}
 }
 
-// defaultRoute takes over the lock of its gate, which must be decoded by then.
+// defaultRoute starts with the lock of its gate, which must be decoded before.
 func defaultRoute(name string, g *Gate) *Route {
 	return &Route{Name: name, Mode: ModeExclusive, Lock: g.Lock}
 }

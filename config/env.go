@@ -10,10 +10,10 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 )
 
-// variableName is how the names of environment variables usually look.
+// variableName matches the usual names of environment variables.
 var variableName = regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`)
 
-// env is the only function of the file: env("NAME") or env("NAME", "default").
+// env is the only function in a config: env("NAME") or env("NAME", "default").
 var env = function.New(&function.Spec{
 	Params:   []function.Parameter{{Name: "name", Type: cty.String}},
 	VarParam: &function.Parameter{Name: "default", Type: cty.String},
@@ -27,7 +27,7 @@ var env = function.New(&function.Spec{
 			return cty.StringVal(value), nil
 		}
 		if len(defaults) == 0 {
-			if !variableName.MatchString(name) { // it may be the secret itself
+			if !variableName.MatchString(name) { // name may be the secret itself
 				name = "…"
 			}
 			return cty.NilVal, fmt.Errorf("the environment variable %q is not set, and the call gives no default", name)

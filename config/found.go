@@ -7,15 +7,15 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// found is one block of the file as it was found: what the checks ask and where they point.
+// found is a block of the file as decoded. The checks read it, and point into it.
 type found struct {
 	d      *decoder
 	title  string // names the block in messages
 	header hcl.Range
-	values map[string]hcl.Range // where the given keys have their values
-	hides  map[string]bool      // keys whose value no message may show
-	wrong  map[string]bool      // keys whose value was refused and has its complaint already
-	blocks map[string]*found    // by title; of two the first
+	values map[string]hcl.Range // by key: the place of its value
+	hides  map[string]bool      // keys whose value must not appear in a message
+	wrong  map[string]bool      // keys whose value was refused and reported
+	blocks map[string]*found    // by title; the first of several
 }
 
 func (f *found) note(key string, at hcl.Range, fits bool) {
@@ -34,18 +34,18 @@ func (f *found) noteBlock(b *found) {
 	}
 }
 
-// has tells whether the file gives the key, rightly or wrongly.
+// has reports whether the file gives the key, valid or not.
 func (f *found) has(key string) bool {
 	_, given := f.values[key]
 	return given
 }
 
-// sound tells whether none of the keys was refused, so that they can be judged together.
-func (f *found) sound(keys ...string) bool {
+// valid reports whether none of the keys was refused, so that they can be judged together.
+func (f *found) valid(keys ...string) bool {
 	return !slices.ContainsFunc(keys, func(key string) bool { return f.wrong[key] })
 }
 
-// at points at the value of a key, or at the block's header if the file does not give it.
+// at returns the range of a key's value, or of the block's header if the file does not give the key.
 func (f *found) at(key string) hcl.Range {
 	if at, given := f.values[key]; given {
 		return at
@@ -53,8 +53,7 @@ func (f *found) at(key string) hcl.Range {
 	return f.header
 }
 
-// in returns an unnamed block within, or f itself if there is none, so that what it lacks is told
-// of f.
+// in returns an unnamed block inside f, or f itself if there is none, so that an error has a place.
 func (f *found) in(name string) *found {
 	if b := f.blocks[name]; b != nil {
 		return b
@@ -62,7 +61,7 @@ func (f *found) in(name string) *found {
 	return f
 }
 
-// need complains if the block has neither a key nor a block of that name.
+// need reports an error if the block has neither a key nor a block of that name.
 func (f *found) need(name, hint string) {
 	if f.d.broken || f.has(name) || f.blocks[name] != nil {
 		return
@@ -70,14 +69,14 @@ func (f *found) need(name, hint string) {
 	f.d.fail(f.header, hint, "%s needs %s", f.title, name)
 }
 
-// fail complains about a key's value, unless that was refused already.
+// fail reports an error in a key's value, unless one was reported already.
 func (f *found) fail(key, hint, format string, args ...any) {
 	if !f.wrong[key] {
 		f.d.fail(f.at(key), hint, format, args...)
 	}
 }
 
-// warn is fail for what is allowed but hardly meant.
+// warn is fail for what is allowed but probably not intended.
 func (f *found) warn(key, hint, format string, args ...any) {
 	if !f.wrong[key] {
 		f.d.note(hcl.DiagWarning, f.at(key), hint, fmt.Sprintf(format, args...))

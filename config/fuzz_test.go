@@ -52,7 +52,7 @@ func checkReport(t *testing.T, r Report) {
 	}
 }
 
-// checkInvariants asks for what the docs of Config promise, without the code that checks it.
+// checkInvariants checks what the docs of Config promise, without using the code that ensures it.
 func checkInvariants(t *testing.T, c *Config) {
 	t.Helper()
 	is := func(ok bool, promise string) {
@@ -138,7 +138,7 @@ func allDialable(as []Address) bool {
 	return len(as) > 0 && !slices.ContainsFunc(as, func(a Address) bool { return !dialable(a) })
 }
 
-// dialable tells whether the address is unix or tcp and reads the same when parsed again.
+// dialable reports whether the address is unix or tcp and parses to itself.
 func dialable(a Address) bool {
 	again, err := dialAddress.parse(a.String())
 	return err == nil && again == a && (a.Network == "unix" || a.Network == "tcp")

@@ -6,32 +6,32 @@ import (
 	"strings"
 )
 
-// hint guesses what a stranger in the block was meant to be.
+// hint guesses what an unknown key or block was meant to be.
 func (b block) hint(name string) string {
 	if slices.Contains(b.blockNames(), name) {
-		return fmt.Sprintf("%s is a block: %[1]s { … }, without \"=\".", name)
+		return fmt.Sprintf("%s is a block: write %[1]s { … }, without \"=\".", name)
 	}
 	if slices.Contains(b.keyNames(), name) {
-		return fmt.Sprintf("%s is a key: %[1]s = …", name)
+		return fmt.Sprintf("%s is a key: write %[1]s = …", name)
 	}
-	if homes := homes(newFile().block(), "the config", name); len(homes) > 0 {
-		return fmt.Sprintf("%s belongs in %s.", name, alternatives(homes))
+	if blocks := blocksWith(newFile().block(), "the config", name); len(blocks) > 0 {
+		return fmt.Sprintf("%s belongs in %s.", name, alternatives(blocks))
 	}
 	return didYouMean(name, append(b.keyNames(), b.blockNames()...))
 }
 
-// homes returns the blocks in which a key or a block of that name stands.
-func homes(b block, title, name string) (titles []string) {
+// blocksWith returns the titles of the blocks that have a key or a block of that name.
+func blocksWith(b block, title, name string) (titles []string) {
 	if slices.Contains(append(b.keyNames(), b.blockNames()...), name) {
 		titles = append(titles, title)
 	}
 	for _, c := range b.blocks {
-		titles = append(titles, homes(c.open(""), c.name, name)...)
+		titles = append(titles, blocksWith(c.open(""), c.name, name)...)
 	}
 	return titles
 }
 
-// didYouMean returns a sentence with the candidate that is hardly different from s, or "".
+// didYouMean returns a sentence with the candidate that differs least from s, or "" if none is close.
 func didYouMean(s string, candidates []string) string {
 	best, least := "", min(3, len(s))
 	for _, c := range candidates {
@@ -45,7 +45,7 @@ func didYouMean(s string, candidates []string) string {
 	return fmt.Sprintf("Did you mean %q?", best)
 }
 
-// distance counts the letters to change, insert or take away on the way from a to b.
+// distance returns the Levenshtein distance of a and b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
@@ -66,7 +66,7 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// alternatives joins names to `a, b or c`.
+// alternatives joins names as in "a, b or c".
 func alternatives(names []string) string {
 	last := len(names) - 1
 	if last < 1 {

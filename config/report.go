@@ -9,8 +9,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// Report is what Parse has to say of one file, in the order of the file. The zero Report says
-// nothing.
+// Report is the errors and warnings of a file, in the order of the file. The zero Report is empty.
 type Report struct {
 	diags hcl.Diagnostics
 	files map[string]*hcl.File
@@ -25,8 +24,8 @@ func (r Report) Lines() []string {
 	return lines
 }
 
-// Write prints each problem with its place and the line of the file, if there can be no secret in
-// it. Sentences are wrapped at width columns, 0 for not at all; color takes a terminal.
+// Write prints each problem with its place and, unless it may hold a secret, the line of the file. Text wraps at width
+// columns; 0: it does not wrap. color adds escape codes for a terminal.
 func (r Report) Write(w io.Writer, width uint, color bool) error {
 	var text bytes.Buffer
 	if err := hcl.NewDiagnosticTextWriter(&text, r.files, width, color).WriteDiagnostics(r.diags); err != nil {
@@ -36,7 +35,7 @@ func (r Report) Write(w io.Writer, width uint, color bool) error {
 	return err
 }
 
-// errors counts the problems that are not just warnings.
+// errors returns the number of problems without the warnings.
 func (r Report) errors() int {
 	return len(r.diags.Errs())
 }
@@ -50,12 +49,12 @@ func line(diag *hcl.Diagnostic) string {
 	return fmt.Sprintf("%s:%d: %s", diag.Subject.Filename, diag.Subject.Start.Line, s)
 }
 
-// Error is a wrong config: everything that is wrong in it, and its warnings.
+// Error is returned when a config is invalid. It holds all errors and warnings of the file.
 type Error struct {
 	Report
 }
 
-// Error returns the first error as one line, and how many more there are.
+// Error returns the first error on one line, and the number of further ones.
 func (e *Error) Error() string {
 	more := ""
 	switch n := e.errors() - 1; {
@@ -69,5 +68,5 @@ func (e *Error) Error() string {
 			return line(diag) + more
 		}
 	}
-	return "config is wrong" // not reached: an Error has an error
+	return "invalid config" // not reached: an Error has at least one error
 }

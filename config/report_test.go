@@ -12,8 +12,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the expected reports in testdata")
 
-// Each testdata/reports/*.hcl has everything that is told of it beside it, word for word: the line
-// of Error, or "no error", and then what Write prints.
+// TestReports compares the report of each testdata/reports/*.hcl with the .txt file of that name: the line of Error, or
+// "no error", and then the output of Write.
 func TestReports(t *testing.T) {
 	files, err := filepath.Glob("testdata/reports/*.hcl")
 	if err != nil || len(files) == 0 {

@@ -17,8 +17,8 @@ import (
 // default.
 var sampleExamples = []string{"admin.listen", "memcached.servers", "gate.listen", "upstream.address"}
 
-// sampleElsewhere are the keys that the sample tells of elsewhere: addresses excludes address, and
-// what a route has of lock stands in lock.
+// sampleElsewhere are the keys that the sample documents elsewhere: addresses excludes address, and the lock keys of a
+// route are documented in lock.
 func sampleElsewhere() []string {
 	keys := []string{"upstream.addresses"}
 	for _, k := range lockKeys(&Lock{}) {
@@ -46,8 +46,8 @@ func TestSampleLoadsWithEveryKeyUncommented(t *testing.T) {
 	}
 }
 
-// Setting a key to what the sample says must change nothing, each key must be there once, and in
-// the order of the code's tables.
+// Setting a key to the sample's value must change nothing. Each key must be there once, in the order of the code's
+// tables.
 func TestSampleSaysWhatTheDefaultsAre(t *testing.T) {
 	parsed, diags := hclsyntax.ParseConfig([]byte(uncommentedSample(t)), "fpm-gate.hcl", hcl.InitialPos)
 	if diags.HasErrors() {
@@ -104,7 +104,7 @@ func compareSample(t *testing.T, f *file, title string, b block, body *hclsyntax
 	}
 }
 
-// commented matches a key, or the head or the end of a block, that is commented out. Prose does
+// commented matches a key, or the start or end of a block, that is commented out. Prose does
 // not look like that.
 var commented = regexp.MustCompile(`(?m)^( *)# ([a-z_]+ = ["\[0-9tf].*|[a-z]+( "[a-z]+")? \{|\})$`)
 
@@ -130,7 +130,7 @@ func TestSampleExplainsEveryChoice(t *testing.T) {
 	}
 }
 
-// dump shows a value with all that it points to.
+// dump formats a value with everything that it points to.
 func dump(v any) string {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {

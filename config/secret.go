@@ -11,20 +11,20 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// Reports go to the journal, which more people read than the config. So no report shows the value of a secret key, nor
-// what env returns, whatever is wrong with it; nor a line of the file, unless all of it is known to be harmless: a
-// mistyped key, a forgotten quote or a line at the wrong place may be a secret's.
+// Reports go to the journal, which more people can read than the config. So no report shows the value of a secret key
+// or of env. It shows a line of the file only if all of the line is known to be harmless: after a typo in a key, a
+// missing quote or a misplaced line, the text may belong to a secret.
 
-// isSecret reports whether no report may show the value of a key.
+// isSecret reports whether a report must not show the value of a key.
 func isSecret(key string) bool { return key == "password" || key == "secret" }
 
 // hidden replaces a value in a message.
 const hidden = "a value that is not shown"
 
-// mayHoldSecret matches values of other keys that may have a password in them: of PHP's session.save_path, say, or of a URL.
+// mayHoldSecret matches values of other keys that may contain a password, such as PHP's session.save_path or a URL.
 var mayHoldSecret = regexp.MustCompile(`(?i)pass|secret|token|auth|@`)
 
-// hides reports whether the value of a key, as it was given, is not to be shown.
+// hides reports whether a report must not show the value that was given for a key.
 func hides(key string, expr hclsyntax.Expression) bool {
 	if isSecret(key) {
 		return true
@@ -39,7 +39,7 @@ func hides(key string, expr hclsyntax.Expression) bool {
 	return calls
 }
 
-// withoutValue replaces all that a fault may tell of its value.
+// withoutValue returns the fault without its value.
 func (f fault) withoutValue() fault {
 	f.text, _, _ = strings.Cut(f.text, "; got ")
 	f.text += "; got " + hidden
@@ -47,7 +47,7 @@ func (f fault) withoutValue() fault {
 	return f
 }
 
-// shownSafely is shown, if there can be no secret in it.
+// shownSafely returns shown(v), or hidden if v may contain a secret.
 func shownSafely(v cty.Value) string {
 	if !v.IsNull() && v.Type() == cty.String && mayHoldSecret.MatchString(v.AsString()) {
 		return hidden
@@ -55,13 +55,13 @@ func shownSafely(v cty.Value) string {
 	return shown(v)
 }
 
-// envFailed begins HCL's complaint of a call of env. It names the variable, which is needed and no secret.
+// envFailed is the prefix of HCL's error for a failed call of env. The error names the variable, which is no secret.
 const envFailed = `Call to function "env" failed: `
 
-// inQuotation is what HCL quotes of the file in its own complaints.
+// inQuotation matches what HCL quotes from the file in its own errors.
 var inQuotation = regexp.MustCompile(`"[^"]*"`)
 
-// discreet returns HCL's own complaints without what they quote of lines that are not to be shown.
+// discreet removes quotations of lines that must not be shown from HCL's own errors.
 func (d *decoder) discreet(diags hcl.Diagnostics) hcl.Diagnostics {
 	for _, diag := range diags {
 		if diag.Subject == nil || strings.HasPrefix(diag.Detail, envFailed) || !d.masked.hides(*diag.Subject) {
@@ -73,19 +73,19 @@ func (d *decoder) discreet(diags hcl.Diagnostics) hcl.Diagnostics {
 	return diags
 }
 
-// masked is the text of a file with fillers in the place of all that a report must not show. Offsets into the file are
-// offsets into it, too.
+// masked is the text of a file with fillers in place of what a report must not show. It has the length of the file, so
+// that offsets are the same.
 type masked struct {
 	text   []byte
 	hidden []bool // by line: it has fillers
 }
 
-// filler stands for a byte. Any number of them become an ellipsis, which hides the length.
+// filler replaces a byte. A run of fillers is printed as one ellipsis, which hides the length.
 const filler = 0
 
 var fillers = regexp.MustCompile(`\x00+`)
 
-// hides reports whether something in the lines of a range is not to be shown.
+// hides reports whether a line of the range has fillers.
 func (m *masked) hides(r hcl.Range) bool {
 	for line := r.Start.Line; line <= max(r.End.Line, r.Start.Line); line++ {
 		if line >= 1 && line <= len(m.hidden) && m.hidden[line-1] {
@@ -96,23 +96,24 @@ func (m *masked) hides(r hcl.Range) bool {
 }
 
 var (
-	// A line that begins or ends a block, with its name if it has one.
+	// A line that starts or ends a block, with its name if it has one.
 	blockLine = regexp.MustCompile(`^\s*(?:([a-z_]+)(?:\s+"[^"]*")*\s*\{\s*)?[\]}\s]*$`)
 	// The keys of a line without its strings.
 	keysOfLine = regexp.MustCompile(`([A-Za-z0-9_-]*)\s*=`)
-	// What stands in a list that goes over several lines.
+	// A line with one element of a list that spans several lines.
 	elementLine = regexp.MustCompile(`^\s*(?:"[^"\\$%]*"|[0-9.]+)\s*,?\s*\]?\s*$`)
-	// What may be shown of a line that may hold a secret: its key, or the type of a block.
-	headOfLine = regexp.MustCompile(`^\s*(?:[a-z_]+\s*(?:"[A-Za-z0-9._-]*"\s*)?\{\s*)?(?:[A-Za-z_][A-Za-z0-9_-]{0,30}\s*=(?:\s|"|$)|[A-Za-z_][A-Za-z0-9_-]{0,30}\s+["{])`)
-	heredoc    = regexp.MustCompile(`<<-?([A-Za-z_][A-Za-z0-9_-]*)`)
+	// The part that may be shown of a line that may hold a secret: its key, or the type of a block.
+	headOfLine = regexp.MustCompile(`^\s*(?:[a-z_]+\s*(?:"[A-Za-z0-9._-]*"\s*)?\{\s*)?` +
+		`(?:[A-Za-z_][A-Za-z0-9_-]{0,30}\s*=(?:\s|"|$)|[A-Za-z_][A-Za-z0-9_-]{0,30}\s+["{])`)
+	heredoc = regexp.MustCompile(`<<-?([A-Za-z_][A-Za-z0-9_-]*)`)
 )
 
 // masker masks a file line by line.
 type masker struct {
 	keys, blocks []string // that hold no secret
 	inList       bool     // of a harmless key
-	inQuotes     bool     // that a line which is hidden has left open
-	marker       string   // that ends a heredoc; "": there is none
+	inQuotes     bool     // a hidden line has left a quote open
+	marker       string   // the end of the current heredoc; "": not in one
 }
 
 func mask(src []byte) *masked {
@@ -129,7 +130,7 @@ func mask(src []byte) *masked {
 	return m
 }
 
-// shown returns how much of the next line may be shown.
+// shown returns the number of bytes of the next line that may be shown.
 func (m *masker) shown(text string) int {
 	switch {
 	case m.marker != "":
@@ -150,7 +151,7 @@ func (m *masker) shown(text string) int {
 	return len(strings.TrimRight(headOfLine.FindString(text), `"{`))
 }
 
-// harmless reports whether there can be no secret in a line.
+// harmless reports whether a line cannot contain a secret.
 func (m *masker) harmless(text string) bool {
 	inList := m.inList
 	m.inList = false
@@ -172,7 +173,7 @@ func (m *masker) harmless(text string) bool {
 	return ok
 }
 
-// harmlessKeys returns the keys of a block, and of those within, that hold no secret.
+// harmlessKeys returns the keys that hold no secret, of a block and the blocks inside it.
 func harmlessKeys(b block) (keys []string) {
 	for _, name := range b.keyNames() {
 		if !isSecret(name) {
@@ -185,7 +186,7 @@ func harmlessKeys(b block) (keys []string) {
 	return keys
 }
 
-// allBlocks returns the names of the blocks in a block.
+// allBlocks returns the names of all blocks inside a block.
 func allBlocks(b block) (names []string) {
 	for _, c := range b.blocks {
 		names = append(append(names, c.name), allBlocks(c.open(""))...)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// No mistake has a report show a secret, or a part of it that is longer than a letter.
+// Whatever the mistake, no report shows a secret or more than one letter of it.
 func TestNoReportShowsASecret(t *testing.T) {
 	const secret = "Hunter2Hunter2"
 	t.Setenv("FPM_GATE_TEST_SECRET", secret)
@@ -86,7 +86,7 @@ func TestNoReportShowsASecret(t *testing.T) {
 	}
 }
 
-// allSaid is all that is said of a config.
+// allSaid returns every text about a config.
 func allSaid(t *testing.T, src string) string {
 	t.Helper()
 	c, err := Parse([]byte(src), "test.hcl")
@@ -107,7 +107,7 @@ func allSaid(t *testing.T, src string) string {
 	return said + fmt.Sprint(report.Lines())
 }
 
-// What cannot be a secret is shown, as it helps most.
+// A line that cannot hold a secret is shown, because that helps most.
 func TestReportsShowHarmlessLines(t *testing.T) {
 	for _, line := range []string{
 		`max_wait = "soon"`, `listen = "nowhere"`, `gate "www" {`, `lock { max_wait = "soon" }`, `cookies = ["a", "b=c"]`,

@@ -15,27 +15,26 @@ import (
 	"github.com/zclconf/go-cty/cty/convert"
 )
 
-// setter puts a key's value where it belongs, or leaves the default there and says what is wrong.
+// setter stores a key's value, or keeps the default and returns what is wrong.
 type setter func(cty.Value) []fault
 
-// fault is one thing wrong with a value. Its text goes after the key's name: `must be at least 3s;
-// got "500ms"`.
+// fault is an error in a value. Its text follows the key's name: `must be at least 3s; got "500ms"`.
 type fault struct {
 	text, hint string
-	element    int // of a list; -1: the value itself
+	element    int // index in a list; -1: the value itself
 }
 
-// kind is a sort of value that is written as a string.
+// kind is a type of value that is written as a string.
 type kind[T any] struct {
-	form string // goes after "must be": `a path such as "/ping"`
-	// parse returns errForm for what does not look like the form, and else an error that goes
-	// after the key's name: "must be at least 3s".
+	form string // follows "must be": `a path such as "/ping"`
+	// parse returns errForm if the text does not have the form. Any other error follows the key's name: "must be at
+	// least 3s".
 	parse func(string) (T, error)
 }
 
 var errForm = errors.New("not of that form")
 
-// formHint is errForm with a sentence that helps.
+// formHint is errForm with a hint, a whole sentence.
 type formHint string
 
 func (h formHint) Error() string        { return string(h) }
@@ -84,18 +83,18 @@ func first[T any](to *[]T, k kind[T]) setter {
 	}
 }
 
-// many sets a list, in which nothing may come twice.
+// many sets a list whose elements must differ.
 func many[T comparable](to *[]T, k kind[T]) setter {
 	return func(v cty.Value) (faults []fault) {
 		if v.IsNull() || !(v.Type().IsTupleType() || v.Type().IsListType()) {
-			return []fault{newFault(v, errForm, "a list, each of it "+k.form)}
+			return []fault{newFault(v, errForm, "a list, each element "+k.form)}
 		}
 		var list []T
 		seen := map[T]bool{}
 		for i, element := range v.AsValueSlice() {
 			t, err := k.read(element)
 			if err == nil && seen[t] {
-				err = errors.New("must come once only")
+				err = errors.New("must differ from the others")
 			}
 			if err != nil {
 				f := newFault(element, err, k.form)
@@ -112,7 +111,7 @@ func many[T comparable](to *[]T, k kind[T]) setter {
 	}
 }
 
-// yes sets a bool. Like count, it takes it from a string too, since env gives only strings.
+// yes sets a bool. Like count, it accepts a string too, because env returns only strings.
 func yes(to *bool) setter {
 	return func(v cty.Value) []fault {
 		b, err := convert.Convert(v, cty.Bool)
@@ -124,7 +123,7 @@ func yes(to *bool) setter {
 	}
 }
 
-// unbounded is as much as an int holds everywhere.
+// unbounded is the largest int on every platform.
 const unbounded = math.MaxInt32
 
 func count(to *int, least, most int) setter {
@@ -136,8 +135,7 @@ func size(to *int, least, most int) setter {
 	return number(to, least, most, `a size such as "64KiB" or "1MiB", or a number of bytes`, sizeText, parseSize)
 }
 
-// number sets an int from a number, or from a string that parse or else HCL reads as one. write
-// shows the bounds.
+// number sets an int from a number, or from a string that parse or HCL can convert to one. write formats the bounds.
 func number(to *int, least, most int, form string, write func(int) string, parse func(string) (int64, bool)) setter {
 	return func(v cty.Value) []fault {
 		n, err := whole(v, parse)
@@ -156,7 +154,7 @@ func number(to *int, least, most int, form string, write func(int) string, parse
 	}
 }
 
-// whole returns the value of a whole number; one too great for an int64 comes as its bound.
+// whole returns the value of a whole number. A number too large for an int64 gives the largest one.
 func whole(v cty.Value, parse func(string) (int64, bool)) (int64, error) {
 	if !v.IsNull() && v.Type() == cty.String {
 		if n, ok := parse(v.AsString()); ok {
@@ -203,7 +201,7 @@ func sizeText(bytes int) string {
 	return "" // not reached: every number is a multiple of 1
 }
 
-// longest keeps sums of durations far from an overflow.
+// longest bounds durations, so that sums cannot overflow.
 const longest = 1000 * time.Hour
 
 func atLeast(least time.Duration) kind[time.Duration] {
@@ -235,7 +233,7 @@ var wholeSeconds = kind[time.Duration]{durationForm, func(s string) (time.Durati
 	return t, err
 }}
 
-// durationText is t.String() without the zeros at the end: 1h, not 1h0m0s.
+// durationText returns t.String() without trailing zero units: 1h, not 1h0m0s.
 func durationText(t time.Duration) string {
 	s := t.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -257,7 +255,7 @@ var fileMode = kind[os.FileMode]{`a string of octal digits such as "0660"`, func
 	return os.FileMode(mode), nil
 }}
 
-// choice is one of a few words.
+// choice is the kind of a value that must be one of a few words.
 func choice(words ...string) kind[string] {
 	var literals []string
 	for _, w := range words {
@@ -271,7 +269,7 @@ func choice(words ...string) kind[string] {
 	}}
 }
 
-// shown returns a value as the file would have it, cut short.
+// shown returns a value as written in a config, shortened.
 func shown(v cty.Value) string {
 	const most = 80
 	switch t := v.Type(); {

@@ -121,7 +121,7 @@ func TestAWrongConfigLeavesTheRunningOne(t *testing.T) {
 	if err := s.Gate.Reload(strings.Replace(right, "upstream", "lock { max_wait = \"1ms\" }\nupstream", 1) + more); err != nil {
 		t.Fatal(err)
 	}
-	awaitLog(t, s.Gate.Server, "config cannot be served")
+	awaitLog(t, s.Gate.Server, "cannot apply config")
 	if accepts(rig.ParseAddr("unix:" + s.Gate.Addr.Address + ".free")) {
 		t.Error("a gate of the config that cannot be served accepts")
 	}
