@@ -2,8 +2,6 @@ package memcachelock
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -48,67 +46,6 @@ func (s *Store) newLease(key sessionlock.Key, token sessionlock.Token) *lease {
 	}
 	return l
 }
-
-// answer is one server's vote on a lease.
-type answer struct {
-	replica int // which of the lease's
-	vote    vote
-	found   map[string]*item // with voteNo: what was there instead, nil: it is not known
-	gone    bool             // with voteNo: no gate has the lock
-	err     error            // with voteFailed
-}
-
-type vote int
-
-const (
-	voteYes vote = iota
-	voteNo
-	voteFailed
-)
-
-// tally is what the servers say together.
-type tally struct {
-	most            int // make a majority
-	yes, no, failed int
-	rest            int // have not answered
-	busy            bool
-	err             error
-}
-
-// decided reports whether the rest cannot change it.
-func (t *tally) decided() bool {
-	could := t.yes + t.no + t.failed + t.rest - t.most
-	return t.rest == 0 || t.yes >= t.most || t.no > could || t.failed > could
-}
-
-func (t *tally) count(a answer) {
-	t.rest--
-	switch a.vote {
-	case voteYes:
-		t.yes++
-	case voteNo:
-		t.no++
-	case voteFailed:
-		t.failed++
-		t.busy = t.busy || errors.Is(a.err, errBusy)
-		t.err = errors.Join(t.err, a.err)
-	}
-}
-
-// outcome returns nil if a majority granted the lease, ErrHeld if a majority is reachable but has not, or is only too
-// busy, else ErrStore.
-func (t *tally) outcome() error {
-	switch {
-	case t.yes >= t.most:
-		return nil
-	case t.yes+t.no+t.rest >= t.most, t.busy:
-		return sessionlock.ErrHeld
-	}
-	return storeError(t.err)
-}
-
-// storeError is err as sessionlock knows it.
-func storeError(err error) error { return fmt.Errorf("%w: %w", sessionlock.ErrStore, err) }
 
 // askAll runs request against all servers concurrently, in the order of the tickets of each, and returns as soon as the
 // result is certain. request leaves its ticket. heard gets the answers; late ones are discarded.

@@ -357,6 +357,3 @@ func (s *Store) lockName(key sessionlock.Key) string { return s.options.Prefix +
 func (s *Store) lineName(key sessionlock.Key) string { return s.lockName(key) + ":line" }
 func (s *Store) epochName() string                   { return s.options.Prefix + "epoch" }
 func (s *Store) fleetName() string                   { return s.options.Prefix + "fleet" }
-
-// majority is how many of n make a lease.
-func majority(n int) int { return n/2 + 1 }

@@ -259,28 +259,6 @@ func (r *replica) free(next manager) error {
 	return errors.New("no answer to a release")
 }
 
-// removeStray deletes the item if it is there and no longer a lease of ours. It reports whether that is over: the item
-// was there, and is not now.
-func (r *replica) removeStray() (over bool, err error) {
-	l, m := r.lease, r.member
-	<-l.decided
-	if l.won && !l.isReleased() {
-		return false, errLive
-	}
-	items, err := m.get(m.releases, l.name)
-	if err != nil {
-		return false, err
-	}
-	it := items[l.name]
-	if !sameValue(it, l.value) {
-		return false, nil
-	}
-	err = m.write(m.releases, &item{name: l.name, seconds: deleteNow, casID: it.casID})
-	return err == nil, err
-}
-
-var errLive = errors.New("the lease is held")
-
 // addAgain adds the item of l to m, where it belongs: in any case, or only if the server has not got it so far. That it
 // is another gate's shows at its next renewal.
 func (l *lease) addAgain(m *member, all bool) {

@@ -2,63 +2,9 @@ package memcachelock
 
 import (
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
-
-	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
-
-// Event is something that an operator may want to know, once.
-type Event struct {
-	Kind   EventKind
-	Server Addr
-	Key    sessionlock.Key // of LeaseRegained, LeaseLost and LeaseGone
-	Err    error           // of ServerDown and FleetDiffers
-}
-
-// EventKind says what has happened.
-type EventKind int
-
-// The kinds of events.
-const (
-	ServerDown    EventKind = iota // it could not be reached; it is not asked until it is back
-	ServerUp                       // it is back
-	ServerForgot                   // it was restarted or flushed: all leases may be gone from it
-	LeaseRegained                  // a lease was missing there, and was added before another gate can have had it
-	LeaseLost                      // a lease is another gate's, as its renewal has found; its holder is notified
-	LeaseGone                      // a lease was missing when it was renewed or released: another gate may have had the lock too
-	FleetDiffers                   // another host keeps the same locks in another way; Err says how
-	FleetAgrees                    // no other host does any longer
-)
-
-func (k EventKind) String() string {
-	switch k {
-	case ServerDown:
-		return "server is down"
-	case ServerUp:
-		return "server is up"
-	case ServerForgot:
-		return "server has lost its leases"
-	case LeaseRegained:
-		return "lease was missing and is restored"
-	case LeaseLost:
-		return "lease is lost"
-	case LeaseGone:
-		return "lease was missing"
-	case FleetDiffers:
-		return "hosts disagree"
-	case FleetAgrees:
-		return "hosts agree"
-	}
-	return fmt.Sprintf("event %d", int(k))
-}
-
-func (s *Store) tell(e Event) {
-	if s.options.OnEvent != nil {
-		s.options.OnEvent(e)
-	}
-}
 
 // counts are what a server's figures are made of.
 type counts struct {
