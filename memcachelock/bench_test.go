@@ -79,11 +79,11 @@ func BenchmarkWaiting(b *testing.B) {
 				all.Go(func() { _, _ = waiter.Acquire(ctx, key, nil, sessionlock.Policy{MaxWait: time.Hour}) })
 			}
 			time.Sleep(time.Second) // until they know how many they are
-			begun, before := time.Now(), store.Stats().Servers[0].Questions
+			begun, before := time.Now(), store.Stats().Servers[0].RoundTrips
 			for b.Loop() {
 				time.Sleep(time.Second)
 			}
-			asked := store.Stats().Servers[0].Questions - before
+			asked := store.Stats().Servers[0].RoundTrips - before
 			b.ReportMetric(float64(asked)/time.Since(begun).Seconds(), "commands/s")
 			cancel()
 			all.Wait()

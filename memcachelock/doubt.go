@@ -3,13 +3,19 @@ package memcachelock
 import (
 	"errors"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/kv"
+	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// doubt is a write whose result is unknown because its answer was lost. The server may execute it much later: one that
-// hung reads what was sent to it when it goes on.
+// doubt is a write whose result is unknown because its answer was lost. The server may do it much later: one that hung
+// reads what was sent to it when it goes on.
 type doubt struct {
-	lease  *lease
-	looked time.Time // when it was looked up; zero: not yet
+	key    sessionlock.Key
+	name   string
+	value  []byte
+	isLive func() bool // reports whether the item is that of a lease which is held. It may wait until that is known
+	looked time.Time   // when it was looked up; zero: not yet
 }
 
 // maxDoubts bounds what is remembered. Beyond that, leases end by their TTL.
@@ -18,11 +24,11 @@ const maxDoubts = 4096
 // recheckAfter is how long after the first look a doubt is looked up a second time.
 const recheckAfter = time.Second
 
-func (m *member) inDoubt(l *lease) {
+func (m *member) inDoubt(d doubt) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.doubts) < maxDoubts {
-		m.doubts = append(m.doubts, doubt{lease: l})
+		m.doubts = append(m.doubts, d)
 	}
 }
 
@@ -40,16 +46,15 @@ func (m *member) sweep() {
 	m.doubts = later
 	m.mu.Unlock()
 	if len(due) > 0 {
-		m.store.background.Go(func() { m.resolve(due) })
+		m.background.Go(func() { m.resolve(due) })
 	}
 }
 
 func (m *member) resolve(due []doubt) {
 	for _, d := range due {
-		t := m.newTicket(d.lease.key)
+		t := m.newTicket(d.key)
 		t.wait()
-		r := replica{lease: d.lease, member: m}
-		over, err := r.removeStray()
+		over, err := m.removeStray(d)
 		t.leave()
 		if first := d.looked.IsZero(); !over && (first || err != nil) {
 			if err == nil {
@@ -64,22 +69,19 @@ func (m *member) resolve(due []doubt) {
 
 // removeStray deletes the item if it is there and no longer a lease of ours. It reports whether that is over: the item
 // was there, and is not now.
-func (r *replica) removeStray() (over bool, err error) {
-	l, m := r.lease, r.member
-	<-l.decided
-	if l.won && !l.isReleased() {
+func (m *member) removeStray(d doubt) (over bool, err error) {
+	if d.isLive() {
 		return false, errLive
 	}
-	items, err := m.get(m.releases, l.name)
+	items, err := m.Read(kv.LaneWrite, d.name)
 	if err != nil {
 		return false, err
 	}
-	it := items[l.name]
-	if !sameValue(it, l.value) {
-		return false, nil
+	if it := items[0]; sameValue(it, d.value) {
+		err = m.Write(&kv.Item{Name: d.name, TTL: kv.Delete, Version: it.Version})
+		return err == nil, err
 	}
-	err = m.write(m.releases, &item{name: l.name, seconds: deleteNow, casID: it.casID})
-	return err == nil, err
+	return false, nil
 }
 
 var errLive = errors.New("the lease is held")

@@ -8,9 +8,11 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/kv"
 )
 
-// grace is how long a server that may have lost its leases grants no new ones: until all gates have seen it, which
+// grace is how long a server that may have lost its items takes no new claims: until all of its users have seen it, which
 // takes a redial or a heartbeat, and have added theirs again.
 const grace = time.Second
 
@@ -20,7 +22,7 @@ type epochs struct {
 	current string    // "": unknown
 	met     bool      // current was once known
 	contact time.Time // when the current one was last sent for and seen
-	grace   time.Time // no new leases before
+	grace   time.Time // no new claims before
 	losses  uint64
 	orphan  time.Time   // contact of the one before: until then nothing was lost
 	past    []pastEpoch // the last ones, for as long as they say something
@@ -40,18 +42,18 @@ const (
 
 var errSplit = errors.New("several memcached answer at this address, such as by a name with several addresses")
 
-// checkEpoch compares the epoch as it was read, or begins a new one. The error is errForgot if it is not the one that
+// checkEpoch compares the epoch as it was read, or begins a new one. The error is kv.ErrEpoch if it is not the one that
 // we know.
-func (v *server) checkEpoch(c *wire, asked time.Time, read *item) error {
+func (v *server) checkEpoch(c *wire, asked time.Time, read *kv.Item) error {
 	if read != nil {
-		return v.meet(string(read.value), asked)
+		return v.meet(string(read.Value), asked)
 	}
 	epoch := newEpoch()
-	err := c.write(&item{name: v.options.epoch, value: []byte(epoch)})
-	if errors.Is(err, errNotStored) {
-		var items map[string]*item
-		if items, err = c.get(v.options.epoch); err == nil && items[v.options.epoch] != nil {
-			epoch = string(items[v.options.epoch].value)
+	err := c.write(&kv.Item{Name: v.options.epoch, Value: []byte(epoch)})
+	if errors.Is(err, kv.ErrExists) {
+		var items []*kv.Item
+		if items, err = c.get(v.options.epoch); err == nil && items[0] != nil {
+			epoch = string(items[0].Value)
 		}
 	}
 	if err != nil {
@@ -72,13 +74,13 @@ func isYoung(epoch string) bool {
 }
 
 // meet compares an epoch of the server, "" if it has none, with the one that we know. asked is when it was sent for.
-// The error is errForgot if a grace has begun, and errSplit if there are several servers.
+// The error is kv.ErrEpoch if a grace has begun, and errSplit if there are several servers.
 func (v *server) meet(epoch string, asked time.Time) error {
 	v.mu.Lock()
 	e, now := &v.epochs, time.Now()
 	if e.isLate(epoch, asked) {
 		v.mu.Unlock()
-		return errForgot
+		return kv.ErrEpoch
 	}
 	lost := e.met && epoch != e.current && e.current != "" // else it was noticed when there was none
 	begins := lost || !e.met && isYoung(epoch)
@@ -101,12 +103,11 @@ func (v *server) meet(epoch string, asked time.Time) error {
 		v.failSplit(now)
 		return errSplit
 	case lost:
-		v.counts.forgot.Add(1)
-		v.tell(ServerForgot, nil)
-		v.hooks.lost()
+		v.Count(func(s *kv.ServerStats) { s.Forgot++ })
+		v.hooks.Lost()
 	}
 	if begins {
-		return errForgot
+		return kv.ErrEpoch
 	}
 	return nil
 }
@@ -138,39 +139,15 @@ func (v *server) failSplit(now time.Time) {
 
 // knows reports whether the server has the epoch that we know, as far as was read with other items, which were sent for
 // at asked. If it has not, a grace begins.
-func (v *server) knows(epoch *item, asked time.Time) bool {
+func (v *server) knows(epoch *kv.Item, asked time.Time) bool {
 	if epoch == nil {
 		_ = v.meet("", asked)
 		return false
 	}
-	return v.meet(string(epoch.value), asked) == nil
+	return v.meet(string(epoch.Value), asked) == nil
 }
 
-// inGrace reports whether the server must not grant new leases yet.
-func (v *server) inGrace() bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return time.Now().Before(v.epochs.grace)
-}
-
-// graceEnds is when the server grants new leases.
-func (v *server) graceEnds() time.Time {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.epochs.grace
-}
-
-// losses is how often the server may have lost all items.
-func (v *server) losses() uint64 {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.epochs.losses
-}
-
-// justLost reports whether what is missing was lost so short a time ago that no gate can have granted it anew: each of
-// them lets a grace pass, which begins when the loss is noticed.
-func (v *server) justLost() bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.epochs.losses > 0 && time.Since(v.epochs.orphan) < grace
-}
+// justLost reports whether what is missing was lost so short a time ago that none of the server's users can have made a
+// new claim on it: each of them lets a grace pass, which begins when the loss is noticed. It is called with the mutex
+// held.
+func (e *epochs) justLost() bool { return e.losses > 0 && time.Since(e.orphan) < grace }

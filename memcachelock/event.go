@@ -9,7 +9,7 @@ import (
 // Event is something that an operator may want to know, once.
 type Event struct {
 	Kind   EventKind
-	Server Addr
+	Server string          // its address
 	Key    sessionlock.Key // of LeaseRegained, LeaseLost and LeaseGone
 	Err    error           // of ServerDown and FleetDiffers
 }
@@ -49,10 +49,4 @@ func (k EventKind) String() string {
 		return "hosts agree"
 	}
 	return fmt.Sprintf("event %d", int(k))
-}
-
-func (s *Store) tell(e Event) {
-	if s.options.OnEvent != nil {
-		s.options.OnEvent(e)
-	}
 }

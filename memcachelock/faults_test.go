@@ -63,15 +63,15 @@ func TestAServerThatHangsIsNotAskedAgain(t *testing.T) {
 	all.Wait()
 	const atOnce = 16
 	before := s.Stats().Servers[0]
-	if got := before.Questions - begun.Questions; got > atOnce {
+	if got := before.RoundTrips - begun.RoundTrips; got > atOnce {
 		t.Errorf("%d of 100 requests have asked a server that hangs; want %d, which may at once", got, atOnce)
 	}
 	for range 1000 {
 		wantStoreError(t, m, newKey(t))
 	}
 	after := s.Stats().Servers[0]
-	if after.Questions != before.Questions {
-		t.Errorf("%d questions to a server that is known to hang; want none", after.Questions-before.Questions)
+	if after.RoundTrips != before.RoundTrips {
+		t.Errorf("%d questions to a server that is known to hang; want none", after.RoundTrips-before.RoundTrips)
 	}
 	if after.Up || after.Err == nil || s.Health() == nil {
 		t.Errorf("got %+v, health %v; want it down", after, s.Health())

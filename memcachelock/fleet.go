@@ -3,7 +3,6 @@ package memcachelock
 import (
 	"crypto/hmac"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -11,8 +10,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/kv"
 )
 
 // Hosts that differ about their servers, the order of these, the lease, the secret or a realm do not exclude each other,
@@ -23,7 +24,8 @@ import (
 // a line for each set of settings, which any of the hosts that have them refreshes. The last two are encoded as in a
 // URL's query. A line whose stamp has changed lately is that of a host that lives; clocks are not compared.
 const (
-	fleetSeconds = 30                     // of the item
+	fleetSuffix  = "fleet"                // of the name
+	fleetTTL     = 30 * time.Second       // of the item
 	fleetRefresh = 2 * time.Second        // of a line
 	fleetStale   = 10 * time.Second       // a line that was not refreshed for so long is dropped
 	fleetSettle  = 300 * time.Millisecond // a reload may take so long
@@ -38,11 +40,11 @@ type note struct {
 }
 
 // parseFleet reads the notes. What it does not understand it leaves out.
-func parseFleet(it *item) (notes []note) {
+func parseFleet(it *kv.Item) (notes []note) {
 	if it == nil {
 		return nil
 	}
-	for line := range strings.Lines(string(it.value)) {
+	for line := range strings.Lines(string(it.Value)) {
 		words := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 3)
 		if len(words) == 3 && len(notes) < maxFleet {
 			host, _ := url.QueryUnescape(words[1])
@@ -53,7 +55,7 @@ func parseFleet(it *item) (notes []note) {
 }
 
 // stampsOf are the stamps by their settings.
-func stampsOf(it *item) map[string]string {
+func stampsOf(it *kv.Item) map[string]string {
 	stamps := make(map[string]string)
 	for _, n := range parseFleet(it) {
 		stamps[n.settings] = n.stamp
@@ -124,17 +126,17 @@ func realmsOf(text string) map[string]string {
 
 // fleetWatch compares the notes on one server with our own.
 type fleetWatch struct {
-	member *member
-	index  int // of the server
-	secret string
+	*cluster
+	member  *member
+	index   int // of the server
+	retired *atomic.Bool
+	secret  string
 
 	// In the hands of the watcher.
 	seen     map[string]*sighting // by their settings
 	reported map[string]bool      // by what was reported
 	refresh  time.Duration
-
-	mu     sync.Mutex
-	differ int // notes that differ
+	differ   int // notes that differ
 }
 
 // sighting is what was seen of a note.
@@ -144,9 +146,9 @@ type sighting struct {
 	alive   time.Time // since when it has been refreshed; zero: not at all, so far
 }
 
-func newFleetWatch(m *member, index int) *fleetWatch {
+func newFleetWatch(c *cluster, index int, retired *atomic.Bool) *fleetWatch {
 	return &fleetWatch{
-		member: m, index: index, secret: secretHash(m.store.options.Secret),
+		cluster: c, index: index, retired: retired, secret: secretHash(c.options.Secret),
 		reported: make(map[string]bool), refresh: fleetRefresh,
 	}
 }
@@ -163,26 +165,25 @@ func secretHash(secret []byte) string {
 
 // own is our note.
 func (f *fleetWatch) own() note {
-	s := f.member.store
 	quorum := 0
-	if s.options.Quorum {
+	if f.options.Quorum {
 		quorum = 1
 	}
 	return note{
 		stamp: strconv.FormatInt(time.Now().UnixMilli(), 10),
-		host:  s.options.Host,
-		settings: fmt.Sprintf("servers=%d index=%d quorum=%d lease=%d secret=%s realms=%s", len(s.members), f.index,
-			quorum, s.seconds, f.secret, realmsText(s.label.Load().realms)),
+		host:  f.options.Host,
+		settings: fmt.Sprintf("servers=%d index=%d quorum=%d lease=%d secret=%s realms=%s", len(f.members), f.index,
+			quorum, f.options.Lease/time.Second, f.secret, realmsText(f.label.Load().realms)),
 	}
 }
 
-// beat is part of a heartbeat: it compares, and refreshes our note if no other host has.
-func (f *fleetWatch) beat(c *wire, items map[string]*item) error {
-	it := items[f.member.store.fleetName()]
+// beat is part of a heartbeat, which has read the notes: it compares, and returns them with our own note refreshed, nil
+// if another host has done that.
+func (f *fleetWatch) beat(it *kv.Item) *kv.Item {
 	notes := parseFleet(it)
 	f.look(notes, time.Now())
 	own := f.own()
-	if f.member.store.retired.Load() {
+	if f.retired.Load() {
 		return nil
 	}
 	f.compare(own, notes)
@@ -190,7 +191,7 @@ func (f *fleetWatch) beat(c *wire, items map[string]*item) error {
 		return nil
 	}
 	f.refresh = fleetRefresh + rand.N(fleetRefresh/4) // so that one of many does
-	return f.write(c, it, own, notes)
+	return f.write(it, own, notes)
 }
 
 // look notes which of the notes are refreshed. Those that are there at first may be of hosts that are not.
@@ -219,7 +220,7 @@ func (f *fleetWatch) look(notes []note, now time.Time) {
 
 // compare reports each difference once, and when there is none any longer.
 func (f *fleetWatch) compare(own note, notes []note) {
-	m, n := f.member, 0
+	n := 0
 	for _, other := range notes {
 		how := own.differ(other)
 		if s := f.seen[other.settings]; how == "" || s.alive.IsZero() || time.Since(s.alive) < fleetSettle {
@@ -229,22 +230,21 @@ func (f *fleetWatch) compare(own note, notes []note) {
 		if !f.reported[how] {
 			f.reported[how] = true
 			err := fmt.Errorf("%s (there is host %s)", how, other.host)
-			m.store.tell(Event{Kind: FleetDiffers, Server: m.addr, Err: err})
+			f.tell(Event{Kind: FleetDiffers, Server: f.member.Name(), Err: err})
 		}
 	}
-	f.mu.Lock()
 	before := f.differ
 	f.differ = n
-	f.mu.Unlock()
+	f.member.Count(func(s *kv.ServerStats) { s.Disagree = n })
 	if n == 0 && before > 0 {
 		clear(f.reported)
-		m.store.tell(Event{Kind: FleetAgrees, Server: m.addr})
+		f.tell(Event{Kind: FleetAgrees, Server: f.member.Name()})
 	}
 }
 
-// write writes the notes with ours, without those that have not been refreshed for long. If another host has written
-// them meanwhile, the next heartbeat is early enough.
-func (f *fleetWatch) write(c *wire, old *item, own note, notes []note) error {
+// write is the notes with ours, without those that have not been refreshed for long. If another host has written them
+// meanwhile, the next heartbeat is early enough.
+func (f *fleetWatch) write(old *kv.Item, own note, notes []note) *kv.Item {
 	lines := []string{own.String()}
 	for _, n := range notes {
 		s := f.seen[n.settings]
@@ -252,20 +252,24 @@ func (f *fleetWatch) write(c *wire, old *item, own note, notes []note) error {
 			lines = append(lines, n.String())
 		}
 	}
-	it := &item{name: f.member.store.fleetName(), value: []byte(strings.Join(lines, "\n")), seconds: fleetSeconds}
+	it := &kv.Item{Name: f.options.Prefix + fleetSuffix, Value: []byte(strings.Join(lines, "\n")), TTL: fleetTTL}
 	if old != nil {
-		it.casID = old.casID
+		it.Version = old.Version
 	}
-	err := c.write(it)
-	if errors.Is(err, errNotStored) || errors.Is(err, errConflict) || errors.Is(err, errMissing) {
-		return nil
-	}
-	return err
+	return it
 }
 
-// differences is how many settings of other hosts differ from ours.
-func (f *fleetWatch) differences() int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.differ
+// differing are the differences between our note and those of hosts that have refreshed theirs between two readings of
+// the notes: they are alive.
+func (f *fleetWatch) differing(before, after *kv.Item) (warnings []string) {
+	own, first := f.own(), stampsOf(before)
+	for _, n := range parseFleet(after) {
+		if stamp, old := first[n.settings]; old && stamp == n.stamp {
+			continue
+		}
+		if how := own.differ(n); how != "" {
+			warnings = append(warnings, fmt.Sprintf("host %s keeps the same locks in another way: %s", n.host, how))
+		}
+	}
+	return warnings
 }

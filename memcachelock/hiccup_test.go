@@ -312,7 +312,7 @@ func TestTheRateOfLooksIsKept(t *testing.T) {
 					before := w.gates[1].store.Stats().Servers[0]
 					time.Sleep(time.Second)
 					after := w.gates[1].store.Stats().Servers[0]
-					looks, trips := after.Polled-before.Polled, after.Questions-before.Questions
+					looks, trips := after.Looks-before.Looks, after.RoundTrips-before.RoundTrips
 					if looks > rate+rate/100 {
 						t.Errorf("%d looks in a second; want %d at most, and one round trip", looks, rate)
 					}
@@ -321,7 +321,7 @@ func TestTheRateOfLooksIsKept(t *testing.T) {
 					}
 				}
 				stats := w.gates[1].store.Stats()
-				t.Logf("%d waits: %d looks, %d round trips in all", waits, stats.Servers[0].Polled, stats.Servers[0].Questions)
+				t.Logf("%d waits: %d looks, %d round trips in all", waits, stats.Servers[0].Looks, stats.Servers[0].RoundTrips)
 				if got, local, failed := a.count(); got+local+failed > 0 {
 					t.Errorf("%d got a lock that another holds, %d of them locally; %d failed", got, local, failed)
 				}

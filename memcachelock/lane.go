@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/kv"
 )
 
 // lane bounds how many round trips of one kind are in flight on a server, and keeps their connections. Each kind has
@@ -26,11 +28,11 @@ type conn struct {
 
 func (v *server) newLane(slots int) *lane { return &lane{server: v, slots: make(chan struct{}, slots)} }
 
-// atOnce runs request as soon as there is a slot; until bounds both. If there is none by then, the error is errBusy.
+// atOnce runs request as soon as there is a slot; until bounds both. If there is none by then, the error is kv.ErrBusy.
 func (l *lane) atOnce(until time.Time, request func(*wire) error) error {
 	err := l.enter(until)
 	if err != nil {
-		return l.skipped(err)
+		return l.notSent(err)
 	}
 	defer l.leave()
 	return l.run(until, false, request)
@@ -42,7 +44,7 @@ func (l *lane) inTurn(twice bool, request func(*wire) error) error {
 	l.slots <- struct{}{} // each slot is free after a timeout; and if the server is down, at once
 	defer l.leave()
 	if err := l.server.downErr(); err != nil {
-		return l.skipped(err)
+		return l.notSent(err)
 	}
 	return l.run(time.Now().Add(l.server.options.timeout), twice, request)
 }
@@ -62,7 +64,7 @@ func (l *lane) enter(until time.Time) error {
 	select {
 	case l.slots <- struct{}{}:
 	case <-timeout.C:
-		return errBusy
+		return kv.ErrBusy
 	}
 	if err := l.server.downErr(); err != nil {
 		l.leave()
@@ -73,16 +75,16 @@ func (l *lane) enter(until time.Time) error {
 
 func (l *lane) leave() { <-l.slots }
 
-// skipped is err of a request that was not sent.
-func (l *lane) skipped(err error) error {
-	l.server.counts.unasked.Add(1)
+// notSent is err of a request that was not sent.
+func (l *lane) notSent(err error) error {
+	l.server.Count(func(s *kv.ServerStats) { s.NotSent++ })
 	return l.server.named(err)
 }
 
 func (l *lane) run(until time.Time, twice bool, request func(*wire) error) error {
 	v, begun := l.server, time.Now()
 	err := l.roundTrip(until, request)
-	if broken(err) || errors.Is(err, errForgot) {
+	if broken(err) || errors.Is(err, kv.ErrEpoch) {
 		v.closeIdle() // the others that idle are stale, too
 		if twice {
 			if err = l.roundTrip(until, request); broken(err) {
@@ -90,14 +92,15 @@ func (l *lane) run(until time.Time, twice bool, request func(*wire) error) error
 			}
 		}
 	}
-	if answered(err) {
+	if kv.Answered(err) {
 		v.heard()
 		return err
 	}
-	v.counts.failures.Add(1)
-	if timedOut(err) {
-		v.counts.timeouts.Add(1)
-	}
+	v.Count(func(s *kv.ServerStats) {
+		if s.Failures++; kv.TimedOut(err) {
+			s.Timeouts++
+		}
+	})
 	if unreachable(err) {
 		v.fail(begun, err)
 	}
@@ -105,13 +108,13 @@ func (l *lane) run(until time.Time, twice bool, request func(*wire) error) error
 }
 
 func (l *lane) roundTrip(until time.Time, request func(*wire) error) error {
-	l.server.counts.questions.Add(1)
+	l.server.Count(func(s *kv.ServerStats) { s.RoundTrips++ })
 	c, err := l.conn(until)
 	if err != nil {
 		return err
 	}
 	_ = c.nc.SetDeadline(until)
-	if err = request(c.wire); !answered(err) {
+	if err = request(c.wire); !kv.Answered(err) {
 		c.abort()
 		return err
 	}

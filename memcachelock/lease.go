@@ -6,17 +6,19 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fpm-gate/fpm-gate/internal/kv"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
 // lease is one hold of a lock: an item with our token on its server, or on a majority of them. It is on its way to be
 // one until Acquire has returned it, or adopted until a renewal has gone well.
 type lease struct {
-	store    *Store
+	*cluster
 	key      sessionlock.Key
 	token    sessionlock.Token
-	name     string
-	names    []string // the lock, its line and the epoch, which are read together
+	name     string // of its item
+	line     string // of the item of its line
+	ended    func() // is called when it is released
 	value    []byte
 	replicas []*replica
 	until    time.Time // when to give up taking it
@@ -28,23 +30,32 @@ type lease struct {
 	mu        sync.Mutex
 	released  bool
 	handedOn  bool      // within the manager, since the lease was acquired
-	line      []manager // the others that wait, as far as we know
+	waiting   []manager // the others that wait, as far as we know
 	asking    bool      // for the line
 	lineAsked time.Time
 	missing   map[*member]time.Time // when its item was found missing where nobody can say which gate had the lock
 }
 
-func (s *Store) newLease(key sessionlock.Key, token sessionlock.Token) *lease {
+func (c *cluster) newLease(key sessionlock.Key, token sessionlock.Token) *lease {
 	now := time.Now()
-	l := &lease{store: s, key: key, token: token, name: s.lockName(key), decided: make(chan struct{})}
-	l.names = []string{l.name, s.lineName(key), s.epochName()}
-	l.until = now.Add(s.options.Timeout)
-	l.value = heldValue(Holder{Gate: s.gateName(), Host: s.options.Host, Since: now, Token: token})
-	for _, m := range s.membersOf(key) {
+	l := &lease{
+		cluster: c, key: key, token: token, name: c.lockName(key), line: c.lineName(key),
+		until: now.Add(c.options.Timeout), decided: make(chan struct{}),
+	}
+	l.value = heldValue(Holder{Gate: c.gateName(), Host: c.options.Host, Since: now, Token: token})
+	for _, m := range c.membersOf(key) {
 		l.replicas = append(l.replicas, &replica{lease: l, member: m})
-		l.losses = append(l.losses, m.losses())
+		l.losses = append(l.losses, m.State().Losses)
 	}
 	return l
+}
+
+// doubt is a write of the lease's item, of which no answer has come.
+func (l *lease) doubt() doubt {
+	return doubt{key: l.key, name: l.name, value: l.value, isLive: func() bool {
+		<-l.decided
+		return l.won && !l.isReleased()
+	}}
 }
 
 // askAll runs request against all servers concurrently, in the order of the tickets of each, and returns as soon as the
@@ -62,7 +73,7 @@ func (l *lease) askAll(request func(*replica, *ticket) answer, heard func(answer
 		if n == 1 {
 			one()
 		} else {
-			l.store.background.Go(one)
+			l.background.Go(one)
 		}
 	}
 	result := tally{most: majority(n), rest: n}
@@ -76,8 +87,8 @@ func (l *lease) askAll(request func(*replica, *ticket) answer, heard func(answer
 
 // take asks for the lease. The error is ErrHeld if another gate has it. What was taken in vain is given back in the
 // background. found is what was there instead, on the servers that have said it.
-func (l *lease) take() (found []map[string]*item, err error) {
-	found = make([]map[string]*item, len(l.replicas))
+func (l *lease) take() (found [][]*kv.Item, err error) {
+	found = make([][]*kv.Item, len(l.replicas))
 	result := l.askAll((*replica).takeOrLeave, func(a answer) { found[a.replica] = a.found })
 	err = result.outcome()
 	l.won = err == nil
@@ -113,7 +124,7 @@ func (l *lease) foundMissing(m *member) {
 	l.missing[m] = time.Now()
 	n := 0
 	for _, at := range l.missing {
-		if time.Since(at) < l.store.TTL() {
+		if time.Since(at) < l.ttl() {
 			n++
 		}
 	}
@@ -127,13 +138,13 @@ func (l *lease) foundMissing(m *member) {
 func (l *lease) Due() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.handedOn && len(l.line) > 0 {
+	if l.handedOn && len(l.waiting) > 0 {
 		return true
 	}
 	l.handedOn = true
 	if !l.asking && time.Since(l.lineAsked) >= lineAge {
 		l.asking = true
-		l.store.background.Go(l.readLine)
+		l.background.Go(l.readLine)
 	}
 	return false
 }
@@ -143,23 +154,23 @@ func (l *lease) Release() {
 	l.mu.Lock()
 	again := l.released
 	l.released = true
-	waited := len(l.line) > 0
+	waited := len(l.waiting) > 0
 	l.mu.Unlock()
 	if again {
 		return
 	}
-	l.store.end(l)
+	l.ended()
 	tickets := make([]*ticket, len(l.replicas))
 	for i, r := range l.replicas {
 		tickets[i] = r.member.newTicket(l.key)
 	}
-	l.store.background.Go(func() { l.release(tickets, waited) })
+	l.background.Go(func() { l.release(tickets, waited) })
 }
 
 func (l *lease) release(tickets []*ticket, waited bool) {
 	var next manager
 	if waited {
-		next = l.store.nextInLine(l.key, manager(l.token.Manager()))
+		next = l.nextInLine(l.key, manager(l.token.Manager()))
 	}
 	var all sync.WaitGroup
 	for i, t := range tickets {
@@ -185,13 +196,13 @@ func (l *lease) release(tickets []*ticket, waited bool) {
 		l.tellLoss(LeaseGone)
 	}
 	if next != (manager{}) {
-		l.store.given(l.key, next)
+		l.given(l.key, next)
 	}
 }
 
 func (l *lease) tellLoss(kind EventKind) {
-	l.store.counts.lost.Add(1)
-	l.store.tell(Event{Kind: kind, Server: l.replicas[0].member.addr, Key: l.key})
+	l.lost.Add(1)
+	l.tell(Event{Kind: kind, Server: l.replicas[0].member.Name(), Key: l.key})
 }
 
 func (l *lease) isReleased() bool {
@@ -205,6 +216,17 @@ func (l *lease) waiters(line []manager) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	own := manager(l.token.Manager())
-	l.line = slices.DeleteFunc(line, func(m manager) bool { return m == own })
+	l.waiting = slices.DeleteFunc(line, func(m manager) bool { return m == own })
 	l.asking, l.lineAsked = false, time.Now()
+}
+
+// readLine looks up which gates wait.
+func (l *lease) readLine() {
+	var line []manager
+	if m := l.lineMember(l.key); m != nil {
+		if items, err := m.Read(kv.LaneRead, l.line); err == nil {
+			line = parseLine(items[0])
+		}
+	}
+	l.waiters(line)
 }

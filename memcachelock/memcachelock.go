@@ -13,13 +13,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"net"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/fpm-gate/fpm-gate/internal/kv"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
@@ -85,27 +85,16 @@ const (
 
 // Store keeps leases in memcached. It is made by New, and used by many goroutines and any number of managers.
 type Store struct {
-	options Options
-	label   atomic.Pointer[label]
-	members []*member
-	seconds int32 // the TTL of a lease, as memcached is told
-	pace    *pace
+	cluster
+	waits   *waits
+	fleet   []*fleetWatch // of the members
 	retired atomic.Bool
 
-	stop       context.CancelFunc
-	watchers   sync.WaitGroup
-	background sync.WaitGroup // what goes on concurrently with the requests
-	counts     struct{ lost atomic.Uint64 }
+	stop     context.CancelFunc
+	watchers sync.WaitGroup
 
 	mu     sync.Mutex
 	leases map[sessionlock.Key]*lease
-	waits  map[waitKey]*wait
-}
-
-// label is what a store says of the gates that use it.
-type label struct {
-	gate   string
-	realms map[string]string
 }
 
 // New makes a store, and begins to watch its servers. It does not wait for them: one that is down makes the locks
@@ -115,24 +104,74 @@ func New(o Options) (*Store, error) {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Store{
-		options: o,
-		seconds: seconds(o.Lease),
-		pace:    &pace{every: max(1, time.Second/time.Duration(o.MaxPollRate))},
-		stop:    stop,
-		leases:  make(map[sessionlock.Key]*lease),
-		waits:   make(map[waitKey]*wait),
+	s := &Store{stop: stop, leases: make(map[sessionlock.Key]*lease)}
+	s.options = o
+	s.waits = &waits{
+		cluster: &s.cluster, pace: kv.NewPace(o.MaxPollRate), has: s.has,
+		all: make(map[waitKey]*wait),
 	}
 	s.Relabel(o.Gate, o.Realms)
 	for i, a := range o.Servers {
-		s.members = append(s.members, newMember(s, a, i))
+		s.open(i, func(h kv.Hooks) kv.Server { return newServer(a, o.forServers(), h) })
 	}
 	for _, m := range s.members {
-		s.watchers.Go(func() { m.watch(ctx) })
-		s.watchers.Go(func() { m.poller.run(ctx) })
+		s.watchers.Go(func() { m.Watch(ctx) })
+		s.watchers.Go(func() { m.poller.Run(ctx) })
 	}
 	return s, nil
 }
+
+// open makes the member with the given index.
+func (s *Store) open(index int, open kv.Open) {
+	m := new(member)
+	m.background = &s.background
+	m.addLeases = func(all bool) { s.addAgain(m, all) }
+	f := newFleetWatch(&s.cluster, index, &s.retired)
+	m.Server = open(kv.Hooks{
+		Down: func(err error) { s.tell(Event{Kind: ServerDown, Server: m.Name(), Err: err}) },
+		Up: func() {
+			m.restore.Store(true)
+			s.tell(Event{Kind: ServerUp, Server: m.Name()})
+		},
+		Lost: func() {
+			s.tell(Event{Kind: ServerForgot, Server: m.Name()})
+			m.restoreAll.Store(true)
+			m.addAgain()
+		},
+		Alive: func() {
+			m.addAgain()
+			m.sweep()
+		},
+		Names: []string{s.options.Prefix + fleetSuffix},
+		Beat:  func(items []*kv.Item) *kv.Item { return f.beat(items[0]) },
+	})
+	f.member = m
+	m.poller = kv.NewPoller(m, s.waits.pace, lineTTL)
+	s.members, s.fleet = append(s.members, m), append(s.fleet, f)
+}
+
+// addAgain adds the leases to m, where they belong: all of them, or those that it has not got so far.
+func (s *Store) addAgain(m *member, all bool) {
+	s.mu.Lock()
+	ours := make(chan *lease, len(s.leases))
+	for _, l := range s.leases {
+		ours <- l
+	}
+	s.mu.Unlock()
+	close(ours)
+	var workers sync.WaitGroup
+	for range min(len(ours), maxAdders) {
+		workers.Go(func() {
+			for l := range ours {
+				l.addAgain(m, all)
+			}
+		})
+	}
+	workers.Wait()
+}
+
+// maxAdders is how many leases are added to a server at once.
+const maxAdders = 16
 
 // Relabel changes Options.Gate and Options.Realms.
 func (s *Store) Relabel(gate string, realms map[string]string) {
@@ -142,8 +181,6 @@ func (s *Store) Relabel(gate string, realms map[string]string) {
 // Retire is called when another store takes this one's place: it is still used for what it holds, and no longer
 // compared with other hosts.
 func (s *Store) Retire() { s.retired.Store(true) }
-
-func (s *Store) gateName() string { return s.label.Load().gate }
 
 // forServers are the options that a server needs.
 func (o *Options) forServers() serverOptions {
@@ -171,6 +208,7 @@ func (o *Options) complete() error {
 		o.Host, _ = os.Hostname() // only for those who ask
 	}
 	o.Host = cut(o.Host, maxLabel)
+	o.Lease = (o.Lease + time.Second - 1).Truncate(time.Second)
 	switch n := len(o.Servers); {
 	case n == 0:
 		return errors.New("there must be at least one memcached server")
@@ -200,9 +238,6 @@ func checkPrefix(prefix string) error {
 
 func cut(s string, n int) string { return s[:min(n, len(s))] }
 
-// seconds is d as memcached counts, rounded up.
-func seconds(d time.Duration) int32 { return int32((d + time.Second - 1) / time.Second) }
-
 // Close waits for the releases that are on their way, each no longer than a timeout or two, and closes all
 // connections. Locks that are held end by their TTL. No other method may be called during Close and after it.
 func (s *Store) Close() error {
@@ -210,22 +245,22 @@ func (s *Store) Close() error {
 	s.watchers.Wait()
 	s.background.Wait()
 	for _, m := range s.members {
-		m.close()
+		m.Close()
 	}
 	return nil
 }
 
-// TTL is a second less than memcached is told: that is how long an item lives at least.
-func (s *Store) TTL() time.Duration { return time.Duration(s.seconds-1) * time.Second }
+// TTL is a second less than memcached is sent: that is how long an item lives at least.
+func (s *Store) TTL() time.Duration { return s.ttl() }
 
 // Acquire asks for the lease of key. The first attempt writes without reading. After that the store looks at the lock
 // by itself, and says by a sessionlock.RetryError when it is worth asking again; an attempt before that sends nothing.
 // It takes one timeout at most, whatever ctx says.
 func (s *Store) Acquire(_ context.Context, key sessionlock.Key, token sessionlock.Token) (sessionlock.Lease, error) {
-	l := s.newLease(key, token)
-	w := s.waitOf(key, token)
+	l := s.leaseOf(key, token)
+	w := s.waits.of(key, token)
 	if w != nil {
-		if !w.takeReady() && !s.isAwayFor(key, w) {
+		if !w.takeReady() && !s.waits.isAwayFor(key, w) {
 			return nil, s.retry(w, nil)
 		}
 		w.prepare(l)
@@ -239,33 +274,23 @@ func (s *Store) Acquire(_ context.Context, key sessionlock.Key, token sessionloc
 		return nil, err
 	}
 	if w == nil {
-		w = s.beginWait(l)
+		w = s.waits.begin(l)
 	}
 	w.again(found)
 	return nil, s.retry(w, err)
 }
 
+// leaseOf makes a lease that is not held yet.
+func (s *Store) leaseOf(key sessionlock.Key, token sessionlock.Token) *lease {
+	l := s.newLease(key, token)
+	l.ended = func() { s.end(l) }
+	return l
+}
+
 // isFinal reports whether err is the last word of the store: it is away, or has refused, and no other gate's lease is
 // known that may still live.
 func (s *Store) isFinal(key sessionlock.Key, w *wait, err error) bool {
-	return s.isAwayFor(key, w) || errors.Is(err, errMalformed) && (w == nil || !w.knowsHolder(time.Time{}))
-}
-
-// isAwayFor reports whether so many servers of key are away that no majority can answer, and no other gate's lease is
-// known that may still live.
-func (s *Store) isAwayFor(key sessionlock.Key, w *wait) bool {
-	members := s.membersOf(key)
-	away := 0
-	var since time.Time
-	for _, m := range members {
-		if m.isAway() {
-			away++
-			if silent := m.silentSince(); silent.After(since) {
-				since = silent
-			}
-		}
-	}
-	return away > len(members)-majority(len(members)) && (w == nil || !w.knowsHolder(since))
+	return s.waits.isAwayFor(key, w) || errors.Is(err, kv.ErrMalformed) && (w == nil || !w.knowsHolder(time.Time{}))
 }
 
 // retry is what Acquire returns of a wait; err is why the last attempt failed, if there was one.
@@ -284,8 +309,8 @@ func (s *Store) reachable(key sessionlock.Key) error {
 	var down []error
 	members := s.membersOf(key)
 	for _, m := range members {
-		if err := m.downErr(); err != nil {
-			down = append(down, m.named(err))
+		if err := m.State().Down; err != nil {
+			down = append(down, err)
 		}
 	}
 	if len(members)-len(down) >= majority(len(members)) {
@@ -299,7 +324,7 @@ func (s *Store) reachable(key sessionlock.Key) error {
 func (s *Store) begin(l *lease, w *wait) {
 	s.hold(l, w)
 	for i, r := range l.replicas {
-		if r.member.losses() != l.losses[i] {
+		if r.member.State().Losses != l.losses[i] {
 			s.background.Go(func() { l.addAgain(r.member, true) })
 		}
 	}
@@ -309,7 +334,7 @@ func (s *Store) hold(l *lease, w *wait) {
 	s.mu.Lock()
 	s.leases[l.key] = l
 	s.mu.Unlock()
-	if s.endWait(w) {
+	if s.waits.end(w) {
 		s.background.Go(func() { s.leaveLine(l.key, w.manager) })
 	}
 }
@@ -317,11 +342,18 @@ func (s *Store) hold(l *lease, w *wait) {
 // Adopt returns the lease of a lock that is held although no majority of its servers could be asked for it. It is added
 // where they are up again, unless another gate has the lock by then.
 func (s *Store) Adopt(key sessionlock.Key, token sessionlock.Token) sessionlock.Lease {
-	l := s.newLease(key, token)
+	l := s.leaseOf(key, token)
 	l.won = true
 	close(l.decided)
-	s.hold(l, s.waitOf(key, token))
+	s.hold(l, s.waits.of(key, token))
 	return l
+}
+
+// Withdraw leaves the line, and passes on the lock if it is kept for this manager by now.
+func (s *Store) Withdraw(key sessionlock.Key, token sessionlock.Token) {
+	if w := s.waits.of(key, token); s.waits.end(w) {
+		s.leaveAndPassOn(w.key, w.manager)
+	}
 }
 
 // end notes that l is no longer held.
@@ -340,20 +372,34 @@ func (s *Store) has(key sessionlock.Key) bool {
 	return s.leases[key] != nil
 }
 
-// membersOf returns the servers that have the lock of key: one, or with a quorum all. The first that is up among
-// them has its line.
-func (s *Store) membersOf(key sessionlock.Key) []*member {
-	n := len(s.members)
-	i := int(crc32.ChecksumIEEE([]byte(s.lockName(key))) % uint32(n))
-	if !s.options.Quorum {
-		return s.members[i : i+1]
+// Holder asks who holds the lock of key, in this process or elsewhere; false: nobody, as far as most of its servers
+// know. ctx is looked at before each question, which takes one timeout at most.
+func (s *Store) Holder(ctx context.Context, key sessionlock.Key) (Holder, bool, error) {
+	members := s.membersOf(key)
+	var failed error
+	answers := 0
+	votes := make(map[string]int)
+	for _, m := range members {
+		if ctx.Err() != nil {
+			return Holder{}, false, context.Cause(ctx)
+		}
+		items, err := m.Read(kv.LaneRead, s.lockName(key))
+		if err != nil {
+			failed = err
+			continue
+		}
+		answers++
+		if it := items[0]; it != nil {
+			votes[string(it.Value)]++
+		}
 	}
-	all := make([]*member, 0, n)
-	all = append(all, s.members[i:]...)
-	return append(all, s.members[:i]...)
+	if answers < majority(len(members)) {
+		return Holder{}, false, storeError(failed)
+	}
+	for value, n := range votes {
+		if h, ok := parseHeld([]byte(value)); ok && n >= majority(len(members)) {
+			return h, true, nil
+		}
+	}
+	return Holder{}, false, nil
 }
-
-func (s *Store) lockName(key sessionlock.Key) string { return s.options.Prefix + key.String() }
-func (s *Store) lineName(key sessionlock.Key) string { return s.lockName(key) + ":line" }
-func (s *Store) epochName() string                   { return s.options.Prefix + "epoch" }
-func (s *Store) fleetName() string                   { return s.options.Prefix + "fleet" }

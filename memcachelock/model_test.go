@@ -75,15 +75,15 @@ type model struct {
 	servers []*fakeServer
 	gates   []*modelGate
 	keys    []sessionlock.Key
-	quiet   time.Time // since when all is well
 	excuses []time.Time
-	sick    *fakeServer // the one that something was done to
-	since   time.Time   // it is sick
 
 	held, lost, failed, local int
 
-	mu    sync.Mutex // guards the fields of the tries
-	tries []*try     // in the order of their begin
+	mu    sync.Mutex  // guards what follows, and the fields of the tries
+	quiet time.Time   // since when all is well
+	sick  *fakeServer // the one that something was done to
+	since time.Time   // it is sick
+	tries []*try      // in the order of their begin
 }
 
 type modelGate struct {
@@ -284,17 +284,17 @@ func (m *model) harm(gate *modelGate, key sessionlock.Key) {
 	case n >= 12:
 		gate.stop(m.upTo(time.Second))
 	case n >= 10: // for a moment
-		m.sick, m.since = s, time.Now()
+		m.ail(s)
 		s.freeze()
 		time.Sleep(m.upTo(patience - 100*time.Millisecond))
 		m.heal(s)
 	case n < 3:
 		s.set(func() { s.lose = 1 + m.rng.IntN(3) })
 	case n < 5:
-		m.sick, m.since = s, time.Now()
+		m.ail(s)
 		s.freeze()
 	case n < 7:
-		m.sick, m.since = s, time.Now()
+		m.ail(s)
 		s.kill()
 		if m.rng.IntN(2) == 0 {
 			m.heal(s)
@@ -306,16 +306,27 @@ func (m *model) harm(gate *modelGate, key sessionlock.Key) {
 		m.excuses = append(m.excuses, time.Now())
 		s.set(func() { delete(s.items, lockName(key)) })
 	default:
-		m.sick, m.since = s, time.Now()
+		m.ail(s)
 		s.set(func() { s.cut[gate.number] = true })
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.quiet = time.Now()
+}
+
+// ail notes that something is done to s, until it is healed.
+func (m *model) ail(s *fakeServer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sick, m.since = s, time.Now()
 }
 
 func (m *model) heal(s *fakeServer) {
 	s.thaw()
 	s.start()
 	s.set(func() { clear(s.cut) })
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.sick, m.quiet = nil, time.Now()
 }
 

@@ -9,11 +9,13 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/kv"
 )
 
 // Report is what a probe has found out about a server.
 type Report struct {
-	Server  Addr
+	Server  string        // its address
 	Err     error         // it cannot be used; the rest is what was found out before
 	Version string        // such as 1.6.18
 	Answer  time.Duration // the time of one question, the shortest of some
@@ -25,6 +27,8 @@ type Report struct {
 
 	Lived    time.Duration // how long an item of probeSeconds lived, as far as it was looked at
 	Warnings []string      // why locks may be lost there
+
+	before, after *kv.Item // the item that is read along, when the probe began and ended
 }
 
 // An item of probeSeconds has to live for a second less, and to be gone two seconds later than promised at most: on a
@@ -36,75 +40,83 @@ const (
 )
 
 // Probe asks each server of o whether it is fit for locks, all of them at once, and comes back after four seconds,
-// after six if a server keeps items for too long, or when ctx is done. It leaves nothing there. The reports are in the order of the servers.
+// after six if a server keeps items for too long, or when ctx is done. It leaves nothing there. The reports are in the
+// order of the servers.
 func Probe(ctx context.Context, o Options) ([]Report, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	s := &Store{options: o, seconds: seconds(o.Lease)}
+	s := new(Store)
+	s.options, s.members = o, make([]*member, len(o.Servers)) // which are only counted
 	s.Relabel(o.Gate, o.Realms)
-	for i, a := range o.Servers {
-		s.members = append(s.members, newMember(s, a, i))
-	}
 	reports := make([]Report, len(o.Servers))
 	var all sync.WaitGroup
-	for i, m := range s.members {
-		reports[i].Server = m.addr
-		all.Go(func() { reports[i].probe(ctx, m) })
+	for i, a := range o.Servers {
+		all.Go(func() {
+			r := probeServer(ctx, a, o.forServers(), o.Prefix, o.Prefix+fleetSuffix)
+			r.Warnings = append(r.Warnings, newFleetWatch(&s.cluster, i, nil).differing(r.before, r.after)...)
+			reports[i] = r
+		})
 	}
 	all.Wait()
 	return reports, nil
 }
 
-func (r *Report) probe(ctx context.Context, m *member) {
-	timeout := m.options.timeout
-	dialCtx, cancel := context.WithTimeout(ctx, timeout)
+// probeServer asks one server, with items whose names begin with prefix. The item of the given name is read when the
+// probe begins and ends.
+func probeServer(ctx context.Context, a Addr, o serverOptions, prefix, also string) (r Report) {
+	v := newServer(a, o, kv.Hooks{})
+	r.Server = v.Name()
+	dialCtx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	nc, err := m.connect(dialCtx)
+	nc, err := v.connect(dialCtx)
 	if err != nil {
 		r.Err = fmt.Errorf("dial: %w", err)
-		return
+		return r
 	}
 	defer nc.Close()
 	defer context.AfterFunc(ctx, func() { nc.Close() })()
-	p := &probe{wire: newWire(nc), nc: nc, member: m, timeout: timeout, report: r}
-	for _, step := range []func(Options) error{p.authenticate, p.figures, p.settings, p.speed, p.oneServer, p.lifetime} {
-		if r.Err = step(m.store.options); r.Err != nil {
+	p := &probe{wire: newWire(nc), nc: nc, server: v, prefix: prefix, also: also, report: &r}
+	for _, step := range []func() error{p.authenticate, p.figures, p.settings, p.speed, p.oneServer, p.lifetime} {
+		if r.Err = step(); r.Err != nil {
 			if ctx.Err() != nil {
 				r.Err = context.Cause(ctx)
 			}
-			return
+			return r
 		}
 	}
+	return r
 }
 
 // probe is a probe on its way.
 type probe struct {
 	*wire
-	member  *member
-	nc      net.Conn
-	timeout time.Duration
-	report  *Report
+	server *server
+	nc     net.Conn
+	prefix string
+	also   string
+	report *Report
 }
 
-func (p *probe) limit() { _ = p.nc.SetDeadline(time.Now().Add(p.timeout)) }
+func (p *probe) limit() { _ = p.nc.SetDeadline(time.Now().Add(p.server.options.timeout)) }
 
 func (p *probe) warn(format string, args ...any) {
 	p.report.Warnings = append(p.report.Warnings, fmt.Sprintf(format, args...))
 }
 
-func (p *probe) authenticate(o Options) error {
-	if o.Username == "" {
+func (p *probe) authenticate() error {
+	o := p.server.options
+	if o.username == "" {
 		return nil
 	}
 	p.limit()
-	if err := p.wire.authenticate(o.Username, o.Password); err != nil {
+	if err := p.wire.authenticate(o.username, o.password); err != nil {
 		return fmt.Errorf("authenticate: %w", err)
 	}
 	return nil
 }
 
-func (p *probe) figures(Options) error {
+func (p *probe) figures() error {
 	p.limit()
 	figures, err := p.stats("")
 	if err != nil {
@@ -127,7 +139,7 @@ func (p *probe) figures(Options) error {
 	return nil
 }
 
-func (p *probe) settings(Options) error {
+func (p *probe) settings() error {
 	p.limit()
 	settings, err := p.stats("settings")
 	if err != nil {
@@ -143,7 +155,7 @@ func (p *probe) settings(Options) error {
 }
 
 // speed takes the shortest of some answers: the way there and back, without what else is going on.
-func (p *probe) speed(Options) error {
+func (p *probe) speed() error {
 	for range 5 {
 		p.limit()
 		start := time.Now()
@@ -154,9 +166,9 @@ func (p *probe) speed(Options) error {
 			p.report.Answer = took
 		}
 	}
-	if p.report.Answer > p.timeout/probeTrips {
+	if timeout := p.server.options.timeout; p.report.Answer > timeout/probeTrips {
 		p.warn("a round trip takes %v: with a timeout of %v there is no time for a new connection and a lock; raise it",
-			p.report.Answer.Round(time.Millisecond), p.timeout)
+			p.report.Answer.Round(time.Millisecond), timeout)
 	}
 	return nil
 }
@@ -165,14 +177,14 @@ func (p *probe) speed(Options) error {
 const probeTrips = 5
 
 // oneServer looks for an item over other connections: there may be several servers at one address.
-func (p *probe) oneServer(o Options) error {
-	name := o.Prefix + "probe:" + rand.Text()
+func (p *probe) oneServer() error {
+	name := p.prefix + "probe:" + rand.Text()
 	p.limit()
-	if err := p.write(&item{name: name, value: []byte("probe"), seconds: probeSeconds}); err != nil {
+	if err := p.write(&kv.Item{Name: name, Value: []byte("probe"), TTL: probeSeconds * time.Second}); err != nil {
 		return fmt.Errorf("add an item: %w", err)
 	}
 	for range 4 {
-		found, err := p.elsewhere(o, name)
+		found, err := p.elsewhere(name)
 		if err != nil {
 			return err
 		}
@@ -184,45 +196,41 @@ func (p *probe) oneServer(o Options) error {
 }
 
 // elsewhere looks for an item over a connection of its own.
-func (p *probe) elsewhere(o Options, name string) (found bool, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), p.timeout)
+func (p *probe) elsewhere(name string) (found bool, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.server.options.timeout)
 	defer cancel()
-	nc, err := p.member.connect(ctx)
+	nc, err := p.server.connect(ctx)
 	if err != nil {
 		return false, fmt.Errorf("dial: %w", err)
 	}
 	defer nc.Close()
-	other := &probe{wire: newWire(nc), nc: nc, timeout: p.timeout}
-	if err := other.authenticate(o); err != nil {
+	other := &probe{wire: newWire(nc), nc: nc, server: p.server}
+	if err := other.authenticate(); err != nil {
 		return false, err
 	}
 	items, err := other.get(name)
-	return items[name] != nil, err
+	return err == nil && items[0] != nil, err
 }
 
 // lifetime watches an item until it is gone.
-func (p *probe) lifetime(o Options) error {
-	name := o.Prefix + "probe:" + rand.Text()
+func (p *probe) lifetime() error {
+	name := p.prefix + "probe:" + rand.Text()
 	p.limit()
 	start := time.Now()
-	if err := p.write(&item{name: name, value: []byte("probe"), seconds: probeSeconds}); err != nil {
+	if err := p.write(&kv.Item{Name: name, Value: []byte("probe"), TTL: probeSeconds * time.Second}); err != nil {
 		return fmt.Errorf("add an item: %w", err)
 	}
-	fleetName := p.member.store.fleetName()
-	before := map[string]*item(nil)
-	defer func() { p.fleet(before[fleetName]) }()
+	defer p.readAlong(&p.report.after)
+	p.readAlong(&p.report.before)
 	added := time.Now()
 	for time.Since(added) < probeSeconds*time.Second+probeSlack {
 		time.Sleep(probeLook)
 		p.limit()
-		items, err := p.get(name, fleetName)
+		items, err := p.get(name)
 		if err != nil {
 			return fmt.Errorf("look for an item: %w", err)
 		}
-		if before == nil {
-			before = items
-		}
-		if items[name] != nil {
+		if items[0] != nil {
 			p.report.Lived = time.Since(start)
 			continue
 		}
@@ -236,24 +244,11 @@ func (p *probe) lifetime(o Options) error {
 	return nil
 }
 
-// fleet compares what hosts have noted with what this one would, as far as they have refreshed it since it was first
-// read: there they are alive.
-func (p *probe) fleet(before *item) {
-	name := p.member.store.fleetName()
+// readAlong reads the item that is read along.
+func (p *probe) readAlong(to **kv.Item) {
 	p.limit()
-	items, err := p.get(name)
-	if err != nil {
-		return
-	}
-	own := p.member.fleet.own()
-	first := stampsOf(before)
-	for _, n := range parseFleet(items[name]) {
-		if stamp, old := first[n.settings]; old && stamp == n.stamp {
-			continue
-		}
-		if how := own.differ(n); how != "" {
-			p.warn("host %s keeps the same locks in another way: %s", n.host, how)
-		}
+	if items, err := p.get(p.also); err == nil {
+		*to = items[0]
 	}
 }
 

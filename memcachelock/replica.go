@@ -4,25 +4,26 @@ import (
 	"errors"
 	"time"
 
+	"github.com/fpm-gate/fpm-gate/internal/kv"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
 // replica is the item of a lease on one server. It is in the hands of the holder of the ticket.
 type replica struct {
-	lease  *lease
-	member *member
-	ours   bool
-	lost   bool   // when it was released, another gate may have had it
-	casID  uint64 // 0: not known, or it was gone
+	lease   *lease
+	member  *member
+	ours    bool
+	lost    bool   // when it was released, another gate may have had it
+	version uint64 // 0: not known, or it was gone
 
 	// What a wait has seen of the lock before. With a vote for us, seen is free for us to replace.
 	looked bool
 	vote   vote
-	seen   *item
+	seen   *kv.Item
 }
 
 func (r *replica) failed(err error) answer {
-	if errors.Is(err, errForgot) {
+	if errors.Is(err, kv.ErrEpoch) {
 		return answer{vote: voteNo} // it will know us again after the grace
 	}
 	return answer{vote: voteFailed, err: err}
@@ -31,7 +32,7 @@ func (r *replica) failed(err error) answer {
 // takeOrLeave takes the item. If the lease is not won it is given back, in the background.
 func (r *replica) takeOrLeave(t *ticket) answer {
 	if !t.waitUntil(r.lease.until) {
-		return answer{vote: voteFailed, err: errBusy} // with our own release
+		return answer{vote: voteFailed, err: kv.ErrBusy} // with our own release
 	}
 	if t.isGiven() {
 		t.leave()
@@ -42,7 +43,7 @@ func (r *replica) takeOrLeave(t *ticket) answer {
 		t.leave()
 		return a
 	}
-	r.lease.store.background.Go(func() {
+	r.lease.background.Go(func() {
 		defer t.leave()
 		<-r.lease.decided
 		if !r.lease.won || a.vote != voteYes {
@@ -55,81 +56,78 @@ func (r *replica) takeOrLeave(t *ticket) answer {
 // take adds the item, or takes what is kept for us. If the answer is lost it asks before it believes anything; and it
 // does not believe a server that was flushed: another gate may hold the lock, and not have added it again yet.
 func (r *replica) take() answer {
-	if r.looked && r.vote != voteYes || r.member.inGrace() {
+	if r.looked && r.vote != voteYes || !r.member.granting() {
 		return answer{vote: voteNo}
 	}
-	asked := time.Now()
-	items, err := r.write(r.member.takes, r.seen, r.lease.until)
+	items, known, err := r.write(r.seen, r.lease.until)
 	switch {
 	case err == nil:
-		known := r.learn(items, asked)
-		r.ours = r.casID != 0
-		if !r.ours || !known || r.member.inGrace() {
+		r.learn(items)
+		r.ours = r.version != 0
+		if !r.ours || !known || !r.member.granting() {
 			return answer{vote: voteNo} // which was too early: it will be given back
 		}
 		return answer{vote: voteYes}
-	case answered(err):
+	case kv.Answered(err):
 		return answer{vote: voteNo, found: items}
 	}
-	if !skipped(err) {
-		r.member.inDoubt(r.lease)
+	if !kv.NotSent(err) {
+		r.member.inDoubt(r.lease.doubt())
 	}
 	return r.failed(err)
 }
 
-// write writes the item in the place of old, nil if there is none, and reads what there is then.
-func (r *replica) write(on *lane, old *item, until time.Time) (items map[string]*item, err error) {
-	items, err = r.writeOnce(on, old, until)
-	if err != nil && !answered(err) {
-		return r.confirm(on, err, until)
+// write writes the item in the place of old, nil if there is none, and reads what there is then. known reports whether
+// the server has the epoch that we know.
+func (r *replica) write(old *kv.Item, until time.Time) (items []*kv.Item, known bool, err error) {
+	items, err = r.writeOnce(old, until)
+	if err != nil && !kv.Answered(err) && !errors.Is(err, kv.ErrEpoch) {
+		items, err = r.confirm(err, until)
 	}
-	return items, err
+	if items != nil && errors.Is(err, kv.ErrEpoch) { // it is there, and may be the first to be so
+		return items, false, nil
+	}
+	return items, true, err
 }
 
-func (r *replica) writeOnce(on *lane, old *item, until time.Time) (items map[string]*item, err error) {
+func (r *replica) writeOnce(old *kv.Item, until time.Time) ([]*kv.Item, error) {
 	l := r.lease
-	it := &item{name: l.name, value: l.value, seconds: l.store.seconds}
+	it := &kv.Item{Name: l.name, Value: l.value, TTL: l.options.Lease}
 	if old != nil {
-		it.casID = old.casID
+		it.Version = old.Version
 	}
-	return r.member.take(on, until, it, l.names)
+	return r.member.Take(until, it, l.name, l.line)
 }
 
 // confirm finds out what became of a write whose answer was lost. A server that timed out is not asked again.
-func (r *replica) confirm(on *lane, err error, until time.Time) (map[string]*item, error) {
-	if skipped(err) || timedOut(err) {
+func (r *replica) confirm(err error, until time.Time) ([]*kv.Item, error) {
+	if kv.NotSent(err) || kv.TimedOut(err) {
 		return nil, err
 	}
-	r.member.counts.lostAnswers.Add(1)
+	r.member.Count(func(s *kv.ServerStats) { s.LostAnswers++ })
 	l := r.lease
-	var items map[string]*item
-	getErr := on.atOnce(until, func(c *wire) (err error) {
-		items, err = c.get(l.names...)
-		return err
-	})
-	switch it := items[l.name]; {
-	case getErr != nil:
-		return nil, errors.Join(err, getErr)
-	case sameValue(it, l.value):
-		return items, nil
-	case it == nil:
-		return r.writeOnce(on, nil, until)
+	items, checkErr := r.member.Check(until, l.name, l.line)
+	switch {
+	case items == nil:
+		return nil, errors.Join(err, checkErr)
+	case sameValue(items[0], l.value):
+		return items, checkErr
+	case items[0] == nil:
+		return r.writeOnce(nil, until)
 	}
-	return items, errNotStored
+	return items, kv.ErrExists
 }
 
-// learn notes the CAS id, which the release needs, and which gates wait for the lock. It reports whether the server has
-// the epoch that we know.
-func (r *replica) learn(items map[string]*item, asked time.Time) (known bool) {
+// learn notes the version, which the release needs, and which gates wait for the lock.
+func (r *replica) learn(items []*kv.Item) {
 	l := r.lease
-	r.casID = 0
-	if it := items[l.name]; sameValue(it, l.value) {
-		r.casID = it.casID
+	r.version = 0
+	if it := items[0]; sameValue(it, l.value) {
+		r.version = it.Version
 	}
-	if r.member == l.store.lineMember(l.key) {
-		l.waiters(parseLine(items[l.names[1]]))
+	if r.member == l.lineMember(l.key) {
+		l.waiters(parseLine(items[1]))
 	}
-	return r.member.knows(items[l.names[2]], asked)
 }
 
 // renew makes the item live on, or adds it again.
@@ -144,9 +142,9 @@ func (r *replica) renew() answer {
 			return a
 		}
 	}
-	it, err := r.member.touches.touch(l.name, l.store.seconds)
+	it, err := r.member.Touch(l.name, l.options.Lease)
 	switch {
-	case errors.Is(err, errMissing):
+	case errors.Is(err, kv.ErrMissing):
 		return r.addAgain()
 	case err != nil:
 		return answer{vote: voteFailed, err: err}
@@ -165,24 +163,23 @@ func (r *replica) addAgain() answer {
 	if l.isReleased() {
 		return answer{vote: voteNo}
 	}
-	sure := !r.ours || r.member.justLost()
-	r.casID = 0
-	asked := time.Now()
-	items, err := r.write(r.member.takes, nil, asked.Add(l.store.options.Timeout))
+	sure := !r.ours || r.member.State().JustLost
+	r.version = 0
+	items, _, err := r.write(nil, time.Now().Add(l.options.Timeout))
 	switch {
 	case err == nil:
-		_ = r.learn(items, asked) // if it is gone again, the next renewal will find out
+		r.learn(items) // if it is gone again, the next renewal will find out
 		r.ours = true
-		r.member.counts.regained.Add(1)
+		r.member.Count(func(s *kv.ServerStats) { s.Regained++ })
 		if sure {
-			l.store.tell(Event{Kind: LeaseRegained, Server: r.member.addr, Key: l.key})
+			l.tell(Event{Kind: LeaseRegained, Server: r.member.Name(), Key: l.key})
 		} else {
 			l.foundMissing(r.member)
 		}
 		return answer{vote: voteYes}
-	case !answered(err):
-		if !skipped(err) {
-			r.member.inDoubt(l)
+	case !kv.Answered(err):
+		if !kv.NotSent(err) {
+			r.member.inDoubt(l.doubt())
 		}
 		return answer{vote: voteFailed, err: err}
 	}
@@ -191,15 +188,15 @@ func (r *replica) addAgain() answer {
 
 // renewFound reports by its vote whether the item that is there already is ours.
 func (r *replica) renewFound() answer {
-	items, err := r.member.get(r.member.renewals, r.lease.name)
+	items, err := r.member.Read(kv.LaneTouch, r.lease.name)
 	if err != nil {
 		return answer{vote: voteFailed, err: err}
 	}
-	it := items[r.lease.name]
+	it := items[0]
 	if r.ours = sameValue(it, r.lease.value); !r.ours {
 		return answer{vote: voteNo, gone: it == nil}
 	}
-	r.casID = it.casID
+	r.version = it.Version
 	return answer{vote: voteYes}
 }
 
@@ -216,7 +213,7 @@ func (r *replica) release(next manager) (given bool) {
 		r.lost = true
 		return false
 	case err != nil:
-		r.member.inDoubt(r.lease)
+		r.member.inDoubt(r.lease.doubt())
 		return false
 	}
 	return next != (manager{})
@@ -230,31 +227,31 @@ func (r *replica) remove() { r.release(manager{}) }
 func (r *replica) free(next manager) error {
 	l, m := r.lease, r.member
 	for range 2 {
-		if r.casID == 0 {
-			items, err := m.get(m.releases, l.name)
+		if r.version == 0 {
+			items, err := m.Read(kv.LaneWrite, l.name)
 			if err != nil {
 				return err
 			}
-			it := items[l.name]
+			it := items[0]
 			if !sameValue(it, l.value) {
 				return sessionlock.ErrLost
 			}
-			r.casID = it.casID
+			r.version = it.Version
 		}
-		it := &item{name: l.name, seconds: deleteNow, casID: r.casID}
+		it := &kv.Item{Name: l.name, TTL: kv.Delete, Version: r.version}
 		if next != (manager{}) {
-			it.value, it.seconds = turnValue(next), turnSeconds
+			it.Value, it.TTL = turnValue(next), turnTTL
 		}
-		err := m.write(m.releases, it)
+		err := m.Write(it)
 		switch {
 		case err == nil:
 			return nil
-		case answered(err):
+		case kv.Answered(err):
 			return sessionlock.ErrLost
-		case timedOut(err) || skipped(err):
+		case kv.TimedOut(err) || kv.NotSent(err):
 			return err
 		}
-		r.casID = 0 // the answer was lost: ask
+		r.version = 0 // the answer was lost: ask
 	}
 	return errors.New("no answer to a release")
 }
@@ -274,7 +271,7 @@ func (l *lease) addAgain(m *member, all bool) {
 		}
 		a := r.addAgain()
 		t.leave()
-		if a.vote == voteFailed || a.vote == voteNo && m.inGrace() && !l.isReleased() {
+		if a.vote == voteFailed || a.vote == voteNo && !m.granting() && !l.isReleased() {
 			// A gate that was there before us may have been too early, and give it back.
 			m.restoreAll.Store(true)
 		}

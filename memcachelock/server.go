@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/kv"
 )
 
 // server is one memcached: how it is reached, whether it is up, and whether it may have lost what it had. It knows
@@ -18,15 +21,15 @@ import (
 type server struct {
 	addr    Addr
 	options serverOptions
-	hooks   hooks
-	counts  counts
+	hooks   kv.Hooks
+	kv.Figures
 
 	// What is in flight, by its kind. The watcher has a connection of its own.
-	takes    *lane // in the way of requests
-	renewals *lane
-	releases *lane
-	polls    *lane
-	others   *lane
+	taking   *lane // for takes and checks
+	touching *lane
+	writing  *lane
+	polling  *lane
+	reading  *lane
 
 	touches touches
 
@@ -45,109 +48,182 @@ type server struct {
 	epochs   epochs
 }
 
-// serverOptions are those of a Store that its servers need.
+// serverOptions say how a server is reached.
 type serverOptions struct {
-	timeout            time.Duration
-	epoch              string // the name of its item
-	tls                *tls.Config
-	username, password string
+	timeout            time.Duration // of one round trip, with the dial if it needs one
+	epoch              string        // the name of its item
+	tls                *tls.Config   // nil: none
+	username, password string        // for memcached -Y; username "": none
 	dial               func(ctx context.Context, network, address string) (net.Conn, error)
-}
-
-// hooks is what a server calls. The functions must not block, but for beat; nil: nothing.
-type hooks struct {
-	event func(kind EventKind, err error)
-	up    func()                              // it is up, as the watcher has just seen
-	lost  func()                              // it may have lost all items
-	beat  func(*wire, map[string]*item) error // with each heartbeat, which has read the epoch and names
-	names []string
 }
 
 // What may be in flight on a server at once, each over a connection of its own, of which memcached serves 1,024 by
 // default. All of them may idle. With the watcher's it makes maxConns.
 const (
-	maxTakes    = 16
-	maxRenewals = 4 // of many leases each
-	maxReleases = 16
-	maxPolls    = 1
-	maxOthers   = 2
-	maxConns    = maxTakes + maxRenewals + maxReleases + maxPolls + maxOthers + 1
+	maxTaking   = 16
+	maxTouching = 4 // of many items each
+	maxWriting  = 16
+	maxPolling  = 1
+	maxReading  = 2
+	maxConns    = maxTaking + maxTouching + maxWriting + maxPolling + maxReading + 1
 )
 
-// A server that times out soon after it was back, time and again, rests for a while: it may answer its watcher and
-// nothing else.
-const (
-	soon = 5 * time.Second
-	rest = 2 * time.Second
-)
-
-func newServer(a Addr, o serverOptions) *server {
-	v := &server{addr: a, options: o}
-	v.takes, v.renewals = v.newLane(maxTakes), v.newLane(maxRenewals)
-	v.releases, v.polls, v.others = v.newLane(maxReleases), v.newLane(maxPolls), v.newLane(maxOthers)
-	v.touches.lane = v.renewals
+func newServer(a Addr, o serverOptions, h kv.Hooks) *server {
+	for _, hook := range []*func(){&h.Up, &h.Lost, &h.Alive} {
+		if *hook == nil {
+			*hook = func() {}
+		}
+	}
+	v := &server{addr: a, options: o, hooks: h}
+	v.taking, v.touching = v.newLane(maxTaking), v.newLane(maxTouching)
+	v.writing, v.polling, v.reading = v.newLane(maxWriting), v.newLane(maxPolling), v.newLane(maxReading)
+	v.touches.lane = v.touching
 	return v
 }
 
-// close closes all connections that idle, which are all when nothing is in flight.
-func (v *server) close() { v.closeIdle() }
+// Name is the server's address.
+func (v *server) Name() string { return v.addr.String() }
+
+// Close closes all connections that idle, which are all when nothing is in flight.
+func (v *server) Close() { v.closeIdle() }
 
 func (v *server) closeIdle() {
-	for _, l := range []*lane{v.takes, v.renewals, v.releases, v.polls, v.others} {
+	for _, l := range []*lane{v.taking, v.touching, v.writing, v.polling, v.reading} {
 		l.close()
 	}
 }
 
-// get reads items, with their CAS ids. Those that do not exist are left out.
-func (v *server) get(l *lane, names ...string) (items map[string]*item, err error) {
-	err = l.inTurn(true, func(c *wire) error {
+// Read reads the named items, without a look at the epoch.
+func (v *server) Read(by kv.Lane, names ...string) (items []*kv.Item, err error) {
+	err = v.lane(by).inTurn(true, func(c *wire) error {
 		items, err = c.get(names...)
 		return err
 	})
 	return items, err
 }
 
-// write writes an item. An error that is not the server's own answer leaves it open whether it did, but for those of
-// skipped.
-func (v *server) write(l *lane, it *item) error {
-	return l.inTurn(false, func(c *wire) error { return c.write(it) })
+func (v *server) lane(by kv.Lane) *lane {
+	switch by {
+	case kv.LaneTouch:
+		return v.touching
+	case kv.LaneWrite:
+		return v.writing
+	}
+	return v.reading
 }
 
-// take writes an item and reads the named ones, with their CAS ids, in one go and before until. What was written before
-// a flush is gone then, and what was written after one comes without the epoch that we know. So taking a lock detects
-// any flush, and gets the CAS id and the queue in the same round trip.
-func (v *server) take(l *lane, until time.Time, it *item, names []string) (items map[string]*item, err error) {
-	err = l.atOnce(until, func(c *wire) error {
-		items, err = c.take(it, names)
+// Write writes an item. An error that is not the server's own answer leaves it open whether it did, but for those of
+// kv.NotSent.
+func (v *server) Write(it *kv.Item) error {
+	return v.writing.inTurn(false, func(c *wire) error { return c.write(it) })
+}
+
+// Touch makes an item live for ttl from now and returns it, without its version, or kv.ErrMissing.
+func (v *server) Touch(name string, ttl time.Duration) (*kv.Item, error) {
+	return v.touches.touch(name, ttl)
+}
+
+// Take writes an item and reads the named ones and the epoch, in one go and before until. What was written before a
+// flush is gone then, and what was written after one comes without the epoch that we know. So a take detects any flush.
+func (v *server) Take(until time.Time, it *kv.Item, names ...string) (items []*kv.Item, err error) {
+	return v.withEpoch(names, func(names []string) (items []*kv.Item, err error) {
+		err = v.taking.atOnce(until, func(c *wire) error {
+			items, err = c.take(it, names)
+			return err
+		})
+		return items, err
+	})
+}
+
+// Check reads the named items and the epoch, before until.
+func (v *server) Check(until time.Time, names ...string) (items []*kv.Item, err error) {
+	return v.withEpoch(names, func(names []string) (items []*kv.Item, err error) {
+		err = v.taking.atOnce(until, func(c *wire) error {
+			items, err = c.get(names...)
+			return err
+		})
+		return items, err
+	})
+}
+
+// withEpoch has the epoch read along, and compares it where the server has not refused.
+func (v *server) withEpoch(names []string, read func(names []string) ([]*kv.Item, error)) ([]*kv.Item, error) {
+	asked := time.Now()
+	items, err := read(append(names[:len(names):len(names)], v.options.epoch))
+	if items == nil {
+		return nil, err
+	}
+	if err == nil && !v.knows(items[len(names)], asked) {
+		err = kv.ErrEpoch
+	}
+	return items[:len(names)], err
+}
+
+// maxLists is how many lists of names a poll reads by one command.
+const maxLists = 100
+
+// Poll reads many lists of names and the epoch in one round trip, and makes the touched items live for ttl from now.
+func (v *server) Poll(lists [][]string, touch []string, ttl time.Duration) ([][]*kv.Item, error) {
+	asked := time.Now()
+	commands := [][]string{{v.options.epoch}}
+	for i, names := range lists {
+		if i > 0 && i%maxLists == 0 {
+			commands = append(commands, nil)
+		}
+		last := len(commands) - 1
+		commands[last] = append(commands[last], names...)
+	}
+	var answers [][]*kv.Item
+	err := v.polling.inTurn(true, func(c *wire) (err error) {
+		answers, err = c.poll(commands, touch, ttl)
 		return err
 	})
-	return items, err
+	if err != nil {
+		return nil, err
+	}
+	epoch, all := answers[0][0], slices.Concat(answers...)[1:]
+	if !v.knows(epoch, asked) {
+		return nil, kv.ErrEpoch
+	}
+	found := make([][]*kv.Item, len(lists))
+	for i, names := range lists {
+		found[i], all = all[:len(names)], all[len(names):]
+	}
+	return found, nil
 }
 
-// Errors of requests that were not sent, beside those of a dial.
-var (
-	errBusy   = errors.New("too many requests are in flight")
-	errForgot = errors.New("the server may have lost its leases")
-)
+// WriteAll writes the items in one round trip.
+func (v *server) WriteAll(items []*kv.Item) error {
+	return v.polling.inTurn(false, func(c *wire) error {
+		_, err := c.writeAll(items)
+		return err
+	})
+}
+
+// Stats returns the figures of the server as they are now.
+func (v *server) Stats() kv.ServerStats {
+	s := v.Counted()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s.Server, s.Since, s.Err = v.addr.String(), v.since, v.err
+	s.Up = v.down == nil && !v.since.IsZero()
+	s.Grace = time.Now().Before(v.epochs.grace)
+	return s
+}
 
 // downError is returned for a request that was not sent because of an earlier failure.
 type downError struct{ cause error }
 
-func (e *downError) Error() string { return "server marked down: " + e.cause.Error() }
-func (e *downError) Unwrap() error { return e.cause }
+func (e *downError) Error() string        { return "server marked down: " + e.cause.Error() }
+func (e *downError) Unwrap() error        { return e.cause }
+func (e *downError) Is(target error) bool { return target == kv.ErrNotSent }
 
 // dialError is returned when no connection could be made.
 type dialError struct{ cause error }
 
-func (e *dialError) Error() string { return e.cause.Error() }
-func (e *dialError) Unwrap() error { return e.cause }
-
-// skipped reports whether the request that ended with err never reached the server.
-func skipped(err error) bool {
-	var dial *dialError
-	var down *downError
-	return errors.As(err, &dial) || errors.As(err, &down) || errors.Is(err, errBusy)
-}
+func (e *dialError) Error() string        { return e.cause.Error() }
+func (e *dialError) Unwrap() error        { return e.cause }
+func (e *dialError) Is(target error) bool { return target == kv.ErrNotSent }
 
 func (v *server) named(err error) error { return fmt.Errorf("memcached %s: %w", v.addr, err) }
 
@@ -158,19 +234,10 @@ func broken(err error) bool {
 		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE))
 }
 
-func timedOut(err error) bool {
-	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout() || errors.Is(err, context.DeadlineExceeded)
-}
-
 // unreachable reports whether the next request would fare no better, and may cost a timeout.
 func unreachable(err error) bool {
 	var dial *dialError
-	return timedOut(err) || errors.As(err, &dial) && !errors.Is(err, errForgot)
+	return kv.TimedOut(err) || errors.As(err, &dial) && !errors.Is(err, kv.ErrEpoch)
 }
 
-func (v *server) tell(kind EventKind, err error) {
-	if v.hooks.event != nil {
-		v.hooks.event(kind, err)
-	}
-}
+var _ kv.Server = (*server)(nil)

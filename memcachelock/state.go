@@ -1,10 +1,34 @@
 package memcachelock
 
-import "time"
+import (
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/kv"
+)
+
+// A server that times out soon after it was back, time and again, rests for a while: it may answer its watcher and
+// nothing else.
+const (
+	soon = 5 * time.Second
+	rest = 2 * time.Second
+)
 
 // patience is how long a server has to be silent to be taken for away. Until then nothing is known: it may have been
 // restarted, or hang for a moment, or this process has.
 const patience = 2 * time.Second
+
+// State returns what is known of the server.
+func (v *server) State() kv.State {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s := kv.State{GraceEnds: v.epochs.grace, Losses: v.epochs.losses, JustLost: v.epochs.justLost()}
+	if v.down != nil {
+		s.Down = v.named(&downError{v.down})
+		s.Away = time.Duration(v.silence.Load()) >= patience
+		s.Silent = v.silent
+	}
+	return s
+}
 
 // downErr is nil while the server is up.
 func (v *server) downErr() error {
@@ -16,8 +40,6 @@ func (v *server) downErr() error {
 	return &downError{v.down}
 }
 
-func (v *server) isUp() bool { return v.downErr() == nil }
-
 // fail marks the server down until its watcher reaches it. Failures of requests that began before the server last came
 // back are ignored.
 func (v *server) fail(begun time.Time, err error) {
@@ -26,7 +48,7 @@ func (v *server) fail(begun time.Time, err error) {
 	v.err = err
 	first := v.down == nil && !begun.Before(v.since)
 	if first {
-		if !v.returned || now.Sub(v.since) >= soon || !timedOut(err) || now.Sub(v.stalled) < stallSpan {
+		if !v.returned || now.Sub(v.since) >= soon || !kv.TimedOut(err) || now.Sub(v.stalled) < stallSpan {
 			v.relapses = 0
 		} else if v.relapses++; v.relapses > 1 {
 			v.rest = now.Add(rest)
@@ -40,7 +62,9 @@ func (v *server) fail(begun time.Time, err error) {
 	v.mu.Unlock()
 	if first {
 		v.closeIdle()
-		v.tell(ServerDown, err)
+		if v.hooks.Down != nil {
+			v.hooks.Down(err)
+		}
 	}
 }
 
@@ -65,7 +89,7 @@ func (v *server) recover(asked time.Time) bool {
 	}
 	v.mu.Unlock()
 	if was != nil {
-		v.tell(ServerUp, nil)
+		v.hooks.Up()
 	}
 	return true
 }
@@ -108,14 +132,4 @@ func (v *server) mindStall(begun time.Time, should time.Duration) {
 	if v.relapses = 0; v.down != errSplit {
 		v.rest = time.Time{}
 	}
-}
-
-// isAway reports whether the server has been silent for so long that it is no hiccup.
-func (v *server) isAway() bool { return time.Duration(v.silence.Load()) >= patience && !v.isUp() }
-
-// silentSince is when the server was last known to answer, if it is down.
-func (v *server) silentSince() time.Time {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.silent
 }

@@ -1,15 +1,24 @@
 package memcachelock
 
 import (
+	"sync"
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
+// tickets keep the order in which things are done to each lock on one server.
+type tickets struct {
+	background *sync.WaitGroup
+
+	mu   sync.Mutex
+	last map[sessionlock.Key]*ticket
+}
+
 // ticket is a place in the order in which things are done to one lock on one server: what a release has begun is
 // over before the acquire that follows.
 type ticket struct {
-	member *member
+	of     *tickets
 	key    sessionlock.Key
 	before *ticket // nil: nothing is under way
 	done   chan struct{}
@@ -17,12 +26,14 @@ type ticket struct {
 }
 
 // newTicket takes the next place. It has to be left.
-func (m *member) newTicket(key sessionlock.Key) *ticket {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	t := &ticket{member: m, key: key, done: make(chan struct{})}
-	t.before = m.tickets[key]
-	m.tickets[key] = t
+func (q *tickets) newTicket(key sessionlock.Key) *ticket {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t := &ticket{of: q, key: key, before: q.last[key], done: make(chan struct{})}
+	if q.last == nil {
+		q.last = make(map[sessionlock.Key]*ticket)
+	}
+	q.last[key] = t
 	return t
 }
 
@@ -49,7 +60,7 @@ func (t *ticket) waitUntil(until time.Time) bool {
 	case <-t.before.done:
 		return true
 	case <-timeout.C:
-		t.member.store.background.Go(func() {
+		t.of.background.Go(func() {
 			t.wait()
 			t.leave()
 		})
@@ -61,10 +72,10 @@ func (t *ticket) waitUntil(until time.Time) bool {
 func (t *ticket) isGiven() bool { return t.before != nil && t.before.given }
 
 func (t *ticket) leave() {
-	t.member.mu.Lock()
-	defer t.member.mu.Unlock()
-	if t.member.tickets[t.key] == t {
-		delete(t.member.tickets, t.key)
+	t.of.mu.Lock()
+	defer t.of.mu.Unlock()
+	if t.of.last[t.key] == t {
+		delete(t.of.last, t.key)
 	}
 	t.before = nil // which is over, and would keep all before it in memory
 	close(t.done)

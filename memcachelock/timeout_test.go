@@ -110,11 +110,11 @@ func TestAServerThatHangsCostsOneTimeout(t *testing.T) {
 				if got := took(t, m, 100, sessionlock.ErrStore); got > modelTimeout {
 					t.Errorf("100 requests took %v together; want a timeout, %v", got, modelTimeout)
 				}
-				before := s.Stats().Servers[0].Questions
+				before := s.Stats().Servers[0].RoundTrips
 				if got := took(t, m, 1000, sessionlock.ErrStore); got != 0 {
 					t.Errorf("1,000 requests took %v of a server that is known to hang; want nothing", got)
 				}
-				if got := s.Stats().Servers[0].Questions - before; got != 0 {
+				if got := s.Stats().Servers[0].RoundTrips - before; got != 0 {
 					t.Errorf("%d questions to a server that is known to hang; want none", got)
 				}
 				servers[0].thaw()
@@ -186,9 +186,9 @@ func TestWaitingIsBoundedAndTheHandOffShort(t *testing.T) {
 					}()
 				}
 				time.Sleep(min(c.script, 5*time.Second))
-				before, since := there.Stats().Servers[0].Questions, time.Now()
+				before, since := there.Stats().Servers[0].RoundTrips, time.Now()
 				time.Sleep(c.script - min(c.script, 5*time.Second))
-				asked, took := there.Stats().Servers[0].Questions-before, time.Since(since)
+				asked, took := there.Stats().Servers[0].RoundTrips-before, time.Since(since)
 				if most := (pollRate + float64(c.waits)) * took.Seconds(); float64(asked) > most*1.05 { // each waiter says once a second that it is still there
 					t.Errorf("%d commands in %v; want %.0f at most", asked, took, most)
 				}

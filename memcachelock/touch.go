@@ -1,8 +1,13 @@
 package memcachelock
 
-import "sync"
+import (
+	"sync"
+	"time"
 
-// touches makes items live on: many in one round trip, as leases are renewed at about the same time.
+	"github.com/fpm-gate/fpm-gate/internal/kv"
+)
+
+// touches makes items live on: many in one round trip, as many are due at about the same time.
 type touches struct {
 	lane *lane
 
@@ -13,22 +18,22 @@ type touches struct {
 
 // touch is one item that is to live on.
 type touch struct {
-	name    string
-	seconds int32
-	done    chan struct{}
-	item    *item // as it is; nil: there is none
-	err     error
+	name string
+	ttl  time.Duration
+	done chan struct{}
+	item *kv.Item // as it is; nil: there is none
+	err  error
 }
 
 // maxTouches is how many go in one round trip.
 const maxTouches = 100
 
-// touch makes an item live for the given seconds from now and returns it, without its CAS id, or errMissing.
-func (q *touches) touch(name string, seconds int32) (*item, error) {
-	t := &touch{name: name, seconds: seconds, done: make(chan struct{})}
+// touch makes an item live for ttl from now and returns it, without its version, or kv.ErrMissing.
+func (q *touches) touch(name string, ttl time.Duration) (*kv.Item, error) {
+	t := &touch{name: name, ttl: ttl, done: make(chan struct{})}
 	q.mu.Lock()
 	q.due = append(q.due, t)
-	if q.workers < maxRenewals {
+	if q.workers < maxTouching {
 		q.workers++
 		go q.work() // until nothing is due: each of these is waited for
 	}
@@ -43,14 +48,17 @@ func (q *touches) work() {
 		for _, t := range batch {
 			names = append(names, t.name)
 		}
-		var items map[string]*item
+		var items []*kv.Item
 		err := q.lane.inTurn(true, func(c *wire) (err error) {
-			items, err = c.touch(names, batch[0].seconds)
+			items, err = c.touch(names, batch[0].ttl)
 			return err
 		})
-		for _, t := range batch {
-			if t.item, t.err = items[t.name], err; err == nil && t.item == nil {
-				t.err = errMissing
+		for i, t := range batch {
+			if t.err = err; err == nil {
+				t.item = items[i]
+			}
+			if err == nil && t.item == nil {
+				t.err = kv.ErrMissing
 			}
 			close(t.done)
 		}
@@ -62,7 +70,7 @@ func (q *touches) next() []*touch {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n := 0
-	for n < min(len(q.due), maxTouches) && q.due[n].seconds == q.due[0].seconds {
+	for n < min(len(q.due), maxTouches) && q.due[n].ttl == q.due[0].ttl {
 		n++
 	}
 	batch := q.due[:n:n]

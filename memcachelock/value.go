@@ -2,7 +2,6 @@ package memcachelock
 
 import (
 	"bytes"
-	"context"
 	"encoding/hex"
 	"fmt"
 	"net/url"
@@ -10,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fpm-gate/fpm-gate/internal/kv"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
@@ -55,40 +55,8 @@ func parseHeld(value []byte) (h Holder, ok bool) {
 	return h, true
 }
 
-// Holder asks who holds the lock of key, in this process or elsewhere; false: nobody, as far as most of its servers
-// know. ctx is looked at before each question, which takes one timeout at most.
-func (s *Store) Holder(ctx context.Context, key sessionlock.Key) (Holder, bool, error) {
-	servers := s.membersOf(key)
-	var failed error
-	answers := 0
-	votes := make(map[string]int)
-	for _, v := range servers {
-		if ctx.Err() != nil {
-			return Holder{}, false, context.Cause(ctx)
-		}
-		items, err := v.get(v.others, s.lockName(key))
-		if err != nil {
-			failed = err
-			continue
-		}
-		answers++
-		if it := items[s.lockName(key)]; it != nil {
-			votes[string(it.value)]++
-		}
-	}
-	if answers < majority(len(servers)) {
-		return Holder{}, false, storeError(failed)
-	}
-	for value, n := range votes {
-		if h, ok := parseHeld([]byte(value)); ok && n >= majority(len(servers)) {
-			return h, true, nil
-		}
-	}
-	return Holder{}, false, nil
-}
-
-func sameValue(it *item, value []byte) bool {
-	return it != nil && bytes.Equal(it.value, value)
+func sameValue(it *kv.Item, value []byte) bool {
+	return it != nil && bytes.Equal(it.Value, value)
 }
 
 // manager is what the tokens of one sessionlock.Manager begin with.
@@ -97,11 +65,11 @@ type manager [8]byte
 func (m manager) String() string { return hex.EncodeToString(m[:]) }
 
 // parseLine reads the managers that wait, the first that came first. What it does not understand it leaves out.
-func parseLine(it *item) (line []manager) {
+func parseLine(it *kv.Item) (line []manager) {
 	if it == nil {
 		return nil
 	}
-	for word := range strings.FieldsSeq(string(it.value)) {
+	for word := range strings.FieldsSeq(string(it.Value)) {
 		var m manager
 		if len(word) != hex.EncodedLen(len(m)) {
 			continue

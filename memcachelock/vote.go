@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/fpm-gate/fpm-gate/internal/kv"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
@@ -11,9 +12,9 @@ import (
 type answer struct {
 	replica int // which of the lease's
 	vote    vote
-	found   map[string]*item // with voteNo: what was there instead, nil: it is not known
-	gone    bool             // with voteNo: no gate has the lock
-	err     error            // with voteFailed
+	found   []*kv.Item // with voteNo: the lock and its line as they were instead; nil: not known
+	gone    bool       // with voteNo: no gate has the lock
+	err     error      // with voteFailed
 }
 
 type vote int
@@ -48,7 +49,7 @@ func (t *tally) count(a answer) {
 		t.no++
 	case voteFailed:
 		t.failed++
-		t.busy = t.busy || errors.Is(a.err, errBusy)
+		t.busy = t.busy || errors.Is(a.err, kv.ErrBusy)
 		t.err = errors.Join(t.err, a.err)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/kv"
 )
 
 // A server is watched over a connection of its own. So it is seen at once that it has gone, it is looked for until it is
@@ -23,20 +25,20 @@ const maxShort = 2
 
 var errShort = errors.New("it closes its connections at once")
 
-// watch watches the server until ctx is done.
-func (v *server) watch(ctx context.Context) {
+// Watch watches the server until ctx is done.
+func (v *server) Watch(ctx context.Context) {
 	for pause, short := minRedial, 0; ctx.Err() == nil; {
 		err := v.watchConn(ctx, short > maxShort, func() { pause, short = minRedial, 0 })
 		if ctx.Err() != nil {
 			return
 		}
-		if !timedOut(err) {
+		if !kv.TimedOut(err) {
 			short++
 		}
 		switch {
-		case short > maxShort && (broken(err) || errors.Is(err, errForgot)):
+		case short > maxShort && (broken(err) || errors.Is(err, kv.ErrEpoch)):
 			err = fmt.Errorf("%w: %w", errShort, err)
-		case errors.Is(err, errForgot):
+		case errors.Is(err, kv.ErrEpoch):
 			continue // the next connection knows the new epoch
 		case broken(err):
 			v.closeIdle() // its connections are as dead; whether the server is, the next dial shows
@@ -45,7 +47,7 @@ func (v *server) watch(ctx context.Context) {
 		v.fail(time.Now(), err)
 		v.staySilent()
 		paused := time.Now()
-		sleep(ctx, pause, nil)
+		sleep(ctx, pause)
 		v.mindStall(paused, pause)
 		pause = min(2*pause, maxRedial)
 	}
@@ -66,7 +68,7 @@ func (v *server) watchConn(ctx context.Context, suspect bool, alive func()) erro
 		switch {
 		case suspect:
 		case v.recover(asked):
-			v.hooks.up()
+			v.hooks.Alive()
 		default:
 			v.staySilent()
 		}
@@ -93,7 +95,7 @@ func (v *server) idle(c *conn) error {
 	switch _, err := c.r.Peek(1); {
 	case err == nil:
 		return errors.New("unexpected data from the server")
-	case timedOut(err):
+	case kv.TimedOut(err):
 		return nil
 	default:
 		return err
@@ -102,14 +104,31 @@ func (v *server) idle(c *conn) error {
 
 // beat checks the epoch, and has the rest of a heartbeat done.
 func (v *server) beat(c *wire, asked time.Time) error {
-	items, err := c.get(append([]string{v.options.epoch}, v.hooks.names...)...)
+	items, err := c.get(append([]string{v.options.epoch}, v.hooks.Names...)...)
 	if err != nil {
 		return fmt.Errorf("read the epoch: %w", err)
 	}
-	if err := v.checkEpoch(c, asked, items[v.options.epoch]); err != nil || v.hooks.beat == nil {
+	if err := v.checkEpoch(c, asked, items[0]); err != nil || v.hooks.Beat == nil {
 		return err
 	}
-	return v.hooks.beat(c, items)
+	it := v.hooks.Beat(items[1:])
+	if it == nil {
+		return nil
+	}
+	if err := c.write(it); !kv.Answered(err) {
+		return err
+	}
+	return nil
+}
+
+// sleep sleeps for d, or until ctx is done.
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // dial makes a connection that can be used: it is to a server that has the epoch we know. So a server that was
@@ -165,5 +184,5 @@ func (v *server) greet(c *wire, begun time.Time) error {
 	if err != nil {
 		return fmt.Errorf("read the epoch: %w", err)
 	}
-	return v.checkEpoch(c, begun, items[v.options.epoch])
+	return v.checkEpoch(c, begun, items[0])
 }

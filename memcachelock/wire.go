@@ -8,25 +8,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-)
+	"time"
 
-// item is what a server has under a name, or is to have.
-type item struct {
-	name    string
-	value   []byte
-	seconds int32  // when written: how long it lives; zero: for ever; deleteNow: it goes at once
-	casID   uint64 // when written: what it must not have changed since, zero: there must be none
-}
-
-// deleteNow is the seconds of an item that is deleted by compare-and-swap.
-const deleteNow = -1
-
-// What a server answers to a write that it refuses.
-var (
-	errNotStored = errors.New("an item of that name exists")   // to an add
-	errConflict  = errors.New("the item has changed since")    // to a cas
-	errMissing   = errors.New("there is no item of that name") // to a cas or touch
-	errMalformed = errors.New("unexpected answer")             // wraps what it said
+	"github.com/fpm-gate/fpm-gate/internal/kv"
 )
 
 // Limits of an answer, which anybody may have written who can write to the server. A line is as long as a bufio.Reader's
@@ -41,60 +25,66 @@ type wire struct {
 
 func newWire(rw io.ReadWriter) *wire { return &wire{bufio.NewReader(rw), rw} }
 
-// get reads the named items, with their CAS ids. Those that do not exist are left out.
-func (c *wire) get(names ...string) (map[string]*item, error) {
-	return c.poll([][]string{names}, nil, 0)
+// get reads the named items, with their CAS ids, in the order of their names: nil for one that does not exist.
+func (c *wire) get(names ...string) ([]*kv.Item, error) {
+	found, err := c.poll([][]string{names}, nil, 0)
+	if err != nil {
+		return nil, err
+	}
+	return found[0], nil
 }
 
-// poll reads the named items as get does, by one command for each list of names, and makes others live for the given
-// seconds from now, if they exist.
-func (c *wire) poll(lists [][]string, touch []string, seconds int32) (map[string]*item, error) {
+// poll reads the named items as get does, by one command for each list of names, and makes others live for ttl from now,
+// if they exist.
+func (c *wire) poll(lists [][]string, touch []string, ttl time.Duration) ([][]*kv.Item, error) {
 	var b strings.Builder
 	for _, names := range lists {
 		fmt.Fprintf(&b, "gets %s\r\n", strings.Join(names, " "))
 	}
 	for _, name := range touch {
-		fmt.Fprintf(&b, "touch %s %d\r\n", name, seconds)
+		fmt.Fprintf(&b, "touch %s %d\r\n", name, seconds(ttl))
 	}
 	if _, err := io.WriteString(c.w, b.String()); err != nil {
 		return nil, err
 	}
-	items := make(map[string]*item)
-	for _, names := range lists {
-		if err := c.items(names, items); err != nil {
+	found := make([][]*kv.Item, len(lists))
+	for i, names := range lists {
+		var err error
+		if found[i], err = c.items(names); err != nil {
 			return nil, err
 		}
 	}
 	for range touch {
-		if err := c.wrote("touch"); !answered(err) {
+		if err := c.wrote("touch"); !kv.Answered(err) {
 			return nil, err
 		}
 	}
-	return items, nil
+	return found, nil
 }
 
-// touch makes the named items live for the given seconds from now and reads them, without their CAS ids. Those that do
-// not exist are left out.
-func (c *wire) touch(names []string, seconds int32) (map[string]*item, error) {
+// touch makes the named items live for ttl from now and reads them, without their CAS ids.
+func (c *wire) touch(names []string, ttl time.Duration) ([]*kv.Item, error) {
 	var b strings.Builder
 	for _, name := range names {
-		fmt.Fprintf(&b, "gat %d %s\r\n", seconds, name)
+		fmt.Fprintf(&b, "gat %d %s\r\n", seconds(ttl), name)
 	}
 	if _, err := io.WriteString(c.w, b.String()); err != nil {
 		return nil, err
 	}
-	items := make(map[string]*item)
+	all := make([]*kv.Item, len(names))
 	for i := range names {
-		if err := c.items(names[i:i+1], items); err != nil {
+		items, err := c.items(names[i : i+1])
+		if err != nil {
 			return nil, err
 		}
+		all[i] = items[0]
 	}
-	return items, nil
+	return all, nil
 }
 
-// write writes it by cas if it has a CAS id, else by add. The server refuses with errNotStored, errConflict or
-// errMissing.
-func (c *wire) write(it *item) error {
+// write writes it by cas if it has a version, else by add. The server refuses with kv.ErrExists, kv.ErrChanged or
+// kv.ErrMissing.
+func (c *wire) write(it *kv.Item) error {
 	if _, err := io.WriteString(c.w, writeCommand(it)); err != nil {
 		return err
 	}
@@ -102,7 +92,7 @@ func (c *wire) write(it *item) error {
 }
 
 // writeAll writes the items in one round trip, and returns the server's answer to each.
-func (c *wire) writeAll(items []*item) ([]error, error) {
+func (c *wire) writeAll(items []*kv.Item) ([]error, error) {
 	var b strings.Builder
 	for _, it := range items {
 		b.WriteString(writeCommand(it))
@@ -112,7 +102,7 @@ func (c *wire) writeAll(items []*item) ([]error, error) {
 	}
 	answers := make([]error, len(items))
 	for i := range items {
-		if answers[i] = c.wrote("write"); !answered(answers[i]) {
+		if answers[i] = c.wrote("write"); !kv.Answered(answers[i]) {
 			return nil, answers[i]
 		}
 	}
@@ -121,26 +111,34 @@ func (c *wire) writeAll(items []*item) ([]error, error) {
 
 // take writes it and then reads the named items: both commands go out in one write. If the server refuses to write, the
 // items are read all the same.
-func (c *wire) take(it *item, names []string) (map[string]*item, error) {
+func (c *wire) take(it *kv.Item, names []string) ([]*kv.Item, error) {
 	if _, err := fmt.Fprintf(c.w, "%sgets %s\r\n", writeCommand(it), strings.Join(names, " ")); err != nil {
 		return nil, err
 	}
 	refused := c.wrote("write")
-	if !answered(refused) {
+	if !kv.Answered(refused) {
 		return nil, refused
 	}
-	items := make(map[string]*item)
-	if err := c.items(names, items); err != nil {
+	items, err := c.items(names)
+	if err != nil {
 		return nil, err
 	}
 	return items, refused
 }
 
-func writeCommand(it *item) string {
-	if it.casID != 0 {
-		return fmt.Sprintf("cas %s 0 %d %d %d\r\n%s\r\n", it.name, it.seconds, len(it.value), it.casID, it.value)
+func writeCommand(it *kv.Item) string {
+	if it.Version != 0 {
+		return fmt.Sprintf("cas %s 0 %d %d %d\r\n%s\r\n", it.Name, seconds(it.TTL), len(it.Value), it.Version, it.Value)
 	}
-	return fmt.Sprintf("add %s 0 %d %d\r\n%s\r\n", it.name, it.seconds, len(it.value), it.value)
+	return fmt.Sprintf("add %s 0 %d %d\r\n%s\r\n", it.Name, seconds(it.TTL), len(it.Value), it.Value)
+}
+
+// seconds is a TTL as memcached counts it, rounded up. A negative one is over at once.
+func seconds(ttl time.Duration) int32 {
+	if ttl < 0 {
+		return -1
+	}
+	return int32((ttl + time.Second - 1) / time.Second)
 }
 
 // authenticate logs in, as memcached -Y has it: by a set of any item, the first command of a connection.
@@ -168,41 +166,37 @@ func (c *wire) wrote(command string) error {
 var writeAnswers = map[string]error{
 	"STORED":     nil,
 	"TOUCHED":    nil,
-	"NOT_STORED": errNotStored,
-	"EXISTS":     errConflict,
-	"NOT_FOUND":  errMissing,
-}
-
-// answered reports whether err is the server's own answer.
-func answered(err error) bool {
-	return err == nil || errors.Is(err, errNotStored) || errors.Is(err, errConflict) || errors.Is(err, errMissing)
+	"NOT_STORED": kv.ErrExists,
+	"EXISTS":     kv.ErrChanged,
+	"NOT_FOUND":  kv.ErrMissing,
 }
 
 // items reads the answer to a get or gets of the named items.
-func (c *wire) items(names []string, items map[string]*item) error {
-	for {
+func (c *wire) items(names []string) ([]*kv.Item, error) {
+	items := make([]*kv.Item, len(names))
+	for next := 0; ; {
 		line, err := c.readLine()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if line == "END" {
-			return nil
+			return items, nil
 		}
 		it, err := c.item(line)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		i := slices.Index(names, it.name) // they come in the order in which they were named
+		i := slices.Index(names[next:], it.Name) // they come in the order in which they were named
 		if i < 0 {
-			return unexpected("get", line)
+			return nil, unexpected("get", line)
 		}
-		names = names[i+1:]
-		items[it.name] = it
+		items[next+i] = it
+		next += i + 1
 	}
 }
 
 // item reads the item that begins with line: VALUE <name> <flags> <size>, and of gets the CAS id.
-func (c *wire) item(line string) (*item, error) {
+func (c *wire) item(line string) (*kv.Item, error) {
 	words := strings.Fields(line)
 	if len(words) < 4 || len(words) > 5 || words[0] != "VALUE" {
 		return nil, unexpected("get", line)
@@ -211,9 +205,9 @@ func (c *wire) item(line string) (*item, error) {
 	if err != nil || size < 0 || size > maxValue {
 		return nil, unexpected("get", line)
 	}
-	it := &item{name: words[1]}
+	it := &kv.Item{Name: words[1]}
 	if len(words) == 5 {
-		if it.casID, err = strconv.ParseUint(words[4], 10, 64); err != nil {
+		if it.Version, err = strconv.ParseUint(words[4], 10, 64); err != nil {
 			return nil, unexpected("gets", line)
 		}
 	}
@@ -224,7 +218,7 @@ func (c *wire) item(line string) (*item, error) {
 	if string(value[size:]) != "\r\n" {
 		return nil, unexpected("get", line)
 	}
-	it.value = value[:size]
+	it.Value = value[:size]
 	return it, nil
 }
 
@@ -268,5 +262,5 @@ func (c *wire) readLine() (string, error) {
 }
 
 func unexpected(command, line string) error {
-	return fmt.Errorf("%s: %w: %q", command, errMalformed, line[:min(80, len(line))])
+	return fmt.Errorf("%s: %w: %q", command, kv.ErrMalformed, line[:min(80, len(line))])
 }

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/kv"
 )
 
 // said is a server that says what it will, whatever it is asked.
@@ -18,20 +21,20 @@ type said struct {
 func (s *said) Write(b []byte) (int, error) { return s.heard.Write(b) }
 
 var (
-	takeItem  = item{name: "a", value: []byte("new"), seconds: 10}
+	takeItem  = kv.Item{Name: "a", Value: []byte("new"), TTL: 10 * time.Second}
 	takeNames = []string{"a", "b"}
 )
 
 const takeAnswer = "STORED\r\nVALUE a 0 3 7\r\nnew\r\nVALUE b 0 2 8\r\n\r\n\r\nEND\r\n"
 
 func TestATakeReadsBothAnswers(t *testing.T) {
-	for casID, want := range map[uint64]string{
+	for version, want := range map[uint64]string{
 		0: "add a 0 10 3\r\nnew\r\ngets a b\r\n",
 		6: "cas a 0 10 3 6\r\nnew\r\ngets a b\r\n",
 	} {
 		s := &said{Reader: iotest.OneByteReader(strings.NewReader(takeAnswer))}
 		it := takeItem
-		it.casID = casID
+		it.Version = version
 		items, err := newWire(s).take(&it, takeNames)
 		if err != nil {
 			t.Fatal(err)
@@ -39,7 +42,7 @@ func TestATakeReadsBothAnswers(t *testing.T) {
 		if got := s.heard.String(); got != want {
 			t.Errorf("got the question %q; want %q", got, want)
 		}
-		if a, b := items["a"], items["b"]; string(a.value) != "new" || a.casID != 7 || string(b.value) != "\r\n" || b.casID != 8 {
+		if a, b := items[0], items[1]; string(a.Value) != "new" || a.Version != 7 || string(b.Value) != "\r\n" || b.Version != 8 {
 			t.Errorf("got %+v and %+v", a, b)
 		}
 	}
@@ -47,14 +50,14 @@ func TestATakeReadsBothAnswers(t *testing.T) {
 
 func TestATakeThatIsRefusedReadsTheItemsAllTheSame(t *testing.T) {
 	for line, want := range map[string]error{
-		"NOT_STORED": errNotStored,
-		"EXISTS":     errConflict,
-		"NOT_FOUND":  errMissing,
+		"NOT_STORED": kv.ErrExists,
+		"EXISTS":     kv.ErrChanged,
+		"NOT_FOUND":  kv.ErrMissing,
 	} {
 		answer := strings.Replace(takeAnswer, "STORED", line, 1)
 		items, err := newWire(&said{Reader: strings.NewReader(answer)}).take(&takeItem, takeNames)
-		if !errors.Is(err, want) || len(items) != 2 {
-			t.Errorf("%s: got %d items and error %v; want 2 and %v", line, len(items), err, want)
+		if !errors.Is(err, want) || len(items) != 2 || items[1] == nil {
+			t.Errorf("%s: got the items %v and error %v; want 2 and %v", line, items, err, want)
 		}
 	}
 }
@@ -63,7 +66,7 @@ func TestATakeThatIsRefusedReadsTheItemsAllTheSame(t *testing.T) {
 func TestATakeBelievesNoAnswerThatIsCut(t *testing.T) {
 	for n := range len(takeAnswer) {
 		_, err := newWire(&said{Reader: strings.NewReader(takeAnswer[:n])}).take(&takeItem, takeNames)
-		if answered(err) || !broken(err) {
+		if kv.Answered(err) || !broken(err) {
 			t.Errorf("got error %v after %q; want a broken connection", err, takeAnswer[:n])
 		}
 	}
@@ -81,7 +84,7 @@ func TestATakeBelievesNoNonsense(t *testing.T) {
 		"STORED\r\nVALUE a 0 1 1\r\nab\r\nEND\r\n",
 		"STORED\r\nVALUE a 0 1 1 1\r\na\r\nEND\r\n",
 	} {
-		if _, err := newWire(&said{Reader: strings.NewReader(answer)}).take(&takeItem, takeNames); answered(err) || broken(err) {
+		if _, err := newWire(&said{Reader: strings.NewReader(answer)}).take(&takeItem, takeNames); kv.Answered(err) || broken(err) {
 			t.Errorf("got error %v after %q; want it unexpected", err, answer)
 		}
 	}

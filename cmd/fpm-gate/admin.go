@@ -118,8 +118,8 @@ func (v storeView) Figures() admin.StoreFigures {
 	f := admin.StoreFigures{Leases: s.Leases, Waits: s.Waits, Lost: s.Lost}
 	for _, server := range s.Servers {
 		f.Servers = append(f.Servers, admin.ServerFigures{
-			Server: server.Server.String(), Up: server.Up, Grace: server.Grace, Disagree: server.Disagree,
-			Questions: server.Questions, Polled: server.Polled, Failures: server.Failures, Timeouts: server.Timeouts, Unasked: server.Unasked,
+			Server: server.Server, Up: server.Up, Grace: server.Grace, Disagree: server.Disagree,
+			Questions: server.RoundTrips, Polled: server.Looks, Failures: server.Failures, Timeouts: server.Timeouts, Unasked: server.NotSent,
 			LostAnswers: server.LostAnswers, Forgot: server.Forgot, Regained: server.Regained,
 		})
 	}

@@ -23,7 +23,8 @@ var mayImport = map[string][]string{
 	"internal/demo":        {"internal/rig"},
 	"internal/rig/browser": {"internal/rig", "internal/rig/rigtest"},
 	"internal/rig/rigtest": {"internal/rig"},
-	"memcachelock":         {"sessionlock"},
+	"internal/kv":          {},
+	"memcachelock":         {"internal/kv", "sessionlock"},
 	"sessionlock/locktest": {"sessionlock"},
 }
 
