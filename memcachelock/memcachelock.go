@@ -20,22 +20,12 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/internal/kv"
+	"github.com/fpm-gate/fpm-gate/internal/memcached"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
 // Addr is where a server listens.
-type Addr struct {
-	Network string // tcp or unix
-	Address string // host:port, or a path
-}
-
-// String is the address as the configuration has it: host:port or unix:/path.
-func (a Addr) String() string {
-	if a.Network == "unix" {
-		return "unix:" + a.Address
-	}
-	return a.Address
-}
+type Addr = memcached.Addr
 
 // Options describe a Store. All but Servers has a default.
 type Options struct {
@@ -112,7 +102,7 @@ func New(o Options) (*Store, error) {
 	}
 	s.Relabel(o.Gate, o.Realms)
 	for i, a := range o.Servers {
-		s.open(i, func(h kv.Hooks) kv.Server { return newServer(a, o.forServers(), h) })
+		s.open(i, func(h kv.Hooks) kv.Server { return memcached.New(a, o.forServers(), h) })
 	}
 	for _, m := range s.members {
 		s.watchers.Go(func() { m.Watch(ctx) })
@@ -183,10 +173,10 @@ func (s *Store) Relabel(gate string, realms map[string]string) {
 func (s *Store) Retire() { s.retired.Store(true) }
 
 // forServers are the options that a server needs.
-func (o *Options) forServers() serverOptions {
-	return serverOptions{
-		timeout: o.Timeout, epoch: o.Prefix + "epoch", tls: o.TLS,
-		username: o.Username, password: o.Password, dial: o.Dial,
+func (o *Options) forServers() memcached.Options {
+	return memcached.Options{
+		Timeout: o.Timeout, Epoch: o.Prefix + "epoch", TLS: o.TLS,
+		Username: o.Username, Password: o.Password, Dial: o.Dial,
 	}
 }
 

@@ -24,7 +24,8 @@ var mayImport = map[string][]string{
 	"internal/rig/browser": {"internal/rig", "internal/rig/rigtest"},
 	"internal/rig/rigtest": {"internal/rig"},
 	"internal/kv":          {},
-	"memcachelock":         {"internal/kv", "sessionlock"},
+	"internal/memcached":   {"internal/kv"},
+	"memcachelock":         {"internal/kv", "internal/memcached", "sessionlock"},
 	"sessionlock/locktest": {"sessionlock"},
 }
 

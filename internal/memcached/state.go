@@ -1,4 +1,4 @@
-package memcachelock
+package memcached
 
 import (
 	"time"
@@ -18,7 +18,7 @@ const (
 const patience = 2 * time.Second
 
 // State returns what is known of the server.
-func (v *server) State() kv.State {
+func (v *Server) State() kv.State {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s := kv.State{GraceEnds: v.epochs.grace, Losses: v.epochs.losses, JustLost: v.epochs.justLost()}
@@ -31,7 +31,7 @@ func (v *server) State() kv.State {
 }
 
 // downErr is nil while the server is up.
-func (v *server) downErr() error {
+func (v *Server) downErr() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.down == nil {
@@ -42,7 +42,7 @@ func (v *server) downErr() error {
 
 // fail marks the server down until its watcher reaches it. Failures of requests that began before the server last came
 // back are ignored.
-func (v *server) fail(begun time.Time, err error) {
+func (v *Server) fail(begun time.Time, err error) {
 	v.mu.Lock()
 	now := time.Now()
 	v.err = err
@@ -71,7 +71,7 @@ func (v *server) fail(begun time.Time, err error) {
 // recover marks the server up, unless it has to rest: it has answered a request that was sent then. It reports whether
 // the server is up. Requests that began while it was down no longer count; but if the server was never met before,
 // those that began while this answer was on its way do.
-func (v *server) recover(asked time.Time) bool {
+func (v *Server) recover(asked time.Time) bool {
 	v.mu.Lock()
 	was := v.down
 	if was != nil && time.Now().Before(v.rest) {
@@ -95,7 +95,7 @@ func (v *server) recover(asked time.Time) bool {
 }
 
 // heard ends the silence: the server has answered a request.
-func (v *server) heard() {
+func (v *Server) heard() {
 	if v.silence.Load() != 0 {
 		v.silence.Store(0)
 	}
@@ -103,14 +103,14 @@ func (v *server) heard() {
 
 // staySilent counts the time in which the server has not answered. The watcher calls it after each attempt. A longer
 // time than an attempt takes is not believed: this process was stopped for a while, and not the server.
-func (v *server) staySilent() {
+func (v *Server) staySilent() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.down == nil {
 		return
 	}
 	now := time.Now()
-	v.silence.Add(int64(min(now.Sub(v.counted), v.options.timeout+maxRedial)))
+	v.silence.Add(int64(min(now.Sub(v.counted), v.options.Timeout+maxRedial)))
 	v.counted = now
 }
 
@@ -122,7 +122,7 @@ const stallSpan = time.Second
 
 // mindStall takes note if something that was begun then has taken much longer than it should: this process was stopped,
 // and what has timed out meanwhile says nothing of the server.
-func (v *server) mindStall(begun time.Time, should time.Duration) {
+func (v *Server) mindStall(begun time.Time, should time.Duration) {
 	if time.Since(begun) < should+stallSlack {
 		return
 	}

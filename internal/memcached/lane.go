@@ -1,4 +1,4 @@
-package memcachelock
+package memcached
 
 import (
 	"crypto/tls"
@@ -13,7 +13,7 @@ import (
 // lane bounds how many round trips of one kind are in flight on a server, and keeps their connections. Each kind has
 // its own, so that none is starved by another.
 type lane struct {
-	server *server
+	server *Server
 	slots  chan struct{} // full: no more may be in flight
 
 	mu   sync.Mutex
@@ -26,7 +26,7 @@ type conn struct {
 	nc net.Conn
 }
 
-func (v *server) newLane(slots int) *lane { return &lane{server: v, slots: make(chan struct{}, slots)} }
+func (v *Server) newLane(slots int) *lane { return &lane{server: v, slots: make(chan struct{}, slots)} }
 
 // atOnce runs request as soon as there is a slot; until bounds both. If there is none by then, the error is kv.ErrBusy.
 func (l *lane) atOnce(until time.Time, request func(*wire) error) error {
@@ -46,7 +46,7 @@ func (l *lane) inTurn(twice bool, request func(*wire) error) error {
 	if err := l.server.downErr(); err != nil {
 		return l.notSent(err)
 	}
-	return l.run(time.Now().Add(l.server.options.timeout), twice, request)
+	return l.run(time.Now().Add(l.server.options.Timeout), twice, request)
 }
 
 // enter takes a slot, if the server is up.

@@ -1,4 +1,4 @@
-package memcachelock
+package memcached
 
 import (
 	"crypto/rand"
@@ -44,15 +44,15 @@ var errSplit = errors.New("several memcached answer at this address, such as by 
 
 // checkEpoch compares the epoch as it was read, or begins a new one. The error is kv.ErrEpoch if it is not the one that
 // we know.
-func (v *server) checkEpoch(c *wire, asked time.Time, read *kv.Item) error {
+func (v *Server) checkEpoch(c *wire, asked time.Time, read *kv.Item) error {
 	if read != nil {
 		return v.meet(string(read.Value), asked)
 	}
 	epoch := newEpoch()
-	err := c.write(&kv.Item{Name: v.options.epoch, Value: []byte(epoch)})
+	err := c.write(&kv.Item{Name: v.options.Epoch, Value: []byte(epoch)})
 	if errors.Is(err, kv.ErrExists) {
 		var items []*kv.Item
-		if items, err = c.get(v.options.epoch); err == nil && items[0] != nil {
+		if items, err = c.get(v.options.Epoch); err == nil && items[0] != nil {
 			epoch = string(items[0].Value)
 		}
 	}
@@ -75,7 +75,7 @@ func isYoung(epoch string) bool {
 
 // meet compares an epoch of the server, "" if it has none, with the one that we know. asked is when it was sent for.
 // The error is kv.ErrEpoch if a grace has begun, and errSplit if there are several servers.
-func (v *server) meet(epoch string, asked time.Time) error {
+func (v *Server) meet(epoch string, asked time.Time) error {
 	v.mu.Lock()
 	e, now := &v.epochs, time.Now()
 	if e.isLate(epoch, asked) {
@@ -129,7 +129,7 @@ func (e *epochs) leave(next string, now time.Time) (split bool) {
 	return split
 }
 
-func (v *server) failSplit(now time.Time) {
+func (v *Server) failSplit(now time.Time) {
 	v.fail(now, errSplit)
 	v.mu.Lock()
 	v.down, v.err, v.rest = errSplit, errSplit, now.Add(splitRest)
@@ -139,7 +139,7 @@ func (v *server) failSplit(now time.Time) {
 
 // knows reports whether the server has the epoch that we know, as far as was read with other items, which were sent for
 // at asked. If it has not, a grace begins.
-func (v *server) knows(epoch *kv.Item, asked time.Time) bool {
+func (v *Server) knows(epoch *kv.Item, asked time.Time) bool {
 	if epoch == nil {
 		_ = v.meet("", asked)
 		return false

@@ -1,4 +1,4 @@
-package memcachelock
+package memcached
 
 import (
 	"context"
@@ -26,7 +26,7 @@ const maxShort = 2
 var errShort = errors.New("it closes its connections at once")
 
 // Watch watches the server until ctx is done.
-func (v *server) Watch(ctx context.Context) {
+func (v *Server) Watch(ctx context.Context) {
 	for pause, short := minRedial, 0; ctx.Err() == nil; {
 		err := v.watchConn(ctx, short > maxShort, func() { pause, short = minRedial, 0 })
 		if ctx.Err() != nil {
@@ -55,10 +55,10 @@ func (v *server) Watch(ctx context.Context) {
 
 // watchConn watches over one connection, until it fails. If the server is suspect, it has to answer a heartbeat before
 // it counts as up. alive is called with each of them.
-func (v *server) watchConn(ctx context.Context, suspect bool, alive func()) error {
+func (v *Server) watchConn(ctx context.Context, suspect bool, alive func()) error {
 	asked := time.Now()
-	c, err := v.dialWith(ctx, asked.Add(v.options.timeout))
-	v.mindStall(asked, v.options.timeout)
+	c, err := v.dialWith(ctx, asked.Add(v.options.Timeout))
+	v.mindStall(asked, v.options.Timeout)
 	if err != nil {
 		return err
 	}
@@ -79,9 +79,9 @@ func (v *server) watchConn(ctx context.Context, suspect bool, alive func()) erro
 			return err
 		}
 		asked = time.Now()
-		_ = c.nc.SetDeadline(asked.Add(v.options.timeout))
+		_ = c.nc.SetDeadline(asked.Add(v.options.Timeout))
 		err = v.beat(c.wire, asked)
-		v.mindStall(asked, v.options.timeout)
+		v.mindStall(asked, v.options.Timeout)
 		if err != nil {
 			return err
 		}
@@ -90,7 +90,7 @@ func (v *server) watchConn(ctx context.Context, suspect bool, alive func()) erro
 }
 
 // idle waits for the next heartbeat. The server has nothing to say until then but that it has gone.
-func (v *server) idle(c *conn) error {
+func (v *Server) idle(c *conn) error {
 	_ = c.nc.SetDeadline(time.Now().Add(heartbeat))
 	switch _, err := c.r.Peek(1); {
 	case err == nil:
@@ -103,8 +103,8 @@ func (v *server) idle(c *conn) error {
 }
 
 // beat checks the epoch, and has the rest of a heartbeat done.
-func (v *server) beat(c *wire, asked time.Time) error {
-	items, err := c.get(append([]string{v.options.epoch}, v.hooks.Names...)...)
+func (v *Server) beat(c *wire, asked time.Time) error {
+	items, err := c.get(append([]string{v.options.Epoch}, v.hooks.Names...)...)
 	if err != nil {
 		return fmt.Errorf("read the epoch: %w", err)
 	}
@@ -133,9 +133,9 @@ func sleep(ctx context.Context, d time.Duration) {
 
 // dial makes a connection that can be used: it is to a server that has the epoch we know. So a server that was
 // restarted is noticed before it is asked for anything.
-func (v *server) dial(until time.Time) (*conn, error) { return v.dialWith(context.Background(), until) }
+func (v *Server) dial(until time.Time) (*conn, error) { return v.dialWith(context.Background(), until) }
 
-func (v *server) dialWith(ctx context.Context, until time.Time) (*conn, error) {
+func (v *Server) dialWith(ctx context.Context, until time.Time) (*conn, error) {
 	begun := time.Now()
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
@@ -152,16 +152,16 @@ func (v *server) dialWith(ctx context.Context, until time.Time) (*conn, error) {
 	return c, nil
 }
 
-func (v *server) connect(ctx context.Context) (net.Conn, error) {
-	dial := v.options.dial
+func (v *Server) connect(ctx context.Context) (net.Conn, error) {
+	dial := v.options.Dial
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
 	}
 	nc, err := dial(ctx, v.addr.Network, v.addr.Address)
-	if err != nil || v.options.tls == nil {
+	if err != nil || v.options.TLS == nil {
 		return nc, err
 	}
-	config := v.options.tls
+	config := v.options.TLS
 	if config.ServerName == "" {
 		config = config.Clone()
 		config.ServerName, _, _ = net.SplitHostPort(v.addr.Address)
@@ -174,13 +174,13 @@ func (v *server) connect(ctx context.Context) (net.Conn, error) {
 	return tc, nil
 }
 
-func (v *server) greet(c *wire, begun time.Time) error {
-	if o := v.options; o.username != "" {
-		if err := c.authenticate(o.username, o.password); err != nil {
+func (v *Server) greet(c *wire, begun time.Time) error {
+	if o := v.options; o.Username != "" {
+		if err := c.authenticate(o.Username, o.Password); err != nil {
 			return fmt.Errorf("authenticate: %w", err)
 		}
 	}
-	items, err := c.get(v.options.epoch)
+	items, err := c.get(v.options.Epoch)
 	if err != nil {
 		return fmt.Errorf("read the epoch: %w", err)
 	}

@@ -1,4 +1,12 @@
-package memcachelock
+// Package memcached is one memcached as a kv.Server: its transport, whether it is up, and whether it may have lost what
+// it had. It knows items and no locks, and trusts an address to be one memcached and no proxy to several.
+//
+// A server is reached over a bounded number of connections, in lanes. It is watched over one more, which notices that
+// the server is gone or back, and sends a heartbeat. While it is known to be down, requests fail without being sent.
+//
+// An item of a name of the user's choice is the server's epoch. Only a restart or a flush removes it. If it is missing
+// or another one, all items may be lost: then a grace begins, in which those that know what was there make it again.
+package memcached
 
 import (
 	"context"
@@ -16,11 +24,11 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/kv"
 )
 
-// server is one memcached: how it is reached, whether it is up, and whether it may have lost what it had. It knows
+// Server is one memcached: how it is reached, whether it is up, and whether it may have lost what it had. It knows
 // items and no locks. While it is known to be down, requests fail without being sent.
-type server struct {
+type Server struct {
 	addr    Addr
-	options serverOptions
+	options Options
 	hooks   kv.Hooks
 	kv.Figures
 
@@ -48,13 +56,29 @@ type server struct {
 	epochs   epochs
 }
 
-// serverOptions say how a server is reached.
-type serverOptions struct {
-	timeout            time.Duration // of one round trip, with the dial if it needs one
-	epoch              string        // the name of its item
-	tls                *tls.Config   // nil: none
-	username, password string        // for memcached -Y; username "": none
-	dial               func(ctx context.Context, network, address string) (net.Conn, error)
+// Options say how a server is reached. Timeout and Epoch must be set.
+type Options struct {
+	Timeout            time.Duration // of one round trip, with the dial if it needs one
+	Epoch              string        // the name of the item that shows whether items were lost
+	TLS                *tls.Config   // nil: none. ServerName may be left to the address
+	Username, Password string        // for memcached -Y; Username "": none
+
+	// Dial connects to a server; nil: as net.Dialer does. TLS and authentication come on top.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Addr is where a server listens.
+type Addr struct {
+	Network string // tcp or unix
+	Address string // host:port, or a path
+}
+
+// String is the address as the configuration has it: host:port or unix:/path.
+func (a Addr) String() string {
+	if a.Network == "unix" {
+		return "unix:" + a.Address
+	}
+	return a.Address
 }
 
 // What may be in flight on a server at once, each over a connection of its own, of which memcached serves 1,024 by
@@ -68,13 +92,14 @@ const (
 	maxConns    = maxTaking + maxTouching + maxWriting + maxPolling + maxReading + 1
 )
 
-func newServer(a Addr, o serverOptions, h kv.Hooks) *server {
+// New makes a server, and sends nothing. Hooks that are nil do nothing. The caller has it watched, and closes it.
+func New(a Addr, o Options, h kv.Hooks) *Server {
 	for _, hook := range []*func(){&h.Up, &h.Lost, &h.Alive} {
 		if *hook == nil {
 			*hook = func() {}
 		}
 	}
-	v := &server{addr: a, options: o, hooks: h}
+	v := &Server{addr: a, options: o, hooks: h}
 	v.taking, v.touching = v.newLane(maxTaking), v.newLane(maxTouching)
 	v.writing, v.polling, v.reading = v.newLane(maxWriting), v.newLane(maxPolling), v.newLane(maxReading)
 	v.touches.lane = v.touching
@@ -82,19 +107,19 @@ func newServer(a Addr, o serverOptions, h kv.Hooks) *server {
 }
 
 // Name is the server's address.
-func (v *server) Name() string { return v.addr.String() }
+func (v *Server) Name() string { return v.addr.String() }
 
 // Close closes all connections that idle, which are all when nothing is in flight.
-func (v *server) Close() { v.closeIdle() }
+func (v *Server) Close() { v.closeIdle() }
 
-func (v *server) closeIdle() {
+func (v *Server) closeIdle() {
 	for _, l := range []*lane{v.taking, v.touching, v.writing, v.polling, v.reading} {
 		l.close()
 	}
 }
 
 // Read reads the named items, without a look at the epoch.
-func (v *server) Read(by kv.Lane, names ...string) (items []*kv.Item, err error) {
+func (v *Server) Read(by kv.Lane, names ...string) (items []*kv.Item, err error) {
 	err = v.lane(by).inTurn(true, func(c *wire) error {
 		items, err = c.get(names...)
 		return err
@@ -102,7 +127,7 @@ func (v *server) Read(by kv.Lane, names ...string) (items []*kv.Item, err error)
 	return items, err
 }
 
-func (v *server) lane(by kv.Lane) *lane {
+func (v *Server) lane(by kv.Lane) *lane {
 	switch by {
 	case kv.LaneTouch:
 		return v.touching
@@ -114,18 +139,18 @@ func (v *server) lane(by kv.Lane) *lane {
 
 // Write writes an item. An error that is not the server's own answer leaves it open whether it did, but for those of
 // kv.NotSent.
-func (v *server) Write(it *kv.Item) error {
+func (v *Server) Write(it *kv.Item) error {
 	return v.writing.inTurn(false, func(c *wire) error { return c.write(it) })
 }
 
 // Touch makes an item live for ttl from now and returns it, without its version, or kv.ErrMissing.
-func (v *server) Touch(name string, ttl time.Duration) (*kv.Item, error) {
+func (v *Server) Touch(name string, ttl time.Duration) (*kv.Item, error) {
 	return v.touches.touch(name, ttl)
 }
 
 // Take writes an item and reads the named ones and the epoch, in one go and before until. What was written before a
 // flush is gone then, and what was written after one comes without the epoch that we know. So a take detects any flush.
-func (v *server) Take(until time.Time, it *kv.Item, names ...string) (items []*kv.Item, err error) {
+func (v *Server) Take(until time.Time, it *kv.Item, names ...string) (items []*kv.Item, err error) {
 	return v.withEpoch(names, func(names []string) (items []*kv.Item, err error) {
 		err = v.taking.atOnce(until, func(c *wire) error {
 			items, err = c.take(it, names)
@@ -136,7 +161,7 @@ func (v *server) Take(until time.Time, it *kv.Item, names ...string) (items []*k
 }
 
 // Check reads the named items and the epoch, before until.
-func (v *server) Check(until time.Time, names ...string) (items []*kv.Item, err error) {
+func (v *Server) Check(until time.Time, names ...string) (items []*kv.Item, err error) {
 	return v.withEpoch(names, func(names []string) (items []*kv.Item, err error) {
 		err = v.taking.atOnce(until, func(c *wire) error {
 			items, err = c.get(names...)
@@ -147,9 +172,9 @@ func (v *server) Check(until time.Time, names ...string) (items []*kv.Item, err 
 }
 
 // withEpoch has the epoch read along, and compares it where the server has not refused.
-func (v *server) withEpoch(names []string, read func(names []string) ([]*kv.Item, error)) ([]*kv.Item, error) {
+func (v *Server) withEpoch(names []string, read func(names []string) ([]*kv.Item, error)) ([]*kv.Item, error) {
 	asked := time.Now()
-	items, err := read(append(names[:len(names):len(names)], v.options.epoch))
+	items, err := read(append(names[:len(names):len(names)], v.options.Epoch))
 	if items == nil {
 		return nil, err
 	}
@@ -163,9 +188,9 @@ func (v *server) withEpoch(names []string, read func(names []string) ([]*kv.Item
 const maxLists = 100
 
 // Poll reads many lists of names and the epoch in one round trip, and makes the touched items live for ttl from now.
-func (v *server) Poll(lists [][]string, touch []string, ttl time.Duration) ([][]*kv.Item, error) {
+func (v *Server) Poll(lists [][]string, touch []string, ttl time.Duration) ([][]*kv.Item, error) {
 	asked := time.Now()
-	commands := [][]string{{v.options.epoch}}
+	commands := [][]string{{v.options.Epoch}}
 	for i, names := range lists {
 		if i > 0 && i%maxLists == 0 {
 			commands = append(commands, nil)
@@ -193,7 +218,7 @@ func (v *server) Poll(lists [][]string, touch []string, ttl time.Duration) ([][]
 }
 
 // WriteAll writes the items in one round trip.
-func (v *server) WriteAll(items []*kv.Item) error {
+func (v *Server) WriteAll(items []*kv.Item) error {
 	return v.polling.inTurn(false, func(c *wire) error {
 		_, err := c.writeAll(items)
 		return err
@@ -201,7 +226,7 @@ func (v *server) WriteAll(items []*kv.Item) error {
 }
 
 // Stats returns the figures of the server as they are now.
-func (v *server) Stats() kv.ServerStats {
+func (v *Server) Stats() kv.ServerStats {
 	s := v.Counted()
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -225,7 +250,7 @@ func (e *dialError) Error() string        { return e.cause.Error() }
 func (e *dialError) Unwrap() error        { return e.cause }
 func (e *dialError) Is(target error) bool { return target == kv.ErrNotSent }
 
-func (v *server) named(err error) error { return fmt.Errorf("memcached %s: %w", v.addr, err) }
+func (v *Server) named(err error) error { return fmt.Errorf("memcached %s: %w", v.addr, err) }
 
 // broken reports whether the connection ended, as stale ones do. The request may have reached the server or not.
 func broken(err error) bool {
@@ -240,4 +265,4 @@ func unreachable(err error) bool {
 	return kv.TimedOut(err) || errors.As(err, &dial) && !errors.Is(err, kv.ErrEpoch)
 }
 
-var _ kv.Server = (*server)(nil)
+var _ kv.Server = (*Server)(nil)
