@@ -131,7 +131,7 @@ var (
 	ErrNotSent   = errors.New("the server was not reached")         // is asked by NotSent only
 	ErrBusy      = errors.New("too many requests are in flight")    // nothing was sent
 	ErrEpoch     = errors.New("the server may have lost its items") // a grace has begun
-	ErrGrace = errors.New("the server makes no new claims yet") // of a look: nothing was sent
+	ErrGrace     = errors.New("the server makes no new claims yet") // of a look: nothing was sent
 	ErrMalformed = errors.New("unexpected answer")                  // wraps what the server said
 )
 

@@ -25,7 +25,8 @@ var mayImport = map[string][]string{
 	"internal/rig/rigtest": {"internal/rig"},
 	"internal/kv":          {},
 	"internal/memcached":   {"internal/kv"},
-	"memcachelock":         {"internal/kv", "internal/memcached", "sessionlock"},
+	"memcachelock":         {"internal/kv", "internal/memcached", "internal/sharedlock"},
+	"internal/sharedlock":  {"internal/kv", "sessionlock"},
 	"sessionlock/locktest": {"sessionlock"},
 }
 

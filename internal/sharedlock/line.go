@@ -1,4 +1,4 @@
-package memcachelock
+package sharedlock
 
 import (
 	"math/rand/v2"

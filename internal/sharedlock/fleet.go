@@ -1,4 +1,4 @@
-package memcachelock
+package sharedlock
 
 import (
 	"crypto/hmac"
@@ -24,7 +24,6 @@ import (
 // a line for each set of settings, which any of the hosts that have them refreshes. The last two are encoded as in a
 // URL's query. A line whose stamp has changed lately is that of a host that lives; clocks are not compared.
 const (
-	fleetSuffix  = "fleet"                // of the name
 	fleetTTL     = 30 * time.Second       // of the item
 	fleetRefresh = 2 * time.Second        // of a line
 	fleetStale   = 10 * time.Second       // a line that was not refreshed for so long is dropped
@@ -252,24 +251,29 @@ func (f *fleetWatch) write(old *kv.Item, own note, notes []note) *kv.Item {
 			lines = append(lines, n.String())
 		}
 	}
-	it := &kv.Item{Name: f.options.Prefix + fleetSuffix, Value: []byte(strings.Join(lines, "\n")), TTL: fleetTTL}
+	it := &kv.Item{Name: f.options.NotesName(), Value: []byte(strings.Join(lines, "\n")), TTL: fleetTTL}
 	if old != nil {
 		it.Version = old.Version
 	}
 	return it
 }
 
-// differing are the differences between our note and those of hosts that have refreshed theirs between two readings of
-// the notes: they are alive.
-func (f *fleetWatch) differing(before, after *kv.Item) (warnings []string) {
-	own, first := f.own(), stampsOf(before)
+// NotesName is the name of the item with what hosts have noted.
+func (o *Options) NotesName() string { return o.Prefix + "fleet" }
+
+// Disagreements are the differences between what this host would note on one of so many servers, and what hosts have
+// noted that were alive between two readings of the notes.
+func (o *Options) Disagreements(servers, index int, before, after *kv.Item) (how []string) {
+	c := &cluster{options: *o, members: make([]*member, servers)} // which are only counted
+	c.label.Store(&label{o.Gate, o.Realms})
+	own, first := newFleetWatch(c, index, nil).own(), stampsOf(before)
 	for _, n := range parseFleet(after) {
 		if stamp, old := first[n.settings]; old && stamp == n.stamp {
 			continue
 		}
-		if how := own.differ(n); how != "" {
-			warnings = append(warnings, fmt.Sprintf("host %s keeps the same locks in another way: %s", n.host, how))
+		if differ := own.differ(n); differ != "" {
+			how = append(how, fmt.Sprintf("host %s keeps the same locks in another way: %s", n.host, differ))
 		}
 	}
-	return warnings
+	return how
 }
