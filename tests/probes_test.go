@@ -15,39 +15,36 @@ import (
 // All workers are busy with requests of the gate: nothing is broken, so no monitor may take the host out of service.
 func TestAPHPFPMThatIsBusyIsNotDown(t *testing.T) {
 	t.Parallel()
-	for _, network := range []string{"unix", "tcp"} {
-		t.Run(network, func(t *testing.T) {
-			t.Parallel()
-			block, o := adminBlock(t)
-			s := newStack(t, stackOptions{
-				PHP:  rig.PHPOptions{Workers: 2, Listen: rig.Addr{Network: network}},
-				Gate: rig.GateOptions{Config: block},
-			})
-			reload(t, s.Gate, withUpstream(s.Gate.Config, fmt.Sprintf("ping_path = %q\nprobe_interval = \"200ms\"", rig.PingPath)))
-			first, second := s.begin("/wait.php?mark=a", ""), s.begin("/wait.php?mark=b", "")
-			awaitMark(t, s.Rig, "a.started")
-			awaitMark(t, s.Rig, "b.started")
-			awaitLog(t, s.Gate.Server, "upstream is busy, its ping waits for a worker")
-			status, text, err := o.ask("GET", "/readyz", "")
-			if err != nil || status != http.StatusOK || !strings.Contains(text, "is busy") {
-				t.Errorf("/readyz: got %d, %q and error %v, want 200 and a warning", status, text, err)
-			}
-			metrics := o.get(t, "/metrics")
-			for _, want := range []string{"fpm_gate_upstream_up{", "fpm_gate_upstream_busy{"} {
-				if !lineHas(metrics, want, "} 1") {
-					t.Errorf("the metrics do not have %s…} 1", want)
-				}
-			}
-			letGo(t, s.Rig, "a")
-			letGo(t, s.Rig, "b")
-			(<-first).mustBe(t, "last\n")
-			(<-second).mustBe(t, "last\n")
-			awaitLog(t, s.Gate.Server, "upstream answers its ping again")
-			if strings.Contains(s.Gate.Log(), "[ERROR]") {
-				t.Errorf("got an error in the log:\n%s", s.Gate.Log())
-			}
+	eachNetwork(t, func(t *testing.T, network rig.Addr) {
+		block, o := adminBlock(t)
+		s := newStack(t, stackOptions{
+			PHP:  rig.PHPOptions{Workers: 2, Listen: network},
+			Gate: rig.GateOptions{Config: block},
 		})
-	}
+		reload(t, s.Gate, withUpstream(s.Gate.Config, fmt.Sprintf("ping_path = %q\nprobe_interval = \"200ms\"", rig.PingPath)))
+		first, second := s.begin("/wait.php?mark=a", ""), s.begin("/wait.php?mark=b", "")
+		awaitMark(t, s.Rig, "a.started")
+		awaitMark(t, s.Rig, "b.started")
+		awaitLog(t, s.Gate.Server, "upstream is busy, its ping waits for a worker")
+		status, text, err := o.ask("GET", "/readyz", "")
+		if err != nil || status != http.StatusOK || !strings.Contains(text, "all workers busy") {
+			t.Errorf("/readyz: got %d, %q and error %v, want 200 and a warning", status, text, err)
+		}
+		metrics := o.get(t, "/metrics")
+		for _, want := range []string{"fpm_gate_upstream_up{", "fpm_gate_upstream_busy{"} {
+			if !lineHas(metrics, want, "} 1") {
+				t.Errorf("the metrics do not have %s…} 1", want)
+			}
+		}
+		letGo(t, s.Rig, "a")
+		letGo(t, s.Rig, "b")
+		(<-first).mustBe(t, "last\n")
+		(<-second).mustBe(t, "last\n")
+		awaitLog(t, s.Gate.Server, "upstream answers its ping again")
+		if strings.Contains(s.Gate.Log(), "[ERROR]") {
+			t.Errorf("got an error in the log:\n%s", s.Gate.Log())
+		}
+	})
 }
 
 // lineHas reports whether a line begins and ends so.
@@ -63,46 +60,43 @@ func lineHas(text, begin, end string) bool {
 // Probes of PHP-FPMs that accept and say nothing keep no reload and no stop waiting, however long they may take.
 func TestProbesKeepNoReloadAndNoStopWaiting(t *testing.T) {
 	t.Parallel()
-	for _, network := range []string{"unix", "tcp"} {
-		t.Run(network, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t)
-			address := "127.0.0.1:0"
-			if network == "unix" {
-				address = filepath.Join(t.TempDir(), "silent")
-			}
-			silent, err := net.Listen(network, address)
+	eachNetwork(t, func(t *testing.T, network rig.Addr) {
+		r := newRig(t)
+		address := "127.0.0.1:0"
+		if network == rig.Unix {
+			address = filepath.Join(t.TempDir(), "silent")
+		}
+		silent, err := net.Listen(network.Network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer silent.Close()
+		upstream := fmt.Sprintf("address = %q\nping_path = \"/ping\"\nstatus_path = \"/status\"\nprobe_interval = \"10m\"",
+			rig.Addr{Network: network.Network, Address: silent.Addr().String()})
+		var config string
+		for _, name := range []string{"a", "b", "c"} {
+			listen, err := r.Reserve("unix", "gate"+name)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer silent.Close()
-			upstream := fmt.Sprintf("address = %q\nping_path = \"/ping\"\nstatus_path = \"/status\"\nprobe_interval = \"10m\"",
-				rig.Addr{Network: network, Address: silent.Addr().String()})
-			var config string
-			for _, name := range []string{"a", "b", "c"} {
-				listen, err := r.Reserve("unix", "gate"+name)
-				if err != nil {
-					t.Fatal(err)
-				}
-				config += gateOf(name, listen, upstream, "")
-			}
-			g := startGate(t, r, rig.GateOptions{Config: config, Args: []string{"--drain-timeout", "1s"}})
-			for range 3 {
-				nc, err := silent.Accept() // a probe is under way
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer nc.Close()
-			}
-			reload(t, g, strings.ReplaceAll(config, "10m", "11m"))
-			if err := g.Signal(syscall.SIGTERM); err != nil {
+			config += gateOf(name, listen, upstream, "")
+		}
+		g := startGate(t, r, rig.GateOptions{Config: config, Args: []string{"--drain-timeout", "1s"}})
+		for range 3 {
+			nc, err := silent.Accept() // a probe is under way
+			if err != nil {
 				t.Fatal(err)
 			}
-			awaitLog(t, g.Server, "all requests are done")
-			<-g.Exited()
-			if got := g.ExitCode(); got != 0 {
-				t.Errorf("exit code: got %d, want 0", got)
-			}
-		})
-	}
+			defer nc.Close()
+		}
+		reload(t, g, strings.ReplaceAll(config, "10m", "11m"))
+		if err := g.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		awaitLog(t, g.Server, "all requests are done")
+		<-g.Exited()
+		if got := g.ExitCode(); got != 0 {
+			t.Errorf("exit code: got %d, want 0", got)
+		}
+	})
 }

@@ -29,7 +29,7 @@ import (
 var secretWays = []string{
 	"request done", "slow wait", "would have waited", "rejected: max_wait is over", "rejected: max_waiters wait already",
 	"lock expired before its script ended", "aborted: the lock has expired", "lock lost", "lock broken by an operator",
-	"lock broken by an operator", "web server hung up", "script abandoned", "response broken off", "upstream failed",
+	"break requested by an operator", "web server hung up", "script abandoned", "response broken off", "upstream failed",
 	"conn refused",
 }
 
