@@ -131,30 +131,27 @@ func badRecords(s *stack) map[string][]byte {
 // come to an end with it, whatever it is.
 func TestBadRecordsCutAtEveryByteComeToAnEnd(t *testing.T) {
 	t.Parallel()
-	for _, network := range []string{"unix", "tcp"} {
-		t.Run(network, func(t *testing.T) {
-			t.Parallel()
-			s := newStack(t, stackOptions{Gate: rig.GateOptions{Listen: rig.Addr{Network: network}, Settings: `head_timeout = "20s"`}})
-			before := baseline(t, s)
-			t.Cleanup(func() { eventually(t, "nothing is left open", func() bool { return files(t, s) <= before }) })
-			s.others(t)
-			for name, bad := range badRecords(s) {
-				for n := range len(bad) + 1 {
-					nc := s.dial(t)
-					if _, err := nc.Write(bad[:n]); err != nil {
-						t.Fatalf("%s, cut at %d: %v", name, n, err)
-					}
-					if err := nc.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
-						t.Fatalf("%s, cut at %d: %v", name, n, err)
-					}
-					if got := readAnswer(nc); got.stillOpen() {
-						t.Errorf("%s, cut at %d: the gate does not end the conn", name, n)
-					}
-					_ = nc.Close()
+	eachNetwork(t, func(t *testing.T, network rig.Addr) {
+		s := newStack(t, stackOptions{Gate: rig.GateOptions{Listen: network, Settings: `head_timeout = "20s"`}})
+		before := baseline(t, s)
+		t.Cleanup(func() { eventually(t, "nothing is left open", func() bool { return files(t, s) <= before }) })
+		s.others(t)
+		for name, bad := range badRecords(s) {
+			for n := range len(bad) + 1 {
+				nc := s.dial(t)
+				if _, err := nc.Write(bad[:n]); err != nil {
+					t.Fatalf("%s, cut at %d: %v", name, n, err)
 				}
+				if err := nc.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+					t.Fatalf("%s, cut at %d: %v", name, n, err)
+				}
+				if got := readAnswer(nc); got.stillOpen() {
+					t.Errorf("%s, cut at %d: the gate does not end the conn", name, n)
+				}
+				_ = nc.Close()
 			}
-		})
-	}
+		}
+	})
 }
 
 // The same bytes in two parts get the same answer as in one.

@@ -29,17 +29,14 @@ func TestOneBrowsersBurstIsNotRefused(t *testing.T) {
 
 // A burst that does not fit in PHP-FPM's backlog waits for a place in it.
 func TestABurstWaitsForPHPFPMsBacklog(t *testing.T) {
-	for _, network := range []rig.Addr{rig.Unix, rig.TCP} {
-		t.Run(network.Network, func(t *testing.T) {
-			t.Parallel()
-			s := newStack(t, stackOptions{PHP: rig.PHPOptions{Listen: network, Workers: 1, Pool: "listen.backlog = 1"}})
-			var pages []<-chan response
-			for range 8 {
-				pages = append(pages, s.begin("/nosession.php?ms=400", ""))
-			}
-			for _, page := range pages {
-				(<-page).mustBe(t, "no session\n")
-			}
-		})
-	}
+	eachNetwork(t, func(t *testing.T, network rig.Addr) {
+		s := newStack(t, stackOptions{PHP: rig.PHPOptions{Listen: network, Workers: 1, Pool: "listen.backlog = 1"}})
+		var pages []<-chan response
+		for range 8 {
+			pages = append(pages, s.begin("/nosession.php?ms=400", ""))
+		}
+		for _, page := range pages {
+			(<-page).mustBe(t, "no session\n")
+		}
+	})
 }

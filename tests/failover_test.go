@@ -89,28 +89,25 @@ func failures(site *rig.Site) (gets, posts int) {
 // nginx sends a POST to no other server once it has sent it anywhere. So while a server is not known to be down, one
 // POST of its fail_timeout fails.
 func TestNginxTriesTheNextServer(t *testing.T) {
-	for _, network := range []rig.Addr{rig.Unix, rig.TCP} {
-		t.Run(network.Network, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t, "nginx", "php-fpm")
-			gates, straight, stop := pairOf(t, r, network)
-			stop()
-			for _, c := range []struct {
-				name  string
-				pair  [2]rig.Addr
-				posts int // that may fail
-			}{{"without the gate", straight, 0}, {"with the gate", gates, 1}} {
-				site := &rig.Site{FastCGI: rig.Addr{Network: "tcp", Address: "pair"}}
-				rigtest.Start(t, r.Nginx, rig.NginxOptions{
-					Sites: []*rig.Site{site},
-					HTTP:  fmt.Sprintf("upstream pair { server %s fail_timeout=1h; server %s; }", c.pair[0], c.pair[1]),
-				})
-				if gets, posts := failures(site); gets > 0 || posts > c.posts {
-					t.Errorf("%s: %d of 10 GETs and %d of 10 POSTs failed, want 0 and at most %d", c.name, gets, posts, c.posts)
-				}
+	eachNetwork(t, func(t *testing.T, network rig.Addr) {
+		r := newRig(t, "nginx", "php-fpm")
+		gates, straight, stop := pairOf(t, r, network)
+		stop()
+		for _, c := range []struct {
+			name  string
+			pair  [2]rig.Addr
+			posts int // that may fail
+		}{{"without the gate", straight, 0}, {"with the gate", gates, 1}} {
+			site := &rig.Site{FastCGI: rig.Addr{Network: "tcp", Address: "pair"}}
+			rigtest.Start(t, r.Nginx, rig.NginxOptions{
+				Sites: []*rig.Site{site},
+				HTTP:  fmt.Sprintf("upstream pair { server %s fail_timeout=1h; server %s; }", c.pair[0], c.pair[1]),
+			})
+			if gets, posts := failures(site); gets > 0 || posts > c.posts {
+				t.Errorf("%s: %d of 10 GETs and %d of 10 POSTs failed, want 0 and at most %d", c.name, gets, posts, c.posts)
 			}
-		})
-	}
+		}
+	})
 }
 
 // nginx sends a GET again if its kept conn ends without a response. One that may have run must not be.
@@ -136,74 +133,68 @@ func TestNginxDoesNotRepeatAScriptThatDied(t *testing.T) {
 }
 
 func TestNginxServesItsStalePages(t *testing.T) {
-	for _, network := range []rig.Addr{rig.Unix, rig.TCP} {
-		t.Run(network.Network, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t, "nginx", "php-fpm")
-			php := rigtest.Start(t, r.PHPFPM, rig.PHPOptions{Listen: network})
-			gate := startGate(t, r, rig.GateOptions{Listen: network, Upstream: php.Addr})
-			var sites []*rig.Site
-			for _, to := range []rig.Addr{php.Addr, gate.Addr} {
-				site := &rig.Site{FastCGI: to, Settings: `
-					fastcgi_cache pages;
-					fastcgi_cache_key $request_uri;
-					fastcgi_cache_valid 200 1s;
-					fastcgi_ignore_headers Cache-Control Expires Set-Cookie;
-					fastcgi_cache_use_stale error timeout;
-					add_header X-Cache $upstream_cache_status;`}
-				rigtest.Start(t, r.Nginx, rig.NginxOptions{
-					Sites: []*rig.Site{site},
-					HTTP:  fmt.Sprintf("fastcgi_cache_path %s keys_zone=pages:1m;", filepath.Join(t.TempDir(), "cache")),
-				})
-				ask(site, request{path: "/hello.php"}).mustBe(t, "hello\n")
-				sites = append(sites, site)
+	eachNetwork(t, func(t *testing.T, network rig.Addr) {
+		r := newRig(t, "nginx", "php-fpm")
+		php := rigtest.Start(t, r.PHPFPM, rig.PHPOptions{Listen: network})
+		gate := startGate(t, r, rig.GateOptions{Listen: network, Upstream: php.Addr})
+		var sites []*rig.Site
+		for _, to := range []rig.Addr{php.Addr, gate.Addr} {
+			site := &rig.Site{FastCGI: to, Settings: `
+				fastcgi_cache pages;
+				fastcgi_cache_key $request_uri;
+				fastcgi_cache_valid 200 1s;
+				fastcgi_ignore_headers Cache-Control Expires Set-Cookie;
+				fastcgi_cache_use_stale error timeout;
+				add_header X-Cache $upstream_cache_status;`}
+			rigtest.Start(t, r.Nginx, rig.NginxOptions{
+				Sites: []*rig.Site{site},
+				HTTP:  fmt.Sprintf("fastcgi_cache_path %s keys_zone=pages:1m;", filepath.Join(t.TempDir(), "cache")),
+			})
+			ask(site, request{path: "/hello.php"}).mustBe(t, "hello\n")
+			sites = append(sites, site)
+		}
+		if err := php.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		for i, site := range sites {
+			eventually(t, "the page is stale, and served", func() bool {
+				got := ask(site, request{path: "/hello.php"})
+				got.mustBe(t, "hello\n")
+				return got.header.Get("X-Cache") == "STALE" || t.Failed()
+			})
+			if t.Failed() {
+				t.Fatalf("site %d of without, with the gate", i)
 			}
-			if err := php.Stop(); err != nil {
-				t.Fatal(err)
-			}
-			for i, site := range sites {
-				eventually(t, "the page is stale, and served", func() bool {
-					got := ask(site, request{path: "/hello.php"})
-					got.mustBe(t, "hello\n")
-					return got.header.Get("X-Cache") == "STALE" || t.Failed()
-				})
-				if t.Failed() {
-					t.Fatalf("site %d of without, with the gate", i)
-				}
-			}
-		})
-	}
+		}
+	})
 }
 
 // HAProxy retries a conn that is refused by itself; one that ends without a response if it is configured to.
 func TestHAProxyTriesTheNextServer(t *testing.T) {
-	for _, network := range []rig.Addr{rig.Unix, rig.TCP} {
-		t.Run(network.Network, func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t, "haproxy", "php-fpm")
-			gates, straight, stop := pairOf(t, r, network)
-			var sites []*rig.Site
-			for _, pair := range [][2]rig.Addr{straight, gates} {
-				second := pair[1].String()
-				if pair[1].Network == "unix" {
-					second = "unix@" + pair[1].Address
-				}
-				site := &rig.Site{FastCGI: pair[0], Settings: `
+	eachNetwork(t, func(t *testing.T, network rig.Addr) {
+		r := newRig(t, "haproxy", "php-fpm")
+		gates, straight, stop := pairOf(t, r, network)
+		var sites []*rig.Site
+		for _, pair := range [][2]rig.Addr{straight, gates} {
+			second := pair[1].String()
+			if pair[1].Network == "unix" {
+				second = "unix@" + pair[1].Address
+			}
+			site := &rig.Site{FastCGI: pair[0], Settings: `
     retries 3
     option redispatch 1
     retry-on conn-failure empty-response
     server second ` + second + ` proto fcgi`}
-				if _, err := r.HAProxy(site); err != nil {
-					t.Fatal(err)
-				}
-				sites = append(sites, site)
+			if _, err := r.HAProxy(site); err != nil {
+				t.Fatal(err)
 			}
-			stop()
-			for i, site := range sites {
-				if gets, posts := failures(site); gets > 0 || posts > 0 {
-					t.Errorf("site %d of without, with the gate: %d of 10 GETs and %d of 10 POSTs failed", i, gets, posts)
-				}
+			sites = append(sites, site)
+		}
+		stop()
+		for i, site := range sites {
+			if gets, posts := failures(site); gets > 0 || posts > 0 {
+				t.Errorf("site %d of without, with the gate: %d of 10 GETs and %d of 10 POSTs failed", i, gets, posts)
 			}
-		})
-	}
+		}
+	})
 }

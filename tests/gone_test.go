@@ -36,43 +36,31 @@ func TestAWaiterWhoseBrowserHasGoneNeverRuns(t *testing.T) {
 
 func TestTheLockOfAScriptWhoseBrowserHasGoneIsKept(t *testing.T) {
 	t.Parallel()
-	for _, network := range []string{"unix", "tcp"} {
-		t.Run(network, func(t *testing.T) {
-			t.Parallel()
-			s := newStack(t, stackOptions{
-				PHP:  rig.PHPOptions{Listen: rig.Addr{Network: network}},
-				Gate: rig.GateOptions{Settings: `lock { abandon_after = "50s" }`},
-			})
-			session := newSession()
-			ctx, leave := context.WithCancel(t.Context())
-			gone := begin(s.Site, request{path: "/wait.php?mark=held", session: session, ctx: ctx})
-			awaitMark(t, s.Rig, "held.started")
-			leave()
-			<-gone
-
-			next := s.begin("/note.php?mark=ran&say=next", session)
-			s.get("/hello.php", newSession()).mustBe(t, s.get("/hello.php", "").body)
-			if marked(s.Rig, "ran") {
-				t.Error("the next request of the session ran beside the script")
-			}
-			letGo(t, s.Rig, "held")
-			(<-next).mustBe(t, "next\n")
-			if !marked(s.Rig, "held.ended") {
-				t.Error("the next request of the session ran before the script had ended")
-			}
+	eachNetwork(t, func(t *testing.T, network rig.Addr) {
+		s := newStack(t, stackOptions{
+			PHP:  rig.PHPOptions{Listen: network},
+			Gate: rig.GateOptions{Settings: `lock { abandon_after = "50s" }`},
 		})
-	}
+		session := newSession()
+		leave(t, s.Rig, s.Site, request{path: "/wait.php?mark=held", session: session}, "held.started")
+		next := s.begin("/note.php?mark=ran&say=next", session)
+		s.get("/hello.php", newSession()).mustBe(t, s.get("/hello.php", "").body)
+		if marked(s.Rig, "ran") {
+			t.Error("the next request of the session ran beside the script")
+		}
+		letGo(t, s.Rig, "held")
+		(<-next).mustBe(t, "next\n")
+		if !marked(s.Rig, "held.ended") {
+			t.Error("the next request of the session ran before the script had ended")
+		}
+	})
 }
 
 func TestAScriptThatHangsIsAbandoned(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, stackOptions{Gate: rig.GateOptions{Settings: `lock { abandon_after = "200ms" }`}})
 	session := newSession()
-	ctx, leave := context.WithCancel(t.Context())
-	gone := begin(s.Site, request{path: "/wait.php?mark=hangs", session: session, ctx: ctx})
-	awaitMark(t, s.Rig, "hangs.started")
-	leave()
-	<-gone
+	leave(t, s.Rig, s.Site, request{path: "/wait.php?mark=hangs", session: session}, "hangs.started")
 	s.get("/note.php?mark=ran&say=next", session).mustBe(t, "next\n")
 	if marked(s.Rig, "hangs.ended") {
 		t.Error("the script has ended, which should hang")

@@ -241,6 +241,27 @@ func (r response) mustBe(t testing.TB, body string) {
 	}
 }
 
+// eachNetwork runs a test over unix sockets and over TCP, both at once.
+func eachNetwork(t *testing.T, run func(*testing.T, rig.Addr)) {
+	for _, network := range []rig.Addr{rig.Unix, rig.TCP} {
+		t.Run(network.Network, func(t *testing.T) {
+			t.Parallel()
+			run(t, network)
+		})
+	}
+}
+
+// leave sends a request, and hangs up when its script has made a mark.
+func leave(t *testing.T, r *rig.Rig, site *rig.Site, q request, mark string) {
+	t.Helper()
+	ctx, hangUp := context.WithCancel(t.Context())
+	q.ctx = ctx
+	left := begin(site, q)
+	awaitMark(t, r, mark)
+	hangUp()
+	<-left
+}
+
 // copyScript gives a script another name, which may have folders in it.
 func copyScript(t testing.TB, r *rig.Rig, name, as string) {
 	t.Helper()

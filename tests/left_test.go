@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"context"
 	"fmt"
 	"testing"
 
@@ -53,11 +52,7 @@ func leaveStreams(t *testing.T, r *rig.Rig, site *rig.Site) {
 	session := newSession()
 	for i := range 5 {
 		mark := fmt.Sprintf("stream%d", i)
-		ctx, leave := context.WithCancel(t.Context())
-		left := begin(site, request{path: "/left.php?mark=" + mark, session: session, ctx: ctx})
-		awaitMark(t, r, mark)
-		leave()
-		<-left
+		leave(t, r, site, request{path: "/left.php?mark=" + mark, session: session}, mark)
 		if got := <-begin(site, request{path: "/count.php", session: session}); got.body != fmt.Sprintf("%d\n", i+1) {
 			t.Errorf("after %d streams the session has counted %q", i+1, got.body)
 		}

@@ -53,30 +53,27 @@ func gateOf(name string, listen rig.Addr, upstream, settings string) string {
 
 func TestWorkersThatEndTheirConnectionsLoseNoRequest(t *testing.T) {
 	t.Parallel()
-	for _, network := range []rig.Addr{rig.Unix, rig.TCP} {
-		t.Run(network.Network, func(t *testing.T) {
-			t.Parallel()
-			s := newStack(t, stackOptions{
-				PHP:  rig.PHPOptions{Listen: network, MaxRequests: 3},
-				Site: rig.Site{Keepalive: 4},
-			})
-			posted := fmt.Sprintf("6 %x\n", sha256.Sum256([]byte("posted")))
-			var clients sync.WaitGroup
-			for range 4 {
-				clients.Go(func() {
-					for i := range 250 {
-						if i%5 == 0 {
-							post := request{method: "POST", path: "/upload.php", body: strings.NewReader("posted")}
-							ask(s.Site, post).mustBe(t, posted)
-						} else {
-							s.get("/hello.php", newSession()).mustBe(t, "hello\n")
-						}
-					}
-				})
-			}
-			clients.Wait()
+	eachNetwork(t, func(t *testing.T, network rig.Addr) {
+		s := newStack(t, stackOptions{
+			PHP:  rig.PHPOptions{Listen: network, MaxRequests: 3},
+			Site: rig.Site{Keepalive: 4},
 		})
-	}
+		posted := fmt.Sprintf("6 %x\n", sha256.Sum256([]byte("posted")))
+		var clients sync.WaitGroup
+		for range 4 {
+			clients.Go(func() {
+				for i := range 250 {
+					if i%5 == 0 {
+						post := request{method: "POST", path: "/upload.php", body: strings.NewReader("posted")}
+						ask(s.Site, post).mustBe(t, posted)
+					} else {
+						s.get("/hello.php", newSession()).mustBe(t, "hello\n")
+					}
+				}
+			})
+		}
+		clients.Wait()
+	})
 }
 
 // TestRequestsOfTheLengthThatTheFeedSetsIn end when the gate begins to watch for

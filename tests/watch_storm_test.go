@@ -165,14 +165,7 @@ func TestAScriptThatStartsNoSessionGivesItsTurnAway(t *testing.T) {
 func TestAScriptKeepsItsTurnWhereTheConfigSaysSo(t *testing.T) {
 	t.Parallel()
 	s := newWatchedStack(t, "files", `open_within = "0s"`, stackOptions{Gate: rig.GateOptions{Settings: queueRoutes(1)}})
-	session := newSession()
-	report := s.export("never", session)
-	awaitMark(t, s.Rig, "never.closed")
-	next := s.begin("/work.php", session)
-	s.awaitQueue(t, session, 1)
-	letGo(t, s.Rig, "never")
-	(<-report).mustBe(t, "export\n")
-	(<-next).mustBe(t, "1\n")
+	s.mustHoldUp(t, "never", "/work.php")
 }
 
 // TestTheFolderOfSessionsMayBeReplaced, and gates may begin and cease to watch, while exports come and go.
@@ -203,14 +196,7 @@ func TestTheFolderOfSessionsMayBeReplaced(t *testing.T) {
 	awaitLog(t, s.Gate.Server, "are watched again")
 
 	reload(t, s.Gate, strings.Replace(watching, fmt.Sprintf("save_path = %q", dir), "", 1))
-	session := newSession()
-	export := s.begin("/export.php?how=close&mark=unwatched", session)
-	awaitMark(t, s.Rig, "unwatched.closed")
-	poll := s.begin("/count.php", session)
-	s.awaitQueue(t, session, 1)
-	letGo(t, s.Rig, "unwatched")
-	(<-export).mustBe(t, "export\n")
-	(<-poll).mustBe(t, "1\n")
+	s.mustHoldUp(t, "close", "/count.php")
 
 	reload(t, s.Gate, watching)
 	notHeldUp("again")

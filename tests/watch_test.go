@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -122,14 +121,20 @@ func TestAnExportHoldsItsLockWhereNothingIsWatched(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, stackOptions{Gate: rig.GateOptions{Settings: queueRoutes(1) + `
   session { handler = "files" }`}})
+	s.mustHoldUp(t, "close", "/count.php")
+}
+
+// mustHoldUp fails the test unless an export has a request of its session wait for its end. The settings need queueRoutes.
+func (s *stack) mustHoldUp(t *testing.T, how, path string) {
+	t.Helper()
 	session := newSession()
-	export := s.export("close", session)
-	awaitMark(t, s.Rig, "close.closed")
-	poll := s.begin("/count.php", session)
+	export := s.export(how, session)
+	awaitMark(t, s.Rig, how+".closed")
+	next := s.begin(path, session)
 	s.awaitQueue(t, session, 1)
-	letGo(t, s.Rig, "close")
+	letGo(t, s.Rig, how)
 	(<-export).mustBe(t, "export\n")
-	(<-poll).mustBe(t, "1\n")
+	(<-next).mustBe(t, "1\n")
 }
 
 // patientWithin is for tests in which no script shall lose its turn because the machine is slow.
@@ -198,11 +203,7 @@ func TestAScriptWhoseBrowserHasGoneHoldsNoClosedSession(t *testing.T) {
 	t.Parallel()
 	s := newWatchedStack(t, "files", "", stackOptions{Gate: rig.GateOptions{Settings: `lock { abandon_after = "60s" }`}})
 	session := newSession()
-	ctx, leave := context.WithCancel(t.Context())
-	gone := begin(s.Site, request{path: "/export.php?mark=close&how=close", session: session, ctx: ctx})
-	awaitMark(t, s.Rig, "close.closed")
-	leave()
-	<-gone
+	leave(t, s.Rig, s.Site, request{path: "/export.php?mark=close&how=close", session: session}, "close.closed")
 	s.get("/work.php", session).mustBe(t, "2\n")
 	letGo(t, s.Rig, "close")
 }
