@@ -3,6 +3,7 @@ package phpsession
 import (
 	"bytes"
 	"errors"
+	"iter"
 	"strconv"
 	"strings"
 	"time"
@@ -23,18 +24,27 @@ func (r *Rules) fromCookie(header []byte, name string) (value []byte, found bool
 // readCookies registers every cookie of the header. It reads on after a match, because an array
 // replaces a string, and a name that is nested too deep deletes it.
 func (v *variable) readCookies(header []byte, maxTokens int) {
-	for len(header) > 0 {
-		var token []byte
-		token, header = cutToken(header, ';')
-		name, value := cutValue(token)
-		name = trimSpace(name)
-		if len(name) == 0 {
-			continue // neither "; ;" nor "=x" counts
+	for name, value := range cookies(header, maxTokens) {
+		v.register(name, value)
+	}
+}
+
+// cookies yields the tokens of a cookie header that PHP registers, at most maxTokens of them. Names are not decoded:
+// that was CVE-2020-7070.
+func cookies(header []byte, maxTokens int) iter.Seq2[[]byte, []byte] {
+	return func(yield func(name, value []byte) bool) {
+		for len(header) > 0 {
+			var token []byte
+			token, header = cutToken(header, ';')
+			name, value := cutValue(token)
+			name = trimSpace(name)
+			if len(name) == 0 {
+				continue // neither "; ;" nor "=x" counts
+			}
+			if maxTokens--; maxTokens < 0 || !yield(name, value) {
+				return
+			}
 		}
-		if maxTokens--; maxTokens < 0 {
-			return
-		}
-		v.register(name, value) // not decoded: that was CVE-2020-7070
 	}
 }
 
@@ -78,13 +88,17 @@ func (r *Rules) FromSetCookie(value []byte) (id []byte, ok bool) {
 	if string(raw) == "deleted" || expired(attributes) {
 		return nil, false // PHP's setcookie() deletes with the value "deleted" and Max-Age=0
 	}
+	unread := false
 	for _, want := range r.Cookies {
-		v, _ := r.newVariable(want)
+		v, ok := r.newMatching(want, name)
+		if !ok {
+			continue
+		}
 		v.register(name, raw)
 		if v.kind != text {
 			continue
 		}
-		if id := decode(nil, v.value, false); r.Valid(id) {
+		if id, ok := r.idIn(v.name, decode(nil, v.value, false), &unread); ok {
 			return id, true
 		}
 	}

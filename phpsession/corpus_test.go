@@ -2,6 +2,7 @@ package phpsession
 
 import (
 	"bytes"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -31,8 +32,17 @@ var (
 	tight    = &Rules{Cookies: []string{"S"}, Query: []string{"S"}, MaxInputVars: tightVars, MaxInputNesting: tightNesting}
 	tightOwn = &Rules{Cookies: []string{"__Host-S"}, MaxInputVars: tightVars, MaxInputNesting: tightNesting}
 
+	hashed   = &Rules{Cookies: []string{"SSESS*", "SESS*"}}
+	ended    = &Rules{Cookies: []string{"*_session"}, Files: true}
+	lettered = &Rules{Cookies: []string{"a??", "__Host-*", "*"}, Query: []string{"q"}}
+	tightAny = &Rules{Cookies: []string{"S*"}, Query: []string{"S"}, MaxInputVars: tightVars, MaxInputNesting: tightNesting}
+	part     = &Rules{Cookies: []string{"shop_*"}, IDPattern: regexp.MustCompile(`^(t_[0-9a-f]+|.+)`)}
+	group    = &Rules{Cookies: []string{"A", "B*"}, IDPattern: regexp.MustCompile(`^id=(?:x|([a-z0-9-]+))`)}
+	whole    = &Rules{Cookies: []string{"????"}, IDPattern: regexp.MustCompile(`[a-z0-9]{3,}`)}
+
 	// What generated headers are judged by; at depth 2 PHP misses most of its folders.
-	allRules = []*Rules{plain, files, depth1, both, getOnly, under, host, secure, dotted, odd, leading, several, tight, tightOwn}
+	allRules = []*Rules{plain, files, depth1, both, getOnly, under, host, secure, dotted, odd, leading, several, tight, tightOwn,
+		hashed, ended, lettered, tightAny, part, group, whole}
 )
 
 const lastIndex = "9223372036854775807"
@@ -227,6 +237,41 @@ var corpus = []headerCase{
 	{"several: an empty cookie blocks its own name", several, "B=", "B=b", ""},
 	{"several: and no other", several, "B=", "B=b&C=c", "c"},
 	{"several: query only", several, "C=x", "C=c", "c"},
+
+	// Patterns of names.
+	{"pattern: a name that ends in a hash", hashed, "a=b; SESS0a1b2c=abc", "", "abc"},
+	{"pattern: nothing in the place of the star", hashed, "SESS=abc", "", "abc"},
+	{"pattern: the order of the rules counts", hashed, "SESS1=x; SSESS1=abc", "", "abc"},
+	{"pattern: the first of several", hashed, "SESS1=abc; SESS2=x", "", "abc"},
+	{"pattern: an invalid one is passed over", hashed, "SESS1=%20; SESS2=; SESS3=abc", "", "abc"},
+	{"pattern: an array is passed over", hashed, "SESS1[]=x; SESS2=abc", "", "abc"},
+	{"pattern: an array takes the place of a string", hashed, "SESS1=x; SESS1[]=x; SESS2=abc", "", "abc"},
+	{"pattern: one that is deleted comes last", tightAny, "S1[][][][]=x; S1[]=x; S1[][][][]=x; S2=abc; S1=x", "", "abc"},
+	{"pattern: one that is deleted and not the last", tightAny, "S1=x; S2=abc; S1[][][][]=x; S1=x", "", "abc"},
+	{"pattern: past the limit", tightAny, "a;a;a;a;a;a;S1=abc", "", ""},
+	{"pattern: past the limit the query is asked", tightAny, "a;a;a;a;a;a;S1=x", "S=abc", "abc"},
+	{"pattern: the case counts", hashed, "sess1=abc", "", ""},
+	{"pattern: more before it", hashed, "XSESS1=abc", "", ""},
+	{"pattern: a star in front", ended, "my_app_session=abc", "", "abc"},
+	{"pattern: a star in front, and more behind", ended, "my_app_sessions=abc", "", ""},
+	{"pattern: the end twice", ended, "a_session_session=abc", "", "abc"},
+	{"pattern: as PHP writes the name", ended, "my.app.session=abc", "", "abc"},
+	{"pattern: an unclosed bracket", ended, "my[app_session=abc", "", "abc"},
+	{"pattern: a bracket before all", ended, "[my_session=abc", "", ""},
+	{"pattern: each mark is one character", lettered, "ab=x; abcd=x; abc=abc", "", "abc"},
+	{"pattern: a protected name", lettered, "__Host-x=abc; other=x", "", "abc"},
+	{"pattern: a protected name by dots", lettered, "..Host-x=x; other=abc", "", "abc"},
+	{"pattern: any name", lettered, "z=abc", "", "abc"},
+	{"pattern: no name", lettered, "=x; [=x; []=x", "q=abc", "abc"},
+
+	// A part of the value.
+	{"part: of a guest", part, "shop_1f=t_0a1b%7C%7C1700000000%7C%7Cfe", "", "t_0a1b"},
+	{"part: of a customer the whole value", part, "shop_1f=17%7C%7C1700000000%7C%7Cfe", "", "17||1700000000||fe"},
+	{"part: of an empty value", part, "shop_1f=", "", ""},
+	{"part: the first cookie that has one", group, "A=abc; B1=id=; B2=id=abc;", "", "abc"},
+	{"part: a group that has no part in the match", group, "A=id=x", "", ""},
+	{"part: without a group", whole, "lang=de; hash=+abc0+; more=xyz", "", "abc0"},
+	{"part: of a value that is no text", whole, "hash=%ff%00%fe", "", ""},
 }
 
 func TestIDOfTheCorpus(t *testing.T) {

@@ -61,7 +61,7 @@ func (g generator) request(r *Rules) (cookie, query []byte) {
 	var header string
 	switch {
 	case r.MaxInputNesting == tightNesting && g.oneIn(3):
-		header = g.arrays(r.Cookies[0])
+		header = g.arrays(g.instance(r.Cookies[0]))
 	case !g.oneIn(5):
 		header = g.tokens(r, []string{";", "; ", "; ", "; ", ";;", "; ;", ",", "&", ";\t", " ; "})
 	}
@@ -109,6 +109,9 @@ func (g generator) arrays(name string) string {
 // name makes a name that PHP may or may not take for one of the rules'.
 func (g generator) name(r *Rules) string {
 	name := pick(g, append(append([]string{"other"}, r.Cookies...), r.Query...))
+	if IsPattern(name) {
+		name = g.instance(name)
+	}
 	if g.oneIn(4) {
 		name = strings.Map(func(c rune) rune {
 			if c == '_' || g.oneIn(20) {
@@ -127,6 +130,22 @@ func (g generator) name(r *Rules) string {
 		name += g.brackets(r)
 	}
 	return name
+}
+
+// instance makes a name that a pattern stands for, one of few.
+func (g generator) instance(pattern string) string {
+	var b strings.Builder
+	for _, c := range pattern {
+		switch c {
+		case '*':
+			b.WriteString(pick(g, []string{"", "1", "2", "a_b", "Sess"}))
+		case '?':
+			b.WriteString(pick(g, []string{"a", "b"}))
+		default:
+			b.WriteRune(c)
+		}
+	}
+	return b.String()
 }
 
 // brackets makes keys, often as many as PHP allows or one more, among them those that end a token early.
@@ -151,6 +170,8 @@ func (g generator) brackets(r *Rules) string {
 // value makes an id or something near one.
 func (g generator) value(r *Rules) string {
 	switch {
+	case r.IDPattern != nil && g.oneIn(2):
+		return pick(g, []string{"id=", "t_0", "id%3D", "t_"}) + pick(g, []string{"a", "x", "", "%7C", "\xff"}) + pick(g, []string{"", "||b", "-1"})
 	case r.Files && g.oneIn(6):
 		return strings.Repeat("x", maxFileID-1+g.IntN(9)) + pick(g, []string{"", "", "%00", "%00_"})
 	case r.Files && g.oneIn(6):

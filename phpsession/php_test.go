@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -59,9 +60,20 @@ func (ref *referee) id(tb testing.TB, r *Rules, cookie, query []byte) (id []byte
 		p = ref.tight
 	}
 	q := question{cookie: cookie, query: query, files: r.Files, depth: r.Depth, useCookies: true}
-	for _, q.name = range r.Cookies {
+	names, err := ref.names(tb, p, r, cookie)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, q.name = range names {
+		if r.IDPattern != nil { // PHP has no rule for that: the application takes the id out of the value
+			got := p.ask(tb, question{name: q.name, cookie: cookie, useCookies: true, value: true})
+			if id, ok := r.part(got.id); got.verdict == "taken" && ok && r.Valid(id) {
+				return id, true, nil
+			}
+			continue
+		}
 		// One name for both is PHP's own case: it is asked once, and combines the two itself.
-		q.useQuery = len(r.Cookies) == 1 && len(r.Query) == 1 && r.Query[0] == q.name
+		q.useQuery = len(r.Cookies) == 1 && !IsPattern(r.Cookies[0]) && len(r.Query) == 1 && r.Query[0] == q.name
 		switch got := p.ask(tb, q); {
 		case got.verdict == "unnamed":
 			return nil, false, errUnnamed
@@ -72,7 +84,7 @@ func (ref *referee) id(tb testing.TB, r *Rules, cookie, query []byte) (id []byte
 		}
 	}
 	for _, q.name = range r.Query {
-		q.useQuery, q.useCookies = true, slices.Contains(r.Cookies, q.name)
+		q.useQuery, q.useCookies = true, slices.Contains(names, q.name)
 		switch got := p.ask(tb, q); got.verdict {
 		case "unnamed":
 			return nil, false, errUnnamed
@@ -81,6 +93,31 @@ func (ref *referee) id(tb testing.TB, r *Rules, cookie, query []byte) (id []byte
 		}
 	}
 	return nil, false, nil
+}
+
+// names returns r.Cookies with the names of $_COOKIE that match in the place of each pattern.
+func (ref *referee) names(tb testing.TB, p *php, r *Rules, cookie []byte) (names []string, err error) {
+	tb.Helper()
+	for _, name := range r.Cookies {
+		if !IsPattern(name) {
+			names = append(names, name)
+			continue
+		}
+		got := p.ask(tb, question{pattern: name, name: "S", cookie: cookie})
+		for _, match := range bytes.Split(got.id, []byte{0}) {
+			_, notNumeric := strconv.ParseFloat(string(match), 64)
+			switch {
+			case len(match) == 0:
+			case notNumeric == nil:
+				return nil, errUnnamed // session_name() refuses a number
+			case bytes.ContainsAny(match, "=,;.[ \t\r\n\v\f"): // session_name() of PHP 8.4 refuses it
+				return nil, errUnnamed
+			default:
+				names = append(names, string(match))
+			}
+		}
+	}
+	return names, nil
 }
 
 var errUnnamed = errors.New("PHP does not accept the session.name")
@@ -169,6 +206,8 @@ type question struct {
 	files                bool
 	depth                int
 	give                 []byte // an id that the application chooses itself
+	pattern              string // asks for the names in $_COOKIE that match, with a NUL between
+	value                bool   // asks for the string in $_COOKIE under the name
 }
 
 // An answer is what came of session_start(): "taken" from the request, "new", or "refused"; "unnamed" if
@@ -183,6 +222,15 @@ type answer struct {
 // The files handler makes its own, known by a length that no test sends. The id is the one that the
 // handler gets: session_id() cuts it at the first NUL, so that is all that is known with files.
 const judge = `<?php
+if ($_SERVER['JUDGE_PATTERN'] !== '') {
+	$names = array_filter(array_map('strval', array_keys($_COOKIE)),
+		fn($name) => fnmatch($_SERVER['JUDGE_PATTERN'], $name, FNM_NOESCAPE));
+	exit('taken ' . bin2hex(implode("\0", $names)));
+}
+if ($_SERVER['JUDGE_VALUE']) {
+	$value = $_COOKIE[hex2bin($_SERVER['JUDGE_NAME'])] ?? null;
+	exit(is_string($value) ? 'taken ' . bin2hex($value) : 'new');
+}
 class Anything implements SessionHandlerInterface, SessionIdInterface {
 	public $new = false;
 	public $id;
@@ -242,6 +290,8 @@ func (p *php) ask(tb testing.TB, q question) answer {
 		{"JUDGE_USE_QUERY", flag[q.useQuery]},
 		{"JUDGE_SAVE_PATH", savePath},
 		{"JUDGE_GIVE", hex.EncodeToString(q.give)},
+		{"JUDGE_PATTERN", q.pattern},
+		{"JUDGE_VALUE", flag[q.value]},
 	})
 	if err != nil {
 		tb.Fatalf("ask PHP about cookie %q, query %q: %v", q.cookie, q.query, err)

@@ -11,7 +11,7 @@ package phpsession
 import (
 	"bytes"
 	"cmp"
-	"slices"
+	"regexp"
 )
 
 // Rules are the PHP settings that decide which session id session_start() takes.
@@ -22,11 +22,24 @@ type Rules struct {
 	// sends, so applications that share nothing but a gate are better told apart by Rules of
 	// their own. Names are compared as PHP compares them: one with a '.', a space or a '[' in it
 	// matches no cookie at all, since PHP stores none under such a name. PHP 8.4 accepts no such
-	// session.name, nor one with '=', ',', ';' or other white space.
+	// session.name, nor one with '=', ',', ';' or other white space. A name with '*' (any characters)
+	// or '?' (one character) is a pattern, for names that end in a hash: all cookies that match are
+	// looked at in the order of $_COOKIE, and the first that has an id counts.
 	Cookies []string
 
+	// IDPattern takes the id out of a cookie's value: its first group, or the whole match if it has none.
+	// A value that does not match has no id. Nil: the value is the id.
+	IDPattern *regexp.Regexp
+
+	// Format opens values that are no ids themselves, before IDPattern. Nil: the value is as PHP has it.
+	Format Format
+
+	// Unread, if not nil, is called by ID when no cookie has an id, but one of these names has a value in which
+	// Format or IDPattern find none. It must be quick, and it may be called by several goroutines at once.
+	Unread func()
+
 	// Query are names that are looked up in the query string after all Cookies, for PHP with
-	// session.use_only_cookies=0. A name that is one of Cookies too is looked up only if the cookie
+	// session.use_only_cookies=0. A name that Cookies stand for too is looked up only if the cookie
 	// header has no string under it, not even an empty one.
 	Query []string
 
@@ -45,6 +58,13 @@ type Rules struct {
 	MaxInputNesting int
 }
 
+// Format is how an application writes a session id into its cookie, if not plainly.
+type Format interface {
+	// Open returns the id in the value of the cookie of that name, or false if there is none. The value is decoded;
+	// Open keeps no part of it.
+	Open(name string, value []byte) (id []byte, ok bool)
+}
+
 const (
 	defaultMaxInputVars    = 1000
 	defaultMaxInputNesting = 64
@@ -53,14 +73,23 @@ const (
 // ID returns the id that session_start() will take, or false if PHP would make a new one. The
 // params HTTP_COOKIE and QUERY_STRING are passed as they came, of a repeated one the last.
 //
-// The id may be a part of cookie or query and is then valid as long as they are. ID allocates
-// only if something must be decoded or the session cookie is written as an array.
+// The id may be a part of cookie or query and is then valid as long as they are. Without patterns and
+// Format, ID allocates only if something must be decoded or the session cookie is written as an array.
 func (r *Rules) ID(cookie, query []byte) (id []byte, ok bool) {
 	cookie = cString(cookie)
+	unread := false // a cookie had a value, and no id in it
 	for _, name := range r.Cookies {
-		if id, found := r.fromCookie(cookie, name); found && r.Valid(id) {
+		if IsPattern(name) {
+			id, ok = r.fromPattern(cookie, name, &unread)
+		} else if value, found := r.fromCookie(cookie, name); found {
+			id, ok = r.idIn(name, value, &unread)
+		}
+		if ok {
 			return id, true
 		}
+	}
+	if unread && r.Unread != nil {
+		r.Unread()
 	}
 	if len(r.Query) == 0 {
 		return nil, false
@@ -77,10 +106,43 @@ func (r *Rules) ID(cookie, query []byte) (id []byte, ok bool) {
 	return nil, false
 }
 
+// idIn returns the id in the value of a cookie. It sets unread if Format or IDPattern find none in it.
+func (r *Rules) idIn(name string, value []byte, unread *bool) (id []byte, ok bool) {
+	id, ok = value, true
+	if r.Format != nil {
+		id, ok = r.Format.Open(name, value)
+	}
+	if ok && r.IDPattern != nil {
+		id, ok = r.part(id)
+	}
+	if !ok {
+		*unread = *unread || len(value) > 0
+		return nil, false
+	}
+	if !r.Valid(id) {
+		return nil, false
+	}
+	return id, true
+}
+
+// part returns what IDPattern takes of a value.
+func (r *Rules) part(value []byte) (id []byte, ok bool) {
+	at := r.IDPattern.FindSubmatchIndex(value)
+	switch {
+	case at == nil:
+		return nil, false
+	case len(at) == 2:
+		return value[at[0]:at[1]:at[1]], true
+	case at[2] < 0: // another alternative has matched
+		return nil, false
+	}
+	return value[at[2]:at[3]:at[3]], true
+}
+
 // decidedByCookie tells whether PHP leaves the query string alone: whatever string the cookie
 // header has under the name wins, and if that is no valid id PHP makes a new one.
 func (r *Rules) decidedByCookie(cookie []byte, name string) bool {
-	if !slices.Contains(r.Cookies, name) {
+	if !r.Names([]byte(name)) {
 		return false
 	}
 	_, found := r.fromCookie(cookie, name)

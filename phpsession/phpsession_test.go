@@ -1,6 +1,7 @@
 package phpsession
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -62,6 +63,51 @@ func TestTheZeroRulesFindNothing(t *testing.T) {
 	}
 }
 
+func TestNames(t *testing.T) {
+	for name, want := range map[string]bool{
+		"PHPSESSID": true, "PHPSESSIDS": false, "SESS1": true, "SESS": true, "SES": false, "my.app_session": true,
+		"app session[x]": true, "": false, "[SESS": false, "SESS1[a]": true, "session": false,
+	} {
+		r := &Rules{Cookies: []string{"PHPSESSID", "SESS*", "*_session"}}
+		if got := r.Names([]byte(name)); got != want {
+			t.Errorf("Names(%q) = %v, want %v", name, got, want)
+		}
+	}
+}
+
+// TestUnreadCookiesAreCounted wants one count for a request whose cookies have a value and no id.
+func TestUnreadCookiesAreCounted(t *testing.T) {
+	for header, want := range map[string]int{
+		"A=abc": 1, "A=abc; B1=x; B2=y": 1, "A=abc; B1=id=abc": 0, "A=": 0, "other=abc": 0, "": 0,
+	} {
+		got := 0
+		r := &Rules{Cookies: group.Cookies, IDPattern: group.IDPattern, Unread: func() { got++ }}
+		r.ID([]byte(header), nil)
+		if got != want {
+			t.Errorf("%q: counted %d times, want %d", header, got, want)
+		}
+	}
+}
+
+// TestManyCookiesTakeOnePass sends what would be slow if each name were looked for by itself: it takes milliseconds
+// here, and would take minutes.
+func TestManyCookiesTakeOnePass(t *testing.T) {
+	var header strings.Builder
+	for i := range 200_000 {
+		fmt.Fprintf(&header, "SESS%d=%%20;", i)
+	}
+	r := &Rules{Cookies: []string{"SESS*"}, MaxInputVars: 1_000_000}
+	for range 5 {
+		if id, ok := r.ID([]byte(header.String()), nil); ok {
+			t.Fatalf("got id %q, want none", id)
+		}
+	}
+	header.WriteString("SESSx=abc")
+	if id, _ := r.ID([]byte(header.String()), nil); string(id) != "abc" {
+		t.Errorf("got id %q, want abc", id)
+	}
+}
+
 func TestIDAllocatesNothingWithoutNeed(t *testing.T) {
 	for _, c := range []struct {
 		name          string
@@ -100,6 +146,8 @@ func BenchmarkID(b *testing.B) {
 		{"files", files, typical, ""},
 		{"decoded", plain, "PHPSESSID=abcdef%2C0123456789abcdef", ""},
 		{"query", both, "a=b", "page=2&filter%5Ba%5D=b&PHPSESSID=abcdef0123456789"},
+		{"pattern", hashed, "a=b; _ga=GA1.2.3; SESS0123456789abcdef=abcdef0123456789abcdef0123; theme=dark", ""},
+		{"part", part, "shop_0123456789abcdef=t_0123456789abcdef%7C%7C1700000000%7C%7C1700000000%7C%7Cabcdef", ""},
 		{"array", tight, "S[a][b]=x; S[][][][]=x; S=abc", ""},
 	} {
 		b.Run(c.name, func(b *testing.B) {

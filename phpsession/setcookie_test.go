@@ -51,6 +51,11 @@ func TestFromSetCookie(t *testing.T) {
 		{"spaces that a browser drops", plain, " PHPSESSID = abc ; path=/", "abc"},
 		{"a name that PHP will change", under, "my.app=abc", "abc"},
 		{"an array", plain, "PHPSESSID[]=abc", ""},
+		{"a name that matches a pattern", hashed, "SESS0a1b=abc; path=/", "abc"},
+		{"a name that a browser trims and PHP changes", ended, " my.session = abc; path=/", "abc"},
+		{"a name that matches no pattern", hashed, "SES=abc; path=/", ""},
+		{"a part of the value", part, "shop_1f=t_0a1b%7C%7C1700000000; path=/", "t_0a1b"},
+		{"a value without that part", group, "A=abc; path=/", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			id, ok := c.rules.FromSetCookie([]byte(c.value))
