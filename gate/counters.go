@@ -14,7 +14,7 @@ type counter = atomic.Uint64
 type counters struct {
 	requests, none, acquired, passed, observed counter
 	local, expired, lost, broken, malformed    counter
-	givenAway                                  counter
+	givenAway, unread                          counter
 
 	mu     sync.Mutex
 	routes map[string]*routeCounters // by their names; "": requests that match none. None is ever forgotten

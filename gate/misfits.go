@@ -2,13 +2,17 @@ package gate
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/fpm-gate/fpm-gate/phpsession"
 )
 
 // Misfit is a sign that the session block of the config does not fit what PHP and the application do. The gate serves
@@ -22,38 +26,50 @@ type Misfit struct {
 const (
 	NotOpened  = "not_opened"  // no session was ever seen opened in the place that is watched
 	CookieName = "cookie_name" // no request had a session id, but cookies look like those of a session
+	CookieText = "cookie_text" // no session cookie had an id in it, by its format or pattern
+	NoSession  = "no_session"  // no request had a session id, and no cookie looks like a session's
 )
 
 // MisfitKinds lists all kinds.
-func MisfitKinds() []string { return []string{NotOpened, CookieName} }
+func MisfitKinds() []string { return []string{NotOpened, CookieName, CookieText, NoSession} }
 
 const (
 	// unseenToReport is how many scripts of requests with a session id have to end, and none be seen to open its session.
 	unseenToReport = 20
 	// unnamedToReport is how many requests have to come or be answered with such a cookie, and none with a session id.
 	unnamedToReport = 10
+	// unreadToReport is how many requests have to come with a session cookie that has no id in it, and none with one.
+	unreadToReport = 10
+	// cookiesToReport is how many requests have to come with cookies, and none with a session id. Many sites have
+	// visitors without a session, but few have a hundred requests without any.
+	cookiesToReport = 100
 	// maxNames bounds the cookies that are named. Visitors can send any.
 	maxNames   = 5
+	maxCounted = 64 // of which those that came most often are named
 	maxNameLen = 64
 )
 
 // misfits looks for misfits of a setup and logs each once, and once when it is over.
 type misfits struct {
 	log     hclog.Logger
-	place   string   // that is watched; empty: none
-	cookies []string // of the config
+	place   string // that is watched; empty: none
+	session *phpsession.Rules
+	suggest func(names []string) string
 
 	opened  atomic.Bool // a session was seen opened in that place
 	matched atomic.Bool // a request had a session id, or a response set one
 
 	mu      sync.Mutex
-	unseen  int      // scripts that were not seen to open their session
-	unnamed int      // requests with a cookie that looks like a session's
-	names   []string // of those cookies
+	unseen  int            // scripts that were not seen to open their session
+	unnamed int            // requests with a cookie that looks like a session's
+	names   []string       // of those cookies
+	unread  int            // requests whose session cookie had no id in it
+	cookied int            // requests with cookies, at most cookiesToReport
+	counts  map[string]int // of them, by the names of their cookies
 }
 
 func newMisfits(o *Options, log hclog.Logger) *misfits {
-	m := &misfits{log: log, cookies: o.Session.Cookies}
+	m := &misfits{log: log, session: &o.Session, suggest: o.Suggest, counts: make(map[string]int)}
 	if o.Watcher != nil {
 		m.place = o.Watcher.Place()
 	}
@@ -67,8 +83,17 @@ func (m *misfits) all() (all []Misfit) {
 	if m.unseen >= unseenToReport && !m.opened.Load() {
 		all = append(all, m.notOpened())
 	}
-	if m.unnamed >= unnamedToReport && !m.matched.Load() {
+	if m.matched.Load() {
+		return all
+	}
+	if m.unread >= unreadToReport {
+		all = append(all, m.cookieText())
+	}
+	switch {
+	case m.unnamed >= unnamedToReport:
 		all = append(all, m.cookieName())
+	case m.cookied >= cookiesToReport && m.unread < unreadToReport:
+		all = append(all, m.noSession())
 	}
 	return all
 }
@@ -81,8 +106,49 @@ func (m *misfits) notOpened() Misfit {
 }
 
 func (m *misfits) cookieName() Misfit {
-	return Misfit{CookieName, fmt.Sprintf("no request of this gate had a session id, so nothing is locked; but there are cookies that look "+
-		"like a session's: %s; if one of them is PHP's session.name, add it to cookies in the session block", strings.Join(m.names, ", "))}
+	return Misfit{CookieName, fmt.Sprintf("no request of this gate had a session id, so nothing is locked; but there are cookies "+
+		"that look like a session's: %s; if one of them is PHP's session.name, add it to cookies in the session block%s",
+		strings.Join(m.names, ", "), m.suggestion(m.names))}
+}
+
+func (m *misfits) cookieText() Misfit {
+	hint := "id_pattern must match the values of the session cookie"
+	if m.session.Format != nil {
+		hint = "keys must be those of the application (APP_KEY and APP_PREVIOUS_KEYS of Laravel), and the cookie must be encrypted"
+	}
+	return Misfit{CookieText, fmt.Sprintf("no request of this gate had a session id, so nothing is locked; but %d or more had a "+
+		"cookie named %s without one in it: %s", unreadToReport, strings.Join(m.session.Cookies, " or "), hint)}
+}
+
+func (m *misfits) noSession() Misfit {
+	names := m.mostFrequent()
+	which := "whose names are too odd to show"
+	if len(names) > 0 {
+		which = "most of them " + strings.Join(names, ", ")
+	}
+	return Misfit{NoSession, fmt.Sprintf("none of %d requests of this gate with cookies had a session id, so nothing is locked; "+
+		"they had other cookies, %s; if one of them is the session's, add it to cookies in the session block%s",
+		cookiesToReport, which, m.suggestion(slices.Collect(maps.Keys(m.counts))))}
+}
+
+// suggestion returns what the config could be instead, to end a sentence with.
+func (m *misfits) suggestion(names []string) string {
+	if m.suggest == nil {
+		return ""
+	}
+	slices.Sort(names)
+	if s := m.suggest(names); s != "" {
+		return ", or write " + s
+	}
+	return ""
+}
+
+// mostFrequent returns the names of the cookies that came with most requests.
+func (m *misfits) mostFrequent() []string {
+	names := slices.SortedFunc(maps.Keys(m.counts), func(a, b string) int {
+		return cmp.Or(cmp.Compare(m.counts[b], m.counts[a]), strings.Compare(a, b))
+	})
+	return names[:min(len(names), maxNames)]
 }
 
 // saw notes whether a script was seen to open the session whose id it was sent.
@@ -112,7 +178,7 @@ func (m *misfits) found() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.matched.Store(true)
-	if m.unnamed >= unnamedToReport {
+	if m.unnamed >= unnamedToReport || m.unread >= unreadToReport || m.cookied >= cookiesToReport {
 		m.log.Info("a request of this gate had a session id now")
 	}
 }
@@ -123,13 +189,49 @@ func (m *misfits) sent(cookie []byte) {
 		return
 	}
 	var names []string
+	m.mu.Lock()
+	counting := m.cookied < cookiesToReport
 	for pair := range bytes.SplitSeq(cookie, []byte(";")) {
-		if name, _, _ := bytes.Cut(pair, []byte("=")); m.looksLikeSession(name) {
+		name, _, _ := bytes.Cut(pair, []byte("="))
+		if counting {
+			m.count(name)
+		}
+		if m.looksLikeSession(name) {
 			names = append(names, string(bytes.TrimSpace(name)))
 		}
 	}
+	if counting && len(cookie) > 0 {
+		m.cookied++
+		if m.cookied == cookiesToReport && m.unnamed < unnamedToReport && m.unread < unreadToReport && !m.matched.Load() {
+			m.log.Warn(m.noSession().Text)
+		}
+	}
+	m.mu.Unlock()
 	if len(names) > 0 {
 		m.note(names...)
+	}
+}
+
+// count counts a cookie by its name. The caller holds mu.
+func (m *misfits) count(name []byte) {
+	name = bytes.TrimSpace(name)
+	if !fitForLog(name) || m.session.Names(name) {
+		return
+	}
+	if _, known := m.counts[string(name)]; known || len(m.counts) < maxCounted {
+		m.counts[string(name)]++
+	}
+}
+
+// sawUnread notes a request whose session cookie had no id in it.
+func (m *misfits) sawUnread() {
+	if m.matched.Load() {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.unread++; m.unread == unreadToReport && !m.matched.Load() {
+		m.log.Warn(m.cookieText().Text)
 	}
 }
 
@@ -160,14 +262,19 @@ func (m *misfits) note(names ...string) {
 // One of the config's own names, with a value that is no session id, is not meant.
 func (m *misfits) looksLikeSession(name []byte) bool {
 	name = bytes.TrimSpace(name)
-	if len(name) > maxNameLen || slices.Contains(m.cookies, string(name)) {
+	if !fitForLog(name) || m.session.Names(name) {
 		return false
 	}
+	lower := bytes.ToLower(name)
+	return bytes.Contains(lower, []byte("sess")) || bytes.HasSuffix(lower, []byte("sid"))
+}
+
+// fitForLog reports whether a cookie's name may stand in a log: visitors can send any.
+func fitForLog(name []byte) bool {
 	for _, c := range name {
 		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '-' || c == '.') {
 			return false
 		}
 	}
-	lower := bytes.ToLower(name)
-	return bytes.Contains(lower, []byte("sess")) || bytes.HasSuffix(lower, []byte("sid"))
+	return 0 < len(name) && len(name) <= maxNameLen
 }

@@ -1,7 +1,10 @@
 package gate
 
 import (
+	"bytes"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -128,6 +131,86 @@ func TestACookieThatLooksLikeASessionIsReported(t *testing.T) {
 			s.misfit("")
 			request("")
 			s.reports(never, 1)
+		})
+	}
+}
+
+// TestASiteOfWhichNoSessionIsFoundIsReported with the names of its cookies and what would fit, once.
+func TestASiteOfWhichNoSessionIsFoundIsReported(t *testing.T) {
+	const never, now = "none of 100 requests of this gate with cookies had a session id", "had a session id now"
+	var asked []string
+	s := newStand(t, func(o *Options) {
+		o.Suggest = func(names []string) string {
+			asked = names
+			return `application = "shop"`
+		}
+	})
+	for i := range cookiesToReport - 1 {
+		s.serve([]string{"HTTP_COOKIE", fmt.Sprintf("shop_0a1b=tops3cret; _ga=1; once%d=1; \x1b[31m=1; PHPSESSID=%%20", i)})
+		s.serve(nil) // no cookies
+	}
+	s.reports(never, 0)
+	s.misfit("")
+	for range 5 {
+		s.serve([]string{"HTTP_COOKIE", "shop_0a1b=tops3cret"})
+	}
+	s.reports(never, 1)
+	s.reports("tops3cret", 0)
+	s.reports("most of them shop_0a1b, _ga, once0", 1)
+	s.reports(`or write application = "shop"`, 1)
+	s.misfit(NoSession)
+	if len(asked) != maxCounted || !slices.Contains(asked, "shop_0a1b") || slices.Contains(asked, "PHPSESSID") {
+		t.Errorf("asked for %d names: %v", len(asked), asked)
+	}
+	s.serve(session("one"))
+	s.reports(now, 1)
+	s.misfit("")
+}
+
+func TestRequestsWithoutCookiesAreNoMisfit(t *testing.T) {
+	s := newStand(t, nil)
+	for range 2 * cookiesToReport {
+		s.serve(nil)
+	}
+	s.misfit("")
+}
+
+// plainly is a format whose cookies are "<" and the id.
+type plainly struct{}
+
+func (plainly) Open(_ string, value []byte) ([]byte, bool) {
+	return bytes.CutPrefix(value, []byte("<"))
+}
+
+// TestCookiesThatDoNotOpenAreReported counts each request, and reports once.
+func TestCookiesThatDoNotOpenAreReported(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit       func(*phpsession.Rules)
+		good, hint string
+	}{
+		"format":  {func(r *phpsession.Rules) { r.Format = plainly{} }, "<abc", "keys must be those"},
+		"pattern": {func(r *phpsession.Rules) { r.IDPattern = regexp.MustCompile("^id=(.*)") }, "id=abc", "id_pattern must match"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStand(t, func(o *Options) {
+				o.Session.Cookies = []string{"app_*", "other"}
+				c.edit(&o.Session)
+			})
+			for range 3 * unreadToReport {
+				s.serve([]string{"HTTP_COOKIE", "app_1=tops3cret; app_2=x"})
+			}
+			s.reports("had a cookie named app_* or other without one", 1)
+			s.reports(c.hint, 1)
+			s.reports("tops3cret", 0)
+			s.misfit(CookieText)
+			if got := s.Stats().Unread; got != 3*unreadToReport {
+				t.Errorf("counted %d unread cookies, want %d", got, 3*unreadToReport)
+			}
+			s.serve([]string{"HTTP_COOKIE", "app_1=x; app_2=" + c.good})
+			s.misfit("")
+			if got := s.Stats(); got.Unread != 3*unreadToReport || got.Acquired != 1 {
+				t.Errorf("with an id: counted %d unread cookies and %d locks, want %d and 1", got.Unread, got.Acquired, 3*unreadToReport)
+			}
 		})
 	}
 }

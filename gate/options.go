@@ -21,16 +21,17 @@ type Options struct {
 	Limits      fcgi.Limits
 	Upstream    fcgi.PoolOptions
 	Probes      fcgi.ProbeOptions
-	Session     phpsession.Rules
-	Watcher     sessionwatch.Watcher     // sees PHP close a session: its lock ends then; nil: it ends with the script
-	PHPLocks    bool                     // PHP locks the sessions itself, so nothing is lost when a lock ends before its script
-	OpenWithin  time.Duration            // a watched script that has not opened its session gives its turn away after this; zero: never
-	Param       string                   // a param that holds the session id, before all cookies; empty: none
-	Holder      AskHolder                // asks the store who holds a lock; nil: all are held in this process
-	Policy      Policy                   // of requests that match no route
-	Routes      []Route                  // the first match wins
-	SlowWait    time.Duration            // a wait that is longer is logged
-	Meter       func(route string) Meter // makes that of a route, or with "" of the requests that match none; nil: nobody measures
+	Session     phpsession.Rules            // without Unread, which is the gate's own
+	Suggest     func(names []string) string // what to write for cookies of these names; "" or nil: nothing is known of them
+	Watcher     sessionwatch.Watcher        // sees PHP close a session: its lock ends then; nil: it ends with the script
+	PHPLocks    bool                        // PHP locks the sessions itself, so nothing is lost when a lock ends before its script
+	OpenWithin  time.Duration               // a watched script that has not opened its session gives its turn away after this; zero: never
+	Param       string                      // a param that holds the session id, before all cookies; empty: none
+	Holder      AskHolder                   // asks the store who holds a lock; nil: all are held in this process
+	Policy      Policy                      // of requests that match no route
+	Routes      []Route                     // the first match wins
+	SlowWait    time.Duration               // a wait that is longer is logged
+	Meter       func(route string) Meter    // makes that of a route, or with "" of the requests that match none; nil: nobody measures
 }
 
 // Mode says what a request does with its session's lock.

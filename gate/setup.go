@@ -27,6 +27,10 @@ type setup struct {
 
 func newSetup(o Options, c *counters, log hclog.Logger) *setup {
 	s := &setup{Options: o, pool: fcgi.NewPool(o.Upstream), idle: make(chan struct{}), misfits: newMisfits(&o, log)}
+	s.Session.Unread = func() {
+		c.unread.Add(1)
+		s.misfits.sawUnread()
+	}
 	s.tallies = append(s.tallies, newTally(c, "", o.Meter))
 	for _, route := range o.Routes {
 		s.tallies = append(s.tallies, newTally(c, route.Name, o.Meter))

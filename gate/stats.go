@@ -15,6 +15,7 @@ type Stats struct {
 	Expired   uint64 // locks that were held for too long
 	Lost      uint64 // locks that were lost in the store
 	Ended     uint64 // locks that an operator has broken
+	Unread    uint64 // requests whose session cookie had no session id in it, by its format or pattern
 	GivenAway uint64 // turns that scripts gave away because they had not opened their session in time
 	Aborted   uint64 // requests that were ended because their lock had expired
 	Abandoned uint64 // scripts that ran on for too long after their web server had hung up
@@ -34,7 +35,8 @@ func (g *Gate) Stats() Stats {
 	s := Stats{
 		Conns: g.Conns(), Requests: c.requests.Load(), None: c.none.Load(), Acquired: c.acquired.Load(),
 		Local: c.local.Load(), Passed: c.passed.Load(), Observed: c.observed.Load(),
-		Expired: c.expired.Load(), Lost: c.lost.Load(), Ended: c.broken.Load(), GivenAway: c.givenAway.Load(), Refused: c.malformed.Load(),
+		Expired: c.expired.Load(), Lost: c.lost.Load(), Ended: c.broken.Load(), GivenAway: c.givenAway.Load(),
+		Unread: c.unread.Load(), Refused: c.malformed.Load(),
 		Routes: c.routeStats(), Pool: g.setup.Load().pool.Stats(),
 	}
 	for _, r := range s.Routes {
