@@ -114,7 +114,7 @@ func (f *file) gateBlock(g *Gate) block {
 		},
 		blocks: []child{
 			{"upstream", unnamed, func(string) block { return f.upstreamBlock(&g.Upstream) }},
-			{"session", unnamed, func(string) block { return sessionBlock(&g.Session) }},
+			{"session", unnamed, func(string) block { return sessionBlock(g) }},
 			{"lock", unnamed, func(string) block { return f.lockBlock(&g.Lock) }},
 			{"route", named, func(name string) block {
 				r := defaultRoute(name, g)
@@ -144,10 +144,15 @@ func (f *file) upstreamBlock(u *Upstream) block {
 	}
 }
 
-func sessionBlock(s *Session) block {
+func sessionBlock(g *Gate) block {
+	s := &g.Session
 	return block{
 		keys: []key{
-			{"cookies", many(&s.Cookies, sessionName)},
+			{"application", application(g)}, // first: the other keys, and the block lock, win
+			{"cookies", many(&s.Cookies, cookieName)},
+			{"id_pattern", one(&s.IDPattern, idPattern)},
+			{"format", one(&s.Format, choice(FormatPlain, FormatLaravel))},
+			{"keys", appKeys(&s.Keys)},
 			{"query", many(&s.Query, sessionName)},
 			{"param", one(&s.Param, paramName)},
 			{"handler", one(&s.Handler, choice(HandlerAny, HandlerFiles, HandlerMemcached))},

@@ -2,6 +2,7 @@ package config
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/zclconf/go-cty/cty"
@@ -188,6 +189,35 @@ func checkSession(b *found, s *Session) {
 	}
 	if b.valid("handler", "save_path") {
 		checkSavePath(b, s)
+	}
+	checkCookies(b, s)
+}
+
+// checkCookies judges the keys that find an id in a cookie's value.
+func checkCookies(b *found, s *Session) {
+	switch {
+	case !b.valid("application", "format", "keys"):
+	case s.Format == FormatLaravel && len(s.Keys) == 0:
+		key := "format"
+		for _, given := range []string{"application", "keys"} {
+			if b.has(given) {
+				key = given
+			}
+		}
+		b.fail(key, `Such as keys = [env("APP_KEY")], with APP_KEY of the application's .env.`,
+			"the cookies of laravel need keys to be opened")
+	case s.Format != FormatLaravel && len(s.Keys) > 0:
+		b.warn("keys", "", `keys have no effect without format = "laravel"`)
+	}
+	if !b.valid("cookies", "id_pattern") || s.IDPattern != nil || s.Format != FormatPlain {
+		return
+	}
+	for _, name := range s.Cookies {
+		const least = 3
+		if strings.ContainsAny(name, "*?") && fixedLetters(name) < least {
+			b.fail("cookies", "Other cookies would be taken for sessions, such as one with a language: all its visitors would wait for each other.",
+				"each element of cookies must have %d fixed letters or more, or id_pattern must say what an id looks like; got %q", least, name)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ package config
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -92,8 +93,14 @@ type Upstream struct {
 
 // Session is where a request carries its session id, and how PHP stores the session.
 type Session struct {
-	Cookies, Query []string // names; at least one, unless Param is set
-	Param          string   // takes precedence over the cookies; "": none
+	Application string // "": none; its name, whose defaults are in the other keys already
+
+	Cookies   []string       // names, and patterns with * and ?; at least one, unless Query or Param is set
+	IDPattern *regexp.Regexp // takes the id out of a cookie's value; nil: the value is the id
+	Format    string         // of the value
+	Keys      [][]byte       // that open it, 16 or 32 bytes each; at least one with FormatLaravel
+	Query     []string       // names
+	Param     string         // takes precedence over the cookies; "": none
 
 	Handler string
 	// SavePath is the folder of the session files without the depth, or memcached's servers as in PHP's
@@ -141,6 +148,9 @@ type Route struct {
 const (
 	FormatText = "text"
 	FormatJSON = "json"
+
+	FormatPlain   = "plain"
+	FormatLaravel = "laravel"
 
 	HandlerAny       = "any"
 	HandlerFiles     = "files"

@@ -74,7 +74,11 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 		    probe_interval = "1s"
 		  }
 		  session {
+		    application = "moodle"
 		    cookies = ["my_app", "__Host-SID"]
+		    id_pattern = ""
+		    format = "laravel"
+		    keys = ["0123456789abcdef"]
 		    query = ["PHPSESSID"]
 		    param = "SESSION_ID"
 		    handler = "files"
@@ -134,7 +138,11 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 				ProbeInterval:  time.Second,
 			},
 			Session: Session{
+				Application:  "moodle",
 				Cookies:      []string{"my_app", "__Host-SID"},
+				Format:       FormatLaravel,
+				Keys:         [][]byte{[]byte("0123456789abcdef")},
+				Locks:        true,
 				Query:        []string{"PHPSESSID"},
 				Param:        "SESSION_ID",
 				Handler:      HandlerFiles,

@@ -45,6 +45,7 @@ func defaultGate(name string) *Gate {
 		},
 		Session: Session{
 			Cookies:      []string{"PHPSESSID"},
+			Format:       FormatPlain,
 			Handler:      HandlerAny,
 			KeyPrefix:    "memc.sess.key.",
 			MaxInputVars: 1000,

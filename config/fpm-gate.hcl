@@ -155,9 +155,27 @@ gate "www" {
 
   # Where a request has its session id, and how PHP keeps sessions.
   session {
-    # Names of the session cookie: session.name of php.ini, or what the application calls it.
-    # With several, the first that a request has counts.
+    # The application, which sets cookies, id_pattern, format, locks and release_on as it needs them; what this
+    # file sets wins. "drupal", "joomla", "laravel", "magento", "mediawiki", "moodle", "nextcloud",
+    # "phpmyadmin", "prestashop", "roundcube", "symfony", "typo3", "woocommerce" or "wordpress"; "check" shows
+    # what it came to. "": none of them.
+    # application = ""
+
+    # Names of the session cookie: session.name of php.ini, or what the application calls it. A name may be
+    # a pattern, "SESS*": "*" is any characters, "?" is one. The first that a request has an id in counts.
     # cookies = ["PHPSESSID"]
+
+    # A regular expression, in the syntax of RE2, for cookies that have more than the id in them: the id is its
+    # first group, or the whole match if it has none. A cookie that does not match has no id. Take no part that
+    # strangers can guess, such as a user's number: they could send it and hold that session. "": the whole value.
+    # id_pattern = ""
+
+    # How the id is written in the cookie. plain: as it is. laravel: encrypted by Laravel, with its own keys.
+    # format = "plain"
+
+    # Laravel's APP_KEY and APP_PREVIOUS_KEYS. Take them from the environment, as [env("APP_KEY"),
+    # env("APP_PREVIOUS_KEYS", "")]. A cookie that none of them opens is no session.
+    # keys = []
 
     # Names in the query string, for PHP with session.use_only_cookies=0.
     # query = []

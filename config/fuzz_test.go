@@ -102,6 +102,11 @@ func checkGateInvariants(is func(bool, string), c *Config, g *Gate) {
 	for _, name := range slices.Concat(s.Cookies, s.Query) {
 		is(name != "" && !strings.ContainsAny(name, "=,;.[ \t\r\n\013\014\x00"), "PHP takes each session name")
 	}
+	is(s.Format == FormatPlain || s.Format == FormatLaravel && len(s.Keys) > 0, "there are keys for the format")
+	for _, k := range s.Keys {
+		is(len(k) == 16 || len(k) == 32, "a key is one of AES")
+	}
+	is(s.Application == "" || slices.Contains(applicationNames(), s.Application), "the application is known")
 	switch s.Handler {
 	case HandlerAny:
 		is(s.SavePath == "", "any handler has no save_path")

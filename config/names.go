@@ -1,11 +1,14 @@
 package config
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/zclconf/go-cty/cty"
 )
 
 // The kinds of names, paths and patterns. A key whose default is "" accepts "" too.
@@ -59,6 +62,101 @@ var sessionName = kind[string]{"a name that PHP accepts as session.name", func(s
 	}
 	return s, nil
 }}
+
+// cookieName is a sessionName, or a pattern of several.
+var cookieName = kind[string]{`a name that PHP accepts as session.name, or a pattern such as "SESS*"`,
+	func(s string) (string, error) {
+		if fixed := inPattern.ReplaceAllString(s, "x"); fixed != s {
+			_, err := sessionName.parse(fixed)
+			return s, err
+		}
+		return sessionName.parse(s)
+	}}
+
+var inPattern = regexp.MustCompile(`[*?]+`)
+
+// fixedLetters counts what a pattern of cookieName demands of a name.
+func fixedLetters(pattern string) int { return len(inPattern.ReplaceAllString(pattern, "")) }
+
+// maxIDPattern is far beyond any pattern with a purpose.
+const maxIDPattern = 1000
+
+var idPattern = kind[*regexp.Regexp]{`a regular expression such as "^([^|]+)", in the syntax of RE2`,
+	func(s string) (*regexp.Regexp, error) {
+		switch {
+		case s == "":
+			return nil, nil
+		case len(s) > maxIDPattern:
+			return nil, fmt.Errorf("must have at most %d characters", maxIDPattern)
+		}
+		re, err := regexp.Compile(s)
+		if err != nil {
+			return nil, formHint(strings.TrimPrefix(err.Error(), "error parsing regexp: ") + ".")
+		}
+		return re, nil
+	}}
+
+// application sets the defaults of a gate to what is known of an application.
+func application(g *Gate) setter {
+	return func(v cty.Value) []fault {
+		if !v.IsNull() && v.Type() == cty.String && v.AsString() == "" {
+			return nil
+		}
+		faults := one(&g.Session.Application, choice(applicationNames()...))(v)
+		if faults == nil {
+			apply(g.Session.Application, g)
+		}
+		return faults
+	}
+}
+
+// appKeys sets Laravel's keys. Each element is an APP_KEY or, as in APP_PREVIOUS_KEYS, several with commas between; an
+// empty one is none, so that a variable may be unset. Its faults never show a value.
+func appKeys(to *[][]byte) setter {
+	return func(v cty.Value) (faults []fault) {
+		const form = `Laravel's APP_KEY: "base64:" and 16 or 32 bytes in base64`
+		if v.IsNull() || !(v.Type().IsTupleType() || v.Type().IsListType()) {
+			return []fault{newFault(v, errForm, "a list, each element "+form).withoutValue()}
+		}
+		var all [][]byte
+		for i, element := range v.AsValueSlice() {
+			keys, err := kind[[][]byte]{form, parseAppKeys}.read(element)
+			if err != nil {
+				f := newFault(element, err, form).withoutValue()
+				f.element = i
+				faults = append(faults, f)
+			}
+			all = append(all, keys...)
+		}
+		if faults == nil {
+			*to = all
+		}
+		return faults
+	}
+}
+
+func parseAppKeys(s string) (keys [][]byte, err error) {
+	if n := len(s); n == 16 || n == 32 { // which may have a comma in it
+		return [][]byte{[]byte(s)}, nil
+	}
+	for text := range strings.SplitSeq(s, ",") {
+		text = strings.TrimSpace(text)
+		raw := []byte(text)
+		if encoded, is := strings.CutPrefix(text, "base64:"); is {
+			if raw, err = base64.StdEncoding.DecodeString(encoded); err != nil {
+				return nil, errForm
+			}
+		}
+		switch len(raw) {
+		case 0:
+		case 16, 32:
+			keys = append(keys, raw)
+		default:
+			return nil, errForm
+		}
+	}
+	return keys, nil
+}
 
 // numeric matches what PHP takes for a number, of those texts without "." and spaces.
 var numeric = regexp.MustCompile(`^[+-]?[0-9]+([eE][+-]?[0-9]+)?$`)

@@ -16,13 +16,16 @@ import (
 // missing quote or a misplaced line, the text may belong to a secret.
 
 // isSecret reports whether a report must not show the value of a key.
-func isSecret(key string) bool { return key == "password" || key == "secret" }
+func isSecret(key string) bool { return key == "password" || key == "secret" || key == "keys" }
 
 // hidden replaces a value in a message.
 const hidden = "a value that is not shown"
 
 // mayHoldSecret matches values of other keys that may contain a password, such as PHP's session.save_path or a URL.
-var mayHoldSecret = regexp.MustCompile(`(?i)pass|secret|token|auth|@`)
+var mayHoldSecret = regexp.MustCompile(`(?i)pass|secret|token|auth|base64:|@`)
+
+// mistypedKeys matches the key of a tls block, which is a path, where it is none: keys may be meant.
+var mistypedKeys = regexp.MustCompile(`\bkey\s*=\s*(?:[^"\s]|"[^/])`)
 
 // hides reports whether a report must not show the value that was given for a key.
 func hides(key string, expr hclsyntax.Expression) bool {
@@ -155,7 +158,7 @@ func (m *masker) shown(text string) int {
 func (m *masker) harmless(text string) bool {
 	inList := m.inList
 	m.inList = false
-	if mayHoldSecret.MatchString(text) || strings.Contains(text, "<<") {
+	if mayHoldSecret.MatchString(text) || mistypedKeys.MatchString(text) || strings.Contains(text, "<<") {
 		return false
 	}
 	if block := blockLine.FindStringSubmatch(text); block != nil {

@@ -72,9 +72,9 @@ func newKey(raw []byte) (*key, error) {
 // maxValue bounds the cookies that are looked at: a session's has about 350 bytes, and browsers keep 4 KiB at most.
 const maxValue = 4096
 
-// Open returns the session id in the value of the cookie of that name, as PHP has it in $_COOKIE. It returns false for a
-// value that the application would not take: for one that no key opens, one that was made for another cookie, and one
-// with no session id in it. The id is Open's own.
+// Open returns the session id in the value of the cookie of that name, as PHP has it in $_COOKIE. It returns false for
+// a value that the application would not take: for one that no key opens, one that was made for another cookie, and
+// one with no session id in it. The id is Open's own.
 func (c *Cookies) Open(name string, value []byte) (id []byte, ok bool) {
 	if len(value) > maxValue {
 		return nil, false

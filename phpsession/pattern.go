@@ -51,8 +51,8 @@ func (r *Rules) fromPattern(header []byte, pattern string, unread *bool) (id []b
 	return nil, false
 }
 
-// readMatching reads the cookies of the header into the variables that the pattern stands for. PHP counts tokens of all
-// names, and a variable that is deleted and set again comes last. It takes one pass, whatever a visitor sends.
+// readMatching reads the cookies of the header into the variables that the pattern stands for. PHP counts tokens of
+// all names, and a variable that is deleted and set again comes last. It takes one pass, whatever a visitor sends.
 func (r *Rules) readMatching(header []byte, pattern string) (all []variable) {
 	_, maxTokens := r.newVariable("")
 	var at map[string]int // in all; made for the second variable

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -62,6 +63,9 @@ func check(w io.Writer, file string, fileOnly, probe bool) error {
 	}
 	for _, g := range c.Gates {
 		fmt.Fprintf(w, "gate %q: %s to %s\n", g.Name, g.Listen, strings.Trim(fmt.Sprint(upstreamAddrs(g)), "[]"))
+		if s := &g.Session; s.Application != "" {
+			fmt.Fprintf(w, "gate %q: application = %q comes to %s\n", g.Name, s.Application, applied(g))
+		}
 	}
 	if !fileOnly {
 		if err := judge(c); err != nil {
@@ -74,6 +78,29 @@ func check(w io.Writer, file string, fileOnly, probe bool) error {
 	}
 	probeSessions(w, c)
 	return failed(errors.Join(probeUpstreams(w, c), probeStore(w, c)))
+}
+
+// applied returns the keys that an application sets, with the values that they have in g. Of keys it shows how many
+// there are.
+func applied(g *config.Gate) string {
+	s := &g.Session
+	keys := []string{fmt.Sprintf("cookies = [%s]", quotedList(s.Cookies))}
+	if s.IDPattern != nil {
+		keys = append(keys, fmt.Sprintf("id_pattern = %q", s.IDPattern))
+	}
+	if s.Format != config.FormatPlain {
+		keys = append(keys, fmt.Sprintf("format = %q with %d keys", s.Format, len(s.Keys)))
+	}
+	keys = append(keys, fmt.Sprintf("locks = %t, release_on = %q", s.Locks, g.Lock.ReleaseOn))
+	return strings.Join(keys, ", ")
+}
+
+func quotedList(words []string) string {
+	var quoted []string
+	for _, w := range words {
+		quoted = append(quoted, strconv.Quote(w))
+	}
+	return strings.Join(quoted, ", ")
 }
 
 // probeUpstreams probes each upstream address of each gate, and writes a line for each.

@@ -4,6 +4,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/config"
 	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/gate"
+	"github.com/fpm-gate/fpm-gate/laravel"
 	"github.com/fpm-gate/fpm-gate/phpsession"
 )
 
@@ -33,8 +34,11 @@ func gateOptions(c *config.Config, g *config.Gate) gate.Options {
 			Files:   g.Session.Handler == config.HandlerFiles,
 			Depth:   g.Session.Depth,
 
+			IDPattern:    g.Session.IDPattern,
+			Format:       cookieFormat(&g.Session),
 			MaxInputVars: g.Session.MaxInputVars,
 		},
+		Suggest:  config.Suggest,
 		Param:    g.Session.Param,
 		Policy:   lockPolicy(g.Lock),
 		SlowWait: c.Log.SlowWait,
@@ -56,6 +60,18 @@ func gateOptions(c *config.Config, g *config.Gate) gate.Options {
 		o.Routes = append(o.Routes, route)
 	}
 	return o
+}
+
+// cookieFormat opens the session cookies of a gate; nil: they are plain.
+func cookieFormat(s *config.Session) phpsession.Format {
+	if s.Format != config.FormatLaravel {
+		return nil
+	}
+	cookies, err := laravel.New(s.Keys)
+	if err != nil {
+		panic(err) // config has checked the keys
+	}
+	return cookies
 }
 
 func upstreamAddrs(g *config.Gate) []fcgi.Addr {
