@@ -48,7 +48,7 @@ func cookies(header []byte, maxTokens int) iter.Seq2[[]byte, []byte] {
 	}
 }
 
-// cutToken returns the bytes before the first separator and those behind it.
+// cutToken returns the bytes before the first separator and those after it.
 func cutToken(input []byte, separator byte) (token, rest []byte) {
 	if end := bytes.IndexByte(input, separator); end >= 0 {
 		return input[:end], input[end+1:]
@@ -64,7 +64,7 @@ func cutValue(token []byte) (name, value []byte) {
 	return token, nil
 }
 
-// trimSpace cuts leading white space; what stands behind a name is part of it.
+// trimSpace cuts leading white space. Trailing white space is part of the name.
 func trimSpace(name []byte) []byte {
 	for len(name) > 0 && isSpace(name[0]) {
 		name = name[1:]
@@ -105,8 +105,8 @@ func (r *Rules) FromSetCookie(value []byte) (id []byte, ok bool) {
 	return nil, false
 }
 
-// expired tells whether a browser drops a cookie with these attributes. As in RFC 6265, section
-// 5.3, the last of several attributes counts, and Max-Age goes before Expires.
+// expired reports whether a browser drops a cookie with these attributes. As in RFC 6265, section 5.3, the last of
+// several attributes of a name counts, and Max-Age takes precedence over Expires.
 func expired(attributes []byte) bool {
 	var byMaxAge, byDate, hasMaxAge bool
 	for len(attributes) > 0 {
@@ -131,7 +131,7 @@ func expired(attributes []byte) bool {
 	return byDate
 }
 
-// parseMaxAge reads a number of seconds. One out of range becomes the nearest, which will do.
+// parseMaxAge parses a number of seconds. A number out of range becomes the nearest one, which suffices.
 func parseMaxAge(s string) (over, valid bool) {
 	seconds, err := strconv.ParseInt(s, 10, 64)
 	if errors.Is(err, strconv.ErrSyntax) || s[0] == '+' {
@@ -140,7 +140,7 @@ func parseMaxAge(s string) (over, valid bool) {
 	return seconds <= 0, true
 }
 
-// parseExpires reads the forms of a date that PHP and its frameworks have sent over the years.
+// parseExpires parses the date formats that PHP and its frameworks have used over the years.
 func parseExpires(s string) (when time.Time, valid bool) {
 	for _, layout := range [...]string{time.RFC1123, "Mon, 02-Jan-2006 15:04:05 MST", time.RFC850, time.ANSIC} {
 		if when, err := time.Parse(layout, s); err == nil {

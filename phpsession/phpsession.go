@@ -139,8 +139,8 @@ func (r *Rules) part(value []byte) (id []byte, ok bool) {
 	return value[at[2]:at[3]:at[3]], true
 }
 
-// decidedByCookie tells whether PHP leaves the query string alone: whatever string the cookie
-// header has under the name wins, and if that is no valid id PHP makes a new one.
+// decidedByCookie reports whether PHP ignores the query string: any string that the cookie header has under the name
+// wins, and if it is not a valid id, PHP makes a new one.
 func (r *Rules) decidedByCookie(cookie []byte, name string) bool {
 	if !r.Names([]byte(name)) {
 		return false
@@ -149,10 +149,10 @@ func (r *Rules) decidedByCookie(cookie []byte, name string) bool {
 	return found
 }
 
-// Valid tells whether PHP starts a session under this id, wherever the id came from. It is for ids
-// that a web server hands over; those from ID and FromSetCookie are valid.
+// Valid reports whether PHP starts a session under this id, wherever the id came from. It is for ids that a web server
+// passes; ids from ID and FromSetCookie are valid.
 func (r *Rules) Valid(id []byte) bool {
-	// PHP asks strpbrk and str[0], C functions that see nothing behind a NUL.
+	// PHP uses strpbrk and str[0], which see nothing after a NUL.
 	seen := cString(id)
 	if len(seen) == 0 {
 		return false
@@ -172,9 +172,9 @@ func (r *Rules) Valid(id []byte) bool {
 // maxFileID is what NAME_MAX (255 bytes) leaves of "sess_<id>". PHP itself would allow 256.
 const maxFileID = 250
 
-// validForFiles tells whether the files handler can open a file for the id. The file's name ends
-// at a NUL, but PHP compares the whole length with the depth, and names the folders by the whole id. PHP 8.4
-// refuses an id with a NUL; there the request takes the lock of the id before the NUL, which does no harm.
+// validForFiles reports whether the files handler can open a file for the id. The file's name ends at a NUL, but PHP
+// compares the whole length with the depth, and names the folders by the whole id. PHP 8.4 refuses an id with a NUL;
+// the request then takes the lock of the part before the NUL, which does no harm.
 func (r *Rules) validForFiles(id []byte) bool {
 	seen := cString(id)
 	if len(seen) > maxFileID || len(id) <= r.Depth || len(seen) < r.Depth {
@@ -195,7 +195,7 @@ func LockName(id []byte) []byte {
 	return cString(id)
 }
 
-// cString cuts b where C sees its end.
+// cString returns b up to its first NUL, where a C string ends.
 func cString(b []byte) []byte {
 	if end := bytes.IndexByte(b, 0); end >= 0 {
 		return b[:end:end]

@@ -2,8 +2,8 @@ package phpsession
 
 import "bytes"
 
-// fromQuery returns the string that $_GET has under the name, decoded; found is false if it has
-// nothing there, or an array. The query has no NUL.
+// fromQuery returns the string that $_GET has under the name, decoded; found is false if it has nothing there, or an
+// array. The query must contain no NUL.
 func (r *Rules) fromQuery(query []byte, name string) (value []byte, found bool) {
 	v, maxTokens := r.newVariable(name)
 	v.readQuery(query, maxTokens)
@@ -13,10 +13,10 @@ func (r *Rules) fromQuery(query []byte, name string) (value []byte, found bool) 
 	return decode(nil, v.value, true), true
 }
 
-// readQuery registers every field of the query string. Unlike a cookie's, a field's name is
-// decoded, counts even if it is empty, and a later string replaces whatever was there.
+// readQuery registers every field of the query string. Unlike a cookie, a field has its name decoded, counts even if
+// its name is empty, and replaces what was there.
 func (v *variable) readQuery(query []byte, maxTokens int) {
-	var scratch [128]byte // for names: register keeps no part of them
+	var scratch [128]byte // for names, of which register keeps no part
 	for len(query) > 0 {
 		var token []byte
 		token, query = cutToken(query, '&')
@@ -31,8 +31,8 @@ func (v *variable) readQuery(query []byte, maxTokens int) {
 	}
 }
 
-// decode is PHP's rawurldecode, and with plus its urldecode. It returns src itself if there is
-// nothing to decode, else it appends to dst. A '%' without two hex digits stays.
+// decode is PHP's rawurldecode, or with plus its urldecode. It returns src if there is nothing to decode, else it
+// appends to dst. A '%' without two hex digits stays.
 func decode(dst, src []byte, plus bool) []byte {
 	if bytes.IndexByte(src, '%') < 0 && !(plus && bytes.IndexByte(src, '+') >= 0) {
 		return src

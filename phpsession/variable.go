@@ -5,16 +5,16 @@ import (
 	"strings"
 )
 
-// A variable is what $_COOKIE or $_GET holds under one name while PHP reads the input, token by
-// token. What they hold under other names never matters, so it is not kept.
+// variable is the value of $_COOKIE or $_GET under one name while PHP reads the input, token by token. The values under
+// other names do not matter and are not kept.
 type variable struct {
 	name       string
-	firstWins  bool // cookies: the first string stays, the more specific path comes first
+	firstWins  bool // for cookies, the first string stays: browsers send the more specific path first
 	maxNesting int
 
 	kind   kind
-	value  []byte  // of a text, not yet decoded
-	arrays *arrays // of an array
+	value  []byte  // if kind is text; not decoded
+	arrays *arrays // if kind is array
 }
 
 type kind int
@@ -25,7 +25,7 @@ const (
 	array
 )
 
-// register does with a token what PHP does: it may set the variable, leave it, or delete it.
+// register processes a token as PHP does: it may set the variable, leave it or delete it.
 func (v *variable) register(name, value []byte) {
 	for len(name) > 0 && name[0] == ' ' {
 		name = name[1:]
@@ -40,10 +40,9 @@ func (v *variable) register(name, value []byte) {
 	}
 }
 
-// match tells whether PHP stores a token of this name under v.name, and returns the name's
-// "[key][key]…" if that makes it an array. PHP has no use for ' ', '.' and '[' in a name, since
-// they could not stand in the name of a PHP variable, and turns them into '_'. A '[' counts as
-// one of those only if no ']' follows anywhere.
+// match reports whether PHP stores a token of this name under v.name. If the name makes it an array, match returns its
+// "[key][key]…". PHP replaces ' ', '.' and '[', which a PHP variable's name cannot contain, with '_'; but a '[' only if
+// no ']' follows anywhere.
 func (v *variable) match(name []byte) (brackets []byte, ok bool) {
 	if len(name) == 0 || name[0] == '[' {
 		return nil, false
@@ -66,8 +65,8 @@ func (v *variable) match(name []byte) (brackets []byte, ok bool) {
 	return nil, len(name) == len(v.name) && !forbidden(v.name, name)
 }
 
-// forbidden tells whether a name or key begins with a prefix that browsers protect, and the name
-// as it was sent does not: "..Host-sid" must not pass for "__Host-sid".
+// forbidden reports whether a name or key starts with a prefix that browsers protect although the name as sent does
+// not: "..Host-sid" must not pass for "__Host-sid".
 func forbidden(key string, name []byte) bool {
 	for _, prefix := range [...]string{"__Host-", "__Secure-"} {
 		if strings.HasPrefix(key, prefix) && !bytes.HasPrefix(name, []byte(prefix)) {
@@ -77,9 +76,8 @@ func forbidden(key string, name []byte) bool {
 	return false
 }
 
-// registerArray makes the variable an array, whatever it was. A name with too many brackets
-// deletes it, but only if PHP gets that far: a forbidden key, or an append that finds its array
-// full, ends the token and leaves the array.
+// registerArray makes the variable an array, whatever it was. A name with too many brackets deletes the variable, but
+// only if PHP gets that far: a forbidden key, or an append to a full array, ends the token and leaves the array.
 func (v *variable) registerArray(name, brackets []byte) {
 	if v.kind != array {
 		v.kind, v.arrays = array, newArrays()
@@ -94,7 +92,7 @@ func (v *variable) registerArray(name, brackets []byte) {
 		if !closed {
 			break
 		}
-		if level > 1 { // the first key stands in the variable's own array, which is there
+		if level > 1 { // the first key belongs to the variable's own array, which exists
 			if forbidden(string(key), name) {
 				return
 			}
@@ -105,11 +103,11 @@ func (v *variable) registerArray(name, brackets []byte) {
 		}
 		key, brackets = next, rest
 	}
-	// PHP stores nothing under a forbidden key. That makes no difference: no name leads through it.
+	// PHP stores nothing under a forbidden key. That makes no difference here, as no name can lead through it.
 	v.arrays.store(at, key)
 }
 
-// cutKey splits "[key]rest". The key is empty if PHP appends: for "[]", and for one white space in it.
+// cutKey splits "[key]rest". The key is empty if PHP appends: for "[]", also with one white space between.
 func cutKey(brackets []byte) (key, rest []byte, closed bool) {
 	end := bytes.IndexByte(brackets, ']')
 	if end < 0 {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Local is a Store within the process, for all managers that are given it. Its leases end by Release only, and
-// cost no round trip. Managers that wait for the same lease take turns. It is made by NewLocal.
+// Local is a Store in the process's memory, for the managers that share it. Its leases end only by Release. Managers
+// that wait for the same lease take turns. Create it with NewLocal.
 type Local struct {
 	shards [64]localShard
 }
@@ -18,17 +18,17 @@ type localShard struct {
 	leases map[Key]*localLease
 }
 
-// localLease is the lease of a key; or, once it is released to managers that wait, the turn of the first of them.
+// localLease is the lease of a key. Once it is released to waiting managers, it is the turn of the first of them.
 type localLease struct {
 	shard *localShard
 	key   Key
 
 	// Guarded by the shard's mutex.
-	turn bool      // nobody has the lease: it is kept for the first in line
-	line [][8]byte // the managers that wait, the first that came first
+	turn bool      // the lease is free and reserved for the first in line
+	line [][8]byte // the managers that wait, in the order in which they came
 }
 
-// NewLocal makes a local store, in which nobody has a lease.
+// NewLocal returns a store without leases.
 func NewLocal() *Local {
 	s := new(Local)
 	for i := range s.shards {
@@ -37,7 +37,7 @@ func NewLocal() *Local {
 	return s
 }
 
-// Acquire takes the lease of key, or says ErrHeld.
+// Acquire takes the lease of key, or returns ErrHeld.
 func (s *Local) Acquire(_ context.Context, key Key, token Token) (Lease, error) {
 	sh := s.shardOf(key)
 	sh.mu.Lock()
@@ -54,10 +54,10 @@ func (s *Local) Acquire(_ context.Context, key Key, token Token) (Lease, error) 
 	return lease, nil
 }
 
-// Adopt returns a lease that is none: a store within the process never fails.
+// Adopt returns a lease without effect. It is never needed, as this store never fails.
 func (s *Local) Adopt(key Key, _ Token) Lease { return &localLease{shard: s.shardOf(key), key: key} }
 
-// Withdraw takes the manager of token out of the line.
+// Withdraw removes the manager of token from the line.
 func (s *Local) Withdraw(key Key, token Token) {
 	sh := s.shardOf(key)
 	sh.mu.Lock()
@@ -74,7 +74,7 @@ func (s *Local) Withdraw(key Key, token Token) {
 	}
 }
 
-// TTL is zero: a lease lives as long as the process.
+// TTL returns zero: leases live as long as the process.
 func (s *Local) TTL() time.Duration { return 0 }
 
 func (s *Local) shardOf(key Key) *localShard { return &s.shards[key[1]%uint8(len(s.shards))] }
@@ -88,14 +88,14 @@ func (l *localLease) wait(manager [8]byte) {
 // Renew does nothing: the lease lives until its Release.
 func (l *localLease) Renew(context.Context) error { return nil }
 
-// Due says whether another manager waits.
+// Due reports whether another manager waits.
 func (l *localLease) Due() bool {
 	l.shard.mu.Lock()
 	defer l.shard.mu.Unlock()
 	return len(l.line) > 0
 }
 
-// Release frees the lease, or gives the turn to the first in line.
+// Release frees the lease, or reserves it for the first in line.
 func (l *localLease) Release() {
 	l.shard.mu.Lock()
 	defer l.shard.mu.Unlock()

@@ -2,8 +2,8 @@ package sessionlock
 
 import "time"
 
-// Lock is what a request holds. It ends by Release, when its expiry is over, when its lease is lost, or by Break.
-// Until it is held it is a place in the queue.
+// Lock is a session's lock, held by a request. It ends by Release, by expiry, by the loss of its lease, or by
+// Manager.Break. Until it is held it is a place in the queue.
 type Lock struct {
 	session *session
 	key     Key
@@ -11,22 +11,22 @@ type Lock struct {
 	by      Holder
 	policy  Policy
 	entered time.Time     // when Acquire began
-	waited  time.Duration // zero if nobody was in the way
-	behind  Description
-	turn    chan struct{} // closed when the turn is this waiter's; nil of one that had it at once
+	waited  time.Duration // zero if the lock was free
+	behind  Description   // the holder when Acquire began
+	turn    chan struct{} // closed when this waiter gets the turn; nil if it had it at once
 
 	// Guarded by the mutex of the session's shard.
 	prev, next *Lock // in the queue
 	state      state
 	since      time.Time
 	expires    time.Time     // zero until StartExpiry, or if there is no expiry
-	lost       chan struct{} // nil until somebody asks
-	lease      Token         // of the lease that it stands on, which may have been handed on to it
-	local      bool          // it stands, or stood in the end, on no lease
-	waitedFor  bool          // OnWaiter has been told
+	lost       chan struct{} // nil until Lost is called
+	lease      Token         // of its lease, which another lock may have acquired and handed on
+	local      bool          // it has no lease from the store, or had none when it ended
+	waitedFor  bool          // OnWaiter has been called
 }
 
-// state is how far a lock is in its life.
+// state is a stage in the life of a lock.
 type state int
 
 const (
@@ -38,12 +38,12 @@ const (
 	broken
 )
 
-// failed is the error of an Acquire that did not lead to l.
+// failed returns the error of an Acquire that ends without the lock.
 func (l *Lock) failed(err error) error {
 	return &WaitError{Err: err, Waited: time.Since(l.entered), Behind: l.behind}
 }
 
-// begin makes l held from now on. It is called with the shard's mutex held.
+// begin starts the hold of l. The caller must hold the shard's mutex.
 func (l *Lock) begin() {
 	l.state = held
 	l.since = time.Now()
@@ -52,12 +52,12 @@ func (l *Lock) begin() {
 		l.startExpiry()
 	}
 	if l.session.first != nil {
-		l.tellWaiter()
+		l.notifyWaiter()
 	}
 }
 
-// StartExpiry starts the expiry of a lock with Policy.LateExpiry: it ends at Policy.Expiry from now. A second call, and
-// one for a lock that is not held, does nothing.
+// StartExpiry starts the expiry of a lock with Policy.LateExpiry: the lock ends Policy.Expiry from now. A second call
+// does nothing, nor does a call for a lock that is not held.
 func (l *Lock) StartExpiry() {
 	mu := &l.session.shard.mu
 	mu.Lock()
@@ -67,21 +67,21 @@ func (l *Lock) StartExpiry() {
 	}
 }
 
-// startExpiry is called with the shard's mutex held.
+// startExpiry starts the expiry. The caller must hold the shard's mutex.
 func (l *Lock) startExpiry() {
 	l.expires = time.Now().Add(l.policy.Expiry)
 	l.session.startExpiry(l.policy.Expiry)
 }
 
-// tellWaiter says, once, that somebody waits for l. It is called with the shard's mutex held.
-func (l *Lock) tellWaiter() {
+// notifyWaiter reports once that another request waits for l. The caller must hold the shard's mutex.
+func (l *Lock) notifyWaiter() {
 	if l.policy.OnWaiter != nil && !l.waitedFor {
 		go l.policy.OnWaiter()
 	}
 	l.waitedFor = true
 }
 
-// HoldFor makes by the one whom the lock is held for, or was. Who held it before is not asked any more.
+// HoldFor replaces the lock's Holder. The previous one is not called again.
 func (l *Lock) HoldFor(by Holder) {
 	mu := &l.session.shard.mu
 	mu.Lock()
@@ -89,8 +89,8 @@ func (l *Lock) HoldFor(by Holder) {
 	l.by = by
 }
 
-// Release gives the lock to the next waiter. A lock that has ended is nothing to release: it never touches one
-// that somebody else has by now.
+// Release passes the lock to the next waiter. If the lock has ended, Release does nothing: it never affects a later
+// holder.
 func (l *Lock) Release() {
 	mu := &l.session.shard.mu
 	mu.Lock()
@@ -98,7 +98,7 @@ func (l *Lock) Release() {
 	l.end(released)
 }
 
-// end ends the lock if it is held, and says whether it was. It is called with the shard's mutex held.
+// end ends the lock if it is held, and reports whether it was. The caller must hold the shard's mutex.
 func (l *Lock) end(as state) bool {
 	if l.state != held {
 		return false
@@ -108,15 +108,15 @@ func (l *Lock) end(as state) bool {
 		l.session.expiry.Stop()
 	}
 	if as != released {
-		l.tell()
+		l.notifyLoss()
 	}
 	l.session.holder = nil
 	l.session.passTurn()
 	return true
 }
 
-// tell says that the lock has ended without Release. It is called with the shard's mutex held.
-func (l *Lock) tell() {
+// notifyLoss reports that the lock has ended without Release. The caller must hold the shard's mutex.
+func (l *Lock) notifyLoss() {
 	if l.lost != nil {
 		close(l.lost)
 	}
@@ -125,15 +125,15 @@ func (l *Lock) tell() {
 	}
 }
 
-// goOnLocally says that the lock goes on without a lease. It is called with the shard's mutex held.
-func (l *Lock) goOnLocally() {
+// continueLocally marks the lock as held without a lease. The caller must hold the shard's mutex.
+func (l *Lock) continueLocally() {
 	l.local = true
 	if l.policy.OnLocal != nil {
 		go l.policy.OnLocal(describe(l))
 	}
 }
 
-// Lost is closed when the lock ends without Release: Err says why.
+// Lost returns a channel that is closed when the lock ends without Release. Err then returns the reason.
 func (l *Lock) Lost() <-chan struct{} {
 	mu := &l.session.shard.mu
 	mu.Lock()
@@ -147,7 +147,7 @@ func (l *Lock) Lost() <-chan struct{} {
 	return l.lost
 }
 
-// Err is ErrExpired, ErrLost or ErrBroken of a lock that ended by itself, else nil.
+// Err returns ErrExpired, ErrLost or ErrBroken if the lock has ended without Release, else nil.
 func (l *Lock) Err() error {
 	mu := &l.session.shard.mu
 	mu.Lock()
@@ -167,18 +167,18 @@ func (s state) err() error {
 	return nil
 }
 
-// Key is the name of the lock.
+// Key returns the lock's key.
 func (l *Lock) Key() Key { return l.key }
 
-// Token tells this hold from all others.
+// Token returns the token of this hold, which no other hold has.
 func (l *Lock) Token() Token { return l.token }
 
-// LeaseToken is the token that the store knows the lock by: the one of the hold that has acquired the lease, if that
-// was handed on within the manager. It is the zero Token of a Lock that holds nothing.
+// LeaseToken returns the token that the store has for the lock. It is the token of an earlier hold if the lease was
+// handed on within the manager, and the zero Token if the Lock holds nothing.
 func (l *Lock) LeaseToken() Token { return l.lease }
 
-// Local reports whether the lock is held within this manager only, or was in the end: the store failed, and the policy
-// has it held all the same. It becomes false when the store grants the lease after all.
+// Local reports whether the lock is held within this manager only, or was when it ended: the store failed, and the
+// policy has HoldLocally. It becomes false when the store grants the lease after all.
 func (l *Lock) Local() bool {
 	mu := &l.session.shard.mu
 	mu.Lock()
@@ -186,17 +186,17 @@ func (l *Lock) Local() bool {
 	return l.local
 }
 
-// Waited is how long Acquire waited for others; zero if nobody was in the way.
+// Waited returns how long Acquire waited for other holders, zero if the lock was free.
 func (l *Lock) Waited() time.Duration { return l.waited }
 
-// Behind is who held the lock when the wait for it began; the zero Description if it was nobody of this process.
+// Behind returns the holder when the wait began, the zero Description if it was none of this process.
 func (l *Lock) Behind() Description { return l.behind }
 
-// Since is when the hold began; the zero time of a Lock that holds nothing.
+// Since returns the start of the hold, the zero time for a Lock that holds nothing.
 func (l *Lock) Since() time.Time { return l.since }
 
-// Expires is when the hold ends at the latest; the zero time if it has no expiry, if that has not started, or if
-// nothing is held.
+// Expires returns when the lock expires. It is the zero time if there is no expiry, if it has not started, or if the
+// Lock holds nothing.
 func (l *Lock) Expires() time.Time {
 	mu := &l.session.shard.mu
 	mu.Lock()

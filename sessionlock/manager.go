@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Manager is where the requests of a process meet. It is made by NewManager, and used by many goroutines.
+// Manager queues the requests of a process. Create it with NewManager. Its methods can be called concurrently.
 type Manager struct {
 	store   Store
 	shards  [64]shard
@@ -21,15 +21,14 @@ type Manager struct {
 	renewer renewer
 }
 
-// shard is the part of the sessions whose key begins alike. Sessions of different shards never wait for each
-// other's mutex.
+// shard holds the sessions with similar keys. Sessions of different shards never wait for the same mutex.
 type shard struct {
 	mu       sync.Mutex
 	sessions map[Key]*session
-	spare    *session // to use again: most requests begin a session and end it
+	spare    *session // for reuse: most requests find no session and leave none
 }
 
-// NewManager makes a manager on store.
+// NewManager returns a manager that gets its leases from store.
 func NewManager(store Store) *Manager {
 	m := &Manager{store: store}
 	for i := range m.shards {
@@ -40,11 +39,11 @@ func NewManager(store Store) *Manager {
 	return m
 }
 
-// Acquire waits for the lock of key, at most p.MaxWait or until ctx is done, and holds it for by. With
-// Mode Read it returns a Lock that holds nothing. The order is first in, first out.
+// Acquire acquires the lock of key for by. It waits at most p.MaxWait, and until ctx is done. Requests get the lock in
+// the order in which they came. With Mode Read it returns a Lock that holds nothing.
 //
-// The error is a *WaitError, of which errors.Is finds ErrMaxWait, ErrTooManyWaiters, ErrStore or the cause of ctx.
-// Where nobody has to wait, ctx is asked for its Err only and not for its Done.
+// The error is a *WaitError that wraps ErrMaxWait, ErrTooManyWaiters, ErrStore or the cause of ctx. If the lock is
+// free, Acquire calls ctx.Err but not ctx.Done, which may be costly.
 func (m *Manager) Acquire(ctx context.Context, key Key, by Holder, p Policy) (*Lock, error) {
 	l := &Lock{key: key, by: by, policy: p, token: m.newToken(), entered: time.Now()}
 	if ctx.Err() != nil {
@@ -60,7 +59,7 @@ func (m *Manager) Acquire(ctx context.Context, key Key, by Holder, p Policy) (*L
 	return l, nil
 }
 
-// enter gives l a place in the queue of its session. The first there has the turn at once.
+// enter puts l into the queue of its session. The first request of a session has the turn at once.
 func (m *Manager) enter(l *Lock) error {
 	sh := m.shardOf(l.key)
 	sh.mu.Lock()
@@ -80,12 +79,12 @@ func (m *Manager) enter(l *Lock) error {
 	l.turn = make(chan struct{})
 	s.push(l)
 	if s.holder != nil {
-		s.holder.tellWaiter()
+		s.holder.notifyWaiter()
 	}
 	return nil
 }
 
-// open makes the session of key. It is called with the shard's mutex held.
+// open adds the session of key. The caller must hold the shard's mutex.
 func (m *Manager) open(sh *shard, key Key) *session {
 	s := sh.spare
 	if s == nil {
@@ -97,11 +96,11 @@ func (m *Manager) open(sh *shard, key Key) *session {
 	return s
 }
 
-// wait waits for the turn of l, and from then on asks the store until it has the lease.
+// wait waits for the turn of l, then tries the store until l has the lease.
 func (m *Manager) wait(ctx context.Context, l *Lock) error {
 	var err error
-	if l.turn == nil { // nobody is ahead in this process
-		if err = m.ask(ctx, l); !retries(err) {
+	if l.turn == nil { // no request of this process is ahead
+		if err = m.acquire(ctx, l); !retries(err) {
 			return err
 		}
 		if l.policy.MaxWait <= 0 {
@@ -115,14 +114,14 @@ func (m *Manager) wait(ctx context.Context, l *Lock) error {
 		if err = waitFor(ctx, l.turn, maxWait.C); err != nil {
 			return err
 		}
-		err = m.ask(ctx, l)
+		err = m.acquire(ctx, l)
 	}
 	for pause := minPoll; retries(err); pause = min(2*pause, maxPoll) {
-		asked := time.Now()
-		switch end := waitToAsk(ctx, err, pause, maxWait.C); {
+		tried := time.Now()
+		switch end := waitToRetry(ctx, err, pause, maxWait.C); {
 		case errors.Is(end, ErrMaxWait):
-			if !errors.Is(err, ErrHeld) && asked.Sub(l.entered) < l.policy.MaxWait {
-				err = m.ask(ctx, l) // the store may know better by now
+			if !errors.Is(err, ErrHeld) && tried.Sub(l.entered) < l.policy.MaxWait {
+				err = m.acquire(ctx, l) // the store may know better by now
 			}
 			if !retries(err) {
 				return err
@@ -131,19 +130,19 @@ func (m *Manager) wait(ctx context.Context, l *Lock) error {
 		case end != nil:
 			return end
 		}
-		err = m.ask(ctx, l)
+		err = m.acquire(ctx, l)
 	}
 	return err
 }
 
-// retries reports whether a store that answered err is to be asked again.
+// retries reports whether to try the store again after err.
 func retries(err error) bool {
 	_, retry := errors.AsType[*RetryError](err)
 	return retry || errors.Is(err, ErrHeld)
 }
 
-// giveUp ends the wait of l, whose turn it is, with the store's last answer, which was not final. If that was no
-// ErrHeld, max wait is over in the middle of a failure: nothing is known of another holder.
+// giveUp ends the wait of l, which has the turn, with the store's last answer, which was not final. An answer other
+// than ErrHeld means that the store has been failing, so that it is unknown whether another manager holds the lock.
 func (m *Manager) giveUp(l *Lock, err error) error {
 	if errors.Is(err, ErrHeld) {
 		return ErrMaxWait
@@ -154,8 +153,8 @@ func (m *Manager) giveUp(l *Lock, err error) error {
 	return m.fail(l, err)
 }
 
-// fail makes l, whose turn it is, the holder without the store's consent if its policy says so, else it returns err,
-// which is the store's. It is called with the shard's mutex held.
+// fail handles the failure err of the store for l, which has the turn. If the policy allows it, l becomes the holder
+// without the store. Else fail returns err. The caller must hold the shard's mutex.
 func (m *Manager) fail(l *Lock, err error) error {
 	switch s := l.session; {
 	case l.policy.HoldLocally:
@@ -169,15 +168,16 @@ func (m *Manager) fail(l *Lock, err error) error {
 	return fmt.Errorf("%w: %w", ErrStore, err)
 }
 
-// The pauses between attempts on a store that says ErrHeld, and nothing more, double from minPoll to maxPoll.
+// After an ErrHeld without a RetryError, the pauses between attempts double from minPoll to maxPoll.
 const (
 	minPoll = time.Millisecond
 	maxPoll = 50 * time.Millisecond
 )
 
-// waitToAsk waits until the store that answered err should be asked again: when it says so, after the pause that it
-// has named, or else after pause. A pause is shortened by up to half, as not all managers should come at once.
-func waitToAsk(ctx context.Context, err error, pause time.Duration, maxWait <-chan time.Time) error {
+// waitToRetry waits until the next attempt on a store that returned err: for the store's signal, for the pause that the
+// store has requested, or for pause. It shortens pauses at random, by up to half, so that managers do not retry at the
+// same moment.
+func waitToRetry(ctx context.Context, err error, pause time.Duration, maxWait <-chan time.Time) error {
 	if retry, ok := errors.AsType[*RetryError](err); ok {
 		if retry.Ready != nil {
 			return waitFor(ctx, retry.Ready, maxWait)
@@ -189,7 +189,7 @@ func waitToAsk(ctx context.Context, err error, pause time.Duration, maxWait <-ch
 	return waitFor(ctx, poll.C, maxWait)
 }
 
-// waitFor waits for c, as long as ctx and the max wait allow. Who has gone is not served, even if his turn came
+// waitFor waits for c, as long as ctx and the max wait allow. A request that has gone is not served, even if c is ready
 // at the same moment.
 func waitFor[T any](ctx context.Context, c <-chan T, maxWait <-chan time.Time) error {
 	select {
@@ -205,9 +205,8 @@ func waitFor[T any](ctx context.Context, c <-chan T, maxWait <-chan time.Time) e
 	}
 }
 
-// ask makes l, whose turn it is, the holder: with the lease that was handed on, or with one that the store is
-// asked for.
-func (m *Manager) ask(ctx context.Context, l *Lock) error {
+// acquire makes l, which has the turn, the holder: with the lease that was handed on, or with a new one from the store.
+func (m *Manager) acquire(ctx context.Context, l *Lock) error {
 	s := l.session
 	if s.takeOver(l) {
 		return nil

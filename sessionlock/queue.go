@@ -5,31 +5,31 @@ import (
 	"time"
 )
 
-// session is what is known of a session that somebody holds or waits for, and it is in its shard's map for as
-// long as that is so. Without a holder the turn is the first waiter's: he takes over the lease, or asks the store
-// for one. So there is always somebody who will call passTurn.
+// session is the state of a session that is held or waited for. It is in its shard's map exactly that long. Without a
+// holder, the first waiter has the turn: it takes over the lease, or acquires one from the store. So there is always
+// one lock whose end calls passTurn.
 //
-// Once it is over it may become another session of its shard. Who still knows it then, a lock that has ended or a
-// renewal that has, finds that out by itself, with the shard's mutex held.
+// The struct is reused for other sessions of the shard. A stale Lock or renewal that still points to it must notice
+// that itself, with the shard's mutex held.
 type session struct {
 	manager *Manager
 	shard   *shard
 
 	// Guarded by the shard's mutex.
 	key     Key
-	holder  *Lock       // nil: the turn is the first waiter's
-	expiry  *time.Timer // of the holder; nil if no holder had one yet
-	lease   Lease       // nil: the store has to be asked for it
-	token   Token       // that the lease was acquired with
-	local   bool        // the lease is adopted, and the store has not granted it so far
+	holder  *Lock       // nil: the first waiter has the turn
+	expiry  *time.Timer // of the holder; nil if no holder has had one
+	lease   Lease       // nil: to be acquired from the store
+	token   Token       // with which the lease was acquired
+	local   bool        // the lease was adopted, and the store has not granted it yet
 	renewal *renewal    // of the lease; nil if it needs none
-	refused Token       // of the last Acquire, if the store was to be asked again: it may know that we wait
+	refused Token       // of the last Acquire, if it is to be retried: the store may have noted that we wait
 	first   *Lock
 	last    *Lock
 	length  int
 }
 
-// waiting is how many wait for others. The first waiter does not, if the lock is his but for the asking.
+// waiting returns the number of waiters. The first one does not count if it is only about to take a free lock.
 func (s *session) waiting() int {
 	if s.holder == nil && s.refused == (Token{}) {
 		return s.length - 1
@@ -37,7 +37,7 @@ func (s *session) waiting() int {
 	return s.length
 }
 
-// takeOver makes l, whose turn it is, the holder if the lease has been handed on with the turn.
+// takeOver makes l, which has the turn, the holder if the lease was handed on with the turn. It reports whether it did.
 func (s *session) takeOver(l *Lock) bool {
 	s.shard.mu.Lock()
 	defer s.shard.mu.Unlock()
@@ -48,8 +48,8 @@ func (s *session) takeOver(l *Lock) bool {
 	return true
 }
 
-// grant ends the turn of l: it holds the lock now, or passes the turn on if it only wanted to read. It is
-// called with the shard's mutex held.
+// grant ends the turn of l: l becomes the holder, or passes the turn on if it only needs to read. The caller must hold
+// the shard's mutex.
 func (s *session) grant(l *Lock) {
 	s.remove(l)
 	if l.policy.Mode == Read {
@@ -61,7 +61,7 @@ func (s *session) grant(l *Lock) {
 	l.begin()
 }
 
-// leave takes l out of the queue; if it had the turn, that is the next one's now.
+// leave removes l from the queue, and passes its turn on if it had one.
 func (s *session) leave(l *Lock) {
 	s.shard.mu.Lock()
 	defer s.shard.mu.Unlock()
@@ -72,8 +72,9 @@ func (s *session) leave(l *Lock) {
 	}
 }
 
-// passTurn gives the turn to the first waiter, and the lease with it; unless another manager's turn is due, the store
-// has not granted the lease, or nobody waits here: then the lease ends. It is called with the shard's mutex held.
+// passTurn gives the turn to the first waiter. The lease goes with it, unless it ends: because another manager's turn
+// is due, because the store has not granted it, or because no request waits here. The caller must hold the shard's
+// mutex.
 func (s *session) passTurn() {
 	if s.lease != nil && (s.first == nil || s.local || s.lease.Due()) {
 		s.endLease()
@@ -90,7 +91,7 @@ func (s *session) passTurn() {
 	s.shard.spare = s
 }
 
-// startExpiry ends the holder's lock after d, if it is held for so long. It is called with the shard's mutex held.
+// startExpiry ends the holder's lock after d if it is still held then. The caller must hold the shard's mutex.
 func (s *session) startExpiry(d time.Duration) {
 	if s.expiry == nil {
 		s.expiry = time.AfterFunc(d, s.expire)
@@ -99,8 +100,7 @@ func (s *session) startExpiry(d time.Duration) {
 	s.expiry.Reset(d)
 }
 
-// expire ends the holder's lock if its time has come. It has not for the one who took over while the timer of his
-// predecessor went off.
+// expire ends the holder's lock if it has expired. It has not if the lock changed hands while the timer fired.
 func (s *session) expire() {
 	s.shard.mu.Lock()
 	defer s.shard.mu.Unlock()
@@ -109,8 +109,8 @@ func (s *session) expire() {
 	}
 }
 
-// lose ends the lease that r renews, and the lock that stands on it, if they have not ended yet. A lock that may be
-// held locally goes on if it is only the store that fails.
+// lose ends the lease that r renews and the lock that depends on it, unless they have ended. If only the store fails, a
+// lock with HoldLocally continues without the lease.
 func (s *session) lose(r *renewal, why error) {
 	s.shard.mu.Lock()
 	defer s.shard.mu.Unlock()
@@ -121,7 +121,7 @@ func (s *session) lose(r *renewal, why error) {
 	if l != nil && l.policy.HoldLocally && !errors.Is(why, ErrLost) {
 		s.local = true
 		s.manager.renewer.keep(r)
-		l.goOnLocally()
+		l.continueLocally()
 		return
 	}
 	s.endLease()
@@ -130,7 +130,7 @@ func (s *session) lose(r *renewal, why error) {
 	}
 }
 
-// confirm notes that the store has granted the lease that r renews, which was held locally.
+// confirm notes that the store has now granted the lease of a lock that was held locally.
 func (s *session) confirm(r *renewal) {
 	s.shard.mu.Lock()
 	defer s.shard.mu.Unlock()
@@ -143,8 +143,7 @@ func (s *session) confirm(r *renewal) {
 	}
 }
 
-// setLease makes lease that of the session: the store need no longer know that we wait. It is called with the shard's
-// mutex held.
+// setLease sets the lease of the session, which no longer waits in the store. The caller must hold the shard's mutex.
 func (s *session) setLease(lease Lease, token Token) {
 	s.lease, s.token, s.refused = lease, token, Token{}
 }
@@ -155,7 +154,7 @@ func (s *session) endLease() {
 	s.lease, s.renewal, s.local = nil, nil, false
 }
 
-// push puts l behind those who wait.
+// push appends l to the queue.
 func (s *session) push(l *Lock) {
 	l.session, l.prev = s, s.last
 	if s.last != nil {
@@ -167,7 +166,7 @@ func (s *session) push(l *Lock) {
 	s.length++
 }
 
-// remove takes l, which waits, out of the queue.
+// remove removes l from the queue.
 func (s *session) remove(l *Lock) {
 	if l.prev != nil {
 		l.prev.next = l.next

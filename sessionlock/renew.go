@@ -8,39 +8,39 @@ import (
 	"time"
 )
 
-// renewer renews the leases of a manager at each third of their TTL. One timer serves all: they stand in a list in
-// the order of their times, which is nearly that of their coming, as all live equally long. A few goroutines talk
-// to the store, so that one server which does not answer holds up neither the others' leases nor the timer. The
-// lease that could not be renewed for a TTL is lost, whatever the store may say later.
+// renewer renews a manager's leases every TTL/3. One timer serves all leases, which are in a list in the order of their
+// next renewals. All have the same TTL, so a new lease usually goes to the end of the list. Worker goroutines talk to
+// the store, so that a server that does not answer delays neither the leases on other servers nor the timer. A lease
+// that could not be renewed for a TTL is lost, even if the store answers later.
 type renewer struct {
 	ttl time.Duration // zero: leases need no renewal
 
 	mu      sync.Mutex
-	order   list.List // of *renewal, by their time
+	order   list.List // of *renewal, by at
 	timer   *time.Timer
-	due     []*renewal // for the workers, the first one first
+	due     []*renewal // waiting for a worker, in order
 	workers int
 }
 
-// maxWorkers bounds how many leases are renewed at once. A store may renew them together.
+// maxWorkers bounds how many leases are renewed concurrently. A store can combine them into fewer requests.
 const maxWorkers = 256
 
-// renewal is a lease on its way through the renewer, whose mutex guards it.
+// renewal is a lease in the renewer. The renewer's mutex guards it.
 type renewal struct {
 	session *session
 	lease   Lease
-	place   *list.Element // in order; nil if it is not to be renewed any more
-	at      time.Time     // when to look at it again
-	asked   time.Time     // the begin of the renewal that is under way
-	until   time.Time     // the lease lives at least as long
-	waiting bool          // for a worker, or with one
-	local   bool          // the store has yet to grant the lease: it has no until
+	place   *list.Element // in order; nil if it is no longer to be renewed
+	at      time.Time     // when it is next due
+	asked   time.Time     // the start of the renewal in progress
+	until   time.Time     // the lease lives at least until then
+	waiting bool          // for a worker, or for the store
+	local   bool          // the store has not granted the lease yet; until has no meaning
 }
 
-// everyLocal is the time between two attempts to have a lease granted that is held locally.
+// everyLocal is the time between attempts to get a lease granted that is held locally.
 const everyLocal = time.Second
 
-// now is the time from which the TTL of a new lease counts: before the store is asked for it.
+// now returns the time from which the TTL of a new lease counts, which must be before the request to the store.
 func (r *renewer) now() (t time.Time) {
 	if r.ttl > 0 {
 		t = time.Now()
@@ -48,10 +48,10 @@ func (r *renewer) now() (t time.Time) {
 	return t
 }
 
-// every is the time between two renewals of a lease, rounded up: the third time is not before the TTL is over.
+// every returns the time between renewals of a lease. It is rounded up, so that three of them are at least a TTL.
 func (r *renewer) every() time.Duration { return (r.ttl + 2) / 3 }
 
-// add renews lease from now on. It was asked for at start. The renewal is nil if leases need none.
+// add adds a lease that was requested at start. It returns nil if leases need no renewal.
 func (r *renewer) add(s *session, lease Lease, start time.Time) *renewal {
 	if r.ttl == 0 {
 		return nil
@@ -66,7 +66,7 @@ func (r *renewer) add(s *session, lease Lease, start time.Time) *renewal {
 	return e
 }
 
-// addLocal renews lease, which the store has not granted, until it has.
+// addLocal adds a lease that the store has not granted. It is renewed until the store grants it.
 func (r *renewer) addLocal(s *session, lease Lease) *renewal {
 	if r.ttl == 0 {
 		return nil
@@ -78,7 +78,7 @@ func (r *renewer) addLocal(s *session, lease Lease) *renewal {
 	return e
 }
 
-// keep goes on renewing e, which could not be renewed in time, as one that is held locally.
+// keep continues to renew e, which was not renewed in time, as a lease that is held locally.
 func (r *renewer) keep(e *renewal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -95,7 +95,7 @@ func (r *renewer) insertFirst(e *renewal) {
 	}
 }
 
-// insert puts e where its next time is, which is every after from; or, if it would be lost by then, just when.
+// insert sets the next time of e, which is every() after from or the end of its TTL if that is sooner, and lists it.
 func (r *renewer) insert(e *renewal, from time.Time) {
 	switch e.at = from.Add(r.every()); {
 	case e.local:
@@ -112,7 +112,7 @@ func (r *renewer) insert(e *renewal, from time.Time) {
 	e.place = r.order.PushFront(e)
 }
 
-// setTimer sets the timer for the first lease.
+// setTimer sets the timer to the time of the first lease.
 func (r *renewer) setTimer() {
 	if r.timer != nil {
 		r.timer.Stop()
@@ -123,7 +123,7 @@ func (r *renewer) setTimer() {
 	}
 }
 
-// remove ends the renewing of e. One that is with a worker comes to its end, and its result is not looked at.
+// remove ends the renewals of e. The result of one in progress is ignored.
 func (r *renewer) remove(e *renewal) {
 	if e == nil {
 		return
@@ -140,8 +140,7 @@ func (r *renewer) drop(e *renewal) {
 	}
 }
 
-// tick gives the leases whose time has come to the workers, ends those that are lost, and sets the timer for the
-// next.
+// tick hands due leases to the workers, ends those that are lost, and sets the timer for the next lease.
 func (r *renewer) tick() {
 	for _, e := range r.takeDue(time.Now()) {
 		e.session.lose(e, ErrStore)
@@ -168,7 +167,7 @@ func (r *renewer) takeDue(now time.Time) (gone []*renewal) {
 	return gone
 }
 
-// enqueue hands e to the workers, if the last renewal of it is over.
+// enqueue hands e to the workers unless its last renewal is still in progress.
 func (r *renewer) enqueue(e *renewal, now time.Time) {
 	if e.waiting {
 		return
@@ -181,7 +180,7 @@ func (r *renewer) enqueue(e *renewal, now time.Time) {
 	}
 }
 
-// work renews what is due, until there is nothing.
+// work renews due leases until there are none.
 func (r *renewer) work() {
 	for e := r.next(); e != nil; e = r.next() {
 		ctx, cancel := context.WithTimeout(context.Background(), r.every())
@@ -197,7 +196,7 @@ func (r *renewer) work() {
 	}
 }
 
-// next takes the first that is due, or ends the worker.
+// next returns the first due lease, or nil to end the worker.
 func (r *renewer) next() *renewal {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -213,7 +212,7 @@ func (r *renewer) next() *renewal {
 	return nil
 }
 
-// done notes the result of a renewal, and reports whether the store has granted a lease by it that was held locally.
+// done records the result of a renewal, and reports whether the store has now granted a lease that was held locally.
 func (r *renewer) done(e *renewal, err error) (granted bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

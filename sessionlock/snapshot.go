@@ -8,27 +8,26 @@ import (
 	"time"
 )
 
-// SessionState is what an operator sees of a session that somebody holds or waits for.
+// SessionState is what an operator sees of a session that is held or waited for.
 type SessionState struct {
 	Key     Key
-	Held    bool // somebody of this process holds it; the next five are zero if not
-	Local   bool // within this process only: the store failed
+	Held    bool // by this process; if not, the next five fields are zero
+	Local   bool // within this process only, because the store failed
 	Holder  Description
 	Token   Token
 	Since   time.Time
 	Expires time.Time
-	Waiters []WaiterState // in their order; without a holder the first one asks the store
+	Waiters []WaiterState // in order; if there is no holder, the first one is acquiring the lock
 }
 
-// WaiterState is one of the waiters.
+// WaiterState is a waiter.
 type WaiterState struct {
 	Description
 	Since time.Time
 }
 
-// Snapshot returns the sessions that are held or waited for in this process: those held longest first, and
-// behind them those that nobody of this process holds. It stops a part of the sessions at a time, each for a
-// moment.
+// Snapshot returns the sessions that are held or waited for in this process: those held longest first, then those that
+// this process does not hold. It locks one shard at a time, so the result is not from a single moment.
 func (m *Manager) Snapshot() []SessionState {
 	var all []SessionState
 	for i := range m.shards {
@@ -66,7 +65,7 @@ func (s *session) snapshot() SessionState {
 	return state
 }
 
-// describe asks who holds l or waits for it; nobody is nobody.
+// describe returns the Description of the holder or waiter of l, the zero one if l is nil.
 func describe(l *Lock) Description {
 	if l == nil || l.by == nil {
 		return Description{}
@@ -74,11 +73,11 @@ func describe(l *Lock) Description {
 	return l.by.Describe()
 }
 
-// ErrBroken is that of a lock that an operator has ended.
+// ErrBroken is returned by Lock.Err after Manager.Break.
 var ErrBroken = errors.New("the lock was broken by an operator")
 
-// Break ends the lock of key, if somebody of this process holds it, and says whether. The holder is told by
-// Lost and goes on; the next waiter gets the lock.
+// Break ends the lock of key if this process holds it, and reports whether it did. The holder is notified by Lost and
+// keeps running; the next waiter gets the lock.
 func (m *Manager) Break(key Key) bool {
 	sh := m.shardOf(key)
 	sh.mu.Lock()

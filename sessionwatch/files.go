@@ -12,51 +12,52 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Files watches the session files of PHP's handler files, in any number of folders, by one inotify instance. It is
-// made by NewFiles.
+// Files watches the session files of PHP's handler files, in any number of folders, with one inotify instance. Create
+// it with NewFiles.
 type Files struct {
 	report func(folder string, err error)
-	init   func() (int, error) // inotify, but in tests
+	init   func() (int, error) // inotify, except in tests
 	hurry  chan struct{}       // wakes the reader
 	end    chan struct{}       // ends it
 	ended  chan struct{}
 
 	mu      sync.Mutex
-	fd      int // the inotify instance; -1: there was none to be had so far
+	fd      int // the inotify instance; -1: not created so far
 	buf     []byte
-	closing []*session // those whose close was read last
+	closing []*session // sessions whose close is in the current read
 	seen    sightings
 	dirs    map[int32]*directory // by their watch descriptor
 	folders map[folderName]*Folder
-	wanted  int // watches that somebody waits for
+	wanted  int // watches for which a request waits
 	closed  bool
 }
 
-// directory is a folder that the kernel watches for us, whatever paths lead to it.
+// directory is a folder that the kernel watches for us, by whatever paths.
 type directory struct {
 	wd       int32
 	seed     maphash.Seed        // of the hashes of its sessions
-	users    int                 // leaves
-	sessions map[string]*session // by the file's name behind its prefix; only those that are watched
+	users    int                 // the leaves that use it
+	sessions map[string]*session // the watched ones, by the file's name without its prefix
 }
 
-// filePrefix is that of PHP's session files.
+// filePrefix starts the names of PHP's session files.
 const filePrefix = "sess_"
 
-// mask selects the inotify events we need. PHP opens a session's file for writing, whatever the script does with it, so
-// the end of a mere read is a backup's or a scanner's.
-const mask = unix.IN_OPEN | unix.IN_CLOSE_WRITE | unix.IN_DELETE | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
+// mask selects the inotify events we need. PHP always opens a session file for writing. A close without write access is
+// that of a backup or a scanner, so it is not in the mask.
+const mask = unix.IN_OPEN | unix.IN_CLOSE_WRITE | unix.IN_DELETE | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF |
+	unix.IN_ONLYDIR
 
-// Events are read now and then: a reader that wakes up for each of them costs more than they do. In a pause the kernel's
-// queue, which has room for 16,384 events mostly, must not run over.
+// Events are read in batches: waking up for each of them would cost more than the events do. The pauses must not let
+// the kernel's queue overflow, which usually has room for 16,384 events.
 const (
-	wantedPause = time.Millisecond // while somebody waits for one
+	wantedPause = time.Millisecond // while a request waits for an event
 	minPause    = 20 * time.Millisecond
-	maxPause    = 100 * time.Millisecond // where nothing has come for a while
+	maxPause    = 100 * time.Millisecond // after a while without events
 )
 
-// NewFiles makes a watcher of folders. report is called when a folder cannot be watched, once, and with a nil error when
-// it can be again; it may be nil. The inotify instance is made with the first folder.
+// NewFiles returns a watcher without folders. report is called once when a folder cannot be watched, and with a nil
+// error once it can be again; it may be nil. The inotify instance is created with the first folder.
 func NewFiles(report func(folder string, err error)) *Files {
 	if report == nil {
 		report = func(string, error) {}
@@ -76,14 +77,14 @@ func NewFiles(report func(folder string, err error)) *Files {
 	return f
 }
 
-// open makes the inotify instance, if that has not been done. It is called with the mutex held.
+// open creates the inotify instance if there is none. The caller must hold the mutex.
 func (f *Files) open() error {
 	if f.fd >= 0 {
 		return nil
 	}
 	fd, err := f.init()
 	if err != nil {
-		return explain("make an inotify instance", "", err)
+		return explain("create an inotify instance", "", err)
 	}
 	f.fd = fd
 	return nil
@@ -132,7 +133,7 @@ func (f *Files) read() {
 	}
 }
 
-// drain takes in all events that have come, and returns how many bytes of them. It is called with the mutex held.
+// drain processes all events that have arrived, and returns their size in bytes. The caller must hold the mutex.
 func (f *Files) drain() (total int) {
 	defer f.settle()
 	for !f.closed && f.fd >= 0 {
@@ -146,7 +147,7 @@ func (f *Files) drain() (total int) {
 	return total
 }
 
-// settle ends the watches over files that were closed, and not opened again, in what was read.
+// settle ends the watches over files that were closed, and not opened again, in the events just read.
 func (f *Files) settle() {
 	for _, s := range f.closing {
 		if s.closing {
@@ -156,7 +157,7 @@ func (f *Files) settle() {
 	f.closing = f.closing[:0]
 }
 
-// readNow reads what is there. It never blocks, so Go's scheduler need not know of it.
+// readNow reads without blocking, so Go's scheduler need not know of the system call.
 func readNow(fd int, b []byte) int {
 	n, _, errno := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
 	if errno != 0 {
@@ -165,7 +166,7 @@ func readNow(fd int, b []byte) int {
 	return int(n)
 }
 
-// take takes events. Those of sessions that nobody watches end at a look into a map.
+// take processes events. An event of a session without a watch costs one map lookup.
 func (f *Files) take(b []byte) {
 	for len(b) >= unix.SizeofInotifyEvent {
 		wd := int32(binary.NativeEndian.Uint32(b))
@@ -188,7 +189,7 @@ func (f *Files) take(b []byte) {
 	}
 }
 
-// takeOf takes an event of a session's file: it was deleted, opened, or else closed.
+// takeOf processes an event of a session's file: it was deleted, opened or closed.
 func (f *Files) takeOf(d *directory, event uint32, name []byte) {
 	s := d.sessions[string(name)]
 	if event&unix.IN_DELETE != 0 {
@@ -209,7 +210,7 @@ func (f *Files) takeOf(d *directory, event uint32, name []byte) {
 	}
 }
 
-// forgetAll is for events that were lost: what has been seen so far can no longer be trusted.
+// forgetAll is called when events were lost: what has been seen so far can no longer be trusted.
 func (f *Files) forgetAll() {
 	f.seen.forget()
 	for _, d := range f.dirs {
@@ -217,7 +218,7 @@ func (f *Files) forgetAll() {
 	}
 }
 
-// forget leaves the watches of d knowing nothing. New ones begin afresh.
+// forget makes the watches of d Unknown. New watches start afresh.
 func (d *directory) forget() {
 	for _, s := range d.sessions {
 		s.forget()
@@ -225,7 +226,8 @@ func (d *directory) forget() {
 	d.sessions = make(map[string]*session)
 }
 
-// lose is for a folder that its path does not lead to any more. Who asks for that path again gets what is there then.
+// lose ends the watching of a folder that its path no longer leads to, or that is no longer used. The next watch of
+// that path finds what is there then.
 func (f *Files) lose(d *directory, unwatch bool) {
 	d.forget()
 	delete(f.dirs, d.wd)
@@ -235,7 +237,7 @@ func (f *Files) lose(d *directory, unwatch bool) {
 	d.wd = -1
 }
 
-// watchPath has the kernel watch a folder. If it does already, by whatever path, that one is returned.
+// watchPath makes the kernel watch a folder. If it does already, by whatever path, watchPath returns that directory.
 func (f *Files) watchPath(path string) (*directory, error) {
 	if err := f.open(); err != nil {
 		return nil, err
@@ -252,7 +254,7 @@ func (f *Files) watchPath(path string) (*directory, error) {
 	return d, nil
 }
 
-// leave ends one use of d, and its watching with the last.
+// leave ends one use of d, and the watching with the last.
 func (f *Files) leave(d *directory) {
 	if d == nil {
 		return
@@ -262,7 +264,7 @@ func (f *Files) leave(d *directory) {
 	}
 }
 
-// cString cuts b where C sees its end.
+// cString returns b up to its first NUL, where a C string ends.
 func cString(b []byte) []byte {
 	if end := bytes.IndexByte(b, 0); end >= 0 {
 		return b[:end]

@@ -113,7 +113,7 @@ func TestASessionIsSeenFromOpenToClosed(t *testing.T) {
 	w.Stop()
 }
 
-func TestWhoComesOutOfTurnIsWaitedForOnce(t *testing.T) {
+func TestAScriptOutOfTurnIsWaitedForOnce(t *testing.T) {
 	f, dir := newFolder(t)
 	late, own := scriptOf(t, dir, "a"), scriptOf(t, dir, "a")
 	gaveAway, holder := watch(f, "a"), watch(f, "a")
@@ -122,7 +122,7 @@ func TestWhoComesOutOfTurnIsWaitedForOnce(t *testing.T) {
 	own.open() // and waits in PHP
 	late.close()
 	gaveAway.want(t, Closed)
-	holder.want(t, Closed) // whose close it was cannot be told: rather too early
+	holder.want(t, Closed) // nothing shows whose close it was: better too early
 	next := watch(f, "a")
 	next.want(t, Unopened)
 	own.close() // it has been open since before
@@ -132,12 +132,12 @@ func TestWhoComesOutOfTurnIsWaitedForOnce(t *testing.T) {
 	next.want(t, Closed)
 }
 
-// The kernel makes one event of several that are alike, if nobody reads them meanwhile.
+// The kernel merges identical events that have not been read.
 func TestNoWatchIsLeftOpenByEventsThatBecomeOne(t *testing.T) {
 	f, dir := newFolder(t)
 	one, two := scriptOf(t, dir, "a"), scriptOf(t, dir, "a")
 	keeper, holder := watch(f, "a"), watch(f, "a")
-	f.files.mu.Lock() // nobody reads
+	f.files.mu.Lock() // no read
 	one.open()
 	two.open()
 	one.close()
@@ -286,7 +286,7 @@ func TestAfterAnOverflowOnlyNewWatchesAreTrusted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.files.mu.Lock() // nobody reads meanwhile
+	f.files.mu.Lock() // no read in the meantime
 	other := scriptOf(t, dir, "other")
 	for range atoi(limit) {
 		other.open()
@@ -323,7 +323,7 @@ func TestEventsOfOthersAllocateNothing(t *testing.T) {
 	defer w.Stop()
 	f.files.mu.Lock()
 	defer f.files.mu.Unlock()
-	b := event(w.Watch.(*fileWatch).dir.wd, unix.IN_OPEN, "sess_of-somebody-else")
+	b := event(w.Watch.(*fileWatch).dir.wd, unix.IN_OPEN, "sess_of-another")
 	if got := testing.AllocsPerRun(100, func() { f.files.take(b) }); got != 0 {
 		t.Errorf("an event costs %v allocations", got)
 	}
@@ -339,7 +339,7 @@ func event(wd int32, mask uint32, name string) []byte {
 	return append(b, append([]byte(name), make([]byte, size-len(name))...)...)
 }
 
-// BenchmarkEvent is an event of a session that nobody watches.
+// BenchmarkEvent is an event of a session that is not watched.
 func BenchmarkEvent(b *testing.B) {
 	f := NewFiles(nil)
 	defer f.Close()
@@ -379,7 +379,8 @@ func BenchmarkRequest(b *testing.B) {
 	}
 }
 
-// A read of a session's file, as by a backup, is not PHP's: it neither ends a watch nor shows that PHP keeps sessions here.
+// A read of a session's file, as by a backup, is not PHP's: it neither ends a watch nor shows that PHP keeps sessions
+// here.
 func TestAReaderOfASessionFileIsNotPHP(t *testing.T) {
 	f, dir := newFolder(t)
 	php := scriptOf(t, dir, "a")
@@ -413,7 +414,7 @@ func TestAFileThatIsOpenedAgainAtOnceIsNotClosed(t *testing.T) {
 	php := scriptOf(t, dir, "a")
 	w := watch(f, "a")
 	php.open()
-	f.files.mu.Lock() // nobody reads between the two
+	f.files.mu.Lock() // no read between the two
 	php.close()
 	php.open()
 	f.files.mu.Unlock()
@@ -423,7 +424,8 @@ func TestAFileThatIsOpenedAgainAtOnceIsNotClosed(t *testing.T) {
 	w.Stop()
 }
 
-// TestOnlyASessionThatWasSeenIsSaidToBeUnopened: that PHP has not opened it counts only where it keeps it in this place.
+// TestOnlyASessionThatWasSeenIsSaidToBeUnopened: that PHP has not opened it counts only where it keeps it in this
+// place.
 func TestOnlyASessionThatWasSeenIsSaidToBeUnopened(t *testing.T) {
 	for name, c := range map[string]struct {
 		before func(php, other *script)

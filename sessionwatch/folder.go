@@ -13,14 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Folder is a Watcher of the session files in one folder, or at some depth below it. It is made by Files.Folder.
+// Folder is a Watcher of the session files in a folder, or at some depth below it. Create it with Files.Folder.
 type Folder struct {
 	files *Files
 	name  folderName
 
 	// Guarded by the mutex of files.
 	users  int
-	leaves map[string]*leaf // by the begin of the session ids in it; only those that could be watched
+	leaves map[string]*leaf // the watched ones, by the prefix of the session ids in them
 	err    error            // why the last attempt failed
 }
 
@@ -32,17 +32,18 @@ type folderName struct {
 	depth int
 }
 
-// leaf is a folder that has session files in it, and sessions of one begin.
+// leaf is a folder with session files, whose ids have the same prefix.
 type leaf struct {
 	dir    *directory
-	looked time.Time // when its path was seen to lead to dir
+	looked time.Time // when its path last led to dir
 }
 
-// lookAgain is how long a path is believed to lead to the same folder: a parent that is replaced is told by nobody.
+// lookAgain is how long a path is assumed to lead to the same folder: inotify does not report a replaced parent.
 const lookAgain = time.Second
 
-// Folder watches a folder, from now on until Close. With a depth the session files are so many folders below it, as in
-// PHP's save_path "2;/path". A folder that cannot be watched yet is tried again with each Watch.
+// Folder returns a watcher of a folder, to be closed by the caller. With a depth, the session files are that many
+// levels below the folder, as with PHP's save_path "2;/path". If the folder cannot be watched yet, each Watch tries
+// again.
 func (f *Files) Folder(path string, depth int) *Folder {
 	f.mu.Lock()
 	name := folderName{filepath.Clean(path), depth}
@@ -52,16 +53,16 @@ func (f *Files) Folder(path string, depth int) *Folder {
 		f.folders[name] = d
 	}
 	d.users++
-	var tell func()
+	var notify func()
 	if depth == 0 {
-		_, tell = d.leaf(nil) // so that what is wrong is told at once
+		_, notify = d.leaf(nil) // so that a problem is reported at once
 	}
 	f.mu.Unlock()
-	tellIfAny(tell)
+	callIfAny(notify)
 	return d
 }
 
-// Close ends one use of the folder, and its watching with the last.
+// Close ends one use of the folder, and the watching with the last.
 func (d *Folder) Close() {
 	d.files.mu.Lock()
 	defer d.files.mu.Unlock()
@@ -74,7 +75,7 @@ func (d *Folder) Close() {
 	delete(d.files.folders, d.name)
 }
 
-// Place is the folder.
+// Place returns the folder's path.
 func (d *Folder) Place() string { return d.name.path }
 
 // Watch watches the session file of id.
@@ -83,13 +84,13 @@ func (d *Folder) Watch(id []byte, changed func(State)) Watch { return d.watch(id
 // WatchOpen watches the session file of id, which PHP should have open.
 func (d *Folder) WatchOpen(id []byte, changed func(State)) Watch { return d.watch(id, changed, opened) }
 
-func (d *Folder) watch(id []byte, changed func(State), begin func(sighting) State) Watch {
-	w, tell := d.add(id, changed, begin)
-	tellIfAny(tell)
+func (d *Folder) watch(id []byte, changed func(State), start func(sighting) State) Watch {
+	w, notify := d.add(id, changed, start)
+	callIfAny(notify)
 	return w
 }
 
-// unopened is the state in which the watch of a request begins, after what was seen of its session before.
+// unopened returns the first state of a request's watch, given what was seen of its session before.
 func unopened(before sighting) State {
 	if before&sawUse != 0 {
 		return Unopened
@@ -97,7 +98,7 @@ func unopened(before sighting) State {
 	return Unseen
 }
 
-// opened is the state in which the watch of a session begins that PHP should have opened.
+// opened returns the first state of the watch of a session that PHP should have opened.
 func opened(before sighting) State {
 	switch {
 	case before&sawOpen != 0:
@@ -108,42 +109,43 @@ func opened(before sighting) State {
 	return Presumed
 }
 
-// add begins a watch. What has come before belongs to others, and is taken in first.
-func (d *Folder) add(id []byte, changed func(State), begin func(sighting) State) (w Watch, tell func()) {
+// add starts a watch. It first processes the events that have arrived, which belong to earlier requests.
+func (d *Folder) add(id []byte, changed func(State), start func(sighting) State) (w Watch, notify func()) {
 	d.files.mu.Lock()
 	defer d.files.mu.Unlock()
 	d.files.drain()
-	dir, tell := d.leaf(id)
+	dir, notify := d.leaf(id)
 	if dir == nil {
-		return nothing{}, tell
+		return nothing{}, notify
 	}
 	d.files.seen.turn(time.Now())
 	name := cString(id)
-	return dir.watch(d.files, name, changed, begin(d.files.seen.look(maphash.Bytes(dir.seed, name)))), tell
+	seen := d.files.seen.look(maphash.Bytes(dir.seed, name))
+	return dir.watch(d.files, name, changed, start(seen)), notify
 }
 
-// leaf returns the folder that has the session file of id in it, nil if that cannot be watched; and what is to be told
-// of it once the mutex is free. It is called with the mutex held.
+// leaf returns the folder with the session file of id, nil if it cannot be watched; and a function that reports a
+// change of that, to be called without the mutex. The caller must hold the mutex.
 func (d *Folder) leaf(id []byte) (*directory, func()) {
 	if len(id) < d.name.depth || d.files.closed {
 		return nil, nil
 	}
-	begin := id[:d.name.depth]
-	l := d.leaves[string(begin)]
+	prefix := id[:d.name.depth]
+	l := d.leaves[string(prefix)]
 	if l != nil && l.dir.wd >= 0 && time.Since(l.looked) < lookAgain {
 		return l.dir, nil
 	}
-	dir, err := d.files.watchPath(d.pathOf(begin))
+	dir, err := d.files.watchPath(d.pathOf(prefix))
 	if err != nil {
 		if l != nil {
 			d.files.leave(l.dir)
-			delete(d.leaves, string(begin))
+			delete(d.leaves, string(prefix))
 		}
 		return nil, d.failed(err)
 	}
 	if l == nil {
 		l = new(leaf)
-		d.leaves[string(begin)] = l
+		d.leaves[string(prefix)] = l
 	}
 	if l.dir != dir {
 		dir.users++
@@ -153,20 +155,20 @@ func (d *Folder) leaf(id []byte) (*directory, func()) {
 	return dir, d.works()
 }
 
-// pathOf is the folder of the sessions that begin so: each level is named after one character.
-func (d *Folder) pathOf(begin []byte) string {
+// pathOf returns the folder of the sessions with that prefix: each level is named after one character.
+func (d *Folder) pathOf(prefix []byte) string {
 	var b strings.Builder
 	b.WriteString(d.name.path)
-	for _, c := range begin {
+	for _, c := range prefix {
 		b.WriteByte('/')
 		b.WriteByte(c)
 	}
 	return b.String()
 }
 
-// failed notes that a folder cannot be watched. One that is missing below a folder that is there is PHP's trouble, and
-// nothing to tell: visitors choose the begin of an id.
-func (d *Folder) failed(err error) (tell func()) {
+// failed notes that a folder cannot be watched. It does not report a missing level below an existing folder: visitors
+// choose the first characters of an id, and PHP has no session there either.
+func (d *Folder) failed(err error) (notify func()) {
 	if d.name.depth > 0 && errors.Is(err, fs.ErrNotExist) {
 		if _, missing := os.Stat(d.name.path); missing == nil {
 			return nil
@@ -181,7 +183,7 @@ func (d *Folder) failed(err error) (tell func()) {
 }
 
 // works notes that a folder is watched.
-func (d *Folder) works() (tell func()) {
+func (d *Folder) works() (notify func()) {
 	if d.err == nil {
 		return nil
 	}
@@ -189,24 +191,24 @@ func (d *Folder) works() (tell func()) {
 	return func() { d.files.report(d.name.path, nil) }
 }
 
-func tellIfAny(tell func()) {
-	if tell != nil {
-		tell()
+func callIfAny(f func()) {
+	if f != nil {
+		f()
 	}
 }
 
-// CheckFolder says whether this process may watch a folder with session files at that depth; if not, why, and what it
-// takes. Below a folder it looks at one leaf.
+// CheckFolder returns nil if this process can watch a folder with session files at that depth. Else the error says why
+// not, and what to do. Of the folders at that depth it tries only one.
 func CheckFolder(path string, depth int) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 	if err != nil {
-		return explain("make an inotify instance", "", err)
+		return explain("create an inotify instance", "", err)
 	}
 	defer unix.Close(fd)
 	for range depth {
 		below, err := os.ReadDir(path)
 		if err != nil {
-			return explain("look for the folders of sessions in", path, err)
+			return explain("read folder", path, err)
 		}
 		next := ""
 		for _, e := range below {
@@ -216,7 +218,8 @@ func CheckFolder(path string, depth int) error {
 			}
 		}
 		if next == "" {
-			return fmt.Errorf("watch %s: there are no folders of sessions in it; depth %d needs them, and PHP does not make them", path, depth)
+			return fmt.Errorf("watch %s: no session folders in it; depth %d needs them, and PHP does not create them",
+				path, depth)
 		}
 		path = filepath.Join(path, next)
 	}
@@ -226,7 +229,7 @@ func CheckFolder(path string, depth int) error {
 	return nil
 }
 
-// explain says what an error of inotify means for who has to do something about it.
+// explain adds to an error of inotify what an operator can do about it.
 func explain(step, path string, err error) error {
 	if path != "" {
 		step += " " + path
@@ -234,16 +237,16 @@ func explain(step, path string, err error) error {
 	hint := ""
 	switch {
 	case errors.Is(err, unix.EACCES):
-		hint = ": it takes the right to read the folder" + accessOf(path)
+		hint = ": the process needs permission to read the folder" + accessOf(path)
 	case errors.Is(err, unix.ENOSPC):
-		hint = ": fs.inotify.max_user_watches is reached"
+		hint = ": raise fs.inotify.max_user_watches"
 	case errors.Is(err, unix.EMFILE):
-		hint = ": fs.inotify.max_user_instances is reached, or the limit of open files"
+		hint = ": raise fs.inotify.max_user_instances, or the limit of open files"
 	}
 	return fmt.Errorf("%s: %w%s", step, err, hint)
 }
 
-// accessOf tells mode and owner of a folder, as far as they can be seen.
+// accessOf describes the mode and owner of a folder, if they can be read.
 func accessOf(path string) string {
 	var st unix.Stat_t
 	if unix.Stat(path, &st) != nil {

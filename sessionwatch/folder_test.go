@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reports are what was told of folders.
+// reports collects the reports of folders.
 type reports struct {
 	mu  sync.Mutex
 	all []string
@@ -44,16 +44,16 @@ func (r *reports) want(t *testing.T, texts ...string) {
 }
 
 func TestAFolderThatAppearsLaterIsWatchedThen(t *testing.T) {
-	told := new(reports)
+	reported := new(reports)
 	dir := filepath.Join(t.TempDir(), "sessions")
-	f := newFiles(t, told.add).Folder(dir, 0)
+	f := newFiles(t, reported.add).Folder(dir, 0)
 	for range 3 {
 		watch(f, "a").want(t, Unknown)
 	}
-	told.want(t, "no such file or directory")
+	reported.want(t, "no such file or directory")
 	mkdir(t, dir)
 	seesASession(t, f, dir, "a")
-	told.want(t, "no such file", "sessions works")
+	reported.want(t, "no such file", "sessions works")
 }
 
 // seesASession fails unless f sees a session in dir.
@@ -116,16 +116,16 @@ func TestAFolderWhoseParentIsReplacedIsFollowed(t *testing.T) {
 }
 
 func TestSessionsLieSoManyFoldersBelow(t *testing.T) {
-	told := new(reports)
+	reported := new(reports)
 	dir := t.TempDir()
-	f := newFiles(t, told.add).Folder(dir, 2)
+	f := newFiles(t, reported.add).Folder(dir, 2)
 	watch(f, "ab1").want(t, Unknown) // PHP has no folder for it either
 	watch(f, "a").want(t, Unknown)   // nor a file for so short an id
 	mkdir(t, filepath.Join(dir, "a", "b"))
 	mkdir(t, filepath.Join(dir, "B", "a"))
 	seesASession(t, f, filepath.Join(dir, "a", "b"), "ab1")
 	seesASession(t, f, filepath.Join(dir, "B", "a"), "Ba1")
-	told.want(t)
+	reported.want(t)
 }
 
 func TestOneFolderIsWatchedOnce(t *testing.T) {
@@ -169,10 +169,10 @@ func TestAClosedWatcherKnowsNothing(t *testing.T) {
 // TestAFolderThatMayNotBeRead is done as an ordinary user, with the mode of Debian's /var/lib/php/sessions.
 func TestAFolderThatMayNotBeRead(t *testing.T) {
 	if dir := os.Getenv("SESSIONWATCH_FOLDER"); dir != "" {
-		told := new(reports)
-		watch(newFiles(t, told.add).Folder(dir, 0), "a").want(t, Unknown)
-		told.want(t, "permission denied: it takes the right to read the folder, which has mode 1")
-		if err := CheckFolder(dir, 0); err == nil || !strings.Contains(err.Error(), "it takes the right to read the folder") {
+		reported := new(reports)
+		watch(newFiles(t, reported.add).Folder(dir, 0), "a").want(t, Unknown)
+		reported.want(t, "permission denied: the process needs permission to read the folder, which has mode 1")
+		if err := CheckFolder(dir, 0); err == nil || !strings.Contains(err.Error(), "the process needs permission to read the folder") {
 			t.Errorf("check: got %v", err)
 		}
 		return
@@ -225,7 +225,7 @@ func TestCheckLooksAtALeaf(t *testing.T) {
 	if err := CheckFolder(dir, 0); err != nil {
 		t.Error(err)
 	}
-	if err := CheckFolder(dir, 1); err == nil || !strings.Contains(err.Error(), "no folders of sessions in it") {
+	if err := CheckFolder(dir, 1); err == nil || !strings.Contains(err.Error(), "no session folders in it") {
 		t.Errorf("depth without folders: got %v", err)
 	}
 	mkdir(t, filepath.Join(dir, "a", "b"))
@@ -239,9 +239,9 @@ func TestCheckLooksAtALeaf(t *testing.T) {
 
 // Where inotify instances are used up, the first one that becomes free is taken.
 func TestAnInstanceOfInotifyIsTriedAgain(t *testing.T) {
-	told := new(reports)
+	reported := new(reports)
 	dir := t.TempDir()
-	files := newFiles(t, told.add)
+	files := newFiles(t, reported.add)
 	inits := 0
 	files.init = func() (int, error) {
 		if inits++; inits < 3 {
@@ -251,7 +251,7 @@ func TestAnInstanceOfInotifyIsTriedAgain(t *testing.T) {
 	}
 	f := files.Folder(dir, 0)
 	watch(f, "a").want(t, Unknown)
-	told.want(t, "fs.inotify.max_user_instances is reached")
+	reported.want(t, "raise fs.inotify.max_user_instances")
 	seesASession(t, f, dir, "a")
-	told.want(t, "max_user_instances", filepath.Base(dir)+" works")
+	reported.want(t, "max_user_instances", filepath.Base(dir)+" works")
 }

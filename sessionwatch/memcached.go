@@ -12,28 +12,28 @@ import (
 	"github.com/bradfitz/gomemcache/memcache"
 )
 
-// MemcachedPrefix is what php-memcached puts before its keys, unless its memcached.sess_prefix says otherwise.
+// MemcachedPrefix is the default prefix of php-memcached's keys, memcached.sess_prefix.
 const MemcachedPrefix = "memc.sess.key."
 
-// Memcached is a Watcher of the sessions that php-memcached keeps, with memcached.sess_locking on. A session is open
-// while its lock key is there. It is made by NewMemcached.
+// Memcached is a Watcher of the sessions of php-memcached with memcached.sess_locking on. A session is open while its
+// lock key exists. Create it with NewMemcached.
 type Memcached struct {
 	*poller
 	servers []*memcache.Client
 }
 
-// MemcachedOptions say where php-memcached keeps its sessions.
+// MemcachedOptions describe where php-memcached keeps its sessions.
 type MemcachedOptions struct {
 	Network, Addresses []string // of each server: unix and a path, or tcp and host:port
 	Prefix             string   // memcached.sess_prefix; usually MemcachedPrefix
-	// Report is called when a server does not answer, once, and with a nil error when all do again. It may be nil.
+	// Report is called once when a server does not answer, and with a nil error when all do again. It may be nil.
 	Report func(error)
 }
 
 // askTimeout bounds a request to a server.
 const askTimeout = 250 * time.Millisecond
 
-// NewMemcached makes a watcher. It has one connection to each server at most, and none before it has to ask.
+// NewMemcached returns a watcher. It opens at most one connection to each server, when it first needs it.
 func NewMemcached(o MemcachedOptions) *Memcached {
 	m := new(Memcached)
 	for i, address := range o.Addresses {
@@ -59,7 +59,7 @@ func NewMemcached(o MemcachedOptions) *Memcached {
 	return m
 }
 
-// Close ends the asking.
+// Close ends the polling and closes the connections.
 func (m *Memcached) Close() {
 	m.poller.Close()
 	for _, c := range m.servers {
@@ -67,15 +67,15 @@ func (m *Memcached) Close() {
 	}
 }
 
-// present asks all servers at once, each with one command: which of them has a session depends on more settings of
-// PHP's than are worth knowing here.
+// present sends one command to every server concurrently: which server has a session depends on too many settings of
+// PHP to compute it here.
 func (m *Memcached) present(_ context.Context, keys []string) (map[string]bool, error) {
 	items, errs := make([]map[string]*memcache.Item, len(m.servers)), make([]error, len(m.servers))
-	var asking sync.WaitGroup
+	var requests sync.WaitGroup
 	for i, c := range m.servers {
-		asking.Go(func() { items[i], errs[i] = c.GetMulti(keys) })
+		requests.Go(func() { items[i], errs[i] = c.GetMulti(keys) })
 	}
-	asking.Wait()
+	requests.Wait()
 	there := make(map[string]bool)
 	for i := range items {
 		for key := range items[i] {
@@ -86,16 +86,16 @@ func (m *Memcached) present(_ context.Context, keys []string) (map[string]bool, 
 	return there, errors.Join(errs...)
 }
 
-// legalKey reports whether memcached takes a key. One that it refuses would fail all that are asked for with it.
+// legalKey reports whether memcached accepts a key. An illegal key would fail the whole command.
 func legalKey(key string) bool {
 	return len(key) <= 250 && strings.IndexFunc(key, func(c rune) bool { return c <= ' ' || c == 0x7f }) < 0
 }
 
-// errNonsense is returned when a server does not answer as the protocol says.
-var errNonsense = errors.New("memcached does not answer as the protocol says")
+// errNonsense is returned when a server violates the protocol.
+var errNonsense = errors.New("memcached sent an unexpected response; is another program listening there?")
 
-// withoutID returns err if it says what became of a connection. Others quote the answer, in which there may be a
-// session's id.
+// withoutID returns err if it is an error of the connection. Other errors quote the response, which may contain a
+// session id, so it replaces them.
 func withoutID(err error) error {
 	if _, is := errors.AsType[net.Error](err); err == nil || is || errors.Is(err, io.EOF) {
 		return err

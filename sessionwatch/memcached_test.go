@@ -167,7 +167,7 @@ func TestALockKeyIsAskedForWhileARequestWaits(t *testing.T) {
 	time.Sleep(10 * minAskPause)
 	w.want(t, Unknown)
 	if got := m.Asked(); got != asked {
-		t.Errorf("asked %d times though no request waits", got-asked)
+		t.Errorf("polled %d times though no request waits", got-asked)
 	}
 	w.Stop()
 	w = wanted(m, "Abc")
@@ -184,7 +184,7 @@ func TestALockKeyIsAskedForWhileARequestWaits(t *testing.T) {
 	w.Stop()
 	w.Stop()
 	if got := m.Asked(); got != asked {
-		t.Error("asked for a session that is closed")
+		t.Error("polled a session that is closed")
 	}
 }
 
@@ -202,7 +202,7 @@ func TestAKeyThatIsNotThereProvesNothing(t *testing.T) {
 		"its own lock":                      {"a", false, Shut},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for kind, begin := range map[string]func(Watcher, string) *watched{"of a request": watch, "of a new id": watchOpen} {
+			for kind, start := range map[string]func(Watcher, string) *watched{"of a request": watch, "of a new id": watchOpen} {
 				f := newFakeMemcached(t)
 				m := watcherOf(t, MemcachedOptions{}, f)
 				if c.locks != "" {
@@ -215,7 +215,7 @@ func TestAKeyThatIsNotThereProvesNothing(t *testing.T) {
 						want = Closed
 					}
 				}
-				w := begin(m, "a")
+				w := start(m, "a")
 				defer w.Stop()
 				w.Want()
 				w.await(t, want)
@@ -254,7 +254,7 @@ func TestAFewSessionsAreLookedForUntilTheyAreKnown(t *testing.T) {
 	}
 	m.mu.Lock()
 	if got := len(m.watches); got != maxSamples {
-		t.Errorf("%d sessions are asked for, want %d", got, maxSamples)
+		t.Errorf("%d sessions are polled, want %d", got, maxSamples)
 	}
 	m.mu.Unlock()
 	for _, w := range more {
@@ -270,7 +270,7 @@ func TestAFewSessionsAreLookedForUntilTheyAreKnown(t *testing.T) {
 	w.await(t, Shut)
 	m.mu.Lock()
 	if len(m.watches) != 0 || m.samples != 0 {
-		t.Errorf("%d sessions are asked for still, %d of them unwanted", len(m.watches), m.samples)
+		t.Errorf("%d sessions are still polled, %d of them unwanted", len(m.watches), m.samples)
 	}
 	m.mu.Unlock()
 	for _, id := range []string{"a", "b"} {
@@ -300,10 +300,10 @@ func TestDestroyedSessionHasNoKey(t *testing.T) {
 }
 
 func TestAMemcachedThatDoesNotAnswerSaysNothing(t *testing.T) {
-	told := new(reports)
+	reported := new(reports)
 	f := newFakeMemcached(t)
 	f.set("app.lock.a", true)
-	m := watcherOf(t, MemcachedOptions{Prefix: "app.", Report: func(err error) { told.add("it", err) }}, f)
+	m := watcherOf(t, MemcachedOptions{Prefix: "app.", Report: func(err error) { reported.add("it", err) }}, f)
 	w := wanted(m, "a")
 	w.await(t, Open)
 	f.setMute(true)
@@ -314,12 +314,12 @@ func TestAMemcachedThatDoesNotAnswerSaysNothing(t *testing.T) {
 	}
 	f.setMute(false)
 	w.await(t, Open)
-	told.want(t, "EOF", "it works")
+	reported.want(t, "EOF", "it works")
 	f.set("app.lock.a", false)
 	w.await(t, Closed)
 }
 
-// TestAnAnswerFollowsEachWant: a caller that has been told nothing knows that the session is open.
+// TestAnAnswerFollowsEachWant: without a call, the caller knows that the session is open.
 func TestAnAnswerFollowsEachWant(t *testing.T) {
 	f := newFakeMemcached(t)
 	m := watcherOf(t, MemcachedOptions{}, f)
@@ -392,7 +392,7 @@ func TestStoppedWatchesAreNotAskedFor(t *testing.T) {
 	sample.Stop()
 	m.mu.Lock()
 	if len(m.watches) != 0 || m.samples != 0 {
-		t.Errorf("%d watches are asked for still, %d of them unwanted", len(m.watches), m.samples)
+		t.Errorf("%d watches are still polled, %d of them unwanted", len(m.watches), m.samples)
 	}
 	m.mu.Unlock()
 	f.set("memc.sess.key.lock.b", true)

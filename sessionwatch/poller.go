@@ -8,59 +8,59 @@ import (
 	"time"
 )
 
-// keyStore is a store in which a session handler of PHP's has a key for each session that is open: its lock. Of a
-// handler it takes no more than this to be watched.
+// keyStore is a store in which a session handler of PHP has a key for each open session: its lock. It is all that the
+// poller needs to know about a handler.
 type keyStore struct {
 	place string
-	// names returns the keys of a session's lock and of the session itself. Without ok the store would refuse them.
+	// names returns the keys of a session's lock and of the session itself. ok is false if the store would refuse them.
 	names func(id string) (lock, data string, ok bool)
-	// present reports which keys are there. With an error the others may be there too. It is called by two goroutines
-	// at most, and asks with a timeout of its own.
+	// present returns the keys that exist. With an error, further keys may exist. It is called by at most two
+	// goroutines and applies its own timeout.
 	present func(ctx context.Context, keys []string) (map[string]bool, error)
-	// commands is how many commands present sends.
+	// commands is the number of commands that present sends.
 	commands int
-	// report is called when the store does not answer, once, and with a nil error when it does again.
+	// report is called once when the store does not answer, and with a nil error when it does again.
 	report func(error)
 }
 
-// poller asks a key store, for all watches at once, whether their sessions are open: one goroutine with one request at
-// a time, however many watches there are. A session is asked for while a request waits for it. So what a watch has seen
-// before is nothing, and a session that was open for a moment may not be seen at all.
+// poller polls a key store for all watches together: one goroutine with one request at a time, however many watches
+// there are. It polls a session only while a request waits for it. So a watch knows nothing of the time before, and may
+// miss a session that was open for a moment only.
 //
-// A key that is not there proves nothing: PHP may lock no sessions, or keep them elsewhere. It is believed once lock
-// keys were seen in the store, and the session's own lock or data with them. So a few sessions of which neither was
-// seen yet are asked for although no request waits.
+// A missing key proves nothing: PHP may not lock its sessions, or keep them elsewhere. It counts once lock keys were
+// seen in the store, and the session's own lock or data as well. So the poller also samples a few sessions of which
+// neither was seen, although no request waits for them.
 type poller struct {
 	store keyStore
-	asked atomic.Uint64 // commands
+	asked atomic.Uint64 // commands sent
 	wake  chan struct{} // a watch is due
 	life  context.Context
 	end   context.CancelFunc
 	ended chan struct{}
-	next  time.Time // when the next command may be sent; only run's
+	next  time.Time // when the next command may be sent; used by run only
 
-	looking sync.Mutex // of Destroyed
+	looking sync.Mutex // serializes Destroyed
 
 	mu       sync.Mutex
-	watches  map[*keyWatch]struct{} // that are asked for
-	samples  int                    // of them, those that no request waits for
-	failing  bool                   // the last request had no answer
+	watches  map[*keyWatch]struct{} // that are polled
+	samples  int                    // those of them for which no request waits
+	failing  bool                   // the last request failed
 	seed     maphash.Seed
 	seen     sightings
 	lastLock time.Time // when a lock key was last seen
 }
 
 const (
-	// A session is asked for after a quarter of the time since a request has begun to wait, within these bounds.
+	// A session is polled after a quarter of the time that a request has waited for it, within these bounds.
 	minAskPause = 2 * time.Millisecond
 	maxAskPause = 25 * time.Millisecond
 	// maxAskRate bounds the commands per second of all watches together.
 	maxAskRate = 2000
-	// maxAskKeys is how many keys one command asks for.
+	// maxAskKeys bounds the keys of one command.
 	maxAskKeys = 100
-	// maxSamples bounds the watches that are asked for although no request waits.
+	// maxSamples bounds the watches that are polled although no request waits.
 	maxSamples = 4
-	// believeLocks is how long it is believed that PHP locks its sessions here, after a lock was seen.
+	// believeLocks is how long a lock that was seen is evidence that PHP locks its sessions here.
 	believeLocks = turnTime
 )
 
@@ -80,13 +80,13 @@ func newPoller(s keyStore) *poller {
 	return p
 }
 
-// Place is the servers.
+// Place names the servers.
 func (p *poller) Place() string { return p.store.place }
 
-// Asked is how many commands have been sent.
+// Asked returns the number of commands sent so far.
 func (p *poller) Asked() uint64 { return p.asked.Load() }
 
-// Close ends the asking.
+// Close ends the polling.
 func (p *poller) Close() {
 	p.end()
 	<-p.ended
@@ -123,17 +123,18 @@ func (p *poller) watch(id []byte, changed func(State), state State) Watch {
 	return w
 }
 
-// believes reports whether PHP locks sessions in the store, and keeps that of w there. It is called with the mutex held.
+// believes reports whether there is evidence that PHP locks sessions in the store and keeps the session of w there. The
+// caller must hold the mutex.
 func (p *poller) believes(w *keyWatch, now time.Time) bool {
 	return p.locks(now) && p.seen.look(w.hash) != 0
 }
 
-// locks reports whether a lock key was seen lately. It is called with the mutex held.
+// locks reports whether a lock key was seen recently. The caller must hold the mutex.
 func (p *poller) locks(now time.Time) bool {
 	return !p.lastLock.IsZero() && now.Sub(p.lastLock) < believeLocks
 }
 
-// run asks, round by round, until Close.
+// run polls until Close.
 func (p *poller) run() {
 	defer close(p.ended)
 	timer := time.NewTimer(0)
@@ -155,7 +156,7 @@ func (p *poller) run() {
 	}
 }
 
-// due returns the watches whose time has come, or nearly so, and how long the next one has.
+// due returns the watches that are due, or nearly so, and the time until the next one is.
 func (p *poller) due() (due []*keyWatch, pause time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -171,7 +172,7 @@ func (p *poller) due() (due []*keyWatch, pause time.Duration) {
 	return due, pause
 }
 
-// ask asks for as many of the watches as one command has room for, and returns the others.
+// ask polls as many of the watches as fit into one command, and returns the others.
 func (p *poller) ask(due []*keyWatch) []*keyWatch {
 	keys, n := p.keysOf(due)
 	if len(keys) == 0 {
@@ -194,7 +195,7 @@ func (p *poller) ask(due []*keyWatch) []*keyWatch {
 	return due[n:]
 }
 
-// keysOf returns the keys that the first n watches need, as many as go into one command.
+// keysOf returns the keys of the first n watches, as many as fit into one command.
 func (p *poller) keysOf(due []*keyWatch) (keys []string, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -205,7 +206,7 @@ func (p *poller) keysOf(due []*keyWatch) (keys []string, n int) {
 		}
 		n++
 		if _, asks := p.watches[w]; !asks {
-			continue // it was stopped meanwhile
+			continue // stopped in the meantime
 		}
 		w.owed, w.asking = false, w.owed
 		keys = append(keys, w.lock)
@@ -219,7 +220,7 @@ func (p *poller) keysOf(due []*keyWatch) (keys []string, n int) {
 // pace waits until the next commands may be sent.
 func (p *poller) pace() { time.Sleep(time.Until(p.next)) }
 
-// keyWatch is one request's watch over a lock key. It is guarded by the poller's mutex.
+// keyWatch is one request's watch over a lock key. The poller's mutex guards it.
 type keyWatch struct {
 	poller     *poller
 	lock, data string
@@ -227,16 +228,16 @@ type keyWatch struct {
 	changed    func(State)
 
 	state    State
-	answered bool      // the last request that asked for it had an answer
-	due      time.Time // when it is asked for next
+	answered bool      // its last poll got an answer
+	due      time.Time // when it is polled next
 	since    time.Time // when it was last wanted
 	wanted   bool      // a request waits
-	owed     bool      // changed is to be called with an answer to a request that is still to be sent
-	asking   bool      // or that has been sent
+	owed     bool      // changed is to be called with the answer to a request that is not sent yet
+	asking   bool      // changed is to be called with the answer to the request in flight
 	stopped  bool
 }
 
-// State is what the last answer said.
+// State returns the state as of the last answer.
 func (w *keyWatch) State() State {
 	w.poller.mu.Lock()
 	defer w.poller.mu.Unlock()
@@ -249,10 +250,10 @@ func (w *keyWatch) State() State {
 	return Unproven
 }
 
-// Asks is true.
+// Asks returns true.
 func (w *keyWatch) Asks() bool { return true }
 
-// Want asks at once, and then again and again. A second call asks at once, too.
+// Want polls at once and then repeatedly. Each further call polls at once, too.
 func (w *keyWatch) Want() {
 	p := w.poller
 	p.mu.Lock()
@@ -265,7 +266,7 @@ func (w *keyWatch) Want() {
 	w.ask(time.Now())
 }
 
-// ask has the session asked for at due, and again after that.
+// ask schedules polls of the session, from due on.
 func (w *keyWatch) ask(due time.Time) {
 	p := w.poller
 	w.due, w.since = due, due
@@ -283,7 +284,7 @@ func (w *keyWatch) Stop() {
 	w.leave()
 }
 
-// leave ends the asking for the session.
+// leave ends the polls of the session.
 func (w *keyWatch) leave() {
 	p := w.poller
 	if _, asks := p.watches[w]; asks && !w.wanted {
@@ -292,7 +293,7 @@ func (w *keyWatch) leave() {
 	delete(p.watches, w)
 }
 
-// take takes an answer.
+// take processes an answer.
 func (w *keyWatch) take(there map[string]bool, err error, now time.Time) {
 	p := w.poller
 	if _, asks := p.watches[w]; !asks {
@@ -317,7 +318,7 @@ func (w *keyWatch) take(there map[string]bool, err error, now time.Time) {
 	}
 }
 
-// absent notes that the lock key is not there, and whether the session's data are.
+// absent notes that the lock key does not exist, and whether the session's data does.
 func (w *keyWatch) absent(data bool, now time.Time) {
 	p := w.poller
 	if data {
@@ -334,12 +335,12 @@ func (w *keyWatch) absent(data bool, now time.Time) {
 		w.state = Unseen
 	default:
 		if w.state = Shut; !w.wanted {
-			w.leave() // it is known now where PHP keeps it
+			w.leave() // there is enough evidence now
 		}
 	}
 }
 
-// lose says that it cannot be told, for now, whether the session is open.
+// lose reports that the session's state is unknown for now.
 func (w *keyWatch) lose() {
 	if w.answered || w.asking {
 		w.answered = false
@@ -347,15 +348,15 @@ func (w *keyWatch) lose() {
 	}
 }
 
-// pause is how long the watch waits before it is asked for again.
+// pause returns the time until the watch is polled again.
 func (w *keyWatch) pause(now time.Time) time.Duration {
 	return min(max(now.Sub(w.since)/4, minAskPause), maxAskPause)
 }
 
-// Destroyed asks for the session itself. PHP deletes it before it gives up its lock.
+// Destroyed looks for the session itself. PHP deletes it before it releases its lock.
 func (w *keyWatch) Destroyed() bool {
 	p := w.poller
-	p.looking.Lock() // one look at a time, beside run's requests
+	p.looking.Lock() // one request at a time, concurrently with run's
 	defer p.looking.Unlock()
 	p.asked.Add(uint64(p.store.commands))
 	there, err := p.store.present(p.life, []string{w.data})

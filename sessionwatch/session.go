@@ -1,14 +1,14 @@
 package sessionwatch
 
-// session is a session file that is watched. It is guarded by the mutex of Files, as its watches are.
+// session is a watched session file. The mutex of Files guards it and its watches.
 //
-// Which process opens it and which closes it cannot be told; nor how often, as the kernel makes one event of several
-// that are alike. So whatever close comes after an open ends a watch: a script that is out of turn may end that of
-// another too early, which does no harm, and none lasts longer than the file is open. Only a close that is followed by
-// an open in the same read ends nothing: it is session_reset(), or a script that goes on at once.
+// inotify does not show which process opens or closes the file, nor how often: the kernel merges identical events. So
+// any close after an open ends a watch. A script that runs out of turn may end another's watch too early, which does no
+// harm, and no watch lasts longer than the file is open. Only a close followed by an open in the same read ends
+// nothing: it is session_reset(), or the next script.
 type session struct {
-	first     *fileWatch // of its watches
-	closing   bool       // a close is the last that was read of it
+	first     *fileWatch // the head of the list of its watches
+	closing   bool       // the last event was a close
 	destroyed bool       // the file has been deleted
 }
 
@@ -19,13 +19,13 @@ type fileWatch struct {
 	name     string // of the session in dir
 	session  *session
 	changed  func(State)
-	next     *fileWatch // of the session
+	next     *fileWatch // in the list of the session
 	state    State
 	isWanted bool
 	stopped  bool
 }
 
-// watch begins a watch over the session whose file's name ends so.
+// watch starts a watch over the session whose file has that name, without its prefix.
 func (d *directory) watch(f *Files, name []byte, changed func(State), state State) *fileWatch {
 	s := d.sessions[string(name)]
 	w := &fileWatch{files: f, dir: d, changed: changed, state: state}
@@ -49,8 +49,8 @@ func (s *session) remove(w *fileWatch) {
 	}
 }
 
-// sawOpen notes that the file was opened. If not by the script of a watch, but by one that is out of turn, then PHP lets
-// that one go first, and it is right to wait for it.
+// sawOpen notes that the file was opened. If a script that runs out of turn opened it, PHP lets that script go first,
+// so waiting for it is right too.
 func (s *session) sawOpen() {
 	s.closing = false
 	for w := s.first; w != nil; w = w.next {
@@ -60,8 +60,8 @@ func (s *session) sawOpen() {
 	}
 }
 
-// close ends the watches over a file that was closed. To those that have not seen it opened it shows at least that PHP
-// keeps the session here.
+// close ends the watches over a file that was closed. To a watch that has not seen it opened, the close is evidence
+// that PHP keeps the session here.
 func (s *session) close() {
 	s.closing = false
 	for w := s.first; w != nil; w = w.next {
@@ -75,7 +75,7 @@ func (s *session) close() {
 	}
 }
 
-// forget leaves the watches of s knowing nothing.
+// forget makes the watches of s Unknown.
 func (s *session) forget() {
 	for w := s.first; w != nil; w = w.next {
 		if w.state != Unknown && w.state != Closed {
@@ -85,7 +85,7 @@ func (s *session) forget() {
 	}
 }
 
-// become ends the watch's interest in what comes.
+// become sets the state, and ends the watch's need for prompt events.
 func (w *fileWatch) become(s State) {
 	w.state = s
 	if w.isWanted {
@@ -94,7 +94,7 @@ func (w *fileWatch) become(s State) {
 	}
 }
 
-// State takes in what has come until now.
+// State reads the events that have arrived and returns the state.
 func (w *fileWatch) State() State {
 	w.files.mu.Lock()
 	defer w.files.mu.Unlock()
@@ -102,10 +102,10 @@ func (w *fileWatch) State() State {
 	return w.state
 }
 
-// Asks is false: events come by themselves.
+// Asks returns false: the kernel reports events.
 func (w *fileWatch) Asks() bool { return false }
 
-// Want has the events read soon after they come.
+// Want makes the reader read events soon after they arrive.
 func (w *fileWatch) Want() {
 	w.files.mu.Lock()
 	defer w.files.mu.Unlock()
@@ -121,7 +121,7 @@ func (w *fileWatch) Want() {
 	}
 }
 
-// Destroyed takes in what has come until now: PHP closes the file before it deletes it.
+// Destroyed reads the events that have arrived: PHP closes the file before it deletes it.
 func (w *fileWatch) Destroyed() bool {
 	w.files.mu.Lock()
 	defer w.files.mu.Unlock()

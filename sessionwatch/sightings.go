@@ -2,18 +2,18 @@ package sessionwatch
 
 import "time"
 
-// sightings are the sessions that PHP was seen to use lately, by hashes of their ids. They are the evidence on which
-// "PHP has not opened this session" is believed. Their memory is bounded: what is forgotten costs a session the turns
-// that its scripts could have given away, and no more. The zero value is empty.
+// sightings are the sessions that PHP was recently seen to use, by hashes of their ids. They are the evidence for "PHP
+// has not opened this session". Their memory is bounded. Forgetting a session only means that its scripts cannot give
+// their turns away. The zero value is empty.
 //
-// There are two tables, so that nothing is believed for longer than two turns: an application may be given another
-// session handler while the gate runs.
+// Two tables take turns, so that evidence is at most two turns old: an application may get another session handler
+// while the gate runs.
 type sightings struct {
 	young, old []bucket
-	turned     time.Time // when young was empty
+	turned     time.Time // when young was started
 }
 
-// bucket holds the hashes that share their low bits, the latest first: 29 bits of each, and a sighting.
+// bucket holds hashes that share their low bits, latest first: 29 bits of each and a sighting.
 type bucket [4]uint32
 
 // sighting is what was seen of a session.
@@ -21,13 +21,13 @@ type sighting uint32
 
 const (
 	sawUse   sighting           = 1 << iota // PHP has opened the session and closed it
-	sawOpen                                 // it has opened it since it last closed it
+	sawOpen                                 // PHP has opened it since it last closed it
 	sawMask  = sawUse | sawOpen             //
 	buckets  = 1 << 14                      // of a table: 65,536 sessions, 256 KiB
 	turnTime = 10 * time.Minute
 )
 
-// note adds what was seen last of a session.
+// note records that a session was seen to be opened or closed.
 func (s *sightings) note(hash uint64, open bool) {
 	if s.young == nil {
 		s.young = make([]bucket, buckets)
@@ -60,10 +60,10 @@ func (s *sightings) look(hash uint64) sighting {
 	return 0
 }
 
-// tagOf is what of a hash stands in its bucket: never zero, which is an empty place.
+// tagOf returns the part of a hash that is kept in a bucket. It is never zero, which marks an empty place.
 func tagOf(hash uint64) uint32 { return (uint32(hash>>32) | 4) &^ uint32(sawMask) }
 
-// turn forgets what has not been seen for a turn, if it is time.
+// turn starts a new table if it is time, and so forgets what has not been seen for a turn.
 func (s *sightings) turn(now time.Time) {
 	switch age := now.Sub(s.turned); {
 	case s.turned.IsZero():
@@ -79,5 +79,5 @@ func (s *sightings) turn(now time.Time) {
 	s.young, s.turned = nil, now
 }
 
-// forget forgets all of them.
+// forget forgets all sessions.
 func (s *sightings) forget() { s.young, s.old = nil, nil }

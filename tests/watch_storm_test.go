@@ -208,7 +208,7 @@ func TestCheckSaysWhatKeepsSessionsFromBeingWatched(t *testing.T) {
 	for path, note := range map[string]string{
 		dir:              "",
 		dir + "/missing": "no such file or directory",
-		"1;" + dir:       "there are no folders of sessions in it",
+		"1;" + dir:       "no session folders in it",
 	} {
 		file := configFile(t, fmt.Sprintf(`
 gate "www" {

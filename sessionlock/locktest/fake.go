@@ -20,20 +20,20 @@ type Fake struct {
 	leases map[sessionlock.Key]*fakeLease
 }
 
-// fakeLease is what the server knows of a key that somebody has or waits for.
+// fakeLease is the server's state of a key that a gate has or waits for.
 type fakeLease struct {
 	holder sessionlock.Token // the zero Token: the turn is kept for the first in line
 	until  time.Time         // when the lease or the turn ends
 	line   []place
 }
 
-// place is a gate that waits. One that has not asked for a while is not waited for.
+// place is a waiting gate. The server forgets one that has not tried for a while.
 type place struct {
 	manager [8]byte
 	asked   time.Time
 }
 
-// patience is how long a waiting gate is remembered after its last question. A manager asks each 50 ms.
+// patience is how long a waiting gate is remembered after its last attempt. A manager tries every 50 ms.
 const patience = 200 * time.Millisecond
 
 // NewFake makes a server whose leases live for ttl; with zero, for ever.
@@ -158,14 +158,14 @@ func (g *Gate) Fail(err error) {
 	g.err = err
 }
 
-// Slow makes each question take d: half of it before the server knows, half before the gate does.
+// Slow makes each request take d: half of it before the server acts, half before the gate gets the answer.
 func (g *Gate) Slow(d time.Duration) {
 	g.server.mu.Lock()
 	defer g.server.mu.Unlock()
 	g.delay = d
 }
 
-// ask is one round trip.
+// ask makes one round trip.
 func (g *Gate) ask(ctx context.Context, count *int, question func() error) error {
 	g.server.mu.Lock()
 	*count++
@@ -205,7 +205,7 @@ func (g *Gate) Adopt(key sessionlock.Key, token sessionlock.Token) sessionlock.L
 	return &gateLease{gate: g, key: key, token: token, adopted: true}
 }
 
-// Withdraw tells the server that the gate does not wait any more.
+// Withdraw tells the server that the gate no longer waits.
 func (g *Gate) Withdraw(key sessionlock.Key, token sessionlock.Token) {
 	g.server.mu.Lock()
 	defer g.server.mu.Unlock()

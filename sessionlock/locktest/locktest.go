@@ -71,7 +71,7 @@ var promises = []struct {
 	{"a live gate keeps its lease beyond the TTL", aTTL, renewal},
 	{"a dead gate frees its locks within a TTL", aTTL, deadGate},
 	{"a lease is released by its holder only", nothing, releaseByHolder},
-	{"a cancelled question leaves no lease", nothing, cancelledQuestion},
+	{"a cancelled question leaves no lease", nothing, canceledRequest},
 	{"a gate that is cut off says that its lock is lost", aTTL, cutOff},
 	{"a lease that was dropped is never trusted in silence", aDrop, dropped},
 }
@@ -108,7 +108,7 @@ func (s *suite) lock(m *sessionlock.Manager, p sessionlock.Policy) *sessionlock.
 	return l
 }
 
-// held asks m for the lock, for a moment only, and fails if it gets it.
+// held tries to acquire the lock from m for a moment, and fails the test if it succeeds.
 func (s *suite) held(m *sessionlock.Manager) {
 	s.Helper()
 	if l, err := m.Acquire(context.Background(), s.key, nil, sessionlock.Policy{MaxWait: 20 * time.Millisecond}); err == nil {

@@ -45,7 +45,7 @@ func oneHolder(s *suite) {
 	}
 }
 
-// ownRelease releases and asks again with no wait allowed: a release may be on its way, but it comes first.
+// ownRelease releases and acquires again without a wait: the release may still be in flight, but it comes first.
 func ownRelease(s *suite) {
 	m := s.gate()
 	for range 50 {
@@ -178,7 +178,7 @@ func deadGate(s *suite) {
 	s.lock(s.gate(), sessionlock.Policy{MaxWait: s.ttl + s.Tolerance}).Release()
 }
 
-// releaseByHolder releases a lease a second time, when somebody else has it.
+// releaseByHolder releases a lease a second time, when another gate has it.
 func releaseByHolder(s *suite) {
 	store := s.New(s.T)
 	lease, err := store.Acquire(context.Background(), s.key, sessionlock.Token{1})
@@ -195,8 +195,8 @@ func releaseByHolder(s *suite) {
 	l.Release()
 }
 
-// cancelledQuestion hangs up at all moments of a question.
-func cancelledQuestion(s *suite) {
+// canceledRequest cancels a request to the store at every moment.
+func canceledRequest(s *suite) {
 	m := s.gate()
 	for range 50 {
 		ctx, cancel := context.WithTimeout(context.Background(), rand.N(2*time.Millisecond))
