@@ -247,6 +247,10 @@ func (f *fakeServer) do(words []string, value string) string {
 			return "EXISTS\r\n"
 		}
 	case "set":
+	case "version":
+		return "VERSION 1.6.18\r\n"
+	case "stats":
+		return "END\r\n"
 	default:
 		return "ERROR\r\n"
 	}

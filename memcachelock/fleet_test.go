@@ -104,6 +104,34 @@ func TestHostsThatDisagreeAreFound(t *testing.T) {
 	}
 }
 
+// A probe finds a host that disagrees at whatever moment of the seconds it comes, by which memcached lets its item live,
+// and of the other host's pause between two notes.
+func TestAProbeFindsAHostThatDisagrees(t *testing.T) {
+	t.Parallel()
+	for offset := time.Duration(0); offset < 2500*time.Millisecond; offset += 50 * time.Millisecond {
+		synctest.Test(t, func(t *testing.T) {
+			var o memcachelock.Options
+			w := newWorld(t, 1, 1, func(_ int, own *memcachelock.Options) {
+				o = *own
+				own.Secret = []byte("hush")
+			})
+			defer w.shut()
+			time.Sleep(5*time.Second + offset)
+			start := time.Now()
+			reports, err := memcachelock.Probe(context.Background(), o)
+			if err != nil || reports[0].Err != nil {
+				t.Fatalf("got errors %v and %v", err, reports[0].Err)
+			}
+			if got := reports[0].Warnings; len(got) != 1 || !strings.Contains(got[0], "in another way: secret") {
+				t.Errorf("after %v: got warnings %q, want one of the secret", offset, got)
+			}
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("after %v: it took %v", offset, took)
+			}
+		})
+	}
+}
+
 // A host takes another config, and its store retires: for a while both are there, which is nothing to report.
 func TestAReloadIsNoDisagreement(t *testing.T) {
 	t.Parallel()

@@ -184,7 +184,7 @@ func Probe(ctx context.Context, o Options) ([]Report, error) {
 	var all sync.WaitGroup
 	for i, a := range o.Servers {
 		all.Go(func() {
-			r := memcached.Probe(ctx, a, o.forServers(), o.Prefix, locks.NotesName())
+			r := memcached.Probe(ctx, a, o.forServers(), o.Prefix, locks.NotesName(), sharedlock.NotesWithin)
 			r.Warnings = append(r.Warnings, locks.Disagreements(len(o.Servers), i, r.Before, r.After)...)
 			reports[i] = r
 		})

@@ -27,7 +27,7 @@ type Report struct {
 	Lived    time.Duration // how long an item of probeSeconds lived, as far as it was looked at
 	Warnings []string      // why locks may be lost there
 
-	Before, After *kv.Item // the item that is read along, when the probe began and ended
+	Before, After *kv.Item // the item that is read along, as it was first and last read
 }
 
 // An item of probeSeconds has to live for a second less, and to be gone two seconds later than promised at most: on a
@@ -40,8 +40,8 @@ const (
 
 // Probe asks one server whether it is fit for locks, with items whose names begin with prefix, and leaves nothing there.
 // It comes back after four seconds, after six if the server keeps items for too long, or when ctx is done. The item named
-// also is read when the probe begins and when it ends.
-func Probe(ctx context.Context, a Addr, o Options, prefix, also string) (r Report) {
+// also is read twice, with alsoAfter in between.
+func Probe(ctx context.Context, a Addr, o Options, prefix, also string, alsoAfter time.Duration) (r Report) {
 	v := New(a, o, kv.Hooks{})
 	r.Server = v.Name()
 	dialCtx, cancel := context.WithTimeout(ctx, o.Timeout)
@@ -53,7 +53,7 @@ func Probe(ctx context.Context, a Addr, o Options, prefix, also string) (r Repor
 	}
 	defer nc.Close()
 	defer context.AfterFunc(ctx, func() { nc.Close() })()
-	p := &probe{wire: newWire(nc), nc: nc, server: v, prefix: prefix, also: also, report: &r}
+	p := &probe{wire: newWire(nc), nc: nc, server: v, prefix: prefix, also: also, alsoAfter: alsoAfter, report: &r}
 	for _, step := range []func() error{p.authenticate, p.figures, p.settings, p.speed, p.oneServer, p.lifetime} {
 		if r.Err = step(); r.Err != nil {
 			if ctx.Err() != nil {
@@ -68,11 +68,12 @@ func Probe(ctx context.Context, a Addr, o Options, prefix, also string) (r Repor
 // probe is a probe on its way.
 type probe struct {
 	*wire
-	server *Server
-	nc     net.Conn
-	prefix string
-	also   string
-	report *Report
+	server    *Server
+	nc        net.Conn
+	prefix    string
+	also      string
+	alsoAfter time.Duration
+	report    *Report
 }
 
 func (p *probe) limit() { _ = p.nc.SetDeadline(time.Now().Add(p.server.options.Timeout)) }
@@ -197,9 +198,9 @@ func (p *probe) lifetime() error {
 	if err := p.write(&kv.Item{Name: name, Value: []byte("probe"), TTL: probeSeconds * time.Second}); err != nil {
 		return fmt.Errorf("add an item: %w", err)
 	}
-	defer p.readAlong(&p.report.After)
-	p.readAlong(&p.report.Before)
 	added := time.Now()
+	defer p.readAgain(added)
+	p.report.Before, _ = p.readAlong()
 	for time.Since(added) < probeSeconds*time.Second+probeSlack {
 		time.Sleep(probeLook)
 		p.limit()
@@ -221,12 +222,29 @@ func (p *probe) lifetime() error {
 	return nil
 }
 
-// readAlong reads the item that is read along.
-func (p *probe) readAlong(to **kv.Item) {
-	p.limit()
-	if items, err := p.get(p.also); err == nil {
-		*to = items[0]
+// readAgain reads the item that is read along until alsoAfter has passed. The item that is watched may be gone long
+// before: on a busy machine one of three seconds has lived for 1.5.
+func (p *probe) readAgain(since time.Time) {
+	for {
+		it, err := p.readAlong()
+		if err != nil {
+			return
+		}
+		p.report.After = it
+		if time.Since(since) >= p.alsoAfter {
+			return
+		}
+		time.Sleep(probeLook)
 	}
+}
+
+func (p *probe) readAlong() (*kv.Item, error) {
+	p.limit()
+	items, err := p.get(p.also)
+	if err != nil {
+		return nil, err
+	}
+	return items[0], nil
 }
 
 // number is zero of what is no number.

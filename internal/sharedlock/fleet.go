@@ -258,11 +258,14 @@ func (f *fleetWatch) write(old *kv.Item, own note, notes []note) *kv.Item {
 	return it
 }
 
+// NotesWithin is the time in which a host that is alive refreshes its note, on a busy machine too.
+const NotesWithin = 2 * fleetRefresh
+
 // NotesName is the name of the item with what hosts have noted.
 func (o *Options) NotesName() string { return o.Prefix + "fleet" }
 
 // Disagreements are the differences between what this host would note on one of so many servers, and what hosts have
-// noted that were alive between two readings of the notes.
+// noted that were alive between two readings of the notes, NotesWithin apart.
 func (o *Options) Disagreements(servers, index int, before, after *kv.Item) (how []string) {
 	c := &cluster{options: *o, members: make([]*member, servers)} // which are only counted
 	c.label.Store(&label{o.Gate, o.Realms})
