@@ -9,7 +9,6 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
-	"github.com/zclconf/go-cty/cty/function"
 )
 
 // block describes a block of the file: the keys and blocks that it can have.
@@ -51,7 +50,7 @@ type decoder struct {
 func newDecoder(filename string) *decoder {
 	return &decoder{
 		filename: filename,
-		scope:    &hcl.EvalContext{Functions: map[string]function.Function{"env": env}},
+		scope:    &hcl.EvalContext{Functions: functions},
 	}
 }
 

@@ -8,8 +8,11 @@
 #   systemctl reload fpm-gate                             takes a new file; an invalid one is ignored
 #
 # Durations are strings with a unit: "250ms", "10s", "5m". Sizes are strings, "64KiB" or "1MiB",
-# or a number of bytes. Addresses are "unix:/path" or "host:port". Any value may be taken from
-# the environment: env("NAME"), or env("NAME", "default") if it may be unset.
+# or a number of bytes. Addresses are "unix:/path" or "host:port".
+#
+# Any value may come from elsewhere: env("NAME") is an environment variable, env("NAME", "default")
+# one that may be unset; file("/path") is the content of a file, credential("NAME") one of systemd's
+# credentials (LoadCredential= in the unit), both without the line break at the end.
 
 
 # The log, on stderr.

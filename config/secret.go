@@ -12,7 +12,7 @@ import (
 )
 
 // Reports go to the journal, which more people can read than the config. So no report shows the value of a secret key
-// or of env. It shows a line of the file only if all of the line is known to be harmless: after a typo in a key, a
+// or of a function. It shows a line of the file only if all of the line is known to be harmless: after a typo in a key, a
 // missing quote or a misplaced line, the text may belong to a secret.
 
 // isSecret reports whether a report must not show the value of a key.
@@ -58,8 +58,8 @@ func shownSafely(v cty.Value) string {
 	return shown(v)
 }
 
-// envFailed is the prefix of HCL's error for a failed call of env. The error names the variable, which is no secret.
-const envFailed = `Call to function "env" failed: `
+// callFailed matches HCL's error for a failed call of one of our functions. Those name no secret.
+var callFailed = regexp.MustCompile(`^Call to function "(env|credential|file)" failed: `)
 
 // inQuotation matches what HCL quotes from the file in its own errors.
 var inQuotation = regexp.MustCompile(`"[^"]*"`)
@@ -67,7 +67,7 @@ var inQuotation = regexp.MustCompile(`"[^"]*"`)
 // discreet removes quotations of lines that must not be shown from HCL's own errors.
 func (d *decoder) discreet(diags hcl.Diagnostics) hcl.Diagnostics {
 	for _, diag := range diags {
-		if diag.Subject == nil || strings.HasPrefix(diag.Detail, envFailed) || !d.masked.hides(*diag.Subject) {
+		if diag.Subject == nil || callFailed.MatchString(diag.Detail) || !d.masked.hides(*diag.Subject) {
 			continue
 		}
 		diag.Summary = inQuotation.ReplaceAllString(diag.Summary, `"…"`)
