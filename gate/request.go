@@ -301,7 +301,16 @@ func (r *request) gateParams(b []byte) []byte {
 		return b
 	}
 	b = fcgi.AppendPair(b, "FPM_GATE_TOKEN", r.hold.lock.LeaseToken().String())
-	return fcgi.AppendPair(b, "FPM_GATE_EXPIRES", strconv.FormatInt(ceilUnix(r.hold.lock.Expires()), 10))
+	return fcgi.AppendPair(b, "FPM_GATE_EXPIRES", strconv.FormatInt(ceilUnix(r.earliestExpiry()), 10))
+}
+
+// earliestExpiry is when the lock expires, or would if its expiry started now: it starts when the body is whole. The zero
+// time if it has none.
+func (r *request) earliestExpiry() time.Time {
+	if expires := r.hold.lock.Expires(); !expires.IsZero() || r.policy.Expiry == 0 {
+		return expires
+	}
+	return time.Now().Add(r.policy.Expiry)
 }
 
 // overrideForeign empties the params that a request has tried to set itself.

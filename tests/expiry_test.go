@@ -5,6 +5,7 @@ import (
 	"io"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -235,6 +236,36 @@ func TestExpiryBeginsWhenPHPHasTheRequest(t *testing.T) {
 		for _, g := range all[0].gates {
 			if line := lineWith(g.Log(), "lock expired"); line != "" {
 				t.Errorf("got %q in the log: a script ran on without its lock", line)
+			}
+		}
+	})
+}
+
+// TestPHPIsToldTheEarliestExpiry where the body is not whole yet, too: expiry begins when it is.
+func TestPHPIsToldTheEarliestExpiry(t *testing.T) {
+	t.Parallel()
+	eachNetwork(t, func(t *testing.T, network rig.Addr) {
+		block, admin := adminBlock(t)
+		s := newStack(t, stackOptions{
+			PHP:  rig.PHPOptions{Listen: network},
+			Gate: rig.GateOptions{Listen: network, Config: block, Settings: `lock { expiry = "100s" }`},
+			Site: rig.Site{Unbuffered: true},
+		})
+		sent := regexp.MustCompile(`fpm_gate_upstream_connections\{.*state="busy"\} 1`)
+		half := strings.Repeat("x", 300<<10)
+		for _, slow := range []bool{false, true} {
+			body, send := io.Pipe()
+			before := time.Now()
+			answer := begin(s.Site, request{method: "POST", path: "/info.php?session=0", session: newSession(), body: body, length: int64(2 * len(half))})
+			_, _ = io.WriteString(send, half)
+			if slow {
+				eventually(t, "PHP has the head", func() bool { return sent.MatchString(admin.get(t, "/metrics")) })
+			}
+			_, _ = io.WriteString(send, half)
+			send.Close()
+			expires, err := strconv.ParseInt(infoOf(t, <-answer).Gate["FPM_GATE_EXPIRES"], 10, 64)
+			if earliest, latest := before.Unix()+100, time.Now().Unix()+101; err != nil || expires < earliest || expires > latest {
+				t.Errorf("slow %v: got %d and error %v, want between %d and %d", slow, expires, err, earliest, latest)
 			}
 		}
 	})
