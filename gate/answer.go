@@ -15,8 +15,8 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// answer ends a request that PHP-FPM did not answer, in its place: with the answer that err calls for, if the
-// web server is there to get one. It returns err where the conn is of no more use.
+// answer ends a request that PHP-FPM did not answer: with the answer that err calls for, if the web server is still
+// there. It returns err if the conn cannot be used any further.
 func (r *request) answer(err error) error {
 	a := r.verdict(err)
 	r.tally.count(a.outcome)
@@ -38,7 +38,7 @@ func (r *request) answer(err error) error {
 }
 
 // hintLostPost logs, at most once a minute, a POST that has not reached PHP because its web server hung up while it
-// waited. A site that sends requests to itself and does not wait for the responses loses tasks by that.
+// waited. A site that sends requests to itself without waiting for the responses loses tasks that way.
 func (r *request) hintLostPost() {
 	if string(r.head.method) != http.MethodPost || !r.exch.Connected().IsZero() {
 		return
@@ -47,49 +47,54 @@ func (r *request) hintLostPost() {
 	if last != 0 && now-last < int64(time.Minute) || !r.gate.lostPost.CompareAndSwap(last, now) {
 		return
 	}
-	r.gate.log.Info("a POST was dropped because its client left while it waited for its session; "+
-		"if the site sends such requests to itself, set fastcgi_ignore_client_abort on in nginx for their path", r.logPairs()...)
+	r.gate.log.Info("a POST was dropped because its client left while it waited for its session; if the site sends"+
+		" such requests to itself, set fastcgi_ignore_client_abort on in nginx for their path", r.logPairs()...)
 }
 
 // verdict is what an error means for the web server and for the log.
 type verdict struct {
-	status     int // 0: there is nothing to answer, or nobody
+	status     int // 0: no answer, as it is too late for one or the web server has gone
 	retryAfter time.Duration
 	text       string // for the visitor
 	log        string // for the operator
 	level      hclog.Level
 	outcome    Outcome
-	fail       bool // the web server is to see that PHP-FPM has failed, and to do what it is configured to do then
+	fail       bool // let the web server see that PHP-FPM has failed, and handle that as configured
 }
 
-// verdict finds what err means.
+// verdict returns what err means.
 func (r *request) verdict(err error) verdict {
 	switch {
-	case errors.Is(err, fcgi.ErrBroken): // first: whatever the reason was, it is too late for an answer
+	case errors.Is(err, fcgi.ErrBroken): // first: whatever the cause, it is too late for an answer
 		return verdict{log: "response broken off", level: hclog.Error, outcome: OutcomeBroken}
-	case errors.Is(err, fcgi.ErrAbandoned): // and here nobody is left to be answered
+	case errors.Is(err, fcgi.ErrAbandoned): // the web server has gone
 		return verdict{log: "script abandoned", level: hclog.Warn, outcome: OutcomeAbandoned}
 	case errors.Is(err, errReplaced):
 		return verdict{status: http.StatusTemporaryRedirect, text: "Your session has been renewed.",
 			log: "redirected: the session id was replaced", level: hclog.Debug, outcome: OutcomeRedirected}
 	case errors.Is(err, sessionlock.ErrMaxWait):
-		return verdict{status: r.policy.Status, retryAfter: r.policy.RetryAfter, text: "Another page of yours is still being made. Please try again in a moment.",
-			log: "rejected: max_wait is over", level: hclog.Info, outcome: OutcomeMaxWait}
+		return verdict{status: r.policy.Status, retryAfter: r.policy.RetryAfter,
+			text: "Your previous request is still being processed. Please try again in a moment.",
+			log:  "rejected: max_wait exceeded", level: hclog.Info, outcome: OutcomeMaxWait}
 	case errors.Is(err, sessionlock.ErrTooManyWaiters):
-		return verdict{status: http.StatusTooManyRequests, retryAfter: r.policy.RetryAfter, text: "Too many pages of yours are still being made. Please try again in a moment.",
-			log: "rejected: max_waiters wait already", level: hclog.Info, outcome: OutcomeMaxWaiters}
+		return verdict{status: http.StatusTooManyRequests, retryAfter: r.policy.RetryAfter,
+			text: "You have too many requests in progress. Please try again in a moment.",
+			log:  "rejected: max_waiters reached", level: hclog.Info, outcome: OutcomeMaxWaiters}
 	case errors.Is(err, fcgi.ErrShutdown), errors.Is(err, fcgi.ErrKilled):
-		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter, text: "The service is being restarted. Please try again in a moment.",
-			log: "rejected: shutting down", level: hclog.Info, outcome: OutcomeShutdown}
+		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter,
+			text: "The service is being restarted. Please try again in a moment.",
+			log:  "rejected: shutting down", level: hclog.Info, outcome: OutcomeShutdown}
 	case errors.Is(err, sessionlock.ErrStore):
-		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter, text: "The service is not ready. Please try again in a moment.",
-			log: "rejected: the lock store failed", level: hclog.Error, outcome: OutcomeStoreFailed}
+		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter,
+			text: "The service is not ready. Please try again in a moment.",
+			log:  "rejected: the lock store failed", level: hclog.Error, outcome: OutcomeStoreFailed}
 	case errors.Is(err, sessionlock.ErrExpired):
-		return verdict{status: http.StatusGatewayTimeout, text: "The page took too long to make.",
+		return verdict{status: http.StatusGatewayTimeout, text: "The page took too long to generate.",
 			log: "aborted: the lock has expired", level: hclog.Warn, outcome: OutcomeExpired}
 	case errors.Is(err, fcgi.ErrQueueTimeout):
-		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter, text: "The service is busy. Please try again in a moment.",
-			log: "rejected: no upstream connection was free", level: hclog.Warn, outcome: OutcomeUpstreamBusy}
+		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter,
+			text: "The service is busy. Please try again in a moment.",
+			log:  "rejected: no upstream connection was free", level: hclog.Warn, outcome: OutcomeUpstreamBusy}
 	case errors.Is(err, fcgi.ErrUnreachable):
 		return verdict{status: http.StatusBadGateway, fail: !r.hidesFailure(), text: "The service cannot be reached.",
 			log: "upstream failed", level: hclog.Error, outcome: OutcomeUpstreamFailed}
@@ -102,13 +107,13 @@ func (r *request) verdict(err error) verdict {
 	return verdict{log: "request failed", level: hclog.Warn, outcome: OutcomeFailed}
 }
 
-// hidesFailure reports whether the web server would end its client's connection without a response if the conn ended
-// so. HAProxy 3 does that where the conn was kept, and expects the client to try again.
+// hidesFailure reports whether the web server would end its client's connection without a response if the gate closed
+// the conn. HAProxy 3 does that on a kept conn, and expects the client to retry.
 func (r *request) hidesFailure() bool {
 	return r.OnKeptConn() && bytes.Contains(r.Params.Get("SERVER_SOFTWARE"), []byte("HAProxy"))
 }
 
-// page makes the answer: a short page, or JSON for who asks for that and not for HTML.
+// page returns the answer: a short HTML page, or JSON for a client that accepts JSON but not HTML.
 func (r *request) page(a verdict, reason error) fcgi.Answer {
 	var h bytes.Buffer
 	fmt.Fprintf(&h, "Status: %d %s\r\n", a.status, http.StatusText(a.status))

@@ -23,9 +23,9 @@ func TestAnswersThatTheGateGivesItself(t *testing.T) {
 		retry  bool
 		count  func(Stats) uint64
 	}{
-		{"max_wait is over", short, true, "503 Service Unavailable", "max_wait", true, func(s Stats) uint64 { return s.Rejected }},
-		{"max_wait is over, with a status of one's own", func(o *Options) { short(o); o.Policy.Status = 429 }, true, "429 Too Many Requests", "max_wait", true, func(s Stats) uint64 { return s.Rejected }},
-		{"max_wait is over, and nothing is said of retries", func(o *Options) { short(o); o.Policy.RetryAfter = 0 }, true, "503", "max_wait", false, func(s Stats) uint64 { return s.Rejected }},
+		{"max_wait exceeded", short, true, "503 Service Unavailable", "max_wait", true, func(s Stats) uint64 { return s.Rejected }},
+		{"max_wait exceeded, with a status of one's own", func(o *Options) { short(o); o.Policy.Status = 429 }, true, "429 Too Many Requests", "max_wait", true, func(s Stats) uint64 { return s.Rejected }},
+		{"max_wait exceeded, and nothing is said of retries", func(o *Options) { short(o); o.Policy.RetryAfter = 0 }, true, "503", "max_wait", false, func(s Stats) uint64 { return s.Rejected }},
 		{"the lock expires", func(o *Options) { o.Policy.Expiry, o.Policy.AbortExpired = 10*time.Millisecond, true }, false, "504 Gateway Timeout", "expired", false, func(s Stats) uint64 { return s.Aborted }},
 		{"all connections are busy", func(o *Options) {
 			o.Upstream.MaxConnections, o.Upstream.QueueTimeout = 1, time.Millisecond

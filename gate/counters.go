@@ -7,25 +7,25 @@ import (
 	"sync/atomic"
 )
 
-// counter counts events, from many goroutines.
+// counter counts events, concurrently.
 type counter = atomic.Uint64
 
-// counters are what a gate has seen since it was made.
+// counters count what a gate has seen since it was created.
 type counters struct {
 	requests, none, acquired, passed, observed counter
 	local, expired, lost, broken, malformed    counter
 	givenAway, unread                          counter
 
 	mu     sync.Mutex
-	routes map[string]*routeCounters // by their names; "": requests that match none. None is ever forgotten
+	routes map[string]*routeCounters // by name; "": requests that match none. Entries stay until the gate ends
 }
 
-// routeCounters are what a gate has seen of one route.
+// routeCounters count the requests of one route.
 type routeCounters struct {
 	outcomes [Outcomes]counter
 }
 
-// route returns the counters of a route, which a reload does not set to zero.
+// route returns the counters of a route. A reload does not reset them.
 func (c *counters) route(name string) *routeCounters {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -38,13 +38,13 @@ func (c *counters) route(name string) *routeCounters {
 	return c.routes[name]
 }
 
-// RouteStats are what a gate has seen of the requests of one route.
+// RouteStats count the requests of one route.
 type RouteStats struct {
-	Name     string           // "": of requests that match no route
-	Outcomes [Outcomes]uint64 // how many of them ended in which way
+	Name     string           // "": the requests that match no route
+	Outcomes [Outcomes]uint64 // how many requests ended with each Outcome
 }
 
-// routeStats returns what was seen of each route so far.
+// routeStats returns the counts of each route.
 func (c *counters) routeStats() []RouteStats {
 	c.mu.Lock()
 	defer c.mu.Unlock()

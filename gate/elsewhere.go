@@ -8,23 +8,25 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// Elsewhere is who holds a lock in another process, as far as the store knows.
+// Elsewhere is the holder of a lock in another process, as far as the store knows it.
 type Elsewhere struct {
 	Gate, Host string
 	Token      sessionlock.Token // of its hold
 }
 
-// AskHolder asks the store who holds a lock; false: nobody, or the store cannot say.
+// AskHolder asks the store for the holder of a lock. It returns false if there is none or the store cannot say.
 type AskHolder func(context.Context, sessionlock.Key) (Elsewhere, bool)
 
 const (
-	lookTimeout = 2 * time.Second      // of the store's answer; the wait may be over before it
-	lookAtLeast = 1 * time.Millisecond // into the wait, even if each wait is logged
+	lookTimeout = 2 * time.Second      // of the store's answer; the wait may end before it
+	lookAtLeast = 1 * time.Millisecond // the earliest time in a wait, even if every wait is logged
 )
 
-// lookElsewhere asks the store for the holder of a lock once the wait for it has lasted so long, and notes it in found: by
-// the end of the wait the holder has changed. The caller must call stop. A nil ask finds nothing.
-func lookElsewhere(ask AskHolder, key sessionlock.Key, after time.Duration, found *atomic.Pointer[Elsewhere]) (stop func() bool) {
+// lookElsewhere asks the store for the holder of a lock once the wait for it has lasted that long, and stores it in
+// found: by the end of the wait the holder has changed. The caller must call stop. ask may be nil.
+func lookElsewhere(
+	ask AskHolder, key sessionlock.Key, after time.Duration, found *atomic.Pointer[Elsewhere],
+) (stop func() bool) {
 	if ask == nil {
 		return func() bool { return false }
 	}

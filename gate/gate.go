@@ -1,8 +1,8 @@
-// Package gate is the way of one request: from a web server, past the lock of its PHP session, to PHP-FPM
-// and back. request.go is the front door; it follows a request from begin request to end request.
+// Package gate takes requests from web servers, acquires the lock of their PHP session, and relays them to PHP-FPM and
+// the responses back. Start with request.go: it follows one request from begin request to end request.
 //
-// The wire is package fcgi's, the rules of session ids package phpsession's, and locks package sessionlock's.
-// The gate itself stores nothing.
+// Package fcgi speaks the protocol, phpsession finds session ids, and sessionlock keeps the locks. The gate itself
+// stores nothing.
 package gate
 
 import (
@@ -21,10 +21,10 @@ import (
 	"github.com/fpm-gate/fpm-gate/fcgi"
 )
 
-// Gate serves the requests of web servers. It is made by New.
+// Gate serves the requests of web servers. Create it with New.
 type Gate struct {
 	log      hclog.Logger
-	lines    requestLog // for what requests, or a visitor, can cause again and again
+	lines    requestLog // for lines that a visitor can cause repeatedly
 	setup    atomic.Pointer[setup]
 	counters counters
 	habits   habits
@@ -33,22 +33,22 @@ type Gate struct {
 
 	outliving outliving
 
-	lostPost atomic.Int64 // when hintLostPost has logged, in Unix nanoseconds; 0: never
+	lostPost atomic.Int64 // when hintLostPost last logged, in Unix nanoseconds; 0: never
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	conns     map[*fcgi.Conn]struct{}
-	room      *sync.Cond // is told when a conn has ended, or max_conns changed
+	room      *sync.Cond // signaled when a conn ends or MaxConns changes
 	draining  bool
-	rejecting bool // waiters are not waited for any more
-	breaking  bool // nor are scripts
+	rejecting bool // waiting requests are rejected
+	breaking  bool // running requests are cut off
 	serving   sync.WaitGroup
 
-	spare   chan *fcgi.Conn // takes a conn if a goroutine has nothing to do
+	spare   chan *fcgi.Conn // hands a conn to an idle serving goroutine
 	drained chan struct{}   // closed when no more conns will come
 }
 
-// New makes a gate.
+// New returns a gate, which serves nothing before Serve.
 func New(o Options, log hclog.Logger) *Gate {
 	g := &Gate{
 		log:       log,
@@ -63,8 +63,8 @@ func New(o Options, log hclog.Logger) *Gate {
 	return g
 }
 
-// Configure changes the options. Requests that are on their way go on with those that they began with; the channel
-// is closed when the last of them has ended.
+// Configure changes the options. Requests in progress keep the options with which they started. The channel is closed
+// when the last of them has ended.
 func (g *Gate) Configure(o Options) <-chan struct{} {
 	old := g.setup.Swap(newSetup(o, &g.counters, g.log))
 	old.close()
@@ -74,7 +74,7 @@ func (g *Gate) Configure(o Options) <-chan struct{} {
 	return old.retire()
 }
 
-// enter returns the setup that is in force, for a request that begins now and will leave it.
+// enter returns the current setup for a new request, which must leave it.
 func (g *Gate) enter() *setup {
 	for {
 		s := g.setup.Load()
@@ -82,12 +82,12 @@ func (g *Gate) enter() *setup {
 		if g.setup.Load() == s {
 			return s
 		}
-		s.leave() // another one came in between: this one may have been idle already
+		s.leave() // it was replaced in the meantime, and may already count as idle
 	}
 }
 
-// Serve accepts conns from nl, which it owns from now on, until Shutdown ends it without an error. It can be called
-// for several listeners.
+// Serve accepts conns from nl, which it closes, until Shutdown; then it returns nil. It can be called for several
+// listeners.
 func (g *Gate) Serve(nl net.Listener) error {
 	l, err := fcgi.NewListener(nl)
 	if err != nil {
@@ -110,19 +110,19 @@ func (g *Gate) Serve(nl net.Listener) error {
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		default:
-			// Mostly the process is out of files. Those that are in use will be closed some time.
+			// Usually the process is out of file descriptors, and others will be closed.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			g.log.Error("accept failed, trying again", "error", err, "pause_ms", pause.Milliseconds())
+			g.log.Error("accept failed, retrying", "error", err, "pause_ms", pause.Milliseconds())
 			time.Sleep(pause)
 		}
 	}
 }
 
-// spareTime is how long a goroutine that has served a conn waits for another. Its stack has grown by then to what a
-// request needs, and growing one anew for each conn is a good part of what a request costs outside the kernel.
+// spareTime is how long a goroutine that has served a conn waits for another. Its stack has grown to what a request
+// needs; growing a new one for each conn is a good part of what a request costs outside the kernel.
 const spareTime = time.Second
 
-// handOver has a conn served: by a goroutine that has served one before, if one is free.
+// handOver hands a conn to an idle goroutine, or starts one.
 func (g *Gate) handOver(c *fcgi.Conn) {
 	select {
 	case g.spare <- c:
@@ -131,7 +131,7 @@ func (g *Gate) handOver(c *fcgi.Conn) {
 	}
 }
 
-// serveConns serves c, and then whatever is handed over, until nothing has been for a while.
+// serveConns serves c and then other conns, until there has been none for spareTime.
 func (g *Gate) serveConns(c *fcgi.Conn) {
 	idle := time.NewTimer(spareTime)
 	defer idle.Stop()
@@ -148,7 +148,7 @@ func (g *Gate) serveConns(c *fcgi.Conn) {
 	}
 }
 
-// serveConn serves the requests of one conn, one behind the other, and closes it.
+// serveConn serves the requests of a conn one after the other, and closes it.
 func (g *Gate) serveConn(c *fcgi.Conn) {
 	defer g.removeConn(c)
 	defer c.Close()
@@ -165,7 +165,7 @@ func (g *Gate) serveConn(c *fcgi.Conn) {
 	}
 }
 
-// logHead logs why no request came of a conn: the end of one that is not needed any more is nothing to log.
+// logHead logs why no request could be read from a conn. The normal end of an idle conn is not logged.
 func (g *Gate) logHead(err error) {
 	switch {
 	case err == io.EOF, errors.Is(err, fcgi.ErrIdle):
@@ -177,9 +177,9 @@ func (g *Gate) logHead(err error) {
 	}
 }
 
-// Shutdown stops accepting, and waits for the requests that are there. When ctx is done those that wait for a
-// lock are answered 503; scripts that still run then are given grace to end, and their conns are broken after
-// that. It returns nil if all requests came to their end.
+// Shutdown stops accepting and waits for the requests in progress. When ctx is done, those that wait for a lock get a
+// 503. Scripts still running then get grace to end; after that their conns are cut off, and Shutdown returns the cause
+// of ctx. It returns nil if all requests ended by themselves.
 func (g *Gate) Shutdown(ctx context.Context, grace time.Duration) error {
 	g.drain()
 	done := make(chan struct{})
@@ -237,7 +237,7 @@ func (g *Gate) breakConns() {
 	defer g.mu.Unlock()
 	g.breaking = true
 	for c := range g.conns {
-		g.serving.Go(c.Kill) // beside each other: a web server that reads nothing is waited for a moment
+		g.serving.Go(c.Kill) // concurrently: Kill waits a moment for a web server that reads nothing
 	}
 }
 
@@ -249,7 +249,7 @@ func (g *Gate) addListener(l net.Listener) bool {
 		return false
 	}
 	g.listeners[l] = struct{}{}
-	g.serving.Add(1) // Serve itself: a conn that it has accepted already is served
+	g.serving.Add(1) // for Serve itself, so that a conn which it has just accepted is served
 	return true
 }
 
@@ -260,7 +260,7 @@ func (g *Gate) removeListener(l net.Listener) {
 	g.serving.Done()
 }
 
-// addConn makes a conn of what was accepted, which counts from now on. Nil: there is none to be made.
+// addConn adds a conn for an accepted connection. It returns nil if that fails.
 func (g *Gate) addConn(nc net.Conn) *fcgi.Conn {
 	c, err := fcgi.NewConn(nc, g.setup.Load().Limits)
 	if err != nil {
@@ -287,9 +287,8 @@ func (g *Gate) removeConn(c *fcgi.Conn) {
 	g.room.Signal()
 }
 
-// waitForRoom waits, for a conn that has been accepted, while max_conns others are there. The next ones wait in the
-// listener's backlog. So that web servers need not wait for each other's idle conns, the one that has idled longest is
-// ended.
+// waitForRoom waits, with one accepted conn, while there are max_conns others. Further ones wait in the listener's
+// backlog. To make room, waitForRoom retires the conn that has been idle longest.
 func (g *Gate) waitForRoom() {
 	limit := g.setup.Load().MaxConns
 	if limit == 0 {
@@ -306,10 +305,11 @@ func (g *Gate) waitForRoom() {
 	}
 }
 
-// roomPause is how often a gate that is full looks for a conn that has begun to idle.
+// roomPause is how often a full gate looks for an idle conn.
 const roomPause = 20 * time.Millisecond
 
-// retireOne ends the conn that has idled longest, unless one is about to end already. It is called with the lock held.
+// retireOne retires the conn that has been idle longest, unless one is already retiring. The caller must hold the
+// mutex.
 func (g *Gate) retireOne() {
 	var longest *fcgi.Conn
 	var since time.Time
@@ -328,21 +328,21 @@ func (g *Gate) retireOne() {
 	}
 }
 
-// Conns is how many conns are there.
+// Conns returns the number of conns.
 func (g *Gate) Conns() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return len(g.conns)
 }
 
-// Listening says whether conns are accepted.
+// Listening reports whether the gate accepts conns.
 func (g *Gate) Listening() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return len(g.listeners) > 0 && !g.draining
 }
 
-// isReset says whether err is that of a peer which has gone.
+// isReset reports whether err means that the peer has gone.
 func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionwatch"
 )
 
-// habits are which scripts never open the session that they are sent a cookie of. One that has not, several times
-// in a row, gives its turn away at once when somebody waits. A script that has another habit than it seemed to have
-// meets PHP's own lock, and is forgotten here.
+// habits records which scripts never open the session whose cookie they get. A script that has not opened it several
+// times in a row gives its turn away at once when a request waits. If it opens its session after all, it waits for
+// PHP's own lock, and is forgotten here.
 type habits struct {
 	mu    sync.Mutex
 	seed  maphash.Seed
@@ -18,20 +18,20 @@ type habits struct {
 }
 
 const (
-	// timesToLearn is after how many times a script is believed never to open its session.
+	// timesToLearn is how many times in a row a script must not have opened its session.
 	timesToLearn = 3
-	// maxHabits bounds how many scripts are known. Visitors can ask for any path: one more takes the place of another.
+	// maxHabits bounds the scripts that are remembered, because visitors can request any path.
 	maxHabits = 4096
 )
 
-// sessionless reports whether the script of a request never opens its session, as far as is known.
+// sessionless reports whether the script of a request is known never to open its session.
 func (h *habits) sessionless(of *head) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.times) > 0 && h.times[h.key(of)] >= timesToLearn
 }
 
-// learn notes what the script of a request has done.
+// learn records whether the script of a request opened its session.
 func (h *habits) learn(of *head, seen sessionwatch.State) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -58,7 +58,7 @@ func (h *habits) note(key uint64) {
 	h.times[key] = min(h.times[key]+1, timesToLearn)
 }
 
-// key stands for a script's file and the path by which it was asked for: many applications have one script for all.
+// key identifies a script by its file and the request's path: many applications have a single script for all paths.
 func (h *habits) key(of *head) uint64 {
 	if h.seed == (maphash.Seed{}) {
 		h.seed = maphash.MakeSeed()

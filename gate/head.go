@@ -17,10 +17,10 @@ type head struct {
 	target   []byte // REQUEST_URI
 	host     []byte // HTTP_HOST
 	accept   []byte // HTTP_ACCEPT
-	foreign  bool   // there are params named FPM_GATE_*, which are not for others to set
+	foreign  bool   // the request sets params named FPM_GATE_*, which only the gate may set
 }
 
-// gatePrefix is that of the names of the gate's own params.
+// gatePrefix starts the names of the gate's own params.
 const gatePrefix = "FPM_GATE_"
 
 // read picks the values out of params, in one pass. The last of a name wins, as in PHP.
@@ -53,7 +53,7 @@ func (h *head) read(params fcgi.Params, idParam string) {
 	}
 }
 
-// pathOnly is a request's target without its query, which can hold what is not for logs.
+// pathOnly returns a request's target without its query, which may contain secrets.
 func pathOnly(target []byte) string {
 	path, _, _ := bytes.Cut(target, []byte("?"))
 	return string(path)

@@ -12,38 +12,38 @@ import (
 // hold is the life of one lock: from its grant to its end. A request has one for its own session, and one for each
 // other session id that its response sets.
 //
-// It ends once, by end, whoever comes first: its request, its watch, its own expiry or loss, or the end of the gate. As
-// a script may go on with its session after its response, as after fastcgi_finish_request(), a hold can outlive its
-// request: until PHP closes the session, where that is watched, or until the script has ended, where that is followed.
+// It ends once, by end, whatever comes first: the end of its request, its watch, its own expiry or loss, or the end of
+// the gate. A script can continue to use its session after its response, with fastcgi_finish_request(). So a hold can
+// outlive its request: until PHP closes the session, if that is watched, or until the script ends, if that is followed.
 type hold struct {
 	request *request
 	key     sessionlock.Key
-	isNew   bool              // the lock is that of a session id which the response has set
+	isNew   bool              // the lock is of a session id that the response has set
 	lock    *sessionlock.Lock // nil before begin
-	watch   *watch            // over the session; nil: it is not watched
+	watch   *watch            // over the session; nil: not watched
 
-	mu      sync.Mutex // guards the following. Nothing is called with it held, so any caller may take it
+	mu      sync.Mutex // guards the fields below. Nothing is called with it held, so any caller may take it
 	state   holdState
-	outcome HoldOutcome              // of a hold that has ended
-	late    *sessionlock.Description // of a hold that outlives its request, whose memory may be gone; else nil
-	follows bool                     // the end of its script is awaited: it lasts until then at most
+	outcome HoldOutcome              // once it has ended
+	late    *sessionlock.Description // copied from a request that the hold outlives; else nil
+	follows bool                     // the gate awaits the end of the script, which ends the hold
 }
 
-// holdState is how far a hold is in its life.
+// holdState is a stage in the life of a hold.
 type holdState int
 
 const (
 	holdWanted   holdState = iota // the lock is not there yet
 	holdOn                        // the request has the lock
-	holdOutlives                  // the request is over, or almost, and the lock goes on
+	holdOutlives                  // the request has ended, or is about to, and the lock goes on
 	holdEnded
 )
 
-// newHold prepares the hold of a lock for r, and the policy by which the lock is to be acquired.
+// newHold returns a hold for r, and the policy with which to acquire its lock.
 func newHold(r *request, key sessionlock.Key, isNew bool) (*hold, sessionlock.Policy) {
 	h := &hold{request: r, key: key, isNew: isNew}
 	p := r.policy.forLock()
-	if r.setup.SharedLocks { // no other store fails
+	if r.setup.SharedLocks { // only a shared store can fail
 		p.HoldLocally = r.policy.StoreFailure == StoreFailureLocal && !r.policy.Observe
 		p.OnLocal = func(holder sessionlock.Description) { r.logLocal(key, holder) }
 	}
@@ -55,12 +55,12 @@ func newHold(r *request, key sessionlock.Key, isNew bool) (*hold, sessionlock.Po
 	return h, p
 }
 
-// begin begins the hold with the lock that was granted. The session is watched from now on: before the request is sent,
-// so that nothing is missed.
+// begin starts the hold with its granted lock. The session is watched from now on, before the request is sent, so that
+// nothing is missed.
 func (h *hold) begin(lock *sessionlock.Lock, id []byte) {
 	h.mu.Lock()
 	h.lock = lock
-	ended := h.state == holdEnded // by its loss, a moment ago
+	ended := h.state == holdEnded // the lock was lost a moment ago
 	if !ended {
 		h.state = holdOn
 	}
@@ -71,7 +71,7 @@ func (h *hold) begin(lock *sessionlock.Lock, id []byte) {
 	h.watch.begin(id)
 }
 
-// end ends the hold, unless it has ended: the lock is free, and what has outlived the request is over. Script is the
+// end ends the hold unless it has ended: it releases the lock and stops what has outlived the request. script is the
 // file name of the hold's script.
 func (h *hold) end(outcome HoldOutcome, script []byte) {
 	if h.release(outcome, script) {
@@ -79,7 +79,7 @@ func (h *hold) end(outcome HoldOutcome, script []byte) {
 	}
 }
 
-// release is end for callers that must not block. It reports whether over is still to be called.
+// release is end for callers that must not block. It reports whether over must be called afterwards.
 func (h *hold) release(outcome HoldOutcome, script []byte) (outlived bool) {
 	h.mu.Lock()
 	before := h.state
@@ -92,14 +92,14 @@ func (h *hold) release(outcome HoldOutcome, script []byte) (outlived bool) {
 	}
 	h.lock.Release()
 	if err := h.lock.Err(); err != nil {
-		outcome = lossOf(err) // it had ended by itself a moment before
+		outcome = lossOf(err) // the lock had ended by itself a moment before
 	}
 	h.measure(outcome, script)
 	return before == holdOutlives
 }
 
-// lost is called, by a goroutine of the lock's, when the lock has ended by itself. The request may be over by now: its
-// params are not to be read.
+// lost is called, by a goroutine of the lock's, when the lock has ended by itself. The request may have ended, so lost
+// must not read its params.
 func (h *hold) lost(holder sessionlock.Description, err error) {
 	r, outcome := h.request, lossOf(err)
 	h.end(outcome, []byte(holder.Script))
@@ -121,7 +121,7 @@ func (h *hold) closed() {
 	h.endByWatch(HoldClosed)
 }
 
-// unseen is called when the session can no longer be seen, or is not open. It must not block.
+// unseen is called when the session can no longer be seen or is not open. It must not block.
 func (h *hold) unseen() {
 	h.mu.Lock()
 	lasts := h.state == holdOutlives && !h.follows
@@ -131,20 +131,20 @@ func (h *hold) unseen() {
 	}
 }
 
-// endByWatch is end for the watcher, which must not be used meanwhile.
+// endByWatch is end for calls by the watcher, during which the watcher must not be used.
 func (h *hold) endByWatch(outcome HoldOutcome) {
 	if h.release(outcome, h.script()) {
 		go h.over()
 	}
 }
 
-// giveAway gives the turn of a script away that has not opened its session.
+// giveAway ends the hold of a script that has not opened its session.
 func (h *hold) giveAway() { h.end(HoldGivenAway, h.request.head.filename) }
 
-// isSessionless reports whether the script never opens its session, as far as is known.
+// isSessionless reports whether the script is known never to open its session.
 func (h *hold) isSessionless() bool { return h.request.gate.habits.sessionless(&h.request.head) }
 
-// mayOpenFor is how long the script may still take to open its session.
+// mayOpenFor returns how long the script may still take to open its session.
 func (h *hold) mayOpenFor() time.Duration {
 	if h.isSessionless() {
 		return 0
@@ -156,19 +156,20 @@ func (h *hold) mayOpenFor() time.Duration {
 	return left
 }
 
-// outliveResponse has the hold go on after its request if PHP may have the session open: until it is closed, or can no
-// longer be seen.
+// outliveResponse lets the hold outlive its request if PHP may have the session open, until the session is closed or
+// can no longer be seen.
 func (h *hold) outliveResponse() {
 	if h.request.HungUp() || !h.watch.mayBeOpen() || !h.outlive(false) {
 		return
 	}
 	h.watch.prompt()
-	if !h.watch.mayBeOpen() { // it has been closed meanwhile, or can no longer be seen
+	if !h.watch.mayBeOpen() { // closed in the meantime, or no longer visible
 		h.end(HoldReleased, h.script())
 	}
 }
 
-// outlive has the hold go on after its request, and reports whether it does: to the end of its script, if follows.
+// outlive lets the hold outlive its request, with follows until the end of the script. It reports whether the hold
+// does.
 func (h *hold) outlive(follows bool) bool {
 	d := h.request.Describe()
 	h.watch.keepTurn()
@@ -187,18 +188,18 @@ func (h *hold) outlive(follows bool) bool {
 	return true
 }
 
-// described holds a lock for a request that is over.
+// described is the Holder of a lock whose request has ended.
 type described sessionlock.Description
 
 func (d described) Describe() sessionlock.Description { return sessionlock.Description(d) }
 
-// over ends what a hold needed that has outlived its request.
+// over releases what a hold needed to outlive its request.
 func (h *hold) over() {
 	h.watch.stop()
 	h.leave()
 }
 
-// enter counts the hold as one that goes on after its request: its options stay in use, and a shutdown ends it.
+// enter registers the hold as one that outlives its request: its setup stays in use, and Shutdown ends the hold.
 func (h *hold) enter() {
 	r := h.request
 	r.setup.users.Add(1)
@@ -206,7 +207,7 @@ func (h *hold) enter() {
 	r.gate.outliving.add(h)
 }
 
-// leave undoes enter. Once none of the request's holds goes on, its script is no longer awaited.
+// leave undoes enter. After the last of a request's holds, the gate no longer awaits the script.
 func (h *hold) leave() {
 	r := h.request
 	r.gate.outliving.remove(h)
@@ -221,14 +222,14 @@ func (h *hold) endWithRequest() {
 	}
 }
 
-// unwatch ends the watching of a hold whose request is over, unless it goes on.
+// unwatch stops the watch of a hold whose request has ended, unless the hold outlives it.
 func (h *hold) unwatch() {
 	if !h.outlives() {
 		h.watch.stop()
 	}
 }
 
-// script is the file name of the script that holds the lock.
+// script returns the file name of the script that holds the lock.
 func (h *hold) script() []byte {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -247,8 +248,8 @@ func (h *hold) is(s holdState) bool {
 func (h *hold) isOn() bool     { return h.is(holdOn) }
 func (h *hold) outlives() bool { return h.is(holdOutlives) }
 
-// endedUnsent reports whether the hold has ended though PHP has not got its request: its lock has ended by itself, or
-// another script has closed the session. A turn that was given away is not among that.
+// endedUnsent reports whether the hold of a request that PHP has not got yet has ended: its lock has ended by itself,
+// or another script has closed the session. A turn given away does not count.
 func (h *hold) endedUnsent() bool {
 	if h.lock.Err() != nil {
 		return true
@@ -258,7 +259,7 @@ func (h *hold) endedUnsent() bool {
 	return h.state == holdEnded && h.outcome != HoldGivenAway
 }
 
-// measure measures the hold, which has ended.
+// measure records the hold, which has ended.
 func (h *hold) measure(outcome HoldOutcome, script []byte) {
 	if outcome == HoldGivenAway {
 		h.request.gate.counters.givenAway.Add(1)
@@ -268,7 +269,7 @@ func (h *hold) measure(outcome HoldOutcome, script []byte) {
 	}
 }
 
-// outliving are the holds that go on without their requests.
+// outliving is the set of holds that outlive their requests.
 type outliving struct {
 	mu  sync.Mutex
 	all map[*hold]struct{}
@@ -289,7 +290,7 @@ func (o *outliving) remove(h *hold) {
 	delete(o.all, h)
 }
 
-// end ends them all: the gate is not going to hand them on.
+// end ends all of them.
 func (o *outliving) end() {
 	o.mu.Lock()
 	all := slices.Collect(maps.Keys(o.all))

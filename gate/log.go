@@ -6,31 +6,31 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// logDone logs a normal request, for who wants to see them all.
+// logDone logs a normal request, at level debug.
 func (r *request) logDone() {
 	if r.gate.log.IsDebug() {
 		r.gate.log.Debug("request done", append(r.logPairs(), "status", string(r.status))...)
 	}
 }
 
-// logSlowWait logs a wait that was longer than slow_wait, with the holder that was waited for.
+// logSlowWait logs a wait longer than slow_wait, with the holder that the request waited for.
 func (r *request) logSlowWait() {
 	if r.waited > r.setup.SlowWait {
 		r.logLine(hclog.Info, "slow wait for a session's lock", nil)
 	}
 }
 
-// logObserved logs that the request would have waited, each of a session: they are what observe is for.
+// logObserved logs that the request would have waited. It does so for every request of a session: observe is for that.
 func (r *request) logObserved() {
 	r.gate.lines.write(hclog.Info, "would have waited", nil, r.logPairs)
 }
 
-// logEnd logs how a request ended that did not end well, once.
+// logEnd logs a request that failed.
 func (r *request) logEnd(level hclog.Level, text string, err error) {
 	r.logLine(level, text, err)
 }
 
-// logLine logs a line of the request, unless there are too many of its kind.
+// logLine logs a line about the request, unless there are too many with its text.
 func (r *request) logLine(level hclog.Level, text string, err error) {
 	var session *sessionlock.Key
 	if r.id != nil {
@@ -44,8 +44,8 @@ func (r *request) logLine(level hclog.Level, text string, err error) {
 	})
 }
 
-// logPairs are what a log line tells of a request, and of the holder that it waited for. A session id is in none
-// of them: of the lock's name, which is a hash, there is the begin.
+// logPairs returns the pairs that describe a request and the holder that it waited for. They never contain the session
+// id, only a prefix of the lock's key, which is a hash.
 func (r *request) logPairs() []any {
 	d := r.Describe()
 	pairs := []any{"method", d.Method, "path", d.Path, "script", d.Script}
@@ -59,7 +59,7 @@ func (r *request) logPairs() []any {
 	return append(pairs, r.logHolder()...)
 }
 
-// logLoss logs and counts a lock that ended before its request, once.
+// logLoss logs and counts a lock that ended before its request.
 func (r *request) logLoss(key sessionlock.Key, holder sessionlock.Description, err error) {
 	pairs := []any{"lock", key.Short(), "method", holder.Method, "path", holder.Path, "script", holder.Script}
 	switch lossOf(err) {
@@ -77,7 +77,7 @@ func (r *request) logLoss(key sessionlock.Key, holder sessionlock.Description, e
 	}
 }
 
-// logLocal logs and counts that a lock goes on within this process: its store has failed for too long.
+// logLocal logs and counts a lock that continues within this process, because its store has failed for too long.
 func (r *request) logLocal(key sessionlock.Key, holder sessionlock.Description) {
 	r.gate.counters.local.Add(1)
 	r.gate.counters.lost.Add(1)
@@ -85,13 +85,13 @@ func (r *request) logLocal(key sessionlock.Key, holder sessionlock.Description) 
 		"method", holder.Method, "path", holder.Path, "script", holder.Script)
 }
 
-// logHolder are what a log line tells of the one who was waited for, if anything is known of him.
+// logHolder returns the pairs that describe the holder that the request waited for, if it is known.
 func (r *request) logHolder() []any {
 	if r.behind != (sessionlock.Description{}) {
 		return []any{"holder", r.behind.Method + " " + r.behind.Path, "holder_script", r.behind.Script}
 	}
 	h := r.elsewhere.Load()
-	if h == nil || r.waited == 0 || r.hold != nil && h.Token == r.hold.lock.LeaseToken() { // it was this very request
+	if h == nil || r.waited == 0 || r.hold != nil && h.Token == r.hold.lock.LeaseToken() { // the request itself
 		return nil
 	}
 	return []any{"holder_host", h.Host, "holder_gate", h.Gate}

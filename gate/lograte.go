@@ -11,30 +11,30 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// Limits of what requests can write to the log: one visitor must not fill it, nor keep others' lines out of it.
+// Limits of what requests can log: one visitor must neither fill the log nor keep the lines of others out of it.
 const (
 	logWindow = time.Second
-	logLines  = 10 // of one text in a window, each of another session
+	logLines  = 10 // per text and window, each of another session
 )
 
-// requestLog logs what became of requests, with few lines in a window of time for each text. What it leaves out is counted in
-// one more line when the window is over. The zero requestLog must get its log first.
+// requestLog logs how requests ended, with a few lines per text in a window of time. At the end of the window it logs
+// the number of lines left out. log must be set.
 type requestLog struct {
 	log hclog.Logger
 
 	mu      sync.Mutex
-	windows map[string]*logBurst // by text, of those logged a moment ago
+	windows map[string]*logBurst // by text; the current windows
 }
 
-// logBurst is what has been logged of one text in a window.
+// logBurst is what was logged with one text in a window.
 type logBurst struct {
 	level    hclog.Level
 	sessions map[sessionlock.Key]struct{}
-	left     int // lines without a session that are still logged
+	left     int // lines that may still be logged
 	skipped  int
 }
 
-// write logs a line, unless there was one of that text and session in the window, or enough of others.
+// write logs a line, unless the window has one with that text and session already, or enough with that text.
 func (l *requestLog) write(level hclog.Level, text string, session *sessionlock.Key, pairs func() []any) {
 	if level < l.log.GetLevel() {
 		return
@@ -83,13 +83,14 @@ func (l *requestLog) flush() {
 	}
 }
 
-// end ends a window, and logs how much it has left out.
+// end ends a window, and logs how many lines were left out.
 func (l *requestLog) end(text string) {
 	l.mu.Lock()
 	b := l.windows[text]
 	delete(l.windows, text)
 	l.mu.Unlock()
 	if b != nil && b.skipped > 0 {
-		l.log.Log(b.level, text+" (more of them, not logged one by one)", "requests", b.skipped, "within_ms", logWindow.Milliseconds())
+		l.log.Log(b.level, text+" (further ones, not logged individually)",
+			"requests", b.skipped, "within_ms", logWindow.Milliseconds())
 	}
 }

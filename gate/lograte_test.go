@@ -64,7 +64,7 @@ func TestRequestsCannotFloodTheLog(t *testing.T) {
 						if err := json.Unmarshal([]byte(line), &v); err != nil {
 							t.Fatal(err)
 						}
-						if strings.Contains(v.Message, "not logged one by one") {
+						if strings.Contains(v.Message, "not logged individually") {
 							summaries++
 							counted += v.Requests
 						} else {

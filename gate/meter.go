@@ -6,23 +6,23 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// Meter measures the locks of one route's requests. Its methods are called in the way of the requests and from many
-// goroutines: they must be quick. What they are given is theirs for the call only.
+// Meter measures the locks of one route's requests. Its methods are called concurrently on the request path and must be
+// fast. They must not retain their arguments.
 type Meter interface {
-	// Waited is told how long a request waited for its lock, zero if nobody was in the way, and what it does now.
-	// behind held the lock when the wait began; it is zero if that was nobody of this process.
+	// Waited records how long a request waited for its lock, zero if the lock was free, and what the request does next.
+	// behind is the holder when the wait began, zero if it was none of this process.
 	Waited(outcome Outcome, waited time.Duration, behind *sessionlock.Description)
-	// Held is told how long a script held its lock.
+	// Held records how long a script held its lock.
 	Held(outcome HoldOutcome, held time.Duration, script []byte)
 }
 
-// noMeter is the Meter of a gate that is given none.
+// noMeter is the Meter of a gate without one.
 type noMeter struct{}
 
 func (noMeter) Waited(Outcome, time.Duration, *sessionlock.Description) {}
 func (noMeter) Held(HoldOutcome, time.Duration, []byte)                 {}
 
-// tally is where the requests of one route are counted and measured. It is found once a setup, not once a request.
+// tally counts and measures the requests of one route. It is looked up once per setup, not once per request.
 type tally struct {
 	*routeCounters
 	meter Meter

@@ -16,17 +16,17 @@ import (
 )
 
 // Misfit is a sign that the session block of the config does not fit what PHP and the application do. The gate serves
-// all the same, but does less for its visitors than it could.
+// requests nevertheless, but locks sessions for longer than necessary, or not at all.
 type Misfit struct {
 	Kind string // one of MisfitKinds
-	Text string // what it is, and what to do
+	Text string // what does not fit, and what to do
 }
 
 // The kinds of misfits.
 const (
-	NotOpened  = "not_opened"  // no session was ever seen opened in the place that is watched
-	CookieName = "cookie_name" // no request had a session id, but cookies look like those of a session
-	CookieText = "cookie_text" // no session cookie had an id in it, by its format or pattern
+	NotOpened  = "not_opened"  // no session was ever seen opened in the watched place
+	CookieName = "cookie_name" // no request had a session id, but a cookie's name looks like a session's
+	CookieText = "cookie_text" // no session cookie contained an id, by its format or pattern
 	NoSession  = "no_session"  // no request had a session id, and no cookie looks like a session's
 )
 
@@ -34,25 +34,25 @@ const (
 func MisfitKinds() []string { return []string{NotOpened, CookieName, CookieText, NoSession} }
 
 const (
-	// unseenToReport is how many scripts of requests with a session id have to end, and none be seen to open its session.
+	// unseenToReport is the number of scripts with a session id of which none was seen to open its session.
 	unseenToReport = 20
-	// unnamedToReport is how many requests have to come or be answered with such a cookie, and none with a session id.
+	// unnamedToReport is the number of requests and responses with such a cookie while none had a session id.
 	unnamedToReport = 10
-	// unreadToReport is how many requests have to come with a session cookie that has no id in it, and none with one.
+	// unreadToReport is the number of requests with a session cookie without an id while none had an id.
 	unreadToReport = 10
-	// cookiesToReport is how many requests have to come with cookies, and none with a session id. Many sites have
-	// visitors without a session, but few have a hundred requests without any.
+	// cookiesToReport is the number of requests with cookies while none had a session id. Many sites have visitors
+	// without a session, but few get a hundred such requests in a row.
 	cookiesToReport = 100
-	// maxNames bounds the cookies that are named. Visitors can send any.
+	// maxNames bounds the cookies that are named, because visitors can send any.
 	maxNames   = 5
-	maxCounted = 64 // of which those that came most often are named
+	maxCounted = 64 // cookies among which the most frequent are found
 	maxNameLen = 64
 )
 
-// misfits looks for misfits of a setup and logs each once, and once when it is over.
+// misfits detects the misfits of a setup. It logs each once, and once when it is over.
 type misfits struct {
 	log     hclog.Logger
-	place   string // that is watched; empty: none
+	place   string // the watched place; empty: none
 	session *phpsession.Rules
 	suggest func(names []string) string
 
@@ -76,7 +76,7 @@ func newMisfits(o *Options, log hclog.Logger) *misfits {
 	return m
 }
 
-// all returns what does not fit now.
+// all returns the current misfits.
 func (m *misfits) all() (all []Misfit) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -99,39 +99,40 @@ func (m *misfits) all() (all []Misfit) {
 }
 
 func (m *misfits) notOpened() Misfit {
-	return Misfit{NotOpened, fmt.Sprintf("no session of this gate was ever seen opened in %s, by %d or more scripts that were "+
-		"sent a session id: handler, save_path and key_prefix must be what PHP uses (session.save_handler, session.save_path, "+
-		"memcached.sess_prefix; memcached.sess_locking on), and the application must not choose another place; "+
-		"until then locks last until the script ends", m.place, unseenToReport)}
+	return Misfit{NotOpened, fmt.Sprintf("no session of this gate was ever seen opened in %s, by %d or more scripts that"+
+		" were sent a session id: handler, save_path and key_prefix must match PHP's session.save_handler,"+
+		" session.save_path and memcached.sess_prefix (with memcached.sess_locking on), and the application must not"+
+		" choose another place; until then locks last until the script ends", m.place, unseenToReport)}
 }
 
 func (m *misfits) cookieName() Misfit {
-	return Misfit{CookieName, fmt.Sprintf("no request of this gate had a session id, so nothing is locked; but there are cookies "+
-		"that look like a session's: %s; if one of them is PHP's session.name, add it to cookies in the session block%s",
+	return Misfit{CookieName, fmt.Sprintf("no request of this gate had a session id, so nothing is locked; but some cookies"+
+		" look like a session's: %s; if one of them is PHP's session.name, add it to cookies in the session block%s",
 		strings.Join(m.names, ", "), m.suggestion(m.names))}
 }
 
 func (m *misfits) cookieText() Misfit {
 	hint := "id_pattern must match the values of the session cookie"
 	if m.session.Format != nil {
-		hint = "keys must be those of the application (APP_KEY and APP_PREVIOUS_KEYS of Laravel), and the cookie must be encrypted"
+		hint = "keys must be those of the application (APP_KEY and APP_PREVIOUS_KEYS of Laravel), and the cookie must be" +
+			" encrypted"
 	}
-	return Misfit{CookieText, fmt.Sprintf("no request of this gate had a session id, so nothing is locked; but %d or more had a "+
-		"cookie named %s without one in it: %s", unreadToReport, strings.Join(m.session.Cookies, " or "), hint)}
+	return Misfit{CookieText, fmt.Sprintf("no request of this gate had a session id, so nothing is locked; but %d or more had"+
+		" a cookie named %s without one in it: %s", unreadToReport, strings.Join(m.session.Cookies, " or "), hint)}
 }
 
 func (m *misfits) noSession() Misfit {
 	names := m.mostFrequent()
-	which := "whose names are too odd to show"
+	which := "whose names cannot be shown"
 	if len(names) > 0 {
 		which = "most of them " + strings.Join(names, ", ")
 	}
-	return Misfit{NoSession, fmt.Sprintf("none of %d requests of this gate with cookies had a session id, so nothing is locked; "+
-		"they had other cookies, %s; if one of them is the session's, add it to cookies in the session block%s",
+	return Misfit{NoSession, fmt.Sprintf("none of %d requests of this gate with cookies had a session id, so nothing is"+
+		" locked; they had other cookies, %s; if one of them is the session's, add it to cookies in the session block%s",
 		cookiesToReport, which, m.suggestion(slices.Collect(maps.Keys(m.counts))))}
 }
 
-// suggestion returns what the config could be instead, to end a sentence with.
+// suggestion returns an alternative for the config, as the end of a sentence.
 func (m *misfits) suggestion(names []string) string {
 	if m.suggest == nil {
 		return ""
@@ -166,11 +167,11 @@ func (m *misfits) saw(seen bool) {
 	}
 	m.opened.Store(true)
 	if m.unseen >= unseenToReport {
-		m.log.Info("a session of this gate was seen opened now", "place", m.place)
+		m.log.Info("a session of this gate has been seen opened", "place", m.place)
 	}
 }
 
-// found notes that a session id was found where the config says.
+// found notes that a session id was found where the config expects it.
 func (m *misfits) found() {
 	if m.matched.Load() {
 		return
@@ -179,11 +180,11 @@ func (m *misfits) found() {
 	defer m.mu.Unlock()
 	m.matched.Store(true)
 	if m.unnamed >= unnamedToReport || m.unread >= unreadToReport || m.cookied >= cookiesToReport {
-		m.log.Info("a request of this gate had a session id now")
+		m.log.Info("a request of this gate had a session id")
 	}
 }
 
-// sent looks at the cookies of a request in which no session id was found.
+// sent examines the cookies of a request without a session id.
 func (m *misfits) sent(cookie []byte) {
 	if m.matched.Load() {
 		return
@@ -223,7 +224,7 @@ func (m *misfits) count(name []byte) {
 	}
 }
 
-// sawUnread notes a request whose session cookie had no id in it.
+// sawUnread notes a request whose session cookie contained no id.
 func (m *misfits) sawUnread() {
 	if m.matched.Load() {
 		return
@@ -235,7 +236,7 @@ func (m *misfits) sawUnread() {
 	}
 }
 
-// set looks at a cookie that a response sets, and that is not the session's.
+// set examines a cookie that a response sets and that is not a session's.
 func (m *misfits) set(cookie []byte) {
 	if m.matched.Load() {
 		return
@@ -258,8 +259,8 @@ func (m *misfits) note(names ...string) {
 	}
 }
 
-// looksLikeSession reports whether a cookie's name is one that applications choose for a session, and fit for a log.
-// One of the config's own names, with a value that is no session id, is not meant.
+// looksLikeSession reports whether a cookie's name looks like a session's and may appear in a log. The config's own
+// names do not count.
 func (m *misfits) looksLikeSession(name []byte) bool {
 	name = bytes.TrimSpace(name)
 	if !fitForLog(name) || m.session.Names(name) {
@@ -269,7 +270,7 @@ func (m *misfits) looksLikeSession(name []byte) bool {
 	return bytes.Contains(lower, []byte("sess")) || bytes.HasSuffix(lower, []byte("sid"))
 }
 
-// fitForLog reports whether a cookie's name may stand in a log: visitors can send any.
+// fitForLog reports whether a cookie's name may appear in a log. Visitors can send any.
 func fitForLog(name []byte) bool {
 	for _, c := range name {
 		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '-' || c == '.') {

@@ -37,7 +37,7 @@ func (s *stand) misfit(kind string) {
 
 // TestAPlaceInWhichNoSessionIsOpenedIsReported once, and once when one is.
 func TestAPlaceInWhichNoSessionIsOpenedIsReported(t *testing.T) {
-	const never, now = "no session of this gate was ever seen opened in the test", "was seen opened now"
+	const never, now = "no session of this gate was ever seen opened in the test", "has been seen opened"
 	for name, request := range map[string]func(s *stand){
 		"an id that is not seen": func(s *stand) { s.serve(session("made-up")) },
 		"a first visit": func(s *stand) {
@@ -101,7 +101,7 @@ func TestAPlaceIsNotBlamedForWhatProvesNothing(t *testing.T) {
 
 // TestACookieThatLooksLikeASessionIsReported by its name, never by its value.
 func TestACookieThatLooksLikeASessionIsReported(t *testing.T) {
-	const never, now = "no request of this gate had a session id", "had a session id now"
+	const never, now = "no request of this gate had a session id, so", "a request of this gate had a session id"
 	for name, c := range map[string]struct{ cookie, header, names string }{
 		"sent":                                  {"a=1; MoodleSession=tops3cret; SSESS0a1b=tops3cret", "", "MoodleSession, SSESS0a1b;"},
 		"set":                                   {"", "Set-Cookie: connect.sid=tops3cret; path=/\r\n", "connect.sid;"},
@@ -137,7 +137,7 @@ func TestACookieThatLooksLikeASessionIsReported(t *testing.T) {
 
 // TestASiteOfWhichNoSessionIsFoundIsReported with the names of its cookies and what would fit, once.
 func TestASiteOfWhichNoSessionIsFoundIsReported(t *testing.T) {
-	const never, now = "none of 100 requests of this gate with cookies had a session id", "had a session id now"
+	const never, now = "none of 100 requests of this gate with cookies had a session id", "a request of this gate had a session id"
 	var asked []string
 	s := newStand(t, func(o *Options) {
 		o.Suggest = func(names []string) string {

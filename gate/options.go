@@ -10,69 +10,69 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionwatch"
 )
 
-// Options are what a gate is told. Slices in them must not change once they are given.
+// Options configure a gate. Slices in them must not change once a gate has them.
 type Options struct {
 	Name        string               // for logs
 	Realm       string               // the namespace of session ids
-	Locks       *sessionlock.Manager // keeps the locks; several gates may share it
-	SharedLocks bool                 // Locks are shared with other hosts, and who waits there is not told here
+	Locks       *sessionlock.Manager // keeps the locks; several gates can share it
+	SharedLocks bool                 // Locks are shared with other hosts, whose waiters we cannot see
 	Secret      []byte               // keys the hash of session ids; nil: a plain hash
 	MaxConns    int                  // from web servers; zero: no limit
 	Limits      fcgi.Limits
 	Upstream    fcgi.PoolOptions
 	Probes      fcgi.ProbeOptions
-	Session     phpsession.Rules            // without Unread, which is the gate's own
-	Suggest     func(names []string) string // what to write for cookies of these names; "" or nil: nothing is known of them
-	Watcher     sessionwatch.Watcher        // sees PHP close a session: its lock ends then; nil: it ends with the script
-	PHPLocks    bool                        // PHP locks the sessions itself, so nothing is lost when a lock ends before its script
-	OpenWithin  time.Duration               // a watched script that has not opened its session gives its turn away after this; zero: never
-	Param       string                      // a param that holds the session id, before all cookies; empty: none
-	Holder      AskHolder                   // asks the store who holds a lock; nil: all are held in this process
+	Session     phpsession.Rules            // without Unread, which the gate sets
+	Suggest     func(names []string) string // suggests a config for cookies of these names, or ""; may be nil
+	Watcher     sessionwatch.Watcher        // a lock ends when it sees PHP close the session; nil: with the script
+	PHPLocks    bool                        // PHP locks sessions itself, so a lock may end before its script
+	OpenWithin  time.Duration               // after which an unopened session's script gives its turn away; zero: never
+	Param       string                      // holds the session id and precedes the cookies; "": none
+	Holder      AskHolder                   // finds a holder in another process; nil: there are none
 	Policy      Policy                      // of requests that match no route
 	Routes      []Route                     // the first match wins
-	SlowWait    time.Duration               // a wait that is longer is logged
-	Meter       func(route string) Meter    // makes that of a route, or with "" of the requests that match none; nil: nobody measures
+	SlowWait    time.Duration               // longer waits are logged
+	Meter       func(route string) Meter    // makes the Meter of a route; "": of the other requests. May be nil
 }
 
-// Mode says what a request does with its session's lock.
+// Mode is what a request does with its session's lock.
 type Mode int
 
 // The modes.
 const (
 	Exclusive Mode = iota // holds it
-	Read                  // waits for those ahead, and holds nothing
-	Off                   // has nothing to do with it
+	Read                  // waits for the requests ahead, and holds nothing
+	Off                   // ignores it
 )
 
-// StoreFailure says what becomes of a request whose lock cannot be had because its store fails.
+// StoreFailure is what to do with a request when the lock store fails.
 type StoreFailure int
 
-// What there is.
+// The possible values.
 const (
-	StoreFailureLocal  StoreFailure = iota // the lock is held within this process
-	StoreFailureReject                     // the request is rejected
-	StoreFailurePass                       // it goes on without the lock
+	StoreFailureLocal  StoreFailure = iota // hold the lock within this process
+	StoreFailureReject                     // reject the request
+	StoreFailurePass                       // let it go on without the lock
 )
 
-// Policy is how the lock of a request's session is taken and given back.
+// Policy is how the lock of a request's session is acquired and released.
 type Policy struct {
 	Mode         Mode
 	MaxWait      time.Duration
 	Expiry       time.Duration // the longest hold
 	MaxWaiters   int           // in one session's queue
-	PassMaxWait  bool          // on_max_wait = "pass": go on without the lock; else it is rejected
-	PassRotated  bool          // on_rotation = "pass": go on with an id that was replaced meanwhile; else browsers are redirected
+	PassMaxWait  bool          // on_max_wait = "pass": go on without the lock; else the request is rejected
+	PassRotated  bool          // on_rotation = "pass": go on with a replaced id; else browsers are redirected
 	AbortExpired bool          // on_expiry = "abort": the request ends; else only its lock does
 	StoreFailure StoreFailure
-	AbandonAfter time.Duration // how long a script whose web server has hung up keeps its lock
-	AtHeaders    bool          // release_on = "headers": of the response; else the script's end
+	AbandonAfter time.Duration // how long a script keeps its lock after its web server has hung up
+	AtHeaders    bool          // release_on = "headers": at the response's headers; else at the script's end
 	Status       int           // of a rejected request
 	RetryAfter   time.Duration // of a rejected request; in whole seconds, rounded up
-	ServerTiming bool          // a Server-Timing response header tells the wait
-	Observe      bool          // nobody waits: what would have waited is counted and logged
+	ServerTiming bool          // send a Server-Timing response header with the wait
+	Observe      bool          // no request waits; those that would have are counted and logged
 }
 
-// Route is a Policy for the requests that match. An empty list matches all.
+// Route is a Policy for the requests that match. An empty list matches every request.
 type Route struct {
 	Name    string
 	Paths   []string // patterns: /a exactly, /a/* one segment below, /a/** all below
@@ -81,16 +81,16 @@ type Route struct {
 	Policy  Policy
 }
 
-// match is what a route says to a request.
+// match is the result of comparing a request with a route.
 type match int
 
 const (
 	differs match = iota
 	matches
-	unclear // the path of the request can be read in several ways, and might match in one of them
+	unclear // the request's path can be read in several ways, one of which might match
 )
 
-// match compares a request with the route. One of its path patterns has to match SCRIPT_NAME or the request's path.
+// match compares a request with the route. A path pattern must match SCRIPT_NAME or the request's path.
 func (r *Route) match(a *asked) match {
 	switch {
 	case len(r.Methods) > 0 && !slices.Contains(r.Methods, a.method):

@@ -2,33 +2,33 @@ package gate
 
 import "github.com/fpm-gate/fpm-gate/sessionlock"
 
-// Outcome is how a request ended. There is one for each.
+// Outcome is how a request ended. Each request has exactly one.
 type Outcome int
 
-// The outcomes. Those of requests that were served say what became of the lock.
+// The outcomes. Those of served requests describe the lock.
 const (
-	OutcomeNone     Outcome = iota // served; there was no session, or no need of its lock
-	OutcomeHeld                    // served while it held the lock, as long as that lasted
-	OutcomeRead                    // served, after those ahead
-	OutcomePassed                  // served without the lock that it wanted
-	OutcomeObserved                // served without the lock, as observe says
+	OutcomeNone     Outcome = iota // served; it had no session, or needed no lock
+	OutcomeHeld                    // served with the lock, even if that ended early
+	OutcomeRead                    // served after the requests ahead
+	OutcomePassed                  // served without the lock that it needed
+	OutcomeObserved                // served without the lock, because of observe
 
 	OutcomeRedirected     // sent back for its new cookie: its session id was replaced while it waited
-	OutcomeMaxWait        // rejected: max wait was over
-	OutcomeMaxWaiters     // rejected: max waiters waited already
-	OutcomeShutdown       // rejected: the gate is being shut down
+	OutcomeMaxWait        // rejected: max_wait exceeded
+	OutcomeMaxWaiters     // rejected: max_waiters reached
+	OutcomeShutdown       // rejected: the gate is shutting down
 	OutcomeStoreFailed    // rejected: the lock store failed
 	OutcomeExpired        // ended with its lock
 	OutcomeUpstreamBusy   // no upstream connection was free
 	OutcomeUpstreamFailed // PHP-FPM did not answer
 	OutcomeHungUp         // its web server hung up
-	OutcomeAbandoned      // its script ran on for too long after that
+	OutcomeAbandoned      // its web server hung up, and its script ran for too long after that
 	OutcomeBroken         // its response was cut short
 	OutcomeFailed         // anything else
 	Outcomes              // how many there are
 )
 
-// outcomeNames are what operators see.
+// outcomeNames are the names that operators see.
 var outcomeNames = [Outcomes]string{
 	"none", "held", "read", "passed", "observed",
 	"redirected", "max_wait", "max_waiters", "shutdown", "store_failed", "expired",
@@ -46,8 +46,8 @@ const (
 	HoldExpired
 	HoldLost      // in the store
 	HoldBroken    // by an operator
-	HoldClosed    // because PHP has closed the session
-	HoldGivenAway // because PHP has not opened it in time
+	HoldClosed    // because PHP closed the session
+	HoldGivenAway // because PHP did not open the session in time
 	HoldOutcomes  // how many there are
 )
 
@@ -58,7 +58,7 @@ func (o HoldOutcome) String() string {
 // isLoss reports whether the lock ended by itself, before its request or its session did.
 func (o HoldOutcome) isLoss() bool { return o == HoldExpired || o == HoldLost || o == HoldBroken }
 
-// lossOf returns the outcome of a lock that has ended by itself with that error of sessionlock.Lock.Err.
+// lossOf returns the outcome for an error of sessionlock.Lock.Err.
 func lossOf(err error) HoldOutcome {
 	switch err {
 	case sessionlock.ErrExpired:
@@ -69,13 +69,13 @@ func lossOf(err error) HoldOutcome {
 	return HoldLost
 }
 
-// lockStatus is what PHP learns of the lock, as FPM_GATE_LOCK.
+// lockStatus is the state of the lock as PHP gets it in FPM_GATE_LOCK.
 type lockStatus string
 
 const (
 	lockHeld   lockStatus = "held"
 	lockLocal  lockStatus = "local"  // held on this host only: the store fails
-	lockNone   lockStatus = "none"   // there is no session, or the route wants no lock
-	lockPassed lockStatus = "passed" // max wait is over, and the policy says to go on
-	lockRead   lockStatus = "read"   // those ahead have been waited for
+	lockNone   lockStatus = "none"   // there is no session, or the route takes no lock
+	lockPassed lockStatus = "passed" // the lock was not acquired, and the policy lets the request go on
+	lockRead   lockStatus = "read"   // the requests ahead have ended
 )

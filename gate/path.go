@@ -2,8 +2,8 @@ package gate
 
 import "strings"
 
-// matchPath reports whether a plain path matches a pattern: /a only itself, /a/* what is one segment below /a,
-// /a/** all that is below it.
+// matchPath reports whether a plain path matches a pattern: /a matches only itself, /a/* one segment below /a, and
+// /a/** everything below /a.
 func matchPath(pattern, p string) bool {
 	if prefix, ok := strings.CutSuffix(pattern, "**"); ok {
 		return strings.HasPrefix(p, prefix)
@@ -15,19 +15,19 @@ func matchPath(pattern, p string) bool {
 	return pattern == p
 }
 
-// asked is what routes compare of a request. A name that is not plain is empty, and matches no pattern.
+// asked is the part of a request that routes compare. A path that is not plain is empty, and matches no pattern.
 type asked struct {
 	method string
 	host   string
-	script string // SCRIPT_NAME: what the web server has PHP run
-	target string // the path of REQUEST_URI, decoded: what a front controller looks at
-	// unclear: the visitor has written the path in a way that web servers and applications read differently.
+	script string // SCRIPT_NAME: the script that the web server makes PHP run
+	target string // the decoded path of REQUEST_URI, which a front controller routes by
+	// unclear is set if web servers and applications may read the path as the visitor wrote it in different ways.
 	unclear bool
 }
 
-// asked returns what routes compare. All that a visitor can do to the spelling of a path shows in REQUEST_URI, which
-// web servers pass on as it came, so that says whether it is clear; without one SCRIPT_NAME does. lighttpd and HAProxy
-// leave it to PHP to find the script in /cart.php/x.php, and PHP may find either.
+// asked returns what routes compare. Every unusual spelling of a path shows in REQUEST_URI, which web servers pass on
+// unchanged, so REQUEST_URI decides whether the path is clear; without one SCRIPT_NAME does. lighttpd and HAProxy let
+// PHP find the script in /cart.php/x.php, and PHP may find either.
 func (h *head) asked() asked {
 	a := asked{method: string(h.method), host: hostName(string(h.host))}
 	script, target := string(h.script), string(h.target)
@@ -45,9 +45,9 @@ func (h *head) asked() asked {
 	return a
 }
 
-// targetPath returns the path of a request's target, without its query and decoded. It returns false if the path is not
-// plain, or is escaped where no browser would do so: an application that compares it as it came, one that decodes it
-// and one that decodes it twice must all see what the gate sees.
+// targetPath returns the decoded path of a request's target, without its query. It returns false if the path is not
+// plain, or has escapes that no browser would send: applications that do not decode the path, decode it once or decode
+// it twice must all see what the gate sees.
 func targetPath(target string) (p string, plain bool) {
 	target, _, _ = strings.Cut(target, "?")
 	if !strings.Contains(target, "%") {
@@ -72,7 +72,7 @@ func targetPath(target string) (p string, plain bool) {
 	return plainPath(string(decoded))
 }
 
-// escapable reports whether it makes no difference to a path that c is escaped in it.
+// escapable reports whether escaping c in a path cannot change how the path is read.
 func escapable(c byte) bool {
 	switch {
 	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
@@ -93,7 +93,7 @@ func hexDigit(c byte) (value byte, ok bool) {
 	return 0, false
 }
 
-// plainPath returns p, and true, if it can be read in one way only: it begins with a slash, and has no dot segments,
+// plainPath returns p and true if p can be read in one way only: it starts with a slash, and has no dot segments,
 // doubled slashes, backslashes, fragments or control characters.
 func plainPath(p string) (string, bool) {
 	if p == "" || p[0] != '/' || strings.Contains(p, "//") {
@@ -112,7 +112,7 @@ func plainPath(p string) (string, bool) {
 	return p, true
 }
 
-// hostName returns a Host header without its port and the dot of an absolute name, in lower case.
+// hostName returns a Host header in lower case, without its port and the final dot of an absolute name.
 func hostName(host string) string {
 	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
 		host = host[:i]

@@ -14,8 +14,8 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// serve is the way of one request, from its head to its end request. The error says how it ended, if not well;
-// the web server has been told by then, as far as it can be.
+// serve serves one request, from its head to its end request. The error says what went wrong; by then the web server
+// has its answer, if it is still there.
 func (g *Gate) serve(fr *fcgi.Request) error {
 	r := newRequest(g, fr)
 	defer r.setup.leave()
@@ -25,7 +25,7 @@ func (g *Gate) serve(fr *fcgi.Request) error {
 		return r.answer(err)
 	}
 	defer r.leaveSession()
-	if err := r.relay(r.release); err != nil { // release is before the web server gets the last bytes
+	if err := r.relay(r.release); err != nil { // releases before the web server gets the last bytes
 		return r.answer(err)
 	}
 	r.tally.count(r.servedAs())
@@ -33,28 +33,28 @@ func (g *Gate) serve(fr *fcgi.Request) error {
 	return nil
 }
 
-// request is one request on its way.
+// request is a request that is being served.
 type request struct {
 	*fcgi.Request
 	gate   *Gate
-	setup  *setup // as it was when the request came
+	setup  *setup // the one in force when the request came
 	head   head
-	id     []byte // the session id that PHP will find; nil: none
+	id     []byte // the session id that PHP will use; nil: none
 	key    sessionlock.Key
 	policy *Policy
 	route  string
-	tally  *tally // where requests of the route are counted
+	tally  *tally // of the route
 
 	status    lockStatus
 	hold      *hold        // of the session's lock; nil: none
-	holds     []*hold      // all: also those of session ids that the response has set
-	outliving atomic.Int32 // how many of them go on after the request
-	follows   bool         // the end of the script is awaited after the response
+	holds     []*hold      // with those of session ids that the response has set
+	outliving atomic.Int32 // how many of them outlive the request
+	follows   bool         // the gate awaits the end of the script after the response
 	setsID    bool         // the response has set another session id than the request's
 	rotates   rotates
 	waited    time.Duration
-	behind    sessionlock.Description   // who held the lock when the wait began
-	elsewhere atomic.Pointer[Elsewhere] // who held it meanwhile in another process; nil: it is not known
+	behind    sessionlock.Description   // the holder when the wait began
+	elsewhere atomic.Pointer[Elsewhere] // the holder in another process; nil: unknown
 	exch      fcgi.Exchange
 	scratch   [320]byte // of params, to keep them off the heap
 }
@@ -66,7 +66,7 @@ func newRequest(g *Gate, fr *fcgi.Request) *request {
 	return r
 }
 
-// findSession finds the id that session_start() will take: by PHP's own rules, or where the web server says.
+// findSession finds the id that session_start() will use: by PHP's own rules, or in the configured param.
 func (r *request) findSession() {
 	rules := &r.setup.Session
 	if id := r.head.param; len(id) > 0 && rules.Valid(id) {
@@ -81,8 +81,8 @@ func (r *request) findSession() {
 	}
 }
 
-// chooseRoute finds the policy of the request: that of the first route that matches, else the gate's. The gate's is
-// also that of a request whose path is unclear.
+// chooseRoute finds the policy of the request: that of the first route that matches, else the gate's. A request with an
+// unclear path gets the gate's, too.
 func (r *request) chooseRoute() {
 	r.policy, r.tally = &r.setup.Policy, &r.setup.tallies[0]
 	if len(r.setup.Routes) == 0 {
@@ -95,14 +95,14 @@ func (r *request) chooseRoute() {
 		case matches:
 			r.policy, r.route, r.tally = &route.Policy, route.Name, &r.setup.tallies[i+1]
 			return
-		case unclear: // the visitor is not to choose between this route and the next ones
+		case unclear: // the visitor must not choose between this route and later ones
 			return
 		}
 	}
 }
 
-// acquire takes the session's lock, at once or in its turn. Without an error the request may go on, with the
-// lock or, as status says, without.
+// acquire acquires the session's lock. If it returns nil, the request may go on, with the lock or, depending on status,
+// without it.
 func (r *request) acquire() error {
 	if r.id == nil || r.policy.Mode == Off {
 		r.gate.counters.none.Add(1)
@@ -111,7 +111,7 @@ func (r *request) acquire() error {
 	r.key = r.setup.keyFor(r.id)
 	r.rotates.key = r.key
 	h, policy := newHold(r, r.key, false)
-	policy.MaxWait = max(policy.MaxWait-r.waited, 0) // of a lock that is acquired again
+	policy.MaxWait = max(policy.MaxWait-r.waited, 0) // waited is not 0 if the lock is acquired again
 	policy.LateExpiry = true
 	entered := time.Now()
 	stop := lookElsewhere(r.setup.Holder, r.key, r.setup.SlowWait/2, &r.elsewhere)
@@ -135,7 +135,7 @@ func (r *request) acquire() error {
 		if r.policy.Mode == Exclusive {
 			r.status = lockLocal
 		}
-		r.gate.counters.local.Add(1) // that the store fails is logged once, by who watches it
+		r.gate.counters.local.Add(1) // the store logs its failure, once
 	}
 	if r.policy.Mode == Exclusive {
 		r.hold, r.holds = h, []*hold{h}
@@ -146,8 +146,9 @@ func (r *request) acquire() error {
 	return nil
 }
 
-// replaced reports whether the request, which has had lock since it asked for it at entered, is to be sent back for its
-// new cookie. The lock is released then, and the response that sets the cookie has gone out.
+// replaced reports whether to send the request back for a new cookie, because its session id was replaced while it
+// waited for lock, from entered on. If so, replaced releases the lock and waits until the response with the new cookie
+// is sent.
 func (r *request) replaced(lock *sessionlock.Lock, entered time.Time) bool {
 	if r.policy.PassRotated {
 		return false
@@ -168,7 +169,7 @@ func (r *request) replaced(lock *sessionlock.Lock, entered time.Time) bool {
 	return true
 }
 
-// notAcquired judges a wait that did not lead to the lock: some policies let the request go on all the same.
+// notAcquired handles a wait that ended without the lock. It returns nil if the policy lets the request go on.
 func (r *request) notAcquired(err error) error {
 	if wait := (*sessionlock.WaitError)(nil); errors.As(err, &wait) {
 		r.behind = wait.Behind
@@ -183,7 +184,7 @@ func (r *request) notAcquired(err error) error {
 		r.gate.counters.passed.Add(1)
 		r.logSlowWait()
 	case r.passStoreFailure() && errors.Is(err, sessionlock.ErrStore):
-		r.gate.counters.passed.Add(1) // that the store fails is logged once, by who watches it
+		r.gate.counters.passed.Add(1) // the store logs its failure, once
 	default:
 		r.measureWait(r.verdict(err).outcome)
 		return err
@@ -197,7 +198,7 @@ func (r *request) passStoreFailure() bool {
 	return r.policy.Observe || r.policy.StoreFailure == StoreFailurePass
 }
 
-// servedAs is the Outcome of a request that is served.
+// servedAs returns the Outcome of a request that was served.
 func (r *request) servedAs() Outcome {
 	switch r.status {
 	case lockHeld, lockLocal:
@@ -213,13 +214,13 @@ func (r *request) servedAs() Outcome {
 	return OutcomeNone
 }
 
-// measureWait measures the wait for the lock, which is over.
+// measureWait records the wait for the lock, which has ended.
 func (r *request) measureWait(outcome Outcome) {
 	r.tally.meter.Waited(outcome, r.waited, &r.behind)
 }
 
-// release gives the locks back: the script has ended, or can no longer be observed. A lock outlives its request where
-// the script may go on with its session.
+// release releases the locks when the script has ended or can no longer be observed. A lock outlives its request if the
+// script may continue to use its session.
 func (r *request) release() {
 	if r.follows {
 		for _, h := range r.holds {
@@ -237,7 +238,7 @@ func (r *request) release() {
 	}
 }
 
-// leaveSession ends what the request has to do with sessions.
+// leaveSession ends the request's holds and watches, except those that outlive it.
 func (r *request) leaveSession() {
 	for _, h := range r.holds {
 		h.endWithRequest()
@@ -246,8 +247,8 @@ func (r *request) leaveSession() {
 	r.gate.rotations.leave(&r.rotates)
 }
 
-// relay sends the request to PHP-FPM and its response back. Release is called when the script has ended, before the
-// web server learns it: a browser that has its response never waits for its own lock.
+// relay sends the request to PHP-FPM and the response back. It calls release when the script has ended, before it sends
+// the web server the end of the response: a browser that has its response never waits for its own lock.
 func (r *request) relay(release func()) error {
 	r.exch.Ended = release
 	r.exch.AbandonAfter = r.policy.AbandonAfter
@@ -269,8 +270,8 @@ func (r *request) relay(release func()) error {
 // errLockEnded is returned by sending when the lock has ended.
 var errLockEnded = errors.New("the lock ended while its request waited for a connection")
 
-// sending is called when there is a connection to PHP-FPM for the request. Its lock may have ended in the meantime;
-// else its expiry starts, where all of the request is there.
+// sending is called when the request has got a connection to PHP-FPM. Its lock may have ended in the meantime.
+// Otherwise the expiry of the lock starts, once the whole request is there.
 func (r *request) sending() error {
 	r.exch.Sent = nil
 	if r.hold != nil {
@@ -279,14 +280,14 @@ func (r *request) sending() error {
 		}
 		r.exch.Sent = r.hold.lock.StartExpiry
 		if r.exch.StdinWhole() {
-			r.hold.lock.StartExpiry() // before PHP is told when it ends
+			r.hold.lock.StartExpiry() // now, so that FPM_GATE_EXPIRES is known
 		}
 	}
 	r.exch.Params = r.gateParams(r.scratch[:0])
 	return nil
 }
 
-// gateParams appends the params by which PHP learns of the lock. They come behind all others, so they win.
+// gateParams appends the params that inform PHP about the lock. They come after all others, so they win.
 func (r *request) gateParams(b []byte) []byte {
 	if r.head.foreign {
 		b = r.overrideForeign(b)
@@ -323,7 +324,7 @@ func (r *request) overrideForeign(b []byte) []byte {
 	return b
 }
 
-// ceilUnix is t in whole Unix seconds, rounded up: the lock is not held any more by then. A zero t is 0.
+// ceilUnix returns t in whole Unix seconds, rounded up, so that the lock has ended by then. A zero t gives 0.
 func ceilUnix(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
@@ -331,16 +332,14 @@ func ceilUnix(t time.Time) int64 {
 	return t.Add(time.Second - 1).Unix()
 }
 
-// acquireAgain acquires the lock in the place of one that ended before PHP got the request, in what is left of max
-// wait.
+// acquireAgain replaces a lock that ended before PHP got the request. It waits at most for the rest of max_wait.
 func (r *request) acquireAgain() error {
 	r.hold.unwatch()
 	r.hold, r.holds = nil, nil
 	return r.acquire()
 }
 
-// readHeader reads the header block of the response: for a session id that changes, and for the script's wish
-// to release its lock early.
+// readHeader reads the header block of the response, for a new session id and for the header that releases the lock.
 func (r *request) readHeader(h *fcgi.ResponseHeader) {
 	early := r.policy.AtHeaders
 	remove := false
@@ -366,17 +365,17 @@ func (r *request) readHeader(h *fcgi.ResponseHeader) {
 	}
 }
 
-// releaseHeader is the response header by which a script releases its lock.
+// releaseHeader is the response header with which a script releases its lock early.
 const releaseHeader = "FPM-Gate-Release"
 
-// isHeader reports whether a header line has that name.
+// isHeader reports whether name is the header's name, in any case.
 func isHeader(name []byte, want string) bool {
 	return len(name) == len(want) && bytes.EqualFold(name, []byte(want))
 }
 
-// readCookie takes the lock of the session id that the response sets, if it is another one than the request's: from
-// the moment that the browser has it, its requests meet the rest of this script there. A new id cannot be known before,
-// so there is no wait for its lock; an id that is in use is left to those who use it.
+// readCookie takes the lock of a session id that the response sets, if it differs from the request's: once the browser
+// has the new id, its requests would run concurrently with the rest of this script. No other request can know a new id,
+// so its lock is free; if the id is in use, readCookie does not wait for it.
 func (r *request) readCookie(setCookie []byte) {
 	id, ok := r.setup.Session.FromSetCookie(setCookie)
 	if !ok {
@@ -404,21 +403,20 @@ func (r *request) readCookie(setCookie []byte) {
 	}
 }
 
-// mayFollow reports whether the request's locks have to last until its script has really ended. Where PHP locks the
-// session itself, a lock that ends with the response costs nothing but a worker that waits; and where the session is
-// watched, the watch knows when it is closed.
+// mayFollow reports whether the request's locks may have to last until its script has really ended. If PHP locks the
+// session itself, a lock that ends with the response only costs a worker that waits.
 func (r *request) mayFollow() bool {
 	return r.policy.Mode == Exclusive && (!r.setup.PHPLocks || r.setup.Watcher != nil)
 }
 
-// follow is called when the response has ended and the script may go on. It reports whether there are locks that last
-// until the script has ended, as it is not seen when PHP closes their sessions: PHP writes a session at the end of the
-// script, unless the script does so before.
+// follow is called when the response has ended and the script may go on. It reports whether to await the end of the
+// script, because a lock must last until then: PHP usually writes a session at the end of the script, and no watch
+// shows when it does.
 func (r *request) follow() bool {
 	if !slices.ContainsFunc(r.holds, func(h *hold) bool { return h.isOn() && h.watch.seesNothing() }) {
 		return false
 	}
-	r.outliving.Add(1) // for the request: none of the holds is the last while others are still to come
+	r.outliving.Add(1) // for the request, so that no hold is the last one before all are counted
 	defer r.outlivingEnds()
 	for _, h := range r.holds {
 		r.follows = h.outlive(true) || r.follows
@@ -426,25 +424,25 @@ func (r *request) follow() bool {
 	return r.follows
 }
 
-// followScript waits in the background for the end of a script that goes on after its response. A gate that shuts
-// down waits for it as for a request.
+// followScript awaits in the background the end of a script that goes on after its response. Shutdown waits for it as
+// for a request.
 func (r *request) followScript() {
 	if r.exch.Follows() {
 		r.gate.serving.Go(r.exch.AwaitScript)
 	}
 }
 
-// outlivingEnds is called for each hold that went on after the request and has ended. Without any, its script is no
-// longer awaited.
+// outlivingEnds is called when a hold that outlived the request has ended. After the last one, the gate no longer
+// awaits the script.
 func (r *request) outlivingEnds() {
 	if r.outliving.Add(-1) == 0 {
 		r.exch.Unfollow()
 	}
 }
 
-// learn notes whether the script opened its session, and that of an id which it has set. With another id it says
-// nothing of the one that the request came with: in strict mode PHP opens no session of an id that it does not know, and
-// a visitor can send any.
+// learn notes whether the script opened its session, and the session of an id that it has set. If it has set another
+// id, nothing follows for the request's own: in strict mode PHP opens no session of an unknown id, and a visitor can
+// send any id.
 func (r *request) learn() {
 	if r.exch.Connected().IsZero() {
 		return
@@ -460,7 +458,7 @@ func (r *request) learn() {
 	}
 }
 
-// forLock is the part of the policy that the lock itself needs.
+// forLock returns the part of the policy that the lock needs.
 func (p *Policy) forLock() sessionlock.Policy {
 	lp := sessionlock.Policy{MaxWait: p.MaxWait, Expiry: p.Expiry, MaxWaiters: p.MaxWaiters}
 	if p.Mode == Read {
@@ -472,7 +470,7 @@ func (p *Policy) forLock() sessionlock.Policy {
 	return lp
 }
 
-// Describe is what an operator sees of the request while it holds or waits for the lock.
+// Describe returns what an operator sees of the request while it holds or waits for the lock.
 func (r *request) Describe() sessionlock.Description {
 	return sessionlock.Description{
 		Realm:  r.setup.Realm,

@@ -13,35 +13,35 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// A response that sets another session id, as session_regenerate_id() does at a login, leaves the requests that have
-// waited for its session with an id that may be gone: in strict mode PHP would start an empty session for each, whose
-// cookie would log the visitor out. Without the gate they would have waited inside PHP, with the old session open. So a
-// browser is sent back for its new cookie by a redirect to the same address. A request that has the old id only never
-// gets the new one. docs/DESIGN.md says more.
+// When a response sets another session id, as session_regenerate_id() does at a login, the requests that have waited for
+// its session have an id that may be gone. In strict mode PHP would start an empty session for each, whose cookie would
+// log the visitor out. (Without the gate they would have waited inside PHP, with the old session open.) So the gate
+// redirects a browser to the same address, to come back with its new cookie. A client that only has the old id never gets
+// the new one. docs/DESIGN.md has the details.
 
 // errReplaced is returned by acquire when the session id of the request was replaced while it waited.
 var errReplaced = errors.New("the session id was replaced")
 
-// rotation is the replacement of a session id by the response of its holder; or the possibility of one, where PHP has
-// closed the session and its script goes on.
+// rotation is the replacement of a session id by the response of its holder, or a possible one: PHP has closed the session
+// and its script goes on.
 type rotation struct {
 	since    time.Time     // zero if the id has not been replaced
 	replaced chan struct{} // closed when it has been
-	over     chan struct{} // closed when the response has gone out
-	ended    time.Time     // when that was
+	over     chan struct{} // closed when the response has been sent
+	ended    time.Time     // when the response was sent
 
-	generation int                 // of how many rotations lately the id came
+	generation int                 // the number of recent rotations that led to the id
 	sentBack   map[uint64]struct{} // hashes of the targets of requests that have been redirected
 	// destroyed reports whether PHP has destroyed the session that it closed early; nil: it has not closed one.
 	destroyed func() bool
 }
 
-// rotations are the session ids that have been replaced lately, and those that may be. The zero value is ready.
+// rotations are the recently replaced session ids, and those that may be replaced. The zero value is ready to use.
 type rotations struct {
 	mu     sync.Mutex
-	recent map[sessionlock.Key]*rotation // for rotationMemory; of an id that came of a rotation, its generation
+	recent map[sessionlock.Key]*rotation // kept for rotationMemory; of a new id, its generation
 	order  []aged                        // of recent, by age
-	closed map[sessionlock.Key]*rotation // of sessions that PHP has closed before its script has ended
+	closed map[sessionlock.Key]*rotation // of sessions that PHP closed before the end of the script
 }
 
 type aged struct {
@@ -50,22 +50,22 @@ type aged struct {
 }
 
 const (
-	// rotationMemory is how long an id that was replaced does not count as replaced again, and one that came of it counts
-	// as its next generation: a client that keeps no cookies, or an application whose cookie changes with every
-	// response, must not lead to redirects in a circle.
+	// rotationMemory is how long a replaced id does not count as replaced again, and its replacement counts as the next
+	// generation. A client that keeps no cookies, or an application whose cookie changes with every response, must not
+	// cause endless redirects.
 	rotationMemory = 10 * time.Second
 	maxGenerations = 2
 
-	// maxRotations bounds the memory. What is beyond it is not noted, so that its waiters go on with the old id.
+	// maxRotations bounds the memory. Further rotations are ignored, and their waiters go on with the old id.
 	maxRotations = 8192
 
-	// headerPatience is how long a redirect waits for the response that sets the new cookie, once its header has been
-	// seen, where its script goes on without the lock.
+	// headerPatience is how long a redirect waits for the end of the response whose header sets the new cookie, if its
+	// script goes on without the lock.
 	headerPatience = time.Second
 
-	// settleTime is what a redirect leaves a browser to take in the new cookie, which may come on another connection. If
-	// the browser comes back with the old one it is sent back after retryTime, until the response is retryFor ago: that
-	// is much less often than browsers follow redirects.
+	// settleTime gives a browser time to store the new cookie, which may arrive on another connection, before the
+	// redirect. A browser that comes back with the old cookie is redirected again after retryTime, until retryFor after
+	// the response. That is far less often than the number of redirects that browsers follow.
 	settleTime = 20 * time.Millisecond
 	retryTime  = 150 * time.Millisecond
 	retryFor   = time.Second
@@ -74,11 +74,11 @@ const (
 	maxSentBack = 256
 )
 
-// rotates is the part of a request in this. It is guarded by the mutex of rotations.
+// rotates is a request's part in rotations, whose mutex guards it.
 type rotates struct {
 	key      sessionlock.Key // of the session id that the request came with
-	rotation *rotation       // nil: there was no reason yet
-	left     bool            // the response has gone out
+	rotation *rotation       // nil: none so far
+	left     bool            // the response has been sent
 }
 
 // sawClose notes that PHP has closed the session of r, whose script goes on and may have replaced the id.
@@ -100,7 +100,7 @@ func newRotation() *rotation {
 	return &rotation{replaced: make(chan struct{}), over: make(chan struct{})}
 }
 
-// rotate notes that the response of r sets another session id, unless that does not count.
+// rotate notes that the response of r sets another session id, unless that is not to count.
 func (rs *rotations) rotate(r *rotates, renewed sessionlock.Key) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -137,7 +137,7 @@ func (rs *rotations) note(key sessionlock.Key, rot *rotation, now time.Time) {
 	rs.recent[key] = rot
 }
 
-// forget drops what is too old.
+// forget drops entries that are too old.
 func (rs *rotations) forget(now time.Time) {
 	n := 0
 	for n < len(rs.order) && now.Sub(rs.order[n].at) > rotationMemory {
@@ -147,7 +147,7 @@ func (rs *rotations) forget(now time.Time) {
 	rs.order = rs.order[n:]
 }
 
-// leave notes that the response of r has gone out.
+// leave notes that the response of r has been sent.
 func (rs *rotations) leave(r *rotates) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -163,8 +163,9 @@ func (rs *rotations) leave(r *rotates) {
 	}
 }
 
-// during returns the rotation of key that a wait from since to now has seen, or may see; or that has had a request for
-// target sent back, which comes back with its old id: then pause is retryTime. It returns nil if there is none.
+// during returns the rotation of key that happened, or may happen, during a wait from since to now. It also returns the
+// rotation for which a request for target was redirected and came back with its old id; pause is retryTime then. It
+// returns nil if there is none.
 func (rs *rotations) during(key sessionlock.Key, since time.Time, target []byte) (rot *rotation, pause time.Duration) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -185,7 +186,7 @@ func (rs *rotations) during(key sessionlock.Key, since time.Time, target []byte)
 
 var targetSeed = maphash.MakeSeed()
 
-// sendBack notes that a request for target is redirected.
+// sendBack notes that a request for target gets redirected.
 func (rs *rotations) sendBack(rot *rotation, target []byte) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -197,8 +198,8 @@ func (rs *rotations) sendBack(rot *rotation, target []byte) {
 	}
 }
 
-// awaitReplaced reports whether the id has been replaced. It waits for that where PHP has destroyed the session
-// already, until timeout or gone.
+// awaitReplaced reports whether the id has been replaced. If PHP has destroyed the session, it waits for that until
+// timeout or gone.
 func (rot *rotation) awaitReplaced(timeout <-chan time.Time, gone <-chan struct{}) bool {
 	select {
 	case <-rot.replaced:
@@ -222,8 +223,8 @@ func (rot *rotation) awaitReplaced(timeout <-chan time.Time, gone <-chan struct{
 	}
 }
 
-// awaitSent waits until the response has gone out, and for the pause after that: the new cookie should be in the
-// browser then. It ends early if the request is gone.
+// awaitSent waits until the response has been sent, and for pause after that, so that the browser has the new cookie. It
+// returns early if the request is gone.
 func (rot *rotation) awaitSent(pause time.Duration, gone <-chan struct{}) {
 	timer := time.NewTimer(headerPatience)
 	defer timer.Stop()
@@ -240,9 +241,9 @@ func (rot *rotation) awaitSent(pause time.Duration, gone <-chan struct{}) {
 	}
 }
 
-// comesBack reports whether a redirect has the client send the request again, with the cookies that it has then. That
-// takes a browser, a body that it can send twice, no need of headers that only the application knows (CORS), and a
-// session id that is in a cookie.
+// comesBack reports whether a redirect makes the client repeat the request with its current cookies. That requires a
+// browser, a body that it can send twice, no headers that only the application knows (CORS), and a session id in a
+// cookie.
 func comesBack(params fcgi.Params, h *head, id []byte, rules *phpsession.Rules) bool {
 	var sent fetch
 	for name, value := range params.All() {
@@ -252,7 +253,7 @@ func comesBack(params fcgi.Params, h *head, id []byte, rules *phpsession.Rules) 
 	return ok && bytes.Equal(id, inCookie) && sameAddress(string(h.target)) != "" && sent.follows(string(h.host))
 }
 
-// fetch is what a request's params say of the client, and of how it sends the request.
+// fetch is what a request's params say about the client and how it sends the request.
 type fetch struct {
 	site, mode    string // HTTP_SEC_FETCH_SITE and _MODE, which browsers send over HTTPS and to localhost
 	agent, origin string // HTTP_USER_AGENT and HTTP_ORIGIN
@@ -280,7 +281,7 @@ func (f *fetch) read(name, value string) {
 // follows reports whether the client is a browser that follows a redirect to the address of the request.
 func (f *fetch) follows(host string) bool {
 	if f.method != "GET" && f.method != "HEAD" && f.length == "" {
-		return false // a stream is not sent twice
+		return false // browsers do not send a stream twice
 	}
 	switch f.mode {
 	case "navigate", "no-cors":
@@ -292,8 +293,8 @@ func (f *fetch) follows(host string) bool {
 	return f.site == "same-origin"
 }
 
-// sameAddress returns a reference to the address that a request was sent to, relative to it: what proxies have done to
-// the path before its last segment does not matter, and it leads to no other host. It is empty if there is none.
+// sameAddress returns a relative reference to the address that a request was sent to. So proxies may have changed the path
+// before its last segment, and the reference cannot lead to another host. It is empty if there is no path.
 func sameAddress(target string) string {
 	path, query, asks := strings.Cut(target, "?")
 	segment := path[strings.LastIndexByte(path, '/')+1:]

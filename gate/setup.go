@@ -11,7 +11,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// setup is a gate's options with what is made from them. A request keeps the one it began with.
+// setup is a gate's options and what is made from them. A request keeps the setup with which it started.
 type setup struct {
 	Options
 	tallies []tally // of the requests that match no route, and of each route
@@ -19,10 +19,10 @@ type setup struct {
 	probe   *fcgi.Prober
 	misfits *misfits
 
-	users   atomic.Int64 // requests that have not ended
-	retired atomic.Bool  // there will be no more of them
+	users   atomic.Int64 // requests and outliving holds that have not ended
+	retired atomic.Bool  // no more users will come
 	idle    chan struct{}
-	closed  sync.Once // of idle
+	closed  sync.Once // closes idle
 }
 
 func newSetup(o Options, c *counters, log hclog.Logger) *setup {
@@ -39,9 +39,9 @@ func newSetup(o Options, c *counters, log hclog.Logger) *setup {
 	probes.Changed = func(a fcgi.Addr, health fcgi.Health, err error) {
 		switch health {
 		case fcgi.Failing:
-			log.Error("upstream fails its ping", "upstream", a, "error", err)
+			log.Error("upstream ping failed", "upstream", a, "error", err)
 		case fcgi.Busy:
-			log.Info("upstream is busy, its ping waits for a worker", "upstream", a)
+			log.Info("upstream busy; its ping waits for a worker", "upstream", a)
 		default:
 			log.Info("upstream answers its ping again", "upstream", a)
 		}
@@ -56,7 +56,7 @@ func (s *setup) leave() {
 	}
 }
 
-// retire says that another setup is in force. The channel is closed when the last request has left this one.
+// retire marks the setup as replaced. The channel is closed when its last user has left.
 func (s *setup) retire() <-chan struct{} {
 	s.retired.Store(true)
 	if s.users.Load() == 0 {

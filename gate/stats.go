@@ -2,34 +2,34 @@ package gate
 
 import "github.com/fpm-gate/fpm-gate/fcgi"
 
-// Stats are what a gate has seen since it was made, and what it sees now.
+// Stats count what a gate has seen since it was created: requests, unless a comment names something else.
 type Stats struct {
-	Conns     int    // from web servers, now
+	Conns     int    // open connections from web servers
 	Requests  uint64 // whose head was read
-	None      uint64 // that had no session, or no need of its lock
-	Acquired  uint64 // that got the lock, or waited for it in order to read
-	Local     uint64 // that held the lock within this process only, as its store failed
-	Passed    uint64 // that went on without the lock: after max wait, or because its store failed
+	None      uint64 // that had no session, or needed no lock
+	Acquired  uint64 // that got the lock, or waited for it to read
+	Local     uint64 // that held the lock within this process only, because its store failed
+	Passed    uint64 // that went on without the lock: after max_wait, or because its store failed
 	Observed  uint64 // that would have waited
-	Rejected  uint64 // that were sent away instead of served
+	Rejected  uint64 // that were rejected
 	Expired   uint64 // locks that were held for too long
 	Lost      uint64 // locks that were lost in the store
 	Ended     uint64 // locks that an operator has broken
-	Unread    uint64 // requests whose session cookie had no session id in it, by its format or pattern
+	Unread    uint64 // whose session cookie contained no id, by its format or pattern
 	GivenAway uint64 // turns that scripts gave away because they had not opened their session in time
-	Aborted   uint64 // requests that were ended because their lock had expired
-	Abandoned uint64 // scripts that ran on for too long after their web server had hung up
-	HungUp    uint64 // requests whose web server hung up before their end
+	Aborted   uint64 // that were aborted because their lock had expired
+	Abandoned uint64 // scripts that ran for too long after their web server had hung up
+	HungUp    uint64 // whose web server hung up before their end
 	Broken    uint64 // responses that were cut short
-	Upstream  uint64 // requests that PHP-FPM did not answer
+	Upstream  uint64 // that PHP-FPM did not answer
 	Malformed uint64 // conns and requests that did not speak FastCGI
-	Refused   uint64 // of them, the conns on which no request was read
+	Refused   uint64 // those of Malformed that are conns on which no request was read
 
 	Routes []RouteStats // by their names
 	Pool   fcgi.PoolStats
 }
 
-// Stats returns what the gate has seen so far.
+// Stats returns the current counts.
 func (g *Gate) Stats() Stats {
 	c := &g.counters
 	s := Stats{
@@ -40,7 +40,8 @@ func (g *Gate) Stats() Stats {
 		Routes: c.routeStats(), Pool: g.setup.Load().pool.Stats(),
 	}
 	for _, r := range s.Routes {
-		s.Rejected += r.Outcomes[OutcomeMaxWait] + r.Outcomes[OutcomeMaxWaiters] + r.Outcomes[OutcomeShutdown] + r.Outcomes[OutcomeStoreFailed]
+		s.Rejected += r.Outcomes[OutcomeMaxWait] + r.Outcomes[OutcomeMaxWaiters] + r.Outcomes[OutcomeShutdown] +
+			r.Outcomes[OutcomeStoreFailed]
 		s.Aborted += r.Outcomes[OutcomeExpired]
 		s.Abandoned += r.Outcomes[OutcomeAbandoned]
 		s.HungUp += r.Outcomes[OutcomeHungUp]
@@ -52,7 +53,7 @@ func (g *Gate) Stats() Stats {
 	return s
 }
 
-// Upstreams returns what the gate knows of the PHP-FPM at each of its addresses.
+// Upstreams describes the PHP-FPM at each address of the gate.
 func (g *Gate) Upstreams() []UpstreamStats {
 	s := g.setup.Load()
 	pages := s.probe.Statuses()
@@ -67,11 +68,11 @@ func (g *Gate) Upstreams() []UpstreamStats {
 	return all
 }
 
-// UpstreamStats are what a gate knows of one address of PHP-FPM.
+// UpstreamStats describe one address of PHP-FPM.
 type UpstreamStats struct {
 	fcgi.AddrStats
-	Status *fcgi.Status // its last status page; nil: it is not asked for, or has shown none
+	Status *fcgi.Status // its last status page; nil: not configured, or none so far
 }
 
-// Misfits returns what does not fit now.
+// Misfits returns what currently does not fit between config and application.
 func (g *Gate) Misfits() []Misfit { return g.setup.Load().misfits.all() }

@@ -8,26 +8,27 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionwatch"
 )
 
-// watch sees PHP open and close the session of a hold, which ends when PHP has closed it, and which gives its turn away
-// if PHP does not open it while a request waits. A nil one sees nothing, and does nothing.
+// watch watches PHP open and close the session of a hold. It ends the hold when PHP has closed the session, and gives
+// the turn away if PHP does not open the session while a request waits. A nil watch does nothing.
 type watch struct {
 	hold     *hold
 	setup    *setup
 	sawClose atomic.Bool
-	last     sessionwatch.State // when the script had ended
+	last     sessionwatch.State // when the script ended
 
-	mu      sync.Mutex         // never taken by changed, which the watcher calls with a mutex of its own held
+	mu      sync.Mutex         // changed must not take it: the watcher calls changed with its own mutex held
 	session sessionwatch.Watch // nil before begin
 	wanted  bool               // a request waits
-	kept    bool               // the turn is no longer given away
+	kept    bool               // the turn can no longer be given away
 	stopped bool
 	timer   *time.Timer // to giveAway; nil: no request has waited yet
-	distant *time.Timer // to want; nil: locks are this process's own
+	distant *time.Timer // to want; nil: the lock is not shared, or want was called before
 }
 
 func newWatch(h *hold, s *setup) *watch { return &watch{hold: h, setup: s} }
 
-// begin watches the session of id. That of a new id PHP should have opened already: and may have closed.
+// begin watches the session of id. If the response has set id, PHP should already have opened it, and may have closed
+// it.
 func (w *watch) begin(id []byte) {
 	if w == nil {
 		return
@@ -53,7 +54,7 @@ func (w *watch) begin(id []byte) {
 // for it: hosts do not notify each other.
 const distantPatience = 250 * time.Millisecond
 
-// want is called, by a goroutine of the lock's, when a request waits for it: that may be before begin, or too late.
+// want is called, by a goroutine of the lock's, when a request waits for the lock, perhaps before begin or after stop.
 func (w *watch) want() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -76,8 +77,8 @@ func (w *watch) hurry() {
 	w.timer = time.AfterFunc(patience, w.giveAway)
 }
 
-// giveAway gives the turn of a script away that has not opened its session though it has had the time. Its time
-// begins when PHP-FPM can take the request.
+// giveAway gives the turn away if the script has not opened its session in time. Its time starts when PHP-FPM can
+// accept the request.
 func (w *watch) giveAway() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -91,15 +92,15 @@ func (w *watch) giveAway() {
 			return
 		}
 		w.hold.giveAway()
-	case sessionwatch.Unknown, sessionwatch.Unproven, sessionwatch.Unseen: // which proves nothing yet
+	case sessionwatch.Unknown, sessionwatch.Unproven, sessionwatch.Unseen: // no evidence yet
 		w.timer.Reset(max(w.setup.OpenWithin, minPatience))
 	}
 }
 
-// minPatience bounds how often a session is looked at of which it is not known whether PHP keeps it in this place.
+// minPatience bounds how often giveAway checks a session that PHP may not keep in the watched place.
 const minPatience = 20 * time.Millisecond
 
-// keepTurn ends the giving away: giveAway reads what is the request's, which is about to end.
+// keepTurn prevents giveAway, which uses the request, from running once the request has ended.
 func (w *watch) keepTurn() {
 	if w == nil {
 		return
@@ -109,8 +110,8 @@ func (w *watch) keepTurn() {
 	w.kept = true
 }
 
-// changed is called when PHP has closed the session, when that can no longer be seen, and with an answer that it does
-// not have it open. It must not block.
+// changed is called when PHP has closed the session, when the session can no longer be seen, and when a server has
+// answered that it is not open. It must not block.
 func (w *watch) changed(s sessionwatch.State) {
 	if s == sessionwatch.Closed {
 		w.sawClose.Store(true)
@@ -128,7 +129,7 @@ func (w *watch) destroyed() bool {
 	return session != nil && session.Destroyed()
 }
 
-// look notes what was seen until the script has ended.
+// look records what was seen until the script ended.
 func (w *watch) look() {
 	if w == nil {
 		return
@@ -138,8 +139,8 @@ func (w *watch) look() {
 	}
 }
 
-// mayBeOpen reports whether PHP may have the session open, once its response has ended: it was seen to, or a server is
-// asked, whose answer the last bytes of the response do not wait for.
+// mayBeOpen reports whether PHP may have the session open after its response. A session that was seen open may be; so
+// may one that is being polled, because the end of the response does not wait for the answer.
 func (w *watch) mayBeOpen() bool {
 	if w == nil || w.sawClose.Load() {
 		return false
@@ -155,8 +156,8 @@ func (w *watch) mayBeOpen() bool {
 	return w.wanted && w.session.Asks()
 }
 
-// seesNothing reports whether the session was not seen, and nothing shows that PHP keeps it in the place that is watched:
-// PHP may keep it elsewhere, with a handler that does not lock, and no watch knows then when it is closed.
+// seesNothing reports whether there is no evidence that PHP keeps the session in the watched place. PHP may keep it
+// elsewhere with a handler that does not lock, and then no watch can see when it is closed.
 func (w *watch) seesNothing() bool {
 	if w == nil {
 		return true
@@ -172,7 +173,7 @@ func (w *watch) prompt() {
 	}
 }
 
-// judge notes whether PHP keeps sessions in the place that is watched.
+// judge records whether PHP keeps sessions in the watched place.
 func (w *watch) judge() {
 	if w == nil || w.last == sessionwatch.Unknown || w.last == sessionwatch.Unproven {
 		return
@@ -180,7 +181,7 @@ func (w *watch) judge() {
 	w.setup.misfits.saw(w.last != sessionwatch.Unseen && w.last != sessionwatch.Presumed)
 }
 
-// stop ends the watching. The request may be gone after that.
+// stop ends the watching. The watch does not use the request afterwards.
 func (w *watch) stop() {
 	if w == nil {
 		return

@@ -393,8 +393,8 @@ func TestATurnIsGivenAwayOnceThereIsEvidence(t *testing.T) {
 	first.want("first")
 }
 
-// TestNothingIsLearntOfWhatProvesNothing: made-up ids in strict mode and out of it, sessions that are kept elsewhere, and
-// those that may have been opened and closed unseen.
+// TestNothingIsLearntOfWhatProvesNothing: made-up ids in strict mode and out of it, sessions that are kept elsewhere,
+// and those that may have been opened and closed unseen.
 func TestNothingIsLearntOfWhatProvesNothing(t *testing.T) {
 	for name, c := range map[string]struct{ id, header string }{
 		"made-up":                            {"made-up", ""},

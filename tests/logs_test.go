@@ -194,7 +194,7 @@ func TestAReloadChangesTheFormatOfTheLog(t *testing.T) {
 
 // loggedOf returns how many lines of a log have a text, and how many more of them the log counts.
 func loggedOf(log, text string) (lines, counted int) {
-	pattern := regexp.MustCompile(regexp.QuoteMeta(text) + ` \(more of them.* requests=(\d+)`)
+	pattern := regexp.MustCompile(regexp.QuoteMeta(text) + ` \(further ones.* requests=(\d+)`)
 	for line := range strings.Lines(log) {
 		more := pattern.FindStringSubmatch(line)
 		var n int
@@ -226,23 +226,23 @@ func TestEachRejectionIsCountedInTheLog(t *testing.T) {
 	session := newSession()
 	held := s.hold(t, session, "hold")
 	waiting := s.begin("/empty.php", session)
-	rejected := map[string]int{"rejected: max_wait is over": 0, "rejected: max_waiters wait already": 0}
+	rejected := map[string]int{"rejected: max_wait exceeded": 0, "rejected: max_waiters reached": 0}
 	eventually(t, "it waits", func() bool {
 		if s.get("/probe.php", session).status == http.StatusTooManyRequests {
-			rejected["rejected: max_waiters wait already"]++
+			rejected["rejected: max_waiters reached"]++
 			return true
 		}
-		rejected["rejected: max_wait is over"]++
+		rejected["rejected: max_wait exceeded"]++
 		return false
 	})
 	for range 60 { // within the time that wait.php waits, on a busy machine too
 		switch s.get("/hello.php", session).status {
 		case http.StatusServiceUnavailable:
-			rejected["rejected: max_wait is over"]++
+			rejected["rejected: max_wait exceeded"]++
 		}
 		switch s.get("/probe.php", session).status {
 		case http.StatusTooManyRequests:
-			rejected["rejected: max_waiters wait already"]++
+			rejected["rejected: max_waiters reached"]++
 		}
 	}
 	letGo(t, s.Rig, "hold")

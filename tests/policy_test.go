@@ -56,7 +56,7 @@ func TestMaxWaitSendsTheRequestAway(t *testing.T) {
 	r = ask(s.Site, request{method: "POST", path: "/upload.php", session: session, body: strings.NewReader(strings.Repeat("x", 1<<20))})
 	mustBeSentAway(t, r, http.StatusServiceUnavailable, "3")
 	mustBeSentAway(t, s.get("/count.php", session), http.StatusTeapot, "3")
-	awaitLog(t, s.Web, "rejected: max_wait is over")
+	awaitLog(t, s.Web, "rejected: max_wait exceeded")
 
 	letGo(t, s.Rig, "hold")
 	(<-held).mustBe(t, "last\n")

@@ -25,7 +25,7 @@ func TestAPHPFPMThatIsBusyIsNotDown(t *testing.T) {
 		first, second := s.begin("/wait.php?mark=a", ""), s.begin("/wait.php?mark=b", "")
 		awaitMark(t, s.Rig, "a.started")
 		awaitMark(t, s.Rig, "b.started")
-		awaitLog(t, s.Gate.Server, "upstream is busy, its ping waits for a worker")
+		awaitLog(t, s.Gate.Server, "upstream busy; its ping waits for a worker")
 		status, text, err := o.ask("GET", "/readyz", "")
 		if err != nil || status != http.StatusOK || !strings.Contains(text, "all workers busy") {
 			t.Errorf("/readyz: got %d, %q and error %v, want 200 and a warning", status, text, err)

@@ -27,7 +27,7 @@ import (
 // secretWays are the lines of the log that say which ways a request took. The test wants each of them, so that it
 // cannot pass by doing nothing.
 var secretWays = []string{
-	"request done", "slow wait", "would have waited", "rejected: max_wait is over", "rejected: max_waiters wait already",
+	"request done", "slow wait", "would have waited", "rejected: max_wait exceeded", "rejected: max_waiters reached",
 	"lock expired before its script ended", "aborted: the lock has expired", "lock lost", "lock broken by an operator",
 	"break requested by an operator", "web server hung up", "script abandoned", "response broken off", "upstream failed",
 	"conn refused",

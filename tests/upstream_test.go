@@ -171,7 +171,7 @@ func TestAnAddressThatFailsItsPingIsPassedOver(t *testing.T) {
 	if err := other.Freeze(); err != nil {
 		t.Fatal(err)
 	}
-	awaitLog(t, s.Gate.Server, "upstream fails its ping: upstream="+other.Addr.String())
+	awaitLog(t, s.Gate.Server, "upstream ping failed: upstream="+other.Addr.String())
 	var answers []<-chan response
 	for range 10 {
 		answers = append(answers, s.begin("/hello.php", ""))
