@@ -7,7 +7,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 FUZZTIME ?= 30s
 SUITE ?= trixie
 
-.PHONY: help build demo test fresh check test-long test-unit fuzz bench deb rpm image install clean need-go
+.PHONY: help build demo test fresh check test-long test-unit fuzz bench deb rpm image sbom vuln install clean need-go
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,15 @@ rpm: need-go ## Build the .rpm into build/
 
 image: need-go ## Build the container image into build/, as an OCI archive
 	packaging/image/build build
+
+sbom: need-go ## List what is in the program, as build/fpm-gate.cdx.json (CycloneDX)
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o build/sbom/fpm-gate ./cmd/fpm-gate
+	go -C packaging tool cyclonedx-gomod bin -json -std -noserial -notimestamp -version $(VERSION) \
+		-output ../build/fpm-gate.cdx.json ../build/sbom/fpm-gate
+
+vuln: need-go ## Look for known vulnerabilities in what the gate calls; takes access to vuln.go.dev
+	go -C packaging build -o ../build/govulncheck golang.org/x/vuln/cmd/govulncheck
+	build/govulncheck ./...
 
 install: build ## Install below PREFIX (/usr/local), with units, pages and completions
 	packaging/install
