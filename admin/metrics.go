@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/fpm-gate/fpm-gate/gate"
+	"github.com/fpm-gate/fpm-gate/internal/sharedlock"
 )
 
 // metrics are the metrics for Prometheus. docs/METRICS.md lists them all, and a test compares the two. Each metric that
@@ -145,40 +146,40 @@ var fpmMetrics = newFamily(
 
 var storeMetrics = newFamily(
 	gauge("fpm_gate_store_leases", "Leases that this process has in the store.",
-		func(s StoreFigures) int { return s.Leases }),
+		func(s sharedlock.Stats) int { return s.Leases }),
 	gauge("fpm_gate_store_waits", "Locks that this process waits for while another host holds them.",
-		func(s StoreFigures) int { return s.Waits }),
+		func(s sharedlock.Stats) int { return s.Waits }),
 	counter("fpm_gate_store_leases_lost_total",
 		"Leases found taken or missing on renewal, or missing on release.",
-		func(s StoreFigures) uint64 { return s.Lost }),
+		func(s sharedlock.Stats) uint64 { return s.Lost }),
 )
 
 var serverMetrics = newFamily(
 	flag("fpm_gate_store_up", "Whether the server is up: 0 while it is marked down.",
-		func(v ServerFigures) bool { return v.Up }, "server"),
+		func(v sharedlock.ServerStats) bool { return v.Up }, "server"),
 	flag("fpm_gate_store_grace", "Whether the server grants no new leases yet, because it has lost the old ones.",
-		func(v ServerFigures) bool { return v.Grace }, "server"),
+		func(v sharedlock.ServerStats) bool { return v.Grace }, "server"),
 	gauge("fpm_gate_store_disagreements",
 		"Settings of other hosts that differ from this one's: their locks do not exclude each other.",
-		func(v ServerFigures) int { return v.Disagree }, "server"),
+		func(v sharedlock.ServerStats) int { return v.Disagree }, "server"),
 	counter("fpm_gate_store_round_trips_total", "Round trips to the server.",
-		func(v ServerFigures) uint64 { return v.Questions }, "server"),
+		func(v sharedlock.ServerStats) uint64 { return v.RoundTrips }, "server"),
 	counter("fpm_gate_store_polls_total",
 		"Reads of locks that are waited for, many of them in one round trip; max_poll_rate bounds them.",
-		func(v ServerFigures) uint64 { return v.Polled }, "server"),
+		func(v sharedlock.ServerStats) uint64 { return v.Looks }, "server"),
 	counter("fpm_gate_store_errors_total", "Round trips without an answer.",
-		func(v ServerFigures) uint64 { return v.Failures }, "server"),
+		func(v sharedlock.ServerStats) uint64 { return v.Failures }, "server"),
 	counter("fpm_gate_store_timeouts_total", "Round trips without an answer in time; they are errors, too.",
-		func(v ServerFigures) uint64 { return v.Timeouts }, "server"),
+		func(v sharedlock.ServerStats) uint64 { return v.Timeouts }, "server"),
 	counter("fpm_gate_store_unasked_total",
 		"Requests not sent because the server was marked down or too many were in flight.",
-		func(v ServerFigures) uint64 { return v.Unasked }, "server"),
+		func(v sharedlock.ServerStats) uint64 { return v.NotSent }, "server"),
 	counter("fpm_gate_store_repeated_total", "Writes whose answer was lost, so that their outcome was looked up.",
-		func(v ServerFigures) uint64 { return v.LostAnswers }, "server"),
+		func(v sharedlock.ServerStats) uint64 { return v.LostAnswers }, "server"),
 	counter("fpm_gate_store_forgot_total", "Times that the server may have lost all leases: restarts and flushes.",
-		func(v ServerFigures) uint64 { return v.Forgot }, "server"),
+		func(v sharedlock.ServerStats) uint64 { return v.Forgot }, "server"),
 	counter("fpm_gate_store_leases_regained_total", "Leases that were missing on the server and were restored.",
-		func(v ServerFigures) uint64 { return v.Regained }, "server"),
+		func(v sharedlock.ServerStats) uint64 { return v.Regained }, "server"),
 )
 
 // Describe sends the descriptions of the metrics that a scrape reads.
@@ -210,9 +211,9 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 		if l.Store == nil {
 			continue
 		}
-		figures := l.Store.Figures()
-		storeMetrics.collect(to, figures)
-		for _, v := range figures.Servers {
+		stats := l.Store.Stats()
+		storeMetrics.collect(to, stats)
+		for _, v := range stats.Servers {
 			serverMetrics.collect(to, v, v.Server)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/gate"
+	"github.com/fpm-gate/fpm-gate/internal/sharedlock"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
@@ -65,13 +66,13 @@ func (s *stand) change(edit func(*Served)) {
 // farStore is a store in which another host holds every lock that this process does not.
 type farStore struct {
 	mu      sync.Mutex
-	holder  Elsewhere
+	holder  sharedlock.Holder
 	failure error
 	lookups int
 }
 
-func (f *farStore) Figures() StoreFigures {
-	return StoreFigures{Leases: 1, Servers: []ServerFigures{{Server: "10.0.0.1:11211", Up: true}}}
+func (f *farStore) Stats() sharedlock.Stats {
+	return sharedlock.Stats{Leases: 1, Servers: []sharedlock.ServerStats{{Server: "10.0.0.1:11211", Up: true}}}
 }
 
 func (f *farStore) Health() error {
@@ -80,7 +81,7 @@ func (f *farStore) Health() error {
 	return f.failure
 }
 
-func (f *farStore) Holder(context.Context, sessionlock.Key) (Elsewhere, bool, error) {
+func (f *farStore) Holder(context.Context, sessionlock.Key) (sharedlock.Holder, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.lookups++

@@ -13,7 +13,6 @@ import (
 	"github.com/fpm-gate/fpm-gate/admin"
 	"github.com/fpm-gate/fpm-gate/config"
 	"github.com/fpm-gate/fpm-gate/gate"
-	"github.com/fpm-gate/fpm-gate/memcachelock"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
@@ -103,33 +102,10 @@ func (s *server) served() admin.Served {
 		v.Gates = append(v.Gates, admin.Gate{Name: name, Gate: g.gate})
 		if g.store != nil && !slices.Contains(stores, g.store) {
 			stores = append(stores, g.store)
-			v.Locks = append(v.Locks, admin.Locks{Manager: g.store.locks, Store: storeView{g.store.store}})
+			v.Locks = append(v.Locks, admin.Locks{Manager: g.store.locks, Store: g.store.store})
 		}
 	}
 	return v
-}
-
-// storeView shows a store in memcached to operators.
-type storeView struct{ *memcachelock.Store }
-
-// Figures returns the figures as they are now.
-func (v storeView) Figures() admin.StoreFigures {
-	s := v.Stats()
-	f := admin.StoreFigures{Leases: s.Leases, Waits: s.Waits, Lost: s.Lost}
-	for _, server := range s.Servers {
-		f.Servers = append(f.Servers, admin.ServerFigures{
-			Server: server.Server, Up: server.Up, Grace: server.Grace, Disagree: server.Disagree,
-			Questions: server.RoundTrips, Polled: server.Looks, Failures: server.Failures, Timeouts: server.Timeouts, Unasked: server.NotSent,
-			LostAnswers: server.LostAnswers, Forgot: server.Forgot, Regained: server.Regained,
-		})
-	}
-	return f
-}
-
-// Holder asks who holds the lock of key.
-func (v storeView) Holder(ctx context.Context, key sessionlock.Key) (admin.Elsewhere, bool, error) {
-	h, held, err := v.Store.Holder(ctx, key)
-	return admin.Elsewhere{Gate: h.Gate, Host: h.Host, Since: h.Since}, held, err
 }
 
 // holder asks who holds the lock of key, for the log of a gate.

@@ -11,8 +11,11 @@ type Stats struct {
 	Leases  int    // held now
 	Waits   int    // locks that some manager waits for
 	Lost    uint64 // leases that were another gate's when they were renewed, or were missing
-	Servers []kv.ServerStats
+	Servers []ServerStats
 }
+
+// ServerStats are the figures of one server.
+type ServerStats = kv.ServerStats
 
 // Stats returns the figures as they are now.
 func (s *Store) Stats() Stats {
