@@ -18,6 +18,10 @@ type Application struct {
 	Locks     bool     // its own session handlers lock
 	ReleaseOn string   // "": the script's end
 
+	// OwnSessions: its sessions are no sessions of PHP's, or have other ids than the cookie, so PHP's handler must not
+	// be watched for them.
+	OwnSessions bool
+
 	// Marks are files that only this application has, relative to its document root or, where they begin with "../",
 	// beside it. One is enough.
 	Marks []string
@@ -35,18 +39,19 @@ var applications = []Application{
 	// lib/Drupal/Core/Session/SessionConfiguration.php: SSESS with HTTPS, SESS without, and 32 digits of a SHA-256 of
 	// the host. Sessions are in the database, without a lock. A browser sends the cookie of the HTTP site to the HTTPS
 	// site too, so SSESS goes first.
-	{Name: "drupal", Cookies: []string{"SSESS*", "SESS*"},
+	{Name: "drupal", OwnSessions: true, Cookies: []string{"SSESS*", "SESS*"},
 		Marks: []string{"core/lib/Drupal.php", "includes/bootstrap.inc"}},
 
 	// libraries/src/Service/Provider/Session.php and libraries/src/Application/ApplicationHelper.php, getHash: the
 	// name is an MD5 of a secret. So is that of the cookie with the language, whose value is no session id.
-	{Name: "joomla", Cookies: []string{strings.Repeat("?", 32)}, IDPattern: phpID,
+	{Name: "joomla", OwnSessions: true, Cookies: []string{strings.Repeat("?", 32)}, IDPattern: phpID,
 		Marks: []string{"administrator/components/com_admin/admin.xml", "libraries/src/Factory.php"}},
 
 	// config/session.php: the name is made of APP_NAME, with _session or, since version 12, -session behind it. A
 	// cookie of another name does not open. src/Illuminate/Session/Middleware/StartSession.php saves the session
 	// before the response is sent, so its lock may end with the headers.
-	{Name: "laravel", Cookies: []string{"*_session", "*-session"}, Format: FormatLaravel, ReleaseOn: ReleaseOnHeaders,
+	{Name: "laravel", OwnSessions: true, Cookies: []string{"*_session", "*-session"},
+		Format: FormatLaravel, ReleaseOn: ReleaseOnHeaders,
 		Marks: []string{"../artisan", "artisan"}},
 
 	// app/code/Magento/Backend/Model/Session/AdminConfig.php: admin in the back office, whose cookie has its path;
@@ -56,12 +61,12 @@ var applications = []Application{
 
 	// includes/session/CookieSessionProvider.php: $wgSessionName, or else $wgCookiePrefix and _session.
 	// includes/session/SessionManager.php, validateSessionId, has the form of the id.
-	{Name: "mediawiki", Cookies: []string{"*_session"}, IDPattern: `^[A-Za-z0-9_-]{32,}$`,
+	{Name: "mediawiki", OwnSessions: true, Cookies: []string{"*_session"}, IDPattern: `^[A-Za-z0-9_-]{32,}$`,
 		Marks: []string{"includes/WebStart.php"}},
 
 	// lib/classes/session/manager.php, prepare_cookies: $CFG->sessioncookie is behind the name. Its handlers for the
 	// database, Redis, Memcached and files lock.
-	{Name: "moodle", Cookies: []string{"MoodleSession*"}, Locks: true,
+	{Name: "moodle", OwnSessions: true, Cookies: []string{"MoodleSession*"}, Locks: true,
 		Marks: []string{"lib/moodlelib.php"}},
 
 	// lib/private/legacy/OC_Util.php, getInstanceId, which lib/base.php makes the name of the session: oc and ten
@@ -75,12 +80,12 @@ var applications = []Application{
 
 	// classes/Cookie.php: the cookie is the session, encrypted, and changes with its content. So the whole value is
 	// the id until then, and a browser whose request has waited is sent back for the new one (on_rotation).
-	{Name: "prestashop", Cookies: []string{"PrestaShop-*"},
+	{Name: "prestashop", OwnSessions: true, Cookies: []string{"PrestaShop-*"},
 		Marks: []string{"classes/PrestaShopAutoload.php", "config/smartyfront.config.inc.php"}},
 
 	// program/lib/Roundcube/rcube.php: session_name. Sessions are in the database, without a lock. roundcube_sessauth
 	// changes every few minutes and is no id.
-	{Name: "roundcube", Cookies: []string{"roundcube_sessid"},
+	{Name: "roundcube", OwnSessions: true, Cookies: []string{"roundcube_sessid"},
 		Marks: []string{"program/include/rcmail.php", "../program/include/rcmail.php"}},
 
 	// Symfony/Component/HttpFoundation/Session/Storage/NativeSessionStorage.php: PHP's own session, with session.name
@@ -92,18 +97,19 @@ var applications = []Application{
 	// typo3/sysext/core/Classes/Authentication/{Backend,Frontend}UserAuthentication.php: the names.
 	// typo3/sysext/core/Classes/Session/UserSession.php: since version 12 the value is a JWT, which stays the same
 	// until the session gets another id.
-	{Name: "typo3", Cookies: []string{"be_typo_user", "fe_typo_user"},
+	{Name: "typo3", OwnSessions: true, Cookies: []string{"be_typo_user", "fe_typo_user"},
 		Marks: []string{"typo3/sysext/core/composer.json", "../vendor/typo3/cms-core/composer.json"}},
 
 	// plugins/woocommerce/includes/class-wc-session-handler.php: the id of the customer, two times and a hash. A
 	// guest's id is random. A customer's is a number, so the whole value is taken: by the number alone anyone could
 	// hold the locks of others.
-	{Name: "woocommerce", Cookies: []string{"wp_woocommerce_session_*"}, IDPattern: `^(t_[0-9a-f]{20,}|.+)`,
-		Marks: []string{"wp-content/plugins/woocommerce/woocommerce.php"}},
+	{Name: "woocommerce", OwnSessions: true, Cookies: []string{"wp_woocommerce_session_*"},
+		IDPattern: `^(t_[0-9a-f]{20,}|.+)`,
+		Marks:     []string{"wp-content/plugins/woocommerce/woocommerce.php"}},
 
 	// wp-includes/default-constants.php and pluggable.php, wp_generate_auth_cookie: name, time, token and hash; the
 	// token is the id. WordPress itself has no PHP session, but its plugins may.
-	{Name: "wordpress", Cookies: []string{"PHPSESSID", "wordpress_logged_in_*"},
+	{Name: "wordpress", OwnSessions: true, Cookies: []string{"PHPSESSID", "wordpress_logged_in_*"},
 		IDPattern: `^(?:[^|]+\|[0-9]+\|)?([A-Za-z0-9,-]{22,})`,
 		Marks:     []string{"wp-includes/version.php"}},
 }

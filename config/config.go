@@ -209,12 +209,12 @@ func Parse(src []byte, filename string) (*Config, error) {
 func Default(listen, upstream string) (*Config, error) {
 	// The config is written out and parsed, so that flags pass the same checks as a file.
 	const text = "gate \"default\" {\n  listen = %s\n  upstream {\n    address = %s\n  }\n}\n"
-	return Parse(fmt.Appendf(nil, text, quoted(listen), quoted(upstream)), "--listen and --upstream")
+	return Parse(fmt.Appendf(nil, text, Quote(listen), Quote(upstream)), "--listen and --upstream")
 }
 
 var inQuotes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\r", `\r`, "${", "$${", "%{", "%%{")
 
-// quoted returns s as an HCL string.
-func quoted(s string) string {
+// Quote returns s as an HCL string.
+func Quote(s string) string {
 	return `"` + inQuotes.Replace(s) + `"`
 }

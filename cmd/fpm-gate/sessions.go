@@ -106,8 +106,10 @@ func differences(g *config.Gate, root string) (all []string) {
 // setting is a value and its file and line.
 type setting struct{ value, place string }
 
-// settings are the settings of one section of a file, by key.
+// settings are the settings of one section of a file, by key. sectionKey has its name.
 type settings map[string]setting
+
+const sectionKey = "[]"
 
 func (s settings) addMissing(others settings) {
 	for key, value := range others {
@@ -134,7 +136,7 @@ func (s settings) differences(g *config.Gate) (all []string) {
 		same := filepath.Clean(folder) == filepath.Clean(session.SavePath)
 		differ("session.save_path", "save_path", session.SavePath, same)
 	}
-	if name := s["session.name"].value; len(session.Cookies) > 0 {
+	if name := s["session.name"].value; len(session.Cookies) > 0 && session.Application == "" {
 		differ("session.name", "cookies", strings.Join(session.Cookies, ", "), slices.Contains(session.Cookies, name))
 	}
 	return all
@@ -165,7 +167,8 @@ func readINI(file string) (all []settings) {
 		line := strings.TrimSpace(lines.Text())
 		if strings.HasPrefix(line, "[") {
 			all = append(all, section)
-			section = settings{}
+			name, _, _ := strings.Cut(line[1:], "]")
+			section = settings{sectionKey: {strings.TrimSpace(name), fmt.Sprintf("%s:%d", file, n)}}
 			continue
 		}
 		key, value, is := strings.Cut(line, "=")
@@ -176,12 +179,15 @@ func readINI(file string) (all []settings) {
 	return append(all, section)
 }
 
-// iniKey returns the php.ini key that a line sets: in a pool file, "session.name" of php_admin_value[session.name].
+// iniKey returns the php.ini key that a line sets: in a pool file, "session.name" of
+// php_admin_value[session.name].
 func iniKey(key string) string {
 	key = strings.TrimSpace(key)
 	if value, is := strings.CutSuffix(key, "]"); is {
-		if _, inner, is := strings.Cut(value, "_value["); is {
-			return inner
+		for _, before := range []string{"_value[", "_flag["} {
+			if _, inner, is := strings.Cut(value, before); is {
+				return inner
+			}
 		}
 	}
 	return key

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// initOptions are the flags of init.
+type initOptions struct {
+	file, root     string
+	print, observe bool
+}
+
+func initCommand() *cobra.Command {
+	var o initOptions
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Write a config for the PHP-FPM pools and applications of this machine",
+		Long: `Write a config with a gate for each PHP-FPM pool of this machine. It reads PHP-FPM's
+pools and php.ini, and the configuration of nginx or Apache, and looks for the files of
+known applications in the document roots. It changes nothing but the config, and asks
+before it replaces one. What to do next is shown at the end: the line of the web server
+to change, as a diff. Run it as root, as some of these files may be readable by root only.`,
+		Example: `  fpm-gate init --print
+  fpm-gate init --observe`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return failed(initialize(o, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()))
+		},
+	}
+	cmd.Flags().StringVarP(&o.file, "config", "c", "/etc/fpm-gate/fpm-gate.hcl", "the config `file` to write")
+	_ = cmd.MarkFlagFilename("config", "hcl")
+	cmd.Flags().BoolVar(&o.print, "print", false, "print the config and write no file")
+	cmd.Flags().BoolVar(&o.observe, "observe", false, "let no request wait at first; count what would have waited")
+	cmd.Flags().StringVar(&o.root, "root", "/", "read the configuration of the system in this `folder`")
+	_ = cmd.MarkFlagDirname("root")
+	return cmd
+}
+
+// initialize surveys the machine, writes the config to o.file or to out, and shows on told what to do next.
+func initialize(o initOptions, in io.Reader, out, told io.Writer) error {
+	m := survey(o.root)
+	if len(m.pools) == 0 {
+		m.tell(told)
+		return fmt.Errorf("found no PHP-FPM pool in %s", strings.Join(m.lookedAt(), ", "))
+	}
+	text, err := m.config(o)
+	if err != nil {
+		return err
+	}
+	if o.print {
+		if _, err := io.WriteString(out, text); err != nil {
+			return err
+		}
+	} else if err := writeConfig(o.file, text, in, told); err != nil {
+		return err
+	}
+	m.tell(told)
+	m.nextSteps(told, o)
+	return nil
+}
+
+// errKept is returned when an existing config was not to be replaced.
+var errKept = errors.New("kept the existing config; --print shows the new one")
+
+// writeConfig writes the config, whole or not at all. It asks before it replaces a file.
+func writeConfig(file, text string, in io.Reader, told io.Writer) error {
+	mode := os.FileMode(0o644)
+	if info, err := os.Stat(file); err == nil {
+		mode = info.Mode().Perm()
+		fmt.Fprintf(told, "%s exists. Replace it? The old one is kept as %s.old. [y/N] ", file, file)
+		answer, _ := bufio.NewReader(in).ReadString('\n')
+		fmt.Fprintln(told)
+		if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+			return errKept
+		}
+		if err := os.Rename(file, file+".old"); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	made := file + ".new"
+	if err := os.WriteFile(made, []byte(text), mode); err != nil {
+		return err
+	}
+	if err := os.Rename(made, file); err != nil {
+		return err
+	}
+	fmt.Fprintln(told, "wrote", file)
+	return nil
+}
+
+// tell lists what could not be read, or not be understood.
+func (m *machine) tell(w io.Writer) {
+	for _, problem := range m.problems {
+		fmt.Fprintln(w, "note:", problem)
+	}
+}
+
+// nextSteps shows what is left to do.
+func (m *machine) nextSteps(w io.Writer, o initOptions) {
+	fmt.Fprintf(w, "\nNext:\n\n")
+	n := 0
+	step := func(format string, args ...any) {
+		n++
+		fmt.Fprintf(w, "%d. "+format+"\n", append([]any{n}, args...)...)
+	}
+	for _, p := range m.pools {
+		if p.app() != nil && p.app().Format != "" {
+			step("Put APP_KEY, and APP_PREVIOUS_KEYS if there are any, from the .env of the application in %s into\n"+
+				"   /etc/fpm-gate/fpm-gate.env, and give that file the mode 0600.", p.apps[0].place)
+		}
+	}
+	if folder := m.watchedFolder(); folder != "" {
+		step("Let fpm-gate watch %s, if check says that it cannot; docs/WATCHING.md shows how.", folder)
+	}
+	step("fpm-gate check --config %s --probe", o.file)
+	step("systemctl reload fpm-gate")
+	diff := m.diff()
+	if diff == "" {
+		step("Point the web server at the gate, in nginx: fastcgi_pass unix:%s;", m.pools[0].socket())
+		return
+	}
+	step("Change the web server's configuration, test it (nginx -t, apachectl configtest) and reload it:")
+	fmt.Fprintf(w, "\n%s", diff)
+}
+
+// watchedFolder returns a folder of session files that a gate is to watch, "" if there is none.
+func (m *machine) watchedFolder() string {
+	for _, p := range m.pools {
+		if s := p.sessions(); s.handler == "files" && s.savePath != "" {
+			return s.savePath[strings.LastIndexByte(s.savePath, ';')+1:]
+		}
+	}
+	return ""
+}

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/fpm-gate/fpm-gate/config"
+)
+
+// machine is what init has found.
+type machine struct {
+	root     string // "/", or where a system's files are
+	pools    []*pool
+	passes   []pass   // of web servers to PHP-FPM
+	problems []string // files that could not be read, and lines that make no sense
+	socket   bool     // systemd listens for a gate "www"
+}
+
+// pool is a PHP-FPM pool with its settings, of which those of php.ini are a part.
+type pool struct {
+	name string
+	settings
+	apps  []appFound // in the document roots that web servers pass to it; the most special first
+	first bool       // of all pools
+	m     *machine
+}
+
+// appFound is an application in a folder.
+type appFound struct {
+	*config.Application
+	place string
+}
+
+// survey reads the configuration of the machine whose files are below root.
+func survey(root string) *machine {
+	m := &machine{root: root}
+	for i, pattern := range poolFiles {
+		files, _ := filepath.Glob(filepath.Join(root, pattern))
+		if len(files) == 0 {
+			m.mayRead(filepath.Dir(filepath.Join(root, pattern)))
+		}
+		for _, file := range files {
+			if !m.mayRead(file) {
+				continue
+			}
+			for _, section := range readINI(file) {
+				if section["listen"].value != "" {
+					m.addPool(section, filepath.Dir(file), i)
+				}
+			}
+		}
+	}
+	m.passes = m.webServers()
+	for _, p := range m.pools {
+		p.findApps()
+	}
+	for _, unit := range []string{"usr/lib/systemd/system/fpm-gate.socket", "lib/systemd/system/fpm-gate.socket"} {
+		if _, err := os.Stat(filepath.Join(root, unit)); err == nil {
+			m.socket = true
+		}
+	}
+	return m
+}
+
+// iniFolders are where more settings follow those of iniFiles.
+var iniFolders = []string{"../conf.d/*.ini", "../php.d/*.ini", "php.d/*.ini", "../php/conf.d/*.ini"}
+
+// addPool adds a pool of the file in dir, with the settings of its php.ini. Later files win over earlier ones, and the
+// pool over all.
+func (m *machine) addPool(section settings, dir string, i int) {
+	files := []string{filepath.Join(dir, iniFiles[i])}
+	more, _ := filepath.Glob(filepath.Join(dir, iniFolders[i]))
+	files = append(files, more...)
+	slices.Reverse(files)
+	for _, file := range files {
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) || !m.mayRead(file) {
+			continue
+		}
+		for _, s := range readINI(file) {
+			section.addMissing(s)
+		}
+	}
+	name := section[sectionKey].value
+	for key, s := range section {
+		s.value = strings.ReplaceAll(s.value, "$pool", name)
+		section[key] = s
+	}
+	m.pools = append(m.pools, &pool{name: name, settings: section, first: len(m.pools) == 0, m: m})
+}
+
+// mayRead reports whether a file can be read, and notes it if it is there and cannot; and lines of it that make no
+// sense.
+func (m *machine) mayRead(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			m.note("cannot read %s: permission denied; run init as root", path)
+		}
+		return false
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.IsDir() {
+		return err == nil
+	}
+	lines := bufio.NewScanner(f)
+	for n := 1; lines.Scan(); n++ {
+		if strings.HasSuffix(path, ".ini") && !iniLine.MatchString(lines.Text()) {
+			m.note("%s:%d: not a line of php.ini; PHP may read none of the file", path, n)
+		}
+	}
+	return true
+}
+
+// iniLine matches what php.ini may have in a line.
+var iniLine = regexp.MustCompile(`^\s*(?:$|[;#]|\[[^\]]*\]|[^=\s;"]+\s*(?:=\s*(?:"[^"]*"|'[^']*'|[^"';]*)\s*(?:;.*)?)?$)`)
+
+func (m *machine) note(format string, args ...any) {
+	if text := fmt.Sprintf(format, args...); !slices.Contains(m.problems, text) {
+		m.problems = append(m.problems, text)
+	}
+}
+
+// lookedAt lists where pools were looked for.
+func (m *machine) lookedAt() (places []string) {
+	for _, pattern := range poolFiles {
+		places = append(places, filepath.Join(m.root, pattern))
+	}
+	return places
+}
+
+// address returns where the pool listens, as the config has it.
+func (p *pool) address() string {
+	listen := p.settings["listen"].value
+	switch {
+	case strings.HasPrefix(listen, "/"):
+		return "unix:" + listen
+	case !strings.Contains(listen, ":"):
+		return "127.0.0.1:" + listen
+	}
+	for _, all := range []string{"[::]:", "0.0.0.0:"} {
+		if port, is := strings.CutPrefix(listen, all); is {
+			return "127.0.0.1:" + port
+		}
+	}
+	return listen
+}
+
+// socket is where the gate of the pool listens.
+func (p *pool) socket() string {
+	if p.first && p.m.socket {
+		return "/run/fpm-gate/www.sock" // of fpm-gate.socket
+	}
+	return "/run/fpm-gate/" + p.name + ".sock"
+}
+
+// phpSessions is how PHP keeps the sessions of a pool, as a session block has it.
+type phpSessions struct {
+	handler, savePath, keyPrefix string
+	locks                        bool
+}
+
+// debianSessions is the save_path that Debian compiles into PHP.
+const debianSessions = "/var/lib/php/sessions"
+
+// sessions reads the session settings of the pool.
+func (p *pool) sessions() (s phpSessions) {
+	if app := p.app(); app != nil && app.OwnSessions {
+		return phpSessions{handler: config.HandlerAny, locks: app.Locks}
+	}
+	value := func(key string) string { return p.settings[key].value }
+	s.handler, s.savePath = value("session.save_handler"), value("session.save_path")
+	switch s.handler {
+	case "", config.HandlerFiles:
+		s.handler = config.HandlerFiles
+		if s.savePath == "" {
+			if _, err := os.Stat(filepath.Join(p.m.root, debianSessions)); err == nil {
+				s.savePath = debianSessions
+			}
+		}
+	case config.HandlerMemcached:
+		if isOff(value("memcached.sess_locking")) || s.savePath == "" {
+			return phpSessions{handler: config.HandlerAny}
+		}
+		s.keyPrefix = value("memcached.sess_prefix")
+	default:
+		locks := s.handler == "redis" && isOn(value("redis.session.locking_enabled"))
+		return phpSessions{handler: config.HandlerAny, locks: locks}
+	}
+	return s
+}
+
+func isOn(value string) bool {
+	return slices.Contains([]string{"1", "on", "true", "yes"}, strings.ToLower(value))
+}
+
+func isOff(value string) bool {
+	return slices.Contains([]string{"0", "off", "false", "no", "none"}, strings.ToLower(value))
+}
+
+// app returns the application that the pool's session block is for; nil: none is known.
+func (p *pool) app() *config.Application {
+	if len(p.apps) == 0 {
+		return nil
+	}
+	return p.apps[0].Application
+}
+
+// findApps looks for applications in the folders that web servers have this pool run scripts of.
+func (p *pool) findApps() {
+	for _, pass := range p.m.passes {
+		if pass.address != p.address() {
+			continue
+		}
+		for _, folder := range pass.folders {
+			for _, a := range config.Applications() {
+				if p.has(a.Name) || !marked(p.m.root, folder, a.Marks) {
+					continue
+				}
+				p.apps = append(p.apps, appFound{&a, folder})
+			}
+		}
+	}
+	// WooCommerce runs within WordPress, and has the session.
+	if p.has("woocommerce") {
+		p.apps = slices.DeleteFunc(p.apps, func(f appFound) bool { return f.Name == "wordpress" })
+	}
+}
+
+func (p *pool) has(app string) bool {
+	return slices.ContainsFunc(p.apps, func(f appFound) bool { return f.Name == app })
+}
+
+// marked reports whether one of the files is in a folder, or beside it.
+func marked(root, folder string, files []string) bool {
+	return slices.ContainsFunc(files, func(file string) bool {
+		_, err := os.Stat(filepath.Join(root, folder, file))
+		return err == nil
+	})
+}

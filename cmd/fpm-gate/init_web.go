@@ -1,0 +1,382 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// pass is a place in a web server's configuration that sends requests to PHP-FPM.
+type pass struct {
+	address string   // as a config has it
+	folders []string // whose scripts it may run
+	file    string
+	line    int // from 1
+}
+
+// webServers reads the configuration of nginx and Apache, as far as it is there and can be read.
+func (m *machine) webServers() []pass {
+	return append(m.nginx(), m.apache()...)
+}
+
+// nginxTimeout is for nginx -T, which opens the log files of all sites.
+const nginxTimeout = 10 * time.Second
+
+// nginx returns the passes of nginx.
+func (m *machine) nginx() []pass {
+	n := &nginxReader{m: m, files: map[string]string{}, upstreams: map[string][]pass{}}
+	main := filepath.Join(m.root, "etc/nginx/nginx.conf")
+	if m.root == "/" {
+		n.dump()
+	}
+	if len(n.files) > 0 {
+		main = n.first
+	} else if _, err := os.Stat(main); err != nil || !m.mayRead(main) {
+		return nil
+	}
+	n.read(main, nginxBlock{})
+	return n.resolve()
+}
+
+// nginxReader reads nginx's configuration.
+type nginxReader struct {
+	m         *machine
+	files     map[string]string // of nginx -T; empty: they are read from the disk
+	first     string            // of them
+	passes    []pass
+	upstreams map[string][]pass // their servers, by name
+	depth     int               // of includes
+	later     []func()          // what takes the whole configuration to know
+}
+
+// nginxBlock is what is known in a block, and in those within.
+type nginxBlock struct {
+	kind, name string
+	folders    *[]string // of the server: its roots and aliases
+}
+
+// dump asks nginx for its configuration. It may not be there, or not be allowed to us.
+func (n *nginxReader) dump() {
+	program, err := exec.LookPath("nginx")
+	if err != nil {
+		if program = "/usr/sbin/nginx"; !isFile(program) {
+			return
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), nginxTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, program, "-T").Output()
+	if err != nil {
+		return // it needs root; the files may be readable all the same
+	}
+	const head = "# configuration file "
+	var file string
+	for line := range strings.Lines(string(out)) {
+		if name, is := strings.CutPrefix(line, head); is {
+			file = strings.TrimSuffix(strings.TrimSpace(name), ":")
+			if n.first == "" {
+				n.first = file
+			}
+			n.files[file] = ""
+			continue
+		}
+		n.files[file] += line
+	}
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// text returns a file of the configuration.
+func (n *nginxReader) text(file string) (string, bool) {
+	if len(n.files) > 0 {
+		text, is := n.files[file]
+		return text, is
+	}
+	if !n.m.mayRead(file) {
+		return "", false
+	}
+	text, err := os.ReadFile(file)
+	return string(text), err == nil
+}
+
+// maxIncludes is far deeper than any configuration includes files.
+const maxIncludes = 10
+
+// read reads a file that is included within a block.
+func (n *nginxReader) read(file string, in nginxBlock) {
+	text, ok := n.text(file)
+	if !ok || n.depth > maxIncludes {
+		return
+	}
+	n.depth++
+	defer func() { n.depth-- }()
+	blocks := []nginxBlock{in}
+	for words, line := range nginxWords(text) {
+		top := blocks[len(blocks)-1]
+		switch end := words[len(words)-1]; {
+		case end == "}":
+			if len(blocks) > 1 {
+				blocks = blocks[:len(blocks)-1]
+			}
+		case end == "{":
+			blocks = append(blocks, top.open(words))
+		default:
+			n.directive(top, words[:len(words)-1], file, line)
+		}
+	}
+}
+
+// open returns the block that begins with these words.
+func (b nginxBlock) open(words []string) nginxBlock {
+	inner := nginxBlock{kind: words[0], folders: b.folders}
+	if len(words) > 2 {
+		inner.name = words[1]
+	}
+	if inner.kind == "server" || inner.folders == nil {
+		inner.folders = new([]string)
+	}
+	return inner
+}
+
+// directive notes what a directive says of PHP.
+func (n *nginxReader) directive(in nginxBlock, words []string, file string, line int) {
+	if len(words) < 2 {
+		return
+	}
+	switch words[0] {
+	case "include":
+		for _, included := range n.included(words[1]) {
+			n.read(included, in)
+		}
+	case "root", "alias":
+		if in.folders != nil {
+			*in.folders = append(*in.folders, words[1])
+		}
+	case "server":
+		if in.kind == "upstream" {
+			server := pass{address: nginxAddress(words[1]), file: file, line: line}
+			n.upstreams[in.name] = append(n.upstreams[in.name], server)
+		}
+	case "fastcgi_pass":
+		if strings.Contains(words[1], "$") {
+			n.m.note("%s:%d: fastcgi_pass depends on a variable; compare the pools yourself", file, line)
+			return
+		}
+		n.passes = append(n.passes, pass{address: nginxAddress(words[1]), file: file, line: line})
+		n.keepFolders(in.folders)
+	}
+}
+
+// keepFolders has the last pass share the folders of its server, which may come after it.
+func (n *nginxReader) keepFolders(folders *[]string) {
+	i := len(n.passes) - 1
+	if folders == nil {
+		return
+	}
+	n.later = append(n.later, func() { n.passes[i].folders = *folders })
+}
+
+// included returns the files of an include.
+func (n *nginxReader) included(pattern string) (files []string) {
+	if !strings.HasPrefix(pattern, "/") {
+		pattern = "/etc/nginx/" + pattern
+	}
+	if len(n.files) == 0 {
+		files, _ = filepath.Glob(filepath.Join(n.m.root, pattern))
+		return files
+	}
+	for file := range n.files {
+		if is, _ := filepath.Match(pattern, file); is {
+			files = append(files, file)
+		}
+	}
+	slices.Sort(files)
+	return files
+}
+
+// nginxAddress returns an address of nginx as a config of ours has it.
+func nginxAddress(s string) string {
+	if path, is := strings.CutPrefix(s, "unix:"); is {
+		return "unix:" + strings.TrimSuffix(path, ":")
+	}
+	return strings.Replace(s, "localhost:", "127.0.0.1:", 1)
+}
+
+// resolve returns the passes, of which those to an upstream are that one's servers.
+func (n *nginxReader) resolve() (all []pass) {
+	for _, f := range n.later {
+		f()
+	}
+	for _, p := range n.passes {
+		servers := n.upstreams[p.address]
+		if len(servers) == 0 {
+			all = append(all, p)
+		}
+		for _, s := range servers {
+			s.folders = p.folders
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// nginxWords yields the statements of a configuration, each with the line where it ends, and with ";", "{" or "}" as its
+// last word. Comments and quotes are gone.
+func nginxWords(text string) func(yield func([]string, int) bool) {
+	return func(yield func([]string, int) bool) {
+		var words []string
+		line := 1
+		for _, m := range nginxToken.FindAllString(text, -1) {
+			switch {
+			case strings.HasPrefix(m, "#") || strings.TrimSpace(m) == "":
+			case m == ";" || m == "{" || m == "}":
+				if !yield(append(words, m), line) {
+					return
+				}
+				words = nil
+			default:
+				words = append(words, strings.Trim(m, `"'`))
+			}
+			line += strings.Count(m, "\n")
+		}
+	}
+}
+
+var nginxToken = regexp.MustCompile(`#[^\n]*|\s+|[;{}]|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|(?:\$\{[^}]*\}|[^\s;{}#"'])[^\s;{}"']*`)
+
+// apacheFiles are where Apache's configuration is; those that are enabled.
+var apacheFiles = []string{
+	"etc/apache2/apache2.conf", "etc/apache2/conf-enabled/*.conf", "etc/apache2/sites-enabled/*.conf",
+	"etc/httpd/conf/httpd.conf", "etc/httpd/conf.d/*.conf",
+}
+
+var (
+	apacheProxy  = regexp.MustCompile(`proxy:unix:([^|"]+)\||proxy:fcgi://([^/"]+)|^\s*ProxyPass(?:Match)?\s.*\bfcgi://([^/"\s]+)`)
+	apacheFolder = regexp.MustCompile(`(?i)^\s*(?:DocumentRoot|Alias\s+\S+)\s+"?([^"]+?)"?\s*$`)
+)
+
+// apache returns the passes of Apache. Each may run the scripts of all folders of all sites.
+func (m *machine) apache() (all []pass) {
+	var folders []string
+	for _, pattern := range apacheFiles {
+		files, _ := filepath.Glob(filepath.Join(m.root, pattern))
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				m.mayRead(file)
+				continue
+			}
+			n := 0
+			for line := range strings.Lines(string(text)) {
+				n++
+				if strings.HasPrefix(strings.TrimSpace(line), "#") {
+					continue
+				}
+				if f := apacheFolder.FindStringSubmatch(strings.TrimRight(line, "\r\n")); f != nil {
+					folders = append(folders, f[1])
+				}
+				if f := apacheProxy.FindStringSubmatch(line); f != nil {
+					all = append(all, pass{address: apacheAddress(f), file: file, line: n})
+				}
+			}
+		}
+	}
+	for i := range all {
+		all[i].folders = folders
+	}
+	return all
+}
+
+func apacheAddress(found []string) string {
+	if found[1] != "" {
+		return "unix:" + found[1]
+	}
+	return nginxAddress(found[2] + found[3])
+}
+
+// diff shows the lines of web servers that are to change, as diff -u does.
+func (m *machine) diff() string {
+	changes := map[string]map[int]string{} // by file and line
+	for _, pass := range m.passes {
+		i := slices.IndexFunc(m.pools, func(p *pool) bool { return p.address() == pass.address })
+		text, err := os.ReadFile(pass.file)
+		if i < 0 || err != nil || pass.line > strings.Count(string(text), "\n")+1 {
+			continue
+		}
+		lines := strings.Split(string(text), "\n")
+		old := lines[pass.line-1]
+		if changes[pass.file] == nil {
+			changes[pass.file] = map[int]string{}
+		}
+		changes[pass.file][pass.line] = pointAt(old, m.pools[i])
+	}
+	var b strings.Builder
+	for _, file := range slices.Sorted(maps.Keys(changes)) {
+		writeDiff(&b, file, changes[file])
+	}
+	return b.String()
+}
+
+// pointAt returns a line with the gate's socket in the place of the pool's address.
+func pointAt(line string, p *pool) string {
+	listen := p.settings["listen"].value
+	socket := "unix:" + p.socket()
+	for _, fcgi := range []string{"fcgi://" + listen, "fcgi://" + p.address()} { // of Apache
+		if strings.Contains(line, fcgi) {
+			return strings.Replace(line, fcgi, socket+"|fcgi://localhost", 1)
+		}
+	}
+	for _, address := range []string{p.address(), listen, "localhost:" + listen[strings.LastIndexByte(listen, ':')+1:]} {
+		if strings.Contains(line, address) {
+			return strings.Replace(line, address, socket, 1)
+		}
+	}
+	return line
+}
+
+// diffContext is how many lines stand around a change.
+const diffContext = 3
+
+// writeDiff writes a unified diff of a file in which some lines are replaced.
+func writeDiff(b *strings.Builder, file string, changed map[int]string) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return
+	}
+	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+	if target, err := filepath.EvalSymlinks(file); err == nil {
+		file = target // patch changes no link, as Debian's sites-enabled are
+	}
+	fmt.Fprintf(b, "--- %s\n+++ %s\n", file, file)
+	for from := 1; from <= len(lines); from++ {
+		if _, is := changed[from]; !is {
+			continue
+		}
+		begin, end := max(1, from-diffContext), from
+		for next := from; next <= min(len(lines), end+2*diffContext); next++ {
+			if _, is := changed[next]; is {
+				end = next
+			}
+		}
+		last := min(len(lines), end+diffContext)
+		fmt.Fprintf(b, "@@ -%d,%d +%d,%d @@\n", begin, last-begin+1, begin, last-begin+1)
+		for n := begin; n <= last; n++ {
+			if now, is := changed[n]; is {
+				fmt.Fprintf(b, "-%s\n+%s\n", lines[n-1], now)
+				continue
+			}
+			fmt.Fprintf(b, " %s\n", lines[n-1])
+		}
+		from = last
+	}
+}
