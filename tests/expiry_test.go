@@ -201,7 +201,8 @@ func (b *bottleneck) finish(t *testing.T, next <-chan response) {
 	turns := strings.Join(notes(t, b.Rig, b.realm), " ")
 	first, last := "begin:first:held end:first", "begin:next:held end:next"
 	if turns != first+" "+last && turns != last+" "+first {
-		t.Errorf("%s, %s: got %q, want each script with the lock, and to its end before the other", b.network.Network, b.name, turns)
+		t.Errorf("%s, %s: got %q, want each script with the lock, and to its end before the other",
+			b.network.Network, b.name, turns)
 	}
 }
 
@@ -256,7 +257,9 @@ func TestPHPIsToldTheEarliestExpiry(t *testing.T) {
 		for _, slow := range []bool{false, true} {
 			body, send := io.Pipe()
 			before := time.Now()
-			answer := begin(s.Site, request{method: "POST", path: "/info.php?session=0", session: newSession(), body: body, length: int64(2 * len(half))})
+			answer := begin(s.Site, request{
+				method: "POST", path: "/info.php?session=0", session: newSession(), body: body, length: int64(2 * len(half)),
+			})
 			_, _ = io.WriteString(send, half)
 			if slow {
 				eventually(t, "PHP has the head", func() bool { return sent.MatchString(admin.get(t, "/metrics")) })
@@ -264,7 +267,8 @@ func TestPHPIsToldTheEarliestExpiry(t *testing.T) {
 			_, _ = io.WriteString(send, half)
 			send.Close()
 			expires, err := strconv.ParseInt(infoOf(t, <-answer).Gate["FPM_GATE_EXPIRES"], 10, 64)
-			if earliest, latest := before.Unix()+100, time.Now().Unix()+101; err != nil || expires < earliest || expires > latest {
+			earliest, latest := before.Unix()+100, time.Now().Unix()+101
+			if err != nil || expires < earliest || expires > latest {
 				t.Errorf("slow %v: got %d and error %v, want between %d and %d", slow, expires, err, earliest, latest)
 			}
 		}
@@ -329,7 +333,8 @@ func (b *bottleneck) awaitWaiter(t *testing.T, gate int) {
 	t.Helper()
 	eventually(t, "a request waits for the lock", func() bool {
 		locks := b.locks(t, gate)
-		return len(locks) == 1 && len(locks[0].Waiters) == 1 && locks[0].Waiters[0].Gate == fmt.Sprintf("%s-%d", b.realm, gate)
+		return len(locks) == 1 && len(locks[0].Waiters) == 1 &&
+			locks[0].Waiters[0].Gate == fmt.Sprintf("%s-%d", b.realm, gate)
 	})
 }
 

@@ -1,6 +1,6 @@
 <?php
-// token.php?servers=HOST:PORT,…: looks for its own lock in memcached, as a script would that wants to be sure of it, and
-// prints "LOCK N": FPM_GATE_LOCK, and how many of the servers have FPM_GATE_TOKEN. With mark=M it makes the file
+// token.php?servers=HOST:PORT,…: looks for its own lock in memcached, as a script would that wants to be sure of it,
+// and prints "LOCK N": FPM_GATE_LOCK, and how many of the servers have FPM_GATE_TOKEN. With mark=M it makes the file
 // marks/M.started first and looks until all of them have it.
 if (isset($_GET['mark'])) {
     touch(__DIR__ . '/marks/' . basename($_GET['mark']) . '.started');

@@ -1,6 +1,6 @@
 <?php
-// turn.php?mark=M&name=N&ms=K: adds one to the session's counter, after reading the request's body and working for K ms.
-// Adds the line "begin:N:LOCK" to the file marks/M when it has read the counter, where LOCK is FPM_GATE_LOCK, and
+// turn.php?mark=M&name=N&ms=K: adds one to the session's counter, after it has read the request's body and worked for
+// K ms. Adds the line "begin:N:LOCK" to the file marks/M when it has read the counter, where LOCK is FPM_GATE_LOCK, and
 // "end:N" when it has written it. With wait=1 it makes the file marks/M.started and waits for marks/M.go in between.
 // Prints the count.
 $mark = __DIR__ . '/marks/' . basename($_GET['mark']);
