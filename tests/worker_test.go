@@ -151,19 +151,28 @@ func (s *script) next(n int) {
 func (s *script) response() string {
 	s.t.Helper()
 	_ = s.nc.SetReadDeadline(time.Now().Add(requestTimeout))
+	text, err := readResponse(s.nc)
+	if err != nil {
+		s.t.Fatalf("read the response: %v after %q", err, text)
+	}
+	return text
+}
+
+// readResponse reads to the end of a response, and returns what PHP wrote.
+func readResponse(r io.Reader) (string, error) {
 	var all []byte
 	for {
 		var head [8]byte // version, type, id, length of content and of padding, reserved
-		if _, err := io.ReadFull(s.nc, head[:]); err != nil {
-			s.t.Fatalf("read the response: %v after %q", err, all)
+		if _, err := io.ReadFull(r, head[:]); err != nil {
+			return string(all), err
 		}
 		length := int(binary.BigEndian.Uint16(head[4:]))
 		record := make([]byte, length+int(head[6]))
-		if _, err := io.ReadFull(s.nc, record); err != nil {
-			s.t.Fatalf("read the response: %v after %q", err, all)
+		if _, err := io.ReadFull(r, record); err != nil {
+			return string(all), err
 		}
 		if fcgi.RecordType(head[1]) == fcgi.TypeEndRequest {
-			return string(all)
+			return string(all), nil
 		}
 		all = append(all, record[:length]...)
 	}
