@@ -17,7 +17,7 @@ const module = "github.com/fpm-gate/fpm-gate/"
 // mayImport says which packages of ours a package may import, tests left aside. What is not listed may import nothing of ours.
 var mayImport = map[string][]string{
 	"admin":                {"admin/page", "gate", "internal/sharedlock", "sessionlock"},
-	"cmd/fpm-gate":         {"admin", "config", "fcgi", "gate", "internal/demo", "laravel", "memcachelock", "phpsession", "sessionlock", "sessionwatch"},
+	"cmd/fpm-gate":         {"admin", "config", "fcgi", "gate", "internal/demo", "laravel", "memcachelock", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
 	"gate":                 {"fcgi", "phpsession", "sessionlock", "sessionwatch"},
 	"internal/bench":       {"internal/rig", "fcgi"},
 	"internal/demo":        {"internal/rig"},
