@@ -27,6 +27,8 @@ func TestInside(t *testing.T) {
 		{"the_commands_of_the_documentation_put_the_gate_before_a_site", testSite},
 		{"and_so_do_those_for_a_new_one", testNewSite},
 		{"the_sandbox_is_in_force", testSandbox},
+		{"the_helper_sees_the_workers_with_two_capabilities", testHelper},
+		{"the_helper_can_be_turned_off", testNoHelper},
 		{"reload_takes_a_config", testReload},
 		{"a_wrong_config_fails_the_reload_and_the_running_one_stays", testWrongReload},
 		{"a_new_socket_takes_a_restart_and_no_reload", testNewSocket},

@@ -20,7 +20,7 @@ const maxExposure = 1.5
 func TestUnitsAreSandboxed(t *testing.T) {
 	t.Parallel()
 	rigtest.Need(t, "systemd-analyze")
-	for _, unit := range []string{"fpm-gate.service", "fpm-gate@.service"} {
+	for _, unit := range []string{"fpm-gate.service", "fpm-gate@.service", "fpm-gate-helper.service"} {
 		out, err := exec.Command("systemd-analyze", "security", "--no-pager", "--offline=true", "../../systemd/"+unit).CombinedOutput()
 		if err != nil {
 			t.Errorf("%s: %v\n%s", unit, err, out)
@@ -118,8 +118,8 @@ func TestTheGroupsOfTheUnitsAreMade(t *testing.T) { // not in parallel with a te
 		"make install": {root + "/opt/gate/lib/systemd/system/*", root + "/opt/gate/lib/sysusers.d/fpm-gate.conf", "web"},
 	} {
 		units, err := filepath.Glob(from.units)
-		if err != nil || len(units) < 4 {
-			t.Fatalf("%s: got the units %v (%v), want 4", name, units, err)
+		if err != nil || len(units) != 6 {
+			t.Fatalf("%s: got the units %v (%v), want 6", name, units, err)
 		}
 		made, err := os.ReadFile(from.sysusers)
 		if err != nil {
@@ -138,7 +138,7 @@ func TestTheGroupsOfTheUnitsAreMade(t *testing.T) { // not in parallel with a te
 				}
 			}
 		}
-		if named < 6 || !strings.Contains(string(made), "g "+from.group+" -") {
+		if named < 7 || !strings.Contains(string(made), "g "+from.group+" -") {
 			t.Errorf("%s: found %d groups and in sysusers.conf\n%s", name, named, made)
 		}
 	}
@@ -166,8 +166,8 @@ func TestMakeInstallPutsAllThatTheUnitsName(t *testing.T) {
 		}
 	}
 	units, err := filepath.Glob(root + "/opt/gate/lib/systemd/system/*")
-	if err != nil || len(units) != 4 {
-		t.Fatalf("got the units %v (%v), want 4", units, err)
+	if err != nil || len(units) != 6 {
+		t.Fatalf("got the units %v (%v), want 6", units, err)
 	}
 	for _, path := range units {
 		unit, err := os.ReadFile(path)
