@@ -49,7 +49,8 @@ func (p *process) borrow(n int, use func(fd int)) error {
 		_ = unix.Close(fd)
 		return nil
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%w: looking at the descriptors of process %d takes CAP_SYS_PTRACE", ErrRights, p.pid)
+		return fmt.Errorf("%w: looking at the descriptors of process %d takes CAP_SYS_PTRACE, and the system call "+
+			"pidfd_getfd, which seccomp may forbid", ErrRights, p.pid)
 	case errors.Is(err, unix.ESRCH):
 		return ErrGone
 	case errors.Is(err, unix.ENOSYS):

@@ -19,6 +19,10 @@ const (
 	inetMsgSize      = 72     // struct inet_diag_msg
 	inetStateOffset  = 1
 	inetInodeOffset  = 68
+	stateEstablished = 1  // TCP_ESTABLISHED
+	stateFinWait1    = 4  // TCP_FIN_WAIT1
+	stateFinWait2    = 5  // TCP_FIN_WAIT2
+	stateCloseWait   = 8  // TCP_CLOSE_WAIT
 	stateListen      = 10 // TCP_LISTEN
 	noCookie         = 0xffffffff
 )
@@ -63,8 +67,8 @@ func peerOf(msg []byte) (uint32, error) {
 	return 0, fmt.Errorf("%w: the other end has closed the connection", ErrGone)
 }
 
-// tcpInode returns the inode of the TCP socket of this host that has the given addresses. It is 0 for a connection
-// that has not been accepted.
+// tcpInode returns the inode of the TCP socket of this host that has the given addresses. The error is ErrWaiting for a
+// connection that has not been accepted, and ErrGone for one that is closed.
 func tcpInode(local, remote netip.AddrPort) (uint32, error) {
 	req := make([]byte, 0, 56)
 	family := byte(unix.AF_INET6)
@@ -90,7 +94,14 @@ func tcpInode(local, remote netip.AddrPort) (uint32, error) {
 	if len(msg) < inetMsgSize {
 		return 0, errors.New("sock_diag: the answer is cut short")
 	}
-	return native.Uint32(msg[inetInodeOffset:]), nil
+	inode, state := native.Uint32(msg[inetInodeOffset:]), msg[inetStateOffset]
+	switch {
+	case inode != 0:
+		return inode, nil
+	case state == stateEstablished || state == stateCloseWait:
+		return 0, ErrWaiting
+	}
+	return 0, ErrGone
 }
 
 // appendAddr appends an address as struct inet_diag_sockid has it: 16 bytes for both families.

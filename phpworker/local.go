@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,7 +27,8 @@ type Local struct {
 
 	mu      sync.Mutex
 	modules map[processID]module
-	masters []int // of PHP-FPMs that were reached over TCP
+	masters []int     // of PHP-FPMs that were reached over TCP
+	scanned time.Time // when they were looked for last
 
 	ending keyedMutex // by the worker's id
 }
@@ -104,8 +106,20 @@ func endOfFD(fd int) (end peerEnd, err error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return end, os.NewSyscallError("fstat", err)
 	}
-	end.inode, err = unixPeer(uint32(st.Ino))
-	return end, notAccepted(end.inode, err)
+	if end.inode, err = unixPeer(uint32(st.Ino)); err == nil && end.inode == 0 {
+		err = noInode(fd)
+	}
+	return end, err
+}
+
+// noInode returns why the other end of a unix connection belongs to no process: it is still to be accepted, or was
+// closed.
+func noInode(fd int) error {
+	set := []unix.PollFd{{Fd: int32(fd)}}
+	if _, err := unix.Poll(set, 0); err == nil && set[0].Revents&unix.POLLHUP != 0 {
+		return ErrGone
+	}
+	return ErrWaiting
 }
 
 // tcpEnd looks for the other end of a TCP connection among this host's sockets.
@@ -122,14 +136,16 @@ func tcpEnd(fd int) (end peerEnd, err error) {
 		return end, os.NewSyscallError("getpeername", err)
 	}
 	end.inode, err = tcpInode(addrPort(there), addrPort(here)) // as its owner sees it
-	return end, notAccepted(end.inode, err)
+	if errors.Is(err, ErrOtherHost) && tcpHasEnded(fd) {
+		err = ErrGone
+	}
+	return end, err
 }
 
-func notAccepted(inode uint32, err error) error {
-	if err == nil && inode == 0 {
-		return ErrWaiting
-	}
-	return err
+// tcpHasEnded reports whether the other end of a TCP connection has closed or reset it.
+func tcpHasEnded(fd int) bool {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State != stateEstablished && info.State != stateFinWait1 && info.State != stateFinWait2
 }
 
 // addrPort returns an address of IP; that of an IPv4 connection on an IPv6 socket is IPv4.
@@ -150,29 +166,36 @@ func (l *Local) search(end peerEnd) (*process, int, error) {
 		return l.searchChildren(end.master, end.inode)
 	}
 	l.mu.Lock()
-	known := slices.Clone(l.masters)
+	masters, recent := slices.Clone(l.masters), time.Since(l.scanned) < scanPause
 	l.mu.Unlock()
-	for _, master := range known {
-		if p, n, err := l.searchChildren(master, end.inode); err == nil {
-			return p, n, nil
-		}
+	if p, n, err := l.searchAll(masters, end.inode); err == nil || recent && len(masters) > 0 {
+		return p, n, err
 	}
 	masters, err := l.findMasters()
 	if err != nil {
 		return nil, 0, err
 	}
 	l.mu.Lock()
-	l.masters = masters
+	l.masters, l.scanned = masters, time.Now()
 	l.mu.Unlock()
-	var last error = fmt.Errorf("%w: no process of this PID namespace runs %s", ErrProgram, strings.Join(l.patterns(), " or "))
+	return l.searchAll(masters, end.inode)
+}
+
+// scanPause is between two looks at all processes of the host, which take several milliseconds.
+const scanPause = time.Second
+
+// searchAll finds the worker that has the socket among those of several masters.
+func (l *Local) searchAll(masters []int, inode uint32) (p *process, n int, err error) {
+	err = fmt.Errorf("%w: no process of this PID namespace runs %s", ErrProgram, strings.Join(l.patterns(), " or "))
 	for _, master := range masters {
-		p, n, err := l.searchChildren(master, end.inode)
-		if err == nil {
+		if p, n, err = l.searchChildren(master, inode); err == nil {
 			return p, n, nil
 		}
-		last = err
 	}
-	return nil, 0, last
+	if len(masters) > 0 && errors.Is(err, ErrProgram) {
+		err = ErrGone // a master that was known has ended
+	}
+	return nil, 0, err
 }
 
 // findMasters returns the processes that run PHP-FPM and are not the child of one that does.
@@ -265,10 +288,9 @@ func childWith(master *process, pid int, find func(*process) (int, error)) (*pro
 	}
 	n, err := find(p)
 	if err == nil && n >= 0 {
-		if p.isChildOf(master) {
+		if err = p.isChildOf(master); err == nil {
 			return p, n, nil
 		}
-		err = fmt.Errorf("%w: process %d, which has the connection, runs another program", ErrProgram, pid)
 	}
 	p.close()
 	if errors.Is(err, ErrGone) {
@@ -277,13 +299,25 @@ func childWith(master *process, pid int, find func(*process) (int, error)) (*pro
 	return nil, 0, err
 }
 
-// isChildOf reports whether the process is the master's child, and runs the same program.
-func (p *process) isChildOf(master *process) bool {
-	var mine, masters unix.Stat_t
+// isChildOf returns nil if the process is the master's child, and runs the same program.
+func (p *process) isChildOf(master *process) error {
 	s, err := p.stat()
-	return err == nil && s.parent == master.pid &&
-		unix.Fstatat(p.dir, "exe", &mine, 0) == nil && unix.Fstatat(master.dir, "exe", &masters, 0) == nil &&
-		mine.Dev == masters.Dev && mine.Ino == masters.Ino
+	if err != nil {
+		return err
+	}
+	var mine, masters unix.Stat_t
+	for _, f := range []struct {
+		p  *process
+		st *unix.Stat_t
+	}{{p, &mine}, {master, &masters}} {
+		if err := unix.Fstatat(f.p.dir, "exe", f.st, 0); err != nil {
+			return f.p.explain("exe", err)
+		}
+	}
+	if s.parent != master.pid || mine.Dev != masters.Dev || mine.Ino != masters.Ino {
+		return fmt.Errorf("%w: process %d, which has the connection, runs another program", ErrProgram, p.pid)
+	}
+	return nil
 }
 
 // module returns PHP's session module in a worker. Workers do not load another one.

@@ -33,7 +33,8 @@ func (pid processMemory) read(addr uint64, b []byte) error {
 	case errors.Is(err, unix.ESRCH):
 		return ErrGone
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%w: reading the memory of process %d takes CAP_SYS_PTRACE", ErrRights, int(pid))
+		return fmt.Errorf("%w: reading the memory of process %d takes CAP_SYS_PTRACE, the system call process_vm_readv, "+
+			"and a kernel.yama.ptrace_scope below 3", ErrRights, int(pid))
 	}
 	return fmt.Errorf("process_vm_readv: %w", err)
 }
