@@ -92,8 +92,8 @@ func parseSyscall(text []byte) (c call, ok bool) {
 // empty where that cannot be told.
 func (p *process) inSyscall() (name, target string) {
 	text, err := p.read("syscall", 4096)
-	if err != nil {
-		return "", ""
+	if err != nil { // it is root's where the process has changed its user, and CAP_SYS_PTRACE alone does not open it
+		return p.sleepsIn()
 	}
 	c, ok := parseSyscall(text)
 	if !ok {
@@ -160,16 +160,22 @@ func peerName(fd int, sa unix.Sockaddr) string {
 	case *unix.SockaddrInet4, *unix.SockaddrInet6:
 		return addrPort(a).String()
 	case *unix.SockaddrUnix:
-		if a.Name != "" {
+		if isNamed(a) {
 			return "unix:" + a.Name
 		}
-		if own, ok := ownName(fd).(*unix.SockaddrUnix); ok && own.Name != "" {
-			return "a client of unix:" + own.Name
+		if own, ok := ownName(fd).(*unix.SockaddrUnix); ok && isNamed(own) {
+			return clientOf + "unix:" + own.Name
 		}
 		return "a unix socket"
 	}
 	return ""
 }
+
+// isNamed reports whether a unix socket has a name. x/sys has an @ for the NUL before an abstract one, which may be empty.
+func isNamed(a *unix.SockaddrUnix) bool { return a.Name != "" && a.Name != "@" }
+
+// clientOf stands before the own address of a socket whose peer has none.
+const clientOf = "a client of "
 
 func ownName(fd int) unix.Sockaddr {
 	sa, _ := unix.Getsockname(fd)

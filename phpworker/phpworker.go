@@ -92,9 +92,11 @@ func (s Status) String() string {
 // Activity is what a process does.
 type Activity struct {
 	PID     int
-	State   string        // such as "running" or "sleeping"
-	Syscall string        // the name of the system call that it is in; empty if in none, or not known
-	Target  string        // what the descriptor of the system call leads to, such as "10.0.0.7:3306"; empty if not known
+	State   string // such as "running" or "sleeping"
+	Syscall string // the name of the system call that it is in; empty if in none, or not known
+	// Target is what the descriptor of the system call leads to, such as "10.0.0.7:3306"; empty if not known. Where the
+	// rights do not suffice to see which it is, all candidates are named.
+	Target  string
 	CPU     time.Duration // that it has used since it was started, for all its requests
 	Program string        // the path of its program
 	Version string        // PHP's, such as 8.2.36; empty if not known

@@ -73,6 +73,7 @@ func TestADeafScriptIsEndedWithItsWorker(t *testing.T) {
 			w := s.find(&phpworker.Local{})
 			if how == "read" {
 				mustWaitFor(t, w, fmt.Sprintf("127.0.0.1:%d", port))
+				mustWaitFor(t, s.find(startHelper(t, helperCaps).client), fmt.Sprintf("127.0.0.1:%d", port))
 			}
 			if err := w.Interrupt(session); err != nil {
 				t.Fatal(err)
@@ -102,6 +103,7 @@ func TestADeafScriptIsEndedWithItsWorker(t *testing.T) {
 func mustWaitFor(t *testing.T, w phpworker.Worker, address string) {
 	t.Helper()
 	var last phpworker.Activity
+	defer func() { t.Logf("seen: %+v", last) }()
 	eventually(t, "the worker is seen to wait for "+address, func() bool {
 		var err error
 		if last, err = w.Activity(); err != nil {
