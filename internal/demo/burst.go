@@ -14,19 +14,19 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 )
 
-// The second part: a burst of requests of one session, while others browse.
+// The second part: a burst of requests of one session, while other visitors browse.
 const (
 	burstRequests = 40
 	burstWork     = 100 * time.Millisecond
-	burstBefore   = time.Second           // that the others have for themselves
-	burstOthers   = 10 * time.Millisecond // between two of them
+	burstBefore   = time.Second           // with the other visitors only
+	burstOthers   = 10 * time.Millisecond // between two other visitors
 )
 
 // handler is a session handler of PHP.
 type handler struct {
 	name string // in the figures
 	now  string // in the progress
-	// settings of PHP for it, or the reason for which it cannot be had.
+	// settings returns PHP's settings for it, or the reason why it is skipped.
 	settings func(*story) (ini map[string]string, skipped string, err error)
 }
 
@@ -55,8 +55,8 @@ func (s *story) bursts(ctx context.Context) error {
 	return nil
 }
 
-// memcached starts one, and returns the settings that keep sessions there with
-// all defaults, which lock them.
+// memcached starts a memcached, and returns the settings that keep sessions there with all defaults, which include
+// locks.
 func (s *story) memcached() (ini map[string]string, skipped string, err error) {
 	for _, name := range []string{"php-memcached", "memcached"} {
 		if _, err := rig.Find(name); errors.Is(err, rig.ErrMissing) {
@@ -73,8 +73,8 @@ func (s *story) memcached() (ini map[string]string, skipped string, err error) {
 	return rig.MemcachedSessions(m), "", nil
 }
 
-// hasExtension asks PHP-FPM whether it loads an extension: its file may be that
-// of another version, or not be enabled.
+// hasExtension reports whether PHP-FPM loads an extension: a file that exists may be of another version, or not
+// enabled.
 func hasExtension(name string) (bool, error) {
 	path, err := rig.Find("php-fpm")
 	if err != nil {
@@ -87,7 +87,9 @@ func hasExtension(name string) (bool, error) {
 	return slices.Contains(strings.Fields(string(list)), name), nil
 }
 
-func (s *story) burst(ctx context.Context, h handler, name string, ini map[string]string) (p *Pair[BurstSide], err error) {
+func (s *story) burst(
+	ctx context.Context, h handler, name string, ini map[string]string,
+) (p *Pair[BurstSide], err error) {
 	st, err := s.stage(name, conditions{ini: ini})
 	if err != nil {
 		return nil, err
@@ -136,8 +138,8 @@ func (s *story) burstOn(ctx context.Context, sd *side) (b BurstSide, err error) 
 	return b, err
 }
 
-// lostUpdates compares the session's counter, which was 1 before, with the
-// requests that PHP answered as if they had counted.
+// lostUpdates compares the session's counter, which was 1 before, with the number of requests that PHP answered as if
+// it had counted them.
 func lostUpdates(ctx context.Context, v *visitor, answers []answer) (int, error) {
 	count, err := v.count(ctx)
 	if err != nil {

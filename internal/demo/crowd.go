@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// crowd are the other visitors. One comes every so often, whether those before
-// have been answered or not, and asks for a page that needs no session.
+// crowd is the other visitors. They come at fixed intervals, whether the earlier ones have their answers or not, and
+// request a page that needs no session.
 type crowd struct {
 	someone *visitor // they all share a client, so that most find a kept connection
 	stop    context.CancelFunc
@@ -18,15 +18,14 @@ type crowd struct {
 	visits []visit
 }
 
-// visit is one of a crowd's.
+// visit is one visit of a crowd.
 type visit struct {
 	at     time.Time     // when it was due
 	took   time.Duration // since then
 	status int           // 0: no answer
 }
 
-// startCrowd lets a crowd come until depart. Those that are still waiting when
-// ctx ends close their connections.
+// startCrowd starts a crowd, which comes until depart. Visitors still waiting when ctx ends close their connections.
 func startCrowd(ctx context.Context, sd *side, every time.Duration) *crowd {
 	c := &crowd{someone: &visitor{site: sd.url, client: newClient()}}
 	c.start(ctx, every)
@@ -56,14 +55,14 @@ func (c *crowd) visit(ctx context.Context, due time.Time) {
 	c.visits = append(c.visits, visit{due, time.Since(due), a.status})
 }
 
-// depart lets nobody come any more, and returns when all have their answer.
+// depart ends the visits, and returns when all have their answers.
 func (c *crowd) depart() {
 	c.stop()
 	c.coming.Wait()
 	c.someone.leave()
 }
 
-// between are the visits that were due at a time from from until to.
+// between returns the visits that were due from from until to.
 func (c *crowd) between(from, to time.Time) []visit {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,7 +75,7 @@ func (c *crowd) between(from, to time.Time) []visit {
 	return found
 }
 
-// sumUp sums up visits. Those that failed count with the time that they took.
+// sumUp summarizes visits. Failed ones count with the time that they took.
 func sumUp(visits []visit) (l Latency, failed int) {
 	var took []time.Duration
 	for _, v := range visits {

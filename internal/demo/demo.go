@@ -1,9 +1,8 @@
-// Package demo tells the story of the problem that fpm-gate solves, on real
-// servers: nginx and PHP-FPM run it with and without the gate, and what was
-// measured becomes a table for people or JSON for programs.
+// Package demo demonstrates the problem that fpm-gate solves on real servers: nginx and PHP-FPM run the same requests
+// with and without the gate, and the measurements become a table for people or JSON for programs.
 //
-// The servers are those of internal/rig. Each part of the story has its own, on
-// loopback and in a temporary folder, and ends them before the next begins.
+// internal/rig starts the servers. Each part has its own, on loopback and in a temporary folder, and stops them before
+// the next part starts.
 package demo
 
 import (
@@ -20,22 +19,22 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 )
 
-// Options say what is told, and where.
+// Options configure the demo.
 type Options struct {
-	Binary   string    // fpm-gate itself, which is started as the gate
-	Parts    []int     // of the story, as ParseParts returns them
-	JSON     bool      // figures instead of the table
-	Keep     bool      // the folder with all configs and logs stays
+	Binary   string    // the fpm-gate to start as the gate
+	Parts    []int     // to run, as ParseParts returns them
+	JSON     bool      // print the figures instead of the table
+	Keep     bool      // keep the folder with all configs and logs
 	Out      io.Writer // gets the table or the figures
-	Progress io.Writer // gets what happens meanwhile
+	Progress io.Writer // gets the progress
 }
 
-// Run starts the servers, tells the story and ends all that it started, also
-// when ctx ends. An error says what could not be started or measured.
+// Run runs the demo and stops everything that it started, also when ctx ends. The error says what could not be started
+// or measured.
 func Run(ctx context.Context, o Options) error {
 	began := time.Now()
 	if err := rig.Need("nginx", "php-fpm"); err != nil {
-		return fmt.Errorf("the demo runs on real servers, and some are missing: %w (or run `make demo`, which does that)", err)
+		return fmt.Errorf("servers for the demo are missing: %w (or run `make demo`, which installs them)", err)
 	}
 	dir, err := os.MkdirTemp(shortFolder(os.TempDir()), "fpm-gate-demo-")
 	if err != nil {
@@ -48,7 +47,7 @@ func Run(ctx context.Context, o Options) error {
 		err = errors.Join(err, os.RemoveAll(dir))
 	}
 	if ctx.Err() != nil {
-		return errors.New("interrupted; all that the demo had started has been ended")
+		return errors.New("interrupted; everything that the demo had started is stopped")
 	}
 	if err != nil {
 		return err
@@ -61,8 +60,8 @@ func Run(ctx context.Context, o Options) error {
 	return err
 }
 
-// shortFolder returns the folder for temporary files, or a shorter one where that
-// leaves no room for our sockets in the 107 bytes of a Unix socket's path.
+// shortFolder returns the folder for temporary files, or a shorter one if our sockets would not fit into the 107 bytes
+// of a Unix socket's path.
 func shortFolder(temp string) string {
 	const room = 107 - len("/fpm-gate-demo-4294967295/php-2a-without-status.sock")
 	if len(temp) > room {
@@ -71,7 +70,7 @@ func shortFolder(temp string) string {
 	return temp
 }
 
-// tell runs the parts of the story in dir.
+// tell runs the parts in dir.
 func tell(ctx context.Context, o Options, dir string) (f *Figures, err error) {
 	r, err := rig.New(dir)
 	if err != nil {
@@ -89,7 +88,7 @@ func tell(ctx context.Context, o Options, dir string) (f *Figures, err error) {
 	return s.figures, nil
 }
 
-// story is what its parts share.
+// story is the state that the parts share.
 type story struct {
 	rig      *rig.Rig
 	binary   string
@@ -97,10 +96,10 @@ type story struct {
 	figures  *Figures
 }
 
-// parts are the story. They are counted from 1.
+// parts are the parts of the demo, numbered from 1.
 var parts = []struct {
 	name  string
-	takes time.Duration // about
+	takes time.Duration // approximately
 	run   func(*story, context.Context) error
 }{
 	{"two scripts of one session", 5 * time.Second, (*story).twoScripts},
@@ -111,13 +110,13 @@ var parts = []struct {
 	{"an export and its progress bar", 5 * time.Second, (*story).exports},
 }
 
-// ParseParts reads which parts are wanted, as in "1,3"; "" means all.
+// ParseParts parses a list of parts such as "1,3"; "" means all.
 func ParseParts(list string) ([]int, error) {
 	var wanted []int
 	for _, item := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' }) {
 		n, err := strconv.Atoi(item)
 		if err != nil || n < 1 || n > len(parts) {
-			return nil, fmt.Errorf("the story has parts 1 to %d; got %q", len(parts), item)
+			return nil, fmt.Errorf("the demo has parts 1 to %d; got %q", len(parts), item)
 		}
 		wanted = append(wanted, n)
 	}

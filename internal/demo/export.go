@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// The sixth part: an export that closes its session before it works, so that a progress bar can ask how far it is.
+// The sixth part: an export that closes its session before its work, so that a progress bar can poll its state.
 const (
 	exportWork  = 3 * time.Second
 	exportEvery = 200 * time.Millisecond

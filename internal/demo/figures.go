@@ -12,7 +12,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 )
 
-// Figures are all that was measured. Parts that were not run are missing.
+// Figures are all measurements. Parts that were not run are missing.
 type Figures struct {
 	Nginx   string  `json:"nginx"` // versions
 	PHP     string  `json:"php"`
@@ -41,13 +41,13 @@ func (p *Pair[T]) of(s *side) *T {
 	return &p.Without
 }
 
-// Held is how many workers were held by a connection, of all in a pool.
+// Held is how many workers of a pool a connection held.
 type Held struct {
 	Median int `json:"median"`
 	Most   int `json:"most"`
 }
 
-// TwoScripts is what two scripts of one session took that were asked for at once.
+// TwoScripts is what two concurrent scripts of one session took.
 type TwoScripts struct {
 	Total   Millis `json:"total_ms"`
 	Workers Held   `json:"workers_held"`
@@ -72,18 +72,18 @@ type BurstSide struct {
 	Requests int            `json:"requests"`
 }
 
-// Hang is what a script does that never seems to end.
+// Hang is the effect of a script that hangs.
 type Hang struct {
-	Bound Millis `json:"bound_ms"` // nothing was waited for any longer
-	// Files: PHP's handler has a lock of its own, which lasts as long as the script.
+	Bound Millis `json:"bound_ms"` // the longest time that anything was waited for
+	// Files is with PHP's handler files, whose own lock lasts as long as the script.
 	Files Pair[HangSide] `json:"files"`
-	// Unlocked: PHP's handler has none, and the gate's, if there is a gate, is the only one.
+	// Unlocked is with a handler without a lock, so that the gate's lock, if any, is the only one.
 	Unlocked Pair[HangUnlocked] `json:"unlocked"`
 }
 
 // HangSide is one column of a Hang where PHP locks.
 type HangSide struct {
-	Pages          int    `json:"pages"` // that the visitor has asked for beside the script
+	Pages          int    `json:"pages"` // that the visitor has requested besides the script
 	PagesAnswered  int    `json:"pages_answered"`
 	PageStatus     int    `json:"page_status"` // of most of them
 	PageWait       Millis `json:"page_wait_ms"`
@@ -99,13 +99,13 @@ type HangUnlocked struct {
 	Leaves Wait `json:"visitor_leaves"`
 }
 
-// Wait is how long it took until a page of the session worked, if it did.
+// Wait is the time until a page of the session worked, if one did.
 type Wait struct {
 	Took Millis `json:"ms"`
 	Done bool   `json:"done"`
 }
 
-// Reloads is what a visitor does who reloads a page again and again.
+// Reloads is the effect of a visitor who reloads a page repeatedly.
 type Reloads struct {
 	Requests int    `json:"requests"`
 	Scripts  int    `json:"scripts_run"`
@@ -113,7 +113,7 @@ type Reloads struct {
 	Workers  Held   `json:"workers_held"`
 }
 
-// Fleet is what a burst of one session does on hosts that share their sessions.
+// Fleet is the effect of a burst of one session on hosts that share their sessions.
 type Fleet struct {
 	Skipped  string    `json:"skipped,omitempty"`
 	Requests int       `json:"requests"`
@@ -139,7 +139,7 @@ type Export struct {
 // ExportSide is one run of an Export.
 type ExportSide struct {
 	Polls   int    `json:"polls_answered_meanwhile"`
-	Slowest Millis `json:"slowest_poll_ms"` // that which waited for the export's end, if one did
+	Slowest Millis `json:"slowest_poll_ms"` // one that waited for the export's end, if any did
 	Total   Millis `json:"total_ms"`        // until the export's answer was there
 }
 
@@ -161,7 +161,7 @@ func newFigures() *Figures {
 	}
 }
 
-// programVersion asks a program for its version, and returns "?" if it does not tell.
+// programVersion returns a program's version, "?" if it cannot be found.
 func programVersion(name, flag, pattern string) string {
 	path, err := rig.Find(name)
 	if err != nil {

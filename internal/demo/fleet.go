@@ -90,7 +90,7 @@ func (h *hosts) with() (sides []*side) {
 	return sides
 }
 
-// fleetOn measures what a burst of one session does that a load balancer spreads over the hosts by turns.
+// fleetOn measures a burst of one session that a load balancer spreads over the hosts in turn.
 func fleetOn(ctx context.Context, hosts []*side) (f FleetSide, err error) {
 	var first *visitor
 	tabs := make([]*visitor, len(hosts)) // of one browser

@@ -12,19 +12,18 @@ import (
 // The third part: a script that hangs with its session open.
 const (
 	hangWork   = time.Minute
-	hangBound  = 20 * time.Second // nothing is waited for any longer
-	hangPages  = 12               // that the visitor asks for meanwhile
+	hangBound  = 20 * time.Second // the longest time that anything is waited for
+	hangPages  = 12               // that the visitor requests in the meantime
 	hangClick  = 250 * time.Millisecond
 	hangOthers = 100 * time.Millisecond // between two other visitors
 
-	// What the gates are told. The defaults are 10 s, 60 s and 5 s.
+	// Settings of the gates. The defaults are 10 s, 60 s and 5 s.
 	hangMaxWait      = 3 * time.Second
 	hangExpiry       = 3 * time.Second
 	hangAbandonAfter = 2 * time.Second
 )
 
-// hangs runs all at once: scripts that hang do not disturb each other, and a
-// minute is not for waiting.
+// hangs runs all measurements concurrently, to save time: scripts that hang do not disturb each other.
 func (s *story) hangs(ctx context.Context) (err error) {
 	s.progress.begin()
 	files, err := s.stage("3a", conditions{gateSettings: fmt.Sprintf(`lock { max_wait = "%v" }`, hangMaxWait)})
@@ -57,8 +56,8 @@ func (s *story) hangs(ctx context.Context) (err error) {
 	return inParallel(all...)
 }
 
-// hangOn measures one column where PHP locks: what becomes of the pages that the
-// visitor tries in other tabs, of the workers, and of everybody else.
+// hangOn measures one column with PHP's lock: what happens to the pages that the visitor opens in other tabs, to the
+// workers, and to the other visitors.
 func (s *story) hangOn(ctx context.Context, sd *side, h *HangSide) error {
 	if err := sd.warmUp(ctx); err != nil {
 		return fmt.Errorf("%v: %w", sd, err)
@@ -86,8 +85,7 @@ func (s *story) hangOn(ctx context.Context, sd *side, h *HangSide) error {
 	return err
 }
 
-// startHanging lets a visitor ask for a script that hangs, beside those that do
-// already. It returns when the script runs; release gives it up.
+// startHanging starts another script that hangs. It returns when the script runs; release ends its request.
 func startHanging(ctx context.Context, sd *side, already int) (v *visitor, release func(), err error) {
 	if v, err = newVisitor(ctx, sd); err != nil {
 		return nil, nil, err
@@ -122,8 +120,7 @@ func (v *visitor) click(ctx context.Context) []answer {
 	return answers
 }
 
-// tell sums up the answers to the visitor's clicks: how many there were, and
-// what the one in the middle was like.
+// tell summarizes the answers to the visitor's clicks: their number, and the status and time of the median one.
 func (h *HangSide) tell(answers []answer) {
 	h.Pages = len(answers)
 	answers = slices.DeleteFunc(answers, func(a answer) bool { return a.status == 0 })
@@ -136,8 +133,8 @@ func (h *HangSide) tell(answers []answer) {
 	h.PageStatus, h.PageWait = typical.status, millis(typical.took)
 }
 
-// hangUnlocked measures one column where PHP does not lock: how long until the
-// session works again, for a visitor who stays and for one who closes the tab.
+// hangUnlocked measures one column without PHP's lock: the time until the session works again, for a visitor who stays
+// and for one who closes the tab.
 func hangUnlocked(ctx context.Context, sd *side, h *HangUnlocked) error {
 	if err := sd.warmUp(ctx); err != nil {
 		return fmt.Errorf("%v, no lock of PHP's: %w", sd, err)
@@ -155,8 +152,8 @@ func hangUnlocked(ctx context.Context, sd *side, h *HangUnlocked) error {
 	return nil
 }
 
-// nextPage measures how long the next page of a session takes while another
-// script of it hangs, whose visitor may leave it first.
+// nextPage measures how long the next page of a session takes while another script of it hangs, whose visitor may leave
+// it first.
 func nextPage(ctx context.Context, v *visitor, release func(), leaves bool) Wait {
 	if leaves {
 		release()

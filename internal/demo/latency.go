@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Latency sums up how long visits took.
+// Latency summarizes how long visits took.
 type Latency struct {
 	Visits int    `json:"visits"`
 	P50    Millis `json:"p50_ms"`
@@ -24,8 +24,7 @@ func latency(took []time.Duration) Latency {
 	}
 }
 
-// percentile is the smallest of the sorted values that p percent of them do not
-// exceed; 0 of none.
+// percentile is the smallest of the sorted values that p percent of them do not exceed; 0 of none.
 func percentile(sorted []time.Duration, p float64) time.Duration {
 	if len(sorted) == 0 {
 		return 0

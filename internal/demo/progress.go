@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// progress tells what happens now: on a terminal in one line, which is written
-// again and again and is gone at the end; elsewhere in a line for each step.
+// progress shows what is happening: on a terminal in one line, which it rewrites and finally removes; elsewhere in a
+// line per step.
 type progress struct {
 	out   io.Writer
 	parts int
-	width int // of the terminal; 0: it is none
+	width int // of the terminal; 0: not a terminal
 	began time.Time
-	done  chan struct{} // closed to end the drawing
+	done  chan struct{} // closed to stop drawing
 	drawn sync.WaitGroup
 
 	mu      sync.Mutex
@@ -24,7 +24,7 @@ type progress struct {
 	workers Pair[gauge]
 }
 
-// gauge is how many workers of a side are busy, and whether that is known now.
+// gauge is the number of busy workers of a side, if it is known.
 type gauge struct {
 	busy  int
 	known bool
@@ -36,23 +36,24 @@ func newProgress(out io.Writer, wanted []int) *progress {
 	for _, n := range wanted {
 		takes += parts[n-1].takes
 	}
-	fmt.Fprintf(out, "nginx and PHP-FPM with and without fpm-gate: about %.0f s in all; Ctrl-C ends it\n", takes.Seconds())
+	fmt.Fprintf(out, "nginx and PHP-FPM with and without fpm-gate: about %.0f s in all; press Ctrl-C to stop\n",
+		takes.Seconds())
 	if p.width > 0 {
 		p.drawn.Go(p.draw)
 	}
 	return p
 }
 
-// begin begins the next part.
+// begin starts the next part.
 func (p *progress) begin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.part++
-	p.now = "the servers are started"
+	p.now = "starting the servers"
 	p.workers = Pair[gauge]{}
 }
 
-// step tells what happens from now on.
+// step sets what is happening.
 func (p *progress) step(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -63,7 +64,7 @@ func (p *progress) step(format string, args ...any) {
 	}
 }
 
-// busy tells how many workers of a side are at work.
+// busy sets the number of busy workers of a side.
 func (p *progress) busy(sd *side, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

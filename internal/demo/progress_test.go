@@ -16,7 +16,7 @@ func TestProgressIsLinesWhereThereIsNoTerminal(t *testing.T) {
 	p.begin()
 	p.step("reloads, %v", &side{gated: true})
 	p.end()
-	want := `nginx and PHP-FPM with and without fpm-gate: about 19 s in all; Ctrl-C ends it
+	want := `nginx and PHP-FPM with and without fpm-gate: about 19 s in all; press Ctrl-C to stop
 1/2 two scripts, without fpm-gate
 2/2 reloads, with fpm-gate
 `

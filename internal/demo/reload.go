@@ -12,7 +12,7 @@ import (
 const (
 	reloadTimes = 20
 	reloadWork  = 500 * time.Millisecond
-	reloadEvery = 90 * time.Millisecond // the work is no multiple of it: the last reload shall not toss a coin
+	reloadEvery = 90 * time.Millisecond // the work is no multiple of it, or the last reload's result would be random
 )
 
 func (s *story) reloads(ctx context.Context) (err error) {
@@ -48,7 +48,7 @@ func (s *story) reloadsOn(ctx context.Context, sd *side) (r Reloads, err error) 
 	if last.status != http.StatusOK {
 		return r, fmt.Errorf("the last reload was answered %d: %s", last.status, firstLine(last.body))
 	}
-	if err := sd.until(ctx, idle); err != nil { // scripts that nobody waits for may still run
+	if err := sd.until(ctx, idle); err != nil { // scripts of closed connections may still run
 		return r, err
 	}
 	if r.Workers, err = w.end(); err != nil {
@@ -59,8 +59,8 @@ func (s *story) reloadsOn(ctx context.Context, sd *side) (r Reloads, err error) 
 	return r, err
 }
 
-// reload visits a page and reloads it again and again. Each time the browser
-// closes the connection of the request before. It returns the last answer.
+// reload visits a page and reloads it again and again. Each time the browser closes the connection of the request
+// before. It returns the last answer.
 func (v *visitor) reload(ctx context.Context, page string, times int, every time.Duration) answer {
 	var abandoned sync.WaitGroup
 	defer abandoned.Wait()

@@ -38,10 +38,10 @@ func (f *Figures) sections() []section {
 
 var minorVersion = regexp.MustCompile(`^\d+\.\d+`)
 
-// closing says how to put the gate before one's own site, and where to read on.
+// closing shows how to put the gate in front of a site, and where to read on.
 func closing(f *Figures, s style) string {
 	php := "php" + minorVersion.FindString(f.PHP) + "-fpm.sock" // as Debian names it
-	return s.bold("Before your own site; more at https://github.com/fpm-gate/fpm-gate#readme") + "\n" +
+	return s.bold("In front of your own site; more at https://github.com/fpm-gate/fpm-gate#readme") + "\n" +
 		indent + "fpm-gate serve --listen unix:/run/fpm-gate/www.sock \\\n" +
 		indent + "               --upstream unix:/run/php/" + php + "\n" +
 		indent + "nginx: fastcgi_pass unix:/run/fpm-gate/www.sock;  # was " + php + "\n"
@@ -52,17 +52,22 @@ func tellTwoScripts(p *Pair[TwoScripts]) section {
 		title: fmt.Sprintf("1  Two scripts of %v at once, in one session", millis(twoWork)),
 		blocks: []block{{
 			rows: []row{
-				measured(p, "both are answered after", func(t TwoScripts) (string, float64) { return t.Total.String(), float64(t.Total) }),
-				measured(p, workersLabel, func(t TwoScripts) (string, float64) { return fmt.Sprint(t.Workers.Most), float64(t.Workers.Most) }),
+				measured(p, "both are answered after", func(t TwoScripts) (string, float64) {
+					return t.Total.String(), float64(t.Total)
+				}),
+				measured(p, workersLabel, func(t TwoScripts) (string, float64) {
+					return fmt.Sprint(t.Workers.Most), float64(t.Workers.Most)
+				}),
 			},
-			words: fmt.Sprintf("The second script waits either way: without the gate in a worker (%d held), with it in the gate (%d held).",
-				p.Without.Workers.Most, p.With.Workers.Most),
+			words: fmt.Sprintf("The second script waits either way: without the gate in a worker (%d held), with it in the"+
+				" gate (%d held).", p.Without.Workers.Most, p.With.Workers.Most),
 		}},
 	}
 }
 
 func tellBursts(bursts []Burst) section {
-	s := section{title: fmt.Sprintf("2  %d AJAX requests of %v in one session, while other visitors browse", burstRequests, millis(burstWork))}
+	s := section{title: fmt.Sprintf("2  %d AJAX requests of %v in one session, while other visitors browse",
+		burstRequests, millis(burstWork))}
 	for _, b := range bursts {
 		s.blocks = append(s.blocks, tellBurst(b))
 	}
@@ -83,41 +88,50 @@ func tellBurst(b Burst) block {
 	return block{
 		conditions: conditionsOf[b.Handler],
 		rows: []row{
-			measured(b.Pair, "others' p50, before → during", func(s BurstSide) (string, float64) { return change(s.Before.P50, s.During.P50) }),
+			measured(b.Pair, "others' p50, before → during", func(s BurstSide) (string, float64) {
+				return change(s.Before.P50, s.During.P50)
+			}),
 			measured(b.Pair, "others' p99", func(s BurstSide) (string, float64) { return change(s.Before.P99, s.During.P99) }),
-			measured(b.Pair, "others' slowest page", func(s BurstSide) (string, float64) { return change(s.Before.Max, s.During.Max) }),
+			measured(b.Pair, "others' slowest page", func(s BurstSide) (string, float64) {
+				return change(s.Before.Max, s.During.Max)
+			}),
 			measured(b.Pair, workersLabel, func(s BurstSide) (string, float64) { return s.Workers.row() }),
 			measured(b.Pair, "updates of the session lost", func(s BurstSide) (string, float64) {
 				return fmt.Sprintf("%d of %d", s.Lost, s.Requests), float64(s.Lost)
 			}),
 			measured(b.Pair, "answers by status", func(s BurstSide) (string, float64) { return statuses(s.Answers), 0 }),
-			measured(b.Pair, "all are answered after", func(s BurstSide) (string, float64) { return s.Total.seconds(), float64(s.Total) }),
+			measured(b.Pair, "all are answered after", func(s BurstSide) (string, float64) {
+				return s.Total.seconds(), float64(s.Total)
+			}),
 		},
 		words: burstWords(b),
 	}
 }
 
-// burstWords is what a burst did to others, to its own session, and at which price.
+// burstWords describes what a burst did to others and to its own session, and the cost of the gate.
 func burstWords(b Burst) string {
 	without, with := b.Without, b.With
-	words := []string{fmt.Sprintf("Without the gate the burst holds %s, and others wait up to %s for a page; with it %s, and up to %s.",
-		workersHeld(without.Workers.Median), without.During.Max.short(), workersHeld(with.Workers.Median), with.During.Max.short())}
+	words := []string{fmt.Sprintf("Without the gate the burst holds %s, and others wait up to %s for a page; with it %s,"+
+		" and up to %s.", workersHeld(without.Workers.Median), without.During.Max.short(),
+		workersHeld(with.Workers.Median), with.During.Max.short())}
 	if n := without.Failed + with.Failed; n > 0 {
-		words = append(words, fmt.Sprintf("Of the others' pages %d fail without the gate, %d with it.", without.Failed, with.Failed))
+		words = append(words, fmt.Sprintf("Of the others' pages %d fail without the gate, %d with it.",
+			without.Failed, with.Failed))
 	}
 	if without.Lost > 0 || with.Lost > 0 {
 		words = append(words, fmt.Sprintf("%s %d of %d updates are lost without the gate, %d with it.",
 			lossReasons[b.Handler], without.Lost, without.Requests, with.Lost))
 	}
 	if b.Handler == "unlocked" {
-		words = append(words, fmt.Sprintf("Its price: one at a time takes %s instead of %s.", with.Total.seconds(), without.Total.seconds()))
+		words = append(words, fmt.Sprintf("The cost: one at a time takes %s instead of %s.",
+			with.Total.seconds(), without.Total.seconds()))
 	}
 	return strings.Join(words, " ")
 }
 
-// lossReasons begin the sentence on lost updates.
+// lossReasons start the sentence about lost updates.
 var lossReasons = map[string]string{
-	"memcached": "php-memcached soon gives up on its lock, and the script goes on without a session:",
+	"memcached": "php-memcached soon gives up waiting for its lock, and the script goes on without a session:",
 	"unlocked":  "Scripts overwrite each other's session, as with phpredis and most frameworks:",
 }
 
@@ -132,7 +146,9 @@ func tellHang(h *Hang) section {
 				measured(&h.Files, "other visitors who get a page", func(s HangSide) (string, float64) {
 					return fmt.Sprintf("%d of %d", s.OthersAnswered, s.Others), float64(s.Others - s.OthersAnswered)
 				}),
-				measured(&h.Files, "the session works again after", func(s HangSide) (string, float64) { return h.freed(s.Freed) }),
+				measured(&h.Files, "the session works again after", func(s HangSide) (string, float64) {
+					return h.freed(s.Freed)
+				}),
 			},
 			words: hangWords(&h.Files),
 		}, {
@@ -141,13 +157,14 @@ func tellHang(h *Hang) section {
 				h.unlockedRow("the session works again after", func(u HangUnlocked) Wait { return u.Stays }),
 				h.unlockedRow("… once its visitor hangs up", func(u HangUnlocked) Wait { return u.Leaves }),
 			},
-			words: fmt.Sprintf("Without the gate there is no lock at all, and updates get lost, as in part 2. With it the lock ends by its "+
-				"expiry (%s here) or, after a hang-up, by abandon_after (%s here).", millis(hangExpiry).whole(), millis(hangAbandonAfter).whole()),
+			words: fmt.Sprintf("Without the gate there is no lock at all, and updates get lost, as in part 2. With it the lock"+
+				" ends by its expiry (%s here) or, after a hang-up, by abandon_after (%s here).",
+				millis(hangExpiry).whole(), millis(hangAbandonAfter).whole()),
 		}},
 	}
 }
 
-// pages is what became of the pages that the visitor opened while a script hung.
+// pages describes what happened to the pages that the visitor opened while a script hung.
 func (h *Hang) pages(s HangSide) (string, float64) {
 	if s.PagesAnswered == 0 {
 		return "no answer in " + h.Bound.whole(), float64(h.Bound)
@@ -162,7 +179,7 @@ func (h *Hang) freed(w Wait) (string, float64) {
 	return w.Took.short(), float64(w.Took)
 }
 
-// unlockedRow compares nothing: where there is no lock, nobody waits for it.
+// unlockedRow has no figures to compare: without a lock, no request waits for it.
 func (h *Hang) unlockedRow(label string, wait func(HangUnlocked) Wait) row {
 	without, _ := h.freed(wait(h.Unlocked.Without))
 	with, _ := h.freed(wait(h.Unlocked.With))
@@ -171,31 +188,37 @@ func (h *Hang) unlockedRow(label string, wait func(HangUnlocked) Wait) row {
 
 func hangWords(p *Pair[HangSide]) string {
 	without, with := p.Without, p.With
-	return fmt.Sprintf("Without the gate each page takes a worker: %s held, and %d of %d other visitors get nothing. With it %s held, %d get nothing, "+
-		"and the visitor is asked to try again after max_wait (%s here). PHP's own lock on the file lasts as long as the script, gate or no gate.",
+	return fmt.Sprintf("Without the gate each page takes a worker: %s held, and %d of %d other visitors get nothing."+
+		" With it %s held, %d get nothing, and the visitor is asked to try again after max_wait (%s here). PHP's own"+
+		" lock on the file lasts as long as the script, gate or no gate.",
 		workersAre(without.Workers.Median), without.Others-without.OthersAnswered, without.Others,
 		workersAre(with.Workers.Median), with.Others-with.OthersAnswered, millis(hangMaxWait).whole())
 }
 
 func tellReloads(p *Pair[Reloads]) section {
 	return section{
-		title: fmt.Sprintf("4  A visitor reloads a page of %v %d times, once every %v", millis(reloadWork), reloadTimes, millis(reloadEvery)),
+		title: fmt.Sprintf("4  A visitor reloads a page of %v %d times, once every %v",
+			millis(reloadWork), reloadTimes, millis(reloadEvery)),
 		blocks: []block{{
 			rows: []row{
 				measured(p, "scripts that PHP runs", func(r Reloads) (string, float64) {
 					return fmt.Sprintf("%d for %d requests", r.Scripts, r.Requests), float64(r.Scripts)
 				}),
-				measured(p, "the last reload is answered after", func(r Reloads) (string, float64) { return r.Last.seconds(), float64(r.Last) }),
+				measured(p, "the last reload is answered after", func(r Reloads) (string, float64) {
+					return r.Last.seconds(), float64(r.Last)
+				}),
 				measured(p, workersLabel, func(r Reloads) (string, float64) { return r.Workers.row() }),
 			},
-			words: fmt.Sprintf("The browser hangs up on all pages but the last. Without the gate PHP makes %d, and the last one takes %s; with it %d, and %s.",
+			words: fmt.Sprintf("The browser hangs up on all pages but the last. Without the gate PHP generates %d, and the"+
+				" last one takes %s; with it %d, and %s.",
 				p.Without.Scripts, p.Without.Last.seconds(), p.With.Scripts, p.With.Last.seconds()),
 		}},
 	}
 }
 
 func tellFleet(f *Fleet) section {
-	s := section{title: fmt.Sprintf("5  %d requests of %v in one session, spread over %d hosts by a load balancer", f.Requests, millis(fleetWork), fleetHosts)}
+	s := section{title: fmt.Sprintf("5  %d requests of %v in one session, spread over %d hosts by a load balancer",
+		f.Requests, millis(fleetWork), fleetHosts)}
 	b := block{conditions: "Sessions in a memcached, unlocked", skipped: f.Skipped}
 	if f.Skipped == "" {
 		p := &Pair[FleetSide]{f.Without, f.With}
@@ -206,8 +229,9 @@ func tellFleet(f *Fleet) section {
 			measured(p, "answers by status", func(s FleetSide) (string, float64) { return statuses(s.Answers), 0 }),
 			{label: "all are answered after", without: f.Without.Total.seconds(), with: f.With.Total.seconds()},
 		}
-		b.words = fmt.Sprintf("Both hosts' scripts overwrite each other's session: %d of %d updates are lost. A gate on each host, each with locks of its own, "+
-			"still loses %d; with store = \"memcached\" they share their locks, and %d are lost.", f.Without.Lost, f.Requests, f.Alone.Lost, f.With.Lost)
+		b.words = fmt.Sprintf("Both hosts' scripts overwrite each other's session: %d of %d updates are lost. With a gate on"+
+			" each host, each with its own locks, %d are lost; with store = \"memcached\" they share their locks, and %d"+
+			" are lost.", f.Without.Lost, f.Requests, f.Alone.Lost, f.With.Lost)
 	}
 	s.blocks = []block{b}
 	return s
@@ -216,15 +240,17 @@ func tellFleet(f *Fleet) section {
 func tellExport(e *Export) section {
 	p := &Pair[ExportSide]{e.Without, e.With}
 	return section{
-		title: fmt.Sprintf("6  An export of %s closes its session, and a progress bar asks every %v", millis(exportWork).whole(), millis(exportEvery)),
+		title: fmt.Sprintf("6  An export of %s closes its session, and a progress bar polls every %v",
+			millis(exportWork).whole(), millis(exportEvery)),
 		blocks: []block{{
 			rows: []row{
 				measured(p, "times that the bar moves", func(s ExportSide) (string, float64) { return fmt.Sprint(s.Polls), 0 }),
-				measured(p, "its slowest question", func(s ExportSide) (string, float64) { return s.Slowest.String(), 0 }),
+				measured(p, "its slowest poll", func(s ExportSide) (string, float64) { return s.Slowest.String(), 0 }),
 				measured(p, "the export is answered after", func(s ExportSide) (string, float64) { return s.Total.seconds(), 0 }),
 			},
-			words: fmt.Sprintf("PHP programmers close a session so that others need not wait for it, and the gate sees them do it: the bar moves %d times "+
-				"without the gate and %d times with it. A gate that is not told where the sessions are holds its lock until the export ends: the bar moves %d times.",
+			words: fmt.Sprintf("A script can close its session so that other requests need not wait for it, and the gate sees"+
+				" that: the bar moves %d times without the gate and %d times with it. A gate that does not know where the"+
+				" sessions are holds its lock until the export ends: the bar moves %d times.",
 				e.Without.Polls, e.With.Polls, e.Blind.Polls),
 		}},
 	}

@@ -13,9 +13,8 @@ import (
 // workers is how many each PHP-FPM pool has.
 const workers = 10
 
-// stage is what a part is played on: one nginx with two sites, which differ in
-// one line of its configuration. One goes to PHP-FPM, the other to the gate
-// before another PHP-FPM like it.
+// stage is what a part is played on: one nginx with two sites, which differ in one line of its configuration. One goes
+// to PHP-FPM, the other to the gate before another PHP-FPM like it.
 type stage struct {
 	without, with *side
 	servers       []*rig.Server // in the order in which they are stopped
@@ -36,12 +35,11 @@ func (s *side) String() string {
 	return "without fpm-gate"
 }
 
-// conditions are the same for both sides of a stage; except that only one has
-// a gate for gateSettings.
+// conditions are the same for both sides of a stage; except that only one has a gate for gateSettings.
 type conditions struct {
 	ini          map[string]string // of PHP
 	gateSettings string            // in the gate's block of its configuration, which is all defaults else
-	gateConfig   string            // beside that block
+	gateConfig   string            // outside that block
 	watched      bool              // the gate watches PHP's session files
 }
 
@@ -57,7 +55,9 @@ func (s *story) stage(name string, c conditions) (*stage, error) {
 	if c.watched {
 		c.gateSettings += fmt.Sprintf("session {\n handler = \"files\"\n save_path = %q\n}", st.with.php.Sessions)
 	}
-	g, err := s.rig.Gate(rig.GateOptions{Name: "gate-" + name, Binary: s.binary, Upstream: st.with.php.Addr, Settings: c.gateSettings, Config: c.gateConfig})
+	g, err := s.rig.Gate(rig.GateOptions{
+		Name: "gate-" + name, Binary: s.binary, Upstream: st.with.php.Addr, Settings: c.gateSettings, Config: c.gateConfig,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func (s *story) stage(name string, c conditions) (*stage, error) {
 	return st, nil
 }
 
-// startPHP starts the PHP-FPM of a side. Its access log says which scripts it has run.
+// startPHP starts the PHP-FPM of a side. Its access log shows which scripts it has run.
 func (s *story) startPHP(sd *side, name string, c conditions) (err error) {
 	sd.log = filepath.Join(s.rig.Dir(), name, "access.log")
 	sd.php, err = s.rig.PHPFPM(rig.PHPOptions{
@@ -82,7 +82,7 @@ func (s *story) startPHP(sd *side, name string, c conditions) (err error) {
 	return err
 }
 
-// stop ends the stage. It adds to *err what did not go well, unless that has its reason already.
+// stop stops the servers of the stage. It sets *err to its own error if that is nil.
 func (st *stage) stop(err *error) {
 	var errs []error
 	for _, s := range st.servers {

@@ -35,8 +35,7 @@ const (
 	withBetter
 )
 
-// less compares two figures of which the smaller one is better. What is nearly
-// the same is the same.
+// less compares two figures of which the smaller one is better. What is nearly the same is the same.
 func less(without, with float64) better {
 	const clearly = 1.5
 	switch {

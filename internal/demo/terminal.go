@@ -7,8 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminalWidth returns how many columns a terminal has, and 0 of what is none
-// or cannot rewrite a line.
+// terminalWidth returns how many columns a terminal has, and 0 of what is none or cannot rewrite a line.
 func terminalWidth(w io.Writer) int {
 	f, ok := w.(*os.File)
 	if !ok || os.Getenv("TERM") == "dumb" {
@@ -24,8 +23,7 @@ func terminalWidth(w io.Writer) int {
 	return int(size.Col)
 }
 
-// styleFor returns how text for w is coloured: not at all, unless it is a
-// terminal whose user has nothing against it.
+// styleFor returns how text for w is coloured: not at all, unless it is a terminal whose user has nothing against it.
 func styleFor(w io.Writer) style {
 	return style{colour: terminalWidth(w) > 0 && os.Getenv("NO_COLOR") == ""}
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// The first part: two scripts of one session, which ask for each other's lock.
+// The first part: two scripts of one session, one of which waits for the other's lock.
 const (
 	twoWork   = 350 * time.Millisecond
 	twoRounds = 3 // of each side, by turns; the middle one counts

@@ -51,10 +51,10 @@ func newVisitor(ctx context.Context, sd *side) (*visitor, error) {
 	return v, nil
 }
 
-// workPage is a page that adds one to the counter of its session, which it holds for so long.
+// workPage is a page that increments the counter of its session, which it holds for d.
 func workPage(d time.Duration) string { return fmt.Sprintf("/work.php?ms=%d", d.Milliseconds()) }
 
-// countPage is a page that tells the counter, helloPage one that needs no session.
+// countPage is a page that shows the counter, helloPage one that needs no session.
 const (
 	countPage = "/count.php"
 	helloPage = "/hello.php"
@@ -110,8 +110,8 @@ func (v *visitor) count(ctx context.Context) (n int, err error) {
 	return n, nil
 }
 
-// untilWorks asks for a page until it is answered as it should be: at once after
-// each answer, or if that says so after a second. It gives up when ctx ends.
+// untilWorks requests a page until it succeeds, with a pause of a second after each other answer. It gives up when ctx
+// ends.
 func (v *visitor) untilWorks(ctx context.Context) Wait {
 	asked := time.Now()
 	for ctx.Err() == nil {

@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// watch looks again and again how many workers of a PHP-FPM are held.
+// watch samples how many workers of a PHP-FPM are held.
 type watch struct {
 	cancel context.CancelFunc
 	done   chan struct{}
-	held   []int // what was seen
+	held   []int // the samples
 	err    error
 }
 
 const watchEvery = 20 * time.Millisecond
 
-// watch begins to watch a side's workers.
+// watch starts to sample a side's workers.
 func (s *story) watch(ctx context.Context, sd *side) *watch {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watch{cancel: cancel, done: make(chan struct{})}
@@ -39,7 +39,7 @@ func (w *watch) run(ctx context.Context, sd *side, p *progress) {
 	}
 }
 
-// end returns what was seen.
+// end returns the samples.
 func (w *watch) end() (Held, error) {
 	w.cancel()
 	<-w.done
@@ -50,13 +50,11 @@ func (w *watch) end() (Held, error) {
 	return Held{Median: w.held[len(w.held)/2], Most: w.held[len(w.held)-1]}, nil
 }
 
-// workers are those of the side's PHP-FPM that are held by a connection, and
-// the connections that wait for one.
+// workers are those of the side's PHP-FPM that are held by a connection, and the connections that wait for one.
 //
-// The kernel is asked, and not PHP-FPM's status page: that counts every request
-// on a kept connection as one more busy worker, until it counts anew a second
-// later (111 of 10 were seen). The kernel's list is not of one moment: a worker
-// may be in it with the connection that it has just closed and with the next.
+// The figures come from the kernel, because PHP-FPM's status page counts every request on a kept connection as one more
+// busy worker until it recounts a second later (111 of 10 were seen). The kernel's list is not of one moment: a worker
+// may be in it both with the connection that it has just closed and with the next.
 func (sd *side) workers() (held, queued int, err error) {
 	list, err := os.Open("/proc/net/unix")
 	if err != nil {
@@ -67,9 +65,8 @@ func (sd *side) workers() (held, queued int, err error) {
 	return min(accepted, workers), waiting, err
 }
 
-// countConns reads the kernel's list of Unix sockets: a connection to path that
-// was accepted has the path, the state 03 and an inode; one that was not yet has
-// the state 02 and the inode 0.
+// countConns reads the kernel's list of Unix sockets: a connection to path that was accepted has the path, the state 03
+// and an inode; one that was not yet has the state 02 and the inode 0.
 func countConns(list io.Reader, path string) (accepted, waiting int, err error) {
 	lines := bufio.NewScanner(list)
 	for lines.Scan() {
@@ -87,8 +84,7 @@ func countConns(list io.Reader, path string) (accepted, waiting int, err error) 
 	return accepted, waiting, lines.Err()
 }
 
-// until waits until the number of connections at PHP-FPM, with a worker or
-// without, is as wanted; but not for ever.
+// until waits until the number of connections at PHP-FPM, with a worker or without, is as wanted, or until a timeout.
 func (sd *side) until(ctx context.Context, wanted func(conns int) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -105,14 +101,13 @@ func (sd *side) until(ctx context.Context, wanted func(conns int) bool) error {
 
 func idle(conns int) bool { return conns == 0 }
 
-// scripts counts those that PHP-FPM has run for a page, by its access log.
+// scripts counts the scripts that PHP-FPM has run for a page, by its access log.
 func (sd *side) scripts(page string) (int, error) {
 	log, err := os.ReadFile(sd.log)
 	return strings.Count(string(log), "GET "+page+" "), err
 }
 
-// warmUp lets the workers run each page, more or less, so that none is read and
-// compiled for the first time in a measurement.
+// warmUp makes most workers run each page once, so that none is read and compiled during a measurement.
 func (sd *side) warmUp(ctx context.Context) error {
 	v, err := newVisitor(ctx, sd)
 	if err != nil {

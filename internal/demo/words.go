@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// measured is a row of the table: figure says a side's figure as text, and as a
-// number to compare, of which the smaller one is better.
+// measured returns a row of the table. figure returns a side's figure as text, and as a number to compare; smaller is
+// better.
 func measured[T any](p *Pair[T], label string, figure func(T) (string, float64)) row {
 	without, a := figure(p.Without)
 	with, b := figure(p.With)
 	return row{label, without, with, less(a, b)}
 }
 
-// String is the duration in milliseconds, with a decimal where it matters.
+// String returns the duration in milliseconds, with a decimal if it is short.
 func (m Millis) String() string { return m.number() + " ms" }
 
 func (m Millis) number() string {
@@ -25,13 +25,13 @@ func (m Millis) number() string {
 	return thousands(fmt.Sprintf("%.0f", float64(m)))
 }
 
-// seconds is the duration in seconds.
+// seconds returns the duration in seconds.
 func (m Millis) seconds() string { return fmt.Sprintf("%.1f s", float64(m)/1000) }
 
-// whole is the duration in whole seconds.
+// whole returns the duration in whole seconds.
 func (m Millis) whole() string { return fmt.Sprintf("%.0f s", float64(m)/1000) }
 
-// short is the duration in the unit that suits it.
+// short returns the duration in a suitable unit.
 func (m Millis) short() string {
 	if m < 1000 {
 		return m.String()
@@ -51,7 +51,7 @@ func (h Held) row() (string, float64) {
 	return fmt.Sprintf("median %d, most %d", h.Median, h.Most), float64(h.Median)
 }
 
-// workersHeld and workersAre tell of workers in words.
+// workersHeld and workersAre put a number of workers into words.
 func workersHeld(n int) string {
 	switch n {
 	case 1:
@@ -69,7 +69,7 @@ func workersAre(n int) string {
 	return workersHeld(n) + " are"
 }
 
-// statuses lists how many answers of each status there were.
+// statuses lists the number of answers by status.
 func statuses(counts map[string]int) string {
 	var all []string
 	for _, status := range slices.Sorted(maps.Keys(counts)) {
