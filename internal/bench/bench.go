@@ -90,7 +90,7 @@ func (b *bench) measure(m measure) (rows []row, err error) {
 	return m.run(st)
 }
 
-// say shows what is going on: on a terminal in one line.
+// say shows the progress, on a terminal in one line.
 func (b *bench) say(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	switch {

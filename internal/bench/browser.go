@@ -41,7 +41,7 @@ func (b *browser) close() {
 	b.conn.Close()
 }
 
-// errStatus is that of a response with a status other than 200.
+// errStatus is returned for a response with a status other than 200.
 var errStatus = errors.New("status is not 200")
 
 // get returns the body of a page, which is valid until the next get. Session is
@@ -81,7 +81,7 @@ func (b *browser) readResponse() error {
 	return nil
 }
 
-// readHeader returns what the header says of the body's end.
+// readHeader returns how the header delimits the body.
 func (b *browser) readHeader() (length int, chunked bool, err error) {
 	for {
 		line, err := b.line()

@@ -101,7 +101,7 @@ func large(st *stage, addr rig.Addr) error {
 	return nil
 }
 
-// bodyCounter counts the bytes behind a response's header block, which must come
+// bodyCounter counts the bytes after a response's header block, which must come
 // in one piece.
 type bodyCounter struct {
 	n      int

@@ -39,7 +39,7 @@ func (c *client) close() {
 	c.conn.Close()
 }
 
-// send asks for a script, with params as nginx sends them for a browser.
+// send sends a request for a script, with params as nginx sends them for a browser.
 func (c *client) send(docRoot, script, query, session string) error {
 	var params []byte
 	for _, p := range nginxParams(docRoot, script, query, session) {
@@ -55,7 +55,7 @@ func (c *client) send(docRoot, script, query, session string) error {
 	return err
 }
 
-// nginxParams are those of a page that a browser asks for: about 1.2 KB.
+// nginxParams are the params of a browser's request for a page: about 1.2 KB.
 func nginxParams(docRoot, script, query, session string) [][2]string {
 	return [][2]string{
 		{"QUERY_STRING", query}, {"REQUEST_METHOD", "GET"}, {"CONTENT_TYPE", ""}, {"CONTENT_LENGTH", ""},
@@ -69,7 +69,8 @@ func nginxParams(docRoot, script, query, session string) [][2]string {
 		{"HTTP_ACCEPT", "application/json, text/javascript, */*; q=0.01"},
 		{"HTTP_ACCEPT_LANGUAGE", "en-US,en;q=0.5"}, {"HTTP_ACCEPT_ENCODING", "gzip, deflate, br, zstd"},
 		{"HTTP_X_REQUESTED_WITH", "XMLHttpRequest"}, {"HTTP_REFERER", "https://shop.example/checkout/cart"},
-		{"HTTP_COOKIE", "consent=all; theme=dark; _ga=GA1.2.1193847566.1712345678; _gid=GA1.2.802734119.1712345678; PHPSESSID=" + session},
+		{"HTTP_COOKIE", "consent=all; theme=dark; _ga=GA1.2.1193847566.1712345678; _gid=GA1.2.802734119.1712345678; " +
+			"PHPSESSID=" + session},
 		{"HTTP_SEC_CH_UA", `"Chromium";v="140", "Not=A?Brand";v="24"`}, {"HTTP_SEC_CH_UA_PLATFORM", `"Linux"`},
 		{"HTTP_SEC_FETCH_DEST", "empty"}, {"HTTP_SEC_FETCH_MODE", "cors"}, {"HTTP_SEC_FETCH_SITE", "same-origin"},
 		{"HTTP_PRIORITY", "u=4"}, {"HTTP_PRAGMA", "no-cache"}, {"HTTP_CACHE_CONTROL", "no-cache"},

@@ -62,7 +62,7 @@ func (st *stage) newFleet() (*fleet, error) {
 	return f, err
 }
 
-// host is a chain whose gate has its locks in memcached, and tells what it asks of it.
+// host is a chain whose gate has its locks in memcached, and counts its requests to it.
 type host struct {
 	*chain
 	admin rig.Addr
@@ -76,13 +76,14 @@ func (f *fleet) startHost(name string, upstream string) (*host, error) {
 	}
 	h.chain, err = f.startChain(name, rig.PHPOptions{Workers: workers, INI: f.unlocked.ini}, &gateSettings{
 		upstream: upstream,
-		block:    fmt.Sprintf("realm = \"fleet\"\n  lock {\n    store = \"memcached\"\n    max_wait = \"2m\"\n    max_waiters = %d\n  }", 2*handoffs),
-		beside:   fmt.Sprintf("memcached { servers = [%q] }\nadmin { listen = %q }\n", f.locks.Addr, h.admin),
+		block: fmt.Sprintf("realm = \"fleet\"\n  lock {\n    store = \"memcached\"\n    max_wait = \"2m\"\n"+
+			"    max_waiters = %d\n  }", 2*handoffs),
+		outside: fmt.Sprintf("memcached { servers = [%q] }\nadmin { listen = %q }\n", f.locks.Addr, h.admin),
 	})
 	return h, err
 }
 
-// asked is how many questions the gate has asked memcached so far.
+// asked returns the number of round trips to memcached so far.
 func (h *host) asked() (float64, error) {
 	resp, err := http.Get("http://" + h.admin.Address + "/metrics")
 	if err != nil {
@@ -119,7 +120,8 @@ func (f *fleet) measureFree() ([]row, error) {
 	app := func(c *chain) *load {
 		return &load{site: c.site, path: "/app.php?ms=3", want: "made\n", browsers: 2 * workers}
 	}
-	a, b := f.free(local, hello(local.site, 2*workers), none), f.free(shared.chain, hello(shared.site, 2*workers), shared.asked)
+	a := f.free(local, hello(local.site, 2*workers), none)
+	b := f.free(shared.chain, hello(shared.site, 2*workers), shared.asked)
 	c, d := f.free(local, app(local), none), f.free(shared.chain, app(shared.chain), shared.asked)
 	if err := interleave(f.plan("requests per second", 21), a, b, c, d); err != nil {
 		return nil, err
@@ -128,7 +130,10 @@ func (f *fleet) measureFree() ([]row, error) {
 	return []row{
 		freeRow("Requests per second, a page of nothing", b, a),
 		freeRow("the same, a page of 3 ms", d, c),
-		{what: "Round trips for a lock that is free", gate: number(trips), other: "three commands: add and gets in one, cas", value: trips, target: atMostOf(2.05, "round trips")},
+		{
+			what: "Round trips for a lock that is free", gate: number(trips),
+			other: "three commands: add and gets in one, cas", value: trips, target: atMostOf(2.05, "round trips"),
+		},
 	}, nil
 }
 
@@ -152,7 +157,7 @@ func (f *fleet) free(c *chain, l *load, asked func() (float64, error)) *side[loa
 		if got.loaded, err = l.run(f.ctx, full(f.stage, 300*time.Millisecond, 50*time.Millisecond)); err != nil {
 			return got, err
 		}
-		time.Sleep(50 * time.Millisecond) // the releases go on beside the requests
+		time.Sleep(50 * time.Millisecond) // releases run concurrently with requests
 		after, err := asked()
 		got.asked = after - before
 		return got, err
@@ -160,7 +165,7 @@ func (f *fleet) free(c *chain, l *load, asked func() (float64, error)) *side[loa
 }
 
 // gaps are the times, in ms, from the end of one script's work on a session to
-// the begin of the next one's.
+// the start of the next one's.
 type gaps struct {
 	all    series
 	gaveUp int
@@ -176,7 +181,8 @@ func (f *fleet) measureHandOffs() ([]row, error) {
 		}
 		hosts = append(hosts, h)
 	}
-	local, err := f.startChain("one host, local locks", rig.PHPOptions{Workers: workers, INI: f.unlocked.ini}, &recommended)
+	php := rig.PHPOptions{Workers: workers, INI: f.unlocked.ini}
+	local, err := f.startChain("one host, local locks", php, &recommended)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ const (
 )
 
 // measureHandoff measures how long it takes from the end of one script's work on
-// its session to the begin of the next one's, with all that is between: the
+// its session to the start of the next one's, with everything between: the
 // session is written, unlocked, locked and read again, and with the gate PHP
 // starts the next script. How long that takes alone is told by a visitor who has
 // no gate and sends one request after the other.
@@ -23,7 +23,7 @@ func measureHandoff(st *stage) ([]row, error) {
 		return nil, err
 	}
 	var all []*side[handed]
-	for _, h := range handlers[:3] { // who goes on without the lock has nothing to hand off
+	for _, h := range handlers[:3] { // a request without the lock has nothing to hand off
 		o := rig.PHPOptions{Workers: workers, INI: h.ini}
 		plain, err := st.startChain(h.name+" without a gate", o, nil)
 		if err != nil {
@@ -108,7 +108,7 @@ func inTurn(n int, do func(i int) error) error {
 	return nil
 }
 
-// divide shares the time that nobody worked among those who got their session.
+// divide divides the time in which no script worked by the number of requests that got their session.
 func divide(total time.Duration, worked []time.Duration) (got handed) {
 	for _, w := range worked {
 		total -= w
@@ -120,7 +120,7 @@ func divide(total time.Duration, worked []time.Duration) (got handed) {
 	return got
 }
 
-// work asks for one script, and returns how long it worked on its session.
+// work requests one script, and returns how long it worked on its session.
 func work(b *browser, session string) (time.Duration, error) {
 	body, err := b.get(handoffScript, session)
 	if err != nil {

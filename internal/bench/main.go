@@ -41,7 +41,7 @@ func main() {
 	}
 }
 
-// options are what the command line asks for.
+// options are the options of the command line.
 type options struct {
 	quick bool     // a smoke run, whose numbers mean nothing
 	only  []string // names of measures; empty: all of them
@@ -55,8 +55,9 @@ func parseFlags(args []string) (options, error) {
 	var only string
 	out := &optional{value: documentFile}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.BoolVar(&o.quick, "quick", false, "a smoke run of a few seconds: the numbers mean nothing, and no document is written")
-	flags.StringVar(&only, "only", "", "measure these `names` only, separated by commas, and write no document: "+strings.Join(names(), ", "))
+	flags.BoolVar(&o.quick, "quick", false, "a smoke run of a few seconds, with meaningless numbers and no document")
+	flags.StringVar(&only, "only", "", "measure these `names` only, separated by commas, and write no document: "+
+		strings.Join(names(), ", "))
 	flags.StringVar(&o.gate, "gate", "", "the `binary` to measure, instead of a fresh build")
 	flags.StringVar(&o.perf, "perf", "", "record the gates with perf as `FILE`.MEASURE-N; this disturbs the measurement")
 	flags.Var(out, "o", "the `file` to write, even of a part or a smoke run (default "+documentFile+" of a whole run)")
@@ -97,7 +98,7 @@ func (o *optional) Set(value string) error {
 	return nil
 }
 
-// run measures what o asks for, shows the tables and writes the document.
+// run measures what o selects, shows the tables and writes the document.
 func run(ctx context.Context, o options, show io.Writer) error {
 	b, err := newBench(ctx, o)
 	if err != nil {

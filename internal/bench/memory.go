@@ -122,7 +122,7 @@ func kib(bytes int64) float64 { return float64(bytes) / 1024 }
 
 func mib(bytes int64) float64 { return kib(bytes) / 1024 }
 
-// traffic is some requests of nobody's session.
+// traffic is some requests without a session.
 func (c *crowd) traffic(d time.Duration) error {
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		if err := c.ask("/hello.php", "", nil); err != nil {
@@ -133,7 +133,7 @@ func (c *crowd) traffic(d time.Duration) error {
 	return nil
 }
 
-// ask sends a request, calls sent and waits for the response.
+// ask sends a request, calls sent, and waits for the response.
 func (c *crowd) ask(script, session string, sent func()) error {
 	cl, err := dial(c.ctx, c.gate.Addr)
 	if err != nil {
@@ -156,7 +156,7 @@ func (c *crowd) ask(script, session string, sent func()) error {
 	return nil
 }
 
-// settled returns the gate's private memory when it does not change any more.
+// settled returns the gate's private memory once it no longer changes.
 func (c *crowd) settled() (int64, error) {
 	last := int64(-1)
 	for range 20 {
@@ -272,7 +272,8 @@ func (c *crowd) left(n int, before int64) (row, error) {
 	const enough = 1 // KiB of each
 	served, now := time.Now(), first
 	for time.Since(served) < full(c.stage, leftTime, 100*time.Millisecond) && kib(now.Private-before) > enough*float64(n) {
-		c.say("%s: %.0f MiB are left after %.0f s, %.0f MiB before", c.name, mib(now.Private), time.Since(served).Seconds(), mib(before))
+		c.say("%s: %.0f MiB are left after %.0f s, %.0f MiB before",
+			c.name, mib(now.Private), time.Since(served).Seconds(), mib(before))
 		if err := c.traffic(full(c.stage, 10*time.Second, 100*time.Millisecond)); err != nil {
 			return row{}, err
 		}

@@ -75,7 +75,7 @@ func (r *report) table(name string) string {
 // Took is how long the run has taken.
 func (r *report) Took() time.Duration { return time.Since(r.Began).Round(time.Second) }
 
-// What the document says of how it was measured.
+// How the document describes the measurement.
 func (r *report) KeptConns() int       { return keptConns }
 func (r *report) Storm() int           { return stormSize }
 func (r *report) StormMillis() int     { return stormMillis }
@@ -85,7 +85,7 @@ func (r *report) LeftMinutes() float64 { return leftTime.Minutes() }
 func (r *report) WatchRate() int       { return watchRate }
 func (r *report) LargeMB() int         { return largeMB }
 
-// machine says what the benchmark runs on.
+// machine describes the machine.
 func machine() (string, error) {
 	cpus, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
@@ -108,7 +108,7 @@ func machine() (string, error) {
 		runtime.NumCPU(), model, memory, unix.ByteSliceToString(name.Release[:])), nil
 }
 
-// version says which gate is measured, if it was built.
+// version returns the version of the measured gate, if it was built.
 func (b *bench) version() []string {
 	if b.options.gate != "" {
 		return nil
@@ -124,7 +124,7 @@ func (b *bench) version() []string {
 
 var versionNumber = regexp.MustCompile(`\d+\.\d+(\.\d+)?`)
 
-// programs says which versions are measured. One that does not tell is left out.
+// programs returns the versions of the measured programs, without those whose version cannot be found.
 func programs() []string {
 	found := []string{"Go " + strings.TrimPrefix(runtime.Version(), "go")}
 	for _, p := range []struct{ name, flag string }{
@@ -142,7 +142,7 @@ func programs() []string {
 	return found
 }
 
-// busy says how much of the machine others use, in a second in which the
+// busy returns how much of the machine others use, in a second in which the
 // benchmark does nothing.
 func busy() (string, error) {
 	idle, total, err := cpuTicks()

@@ -13,11 +13,11 @@ type side[T any] struct {
 	rounds  []T
 }
 
-// plan says how sides take turns.
+// plan is how sides take turns.
 type plan struct {
 	rounds int
 	warmUp bool                         // a round before the first is forgotten
-	say    func(round int, side string) // is told of each turn; may be nil
+	say    func(round int, side string) // is called for each turn; may be nil
 }
 
 // interleave measures all sides in turn, over and over, each round in the other

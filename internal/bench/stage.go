@@ -24,11 +24,11 @@ type stage struct {
 // The pools are small, as on a small host: what waits for a worker shows.
 const workers = 10
 
-// gateSettings are what a gate is told beside its addresses.
+// gateSettings are a gate's settings besides its addresses.
 type gateSettings struct {
 	upstream string // more of its upstream block
 	block    string // more of its gate block
-	beside   string // more blocks
+	outside  string // more blocks
 }
 
 // recommended are the settings that the README recommends, and keptConns is how
@@ -51,7 +51,7 @@ func (st *stage) startGate(php *rig.PHPFPM, settings gateSettings) (*rig.Gate, e
   }
   %s
 }
-%s`, listen, php.Addr, settings.upstream, settings.block, settings.beside)
+%s`, listen, php.Addr, settings.upstream, settings.block, settings.outside)
 	gate, err := st.Gate(rig.GateOptions{Binary: st.gate, Config: config})
 	if err != nil {
 		return nil, err
@@ -113,7 +113,7 @@ func (st *stage) handlers() ([]handler, error) {
 	}, nil
 }
 
-// session returns a session id that nobody has had.
+// session returns a new session id.
 func (st *stage) session() string {
 	st.sessions++
 	return fmt.Sprintf("%s%020d", st.name, st.sessions)
@@ -122,7 +122,7 @@ func (st *stage) session() string {
 //go:embed php
 var scripts embed.FS
 
-// writeScripts puts the benchmark's own scripts beside the rig's.
+// writeScripts writes the benchmark's own scripts next to the rig's.
 func (st *stage) writeScripts() error {
 	files, err := scripts.ReadDir("php")
 	if err != nil {
@@ -148,7 +148,7 @@ func full[T int | time.Duration](st *stage, n, quick T) T {
 	return n
 }
 
-// plan is that of an interleave which shows how far it has come.
+// plan returns the plan of an interleave that shows its progress.
 func (st *stage) plan(what string, rounds int) plan {
 	p := plan{rounds: full(st, rounds, 1), warmUp: !st.options.quick}
 	p.say = func(round int, side string) {
@@ -161,7 +161,7 @@ func (st *stage) plan(what string, rounds int) plan {
 	return p
 }
 
-// startPerf records the gate's stacks, if the command line asks for it.
+// startPerf records the gate's stacks, if an option says so.
 func (st *stage) startPerf(gate *rig.Gate) error {
 	if st.options.perf == "" {
 		return nil
@@ -180,6 +180,6 @@ func (st *stage) startPerf(gate *rig.Gate) error {
 func (st *stage) stopPerf() {
 	for _, cmd := range st.perf {
 		_ = cmd.Process.Signal(os.Interrupt)
-		_ = cmd.Wait() // its exit state is that of the signal
+		_ = cmd.Wait() // it exits by the signal
 	}
 }

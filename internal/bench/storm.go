@@ -230,7 +230,7 @@ func together(n int, do func(i int) error) error {
 	return errors.Join(errs...)
 }
 
-// ask gets a page and takes any answer to it.
+// ask requests a page and accepts any answer.
 func ask(ctx context.Context, site *rig.Site, path, session string) error {
 	b, err := openBrowser(ctx, site)
 	if err != nil {

@@ -6,12 +6,12 @@ import (
 	"unicode/utf8"
 )
 
-// row is one line of the tables: what the gate did beside what it is compared with.
+// row is one line of the tables: the gate's figure and the one that it is compared with.
 type row struct {
 	what   string
 	gate   string  // with the gate
 	other  string  // what it is compared with
-	ratios series  // of the two, by rounds; none where they would say nothing
+	ratios series  // of the two, by round; none if they have no meaning
 	value  float64 // with the gate, where the target has a unit
 	target target
 }
@@ -41,7 +41,7 @@ func (t target) String() string {
 	return fmt.Sprintf("%s %.6g %s", t.sign, t.limit, t.unit)
 }
 
-// reached says yes or no, – where there was nothing to reach.
+// reached returns yes or no, – without a target.
 func (r row) reached() string {
 	got := r.value
 	if r.target.unit == "" {
@@ -100,7 +100,9 @@ func (t table) String() string {
 		nil,
 	}
 	for _, r := range t {
-		lines = append(lines, []string{r.what, r.gate, r.other, r.ratio(), r.spread(), r.rounds(), r.target.String(), r.reached()})
+		lines = append(lines, []string{
+			r.what, r.gate, r.other, r.ratio(), r.spread(), r.rounds(), r.target.String(), r.reached(),
+		})
 	}
 	return align(lines)
 }

@@ -107,8 +107,9 @@ func togetherRow(what string, gate, plain *side[served]) row {
 	php := func(s served) float64 { return s.cpu.php }
 	all := func(s served) float64 { return s.cpu.nginx + s.cpu.gate + s.cpu.php }
 	return row{
-		what:   what,
-		gate:   fmt.Sprintf("%.0f + %.0f + %.0f µs", of(gate, nginx).median(), of(gate, own).median(), of(gate, php).median()),
+		what: what,
+		gate: fmt.Sprintf("%.0f + %.0f + %.0f µs",
+			of(gate, nginx).median(), of(gate, own).median(), of(gate, php).median()),
 		other:  fmt.Sprintf("%.0f + %.0f µs: nginx and PHP-FPM", of(plain, nginx).median(), of(plain, php).median()),
 		ratios: of(gate, all).over(of(plain, all)),
 	}

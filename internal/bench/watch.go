@@ -10,7 +10,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 )
 
-// watchRate is the sessions per second that the cost of watching is told for.
+// watchRate is the rate of sessions per second for which the cost of watching is given.
 const watchRate = 5000
 
 // measureWatch compares what a request of a session costs the gate that sees PHP open and close the session's file
@@ -52,7 +52,7 @@ func measureWatch(st *stage) ([]row, error) {
 	}, nil
 }
 
-// watchRow tells what so many µs are at watchRate.
+// watchRow returns the cost of that many µs per session at watchRate.
 func watchRow(what string, micros float64) row {
 	return row{what: what, gate: fmt.Sprintf("%.1f %%", micros*watchRate/1e6*100), other: "–"}
 }
@@ -65,7 +65,8 @@ func (st *stage) startWatching(name string) (*chain, error) {
 	}
 	settings := recommended
 	settings.block = fmt.Sprintf("session {\n handler = \"files\"\n save_path = %q\n}", sessions)
-	return st.startChain(name, rig.PHPOptions{Workers: workers, INI: map[string]string{"session.save_path": sessions}}, &settings)
+	php := rig.PHPOptions{Workers: workers, INI: map[string]string{"session.save_path": sessions}}
+	return st.startChain(name, php, &settings)
 }
 
 // watchLoad is a load of requests that open their sessions and close them.

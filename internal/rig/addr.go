@@ -16,18 +16,17 @@ type Addr struct {
 	Address string // a path, or host:port
 }
 
-// Addresses for the rig to choose: a Unix socket in its folder, or a port on
-// loopback. A zero Addr is the one that the server's kind prefers.
+// Addresses for the rig to choose: a Unix socket in its folder, or a port on loopback. A zero Addr is the one that the
+// server's kind prefers.
 var (
 	Unix = Addr{Network: "unix"}
 	TCP  = Addr{Network: "tcp"}
 )
 
-// maxSocketFolder leaves room for a socket's name in the 107 bytes that Linux
-// has for the path of a Unix socket.
+// maxSocketFolder leaves room for a socket's name in the 107 bytes that Linux has for the path of a Unix socket.
 const maxSocketFolder = 80
 
-// ParseAddr reads an address as the gate's configuration writes it.
+// ParseAddr parses an address as written in the gate's configuration.
 func ParseAddr(s string) Addr {
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		return Addr{"unix", path}
@@ -35,8 +34,7 @@ func ParseAddr(s string) Addr {
 	return Addr{"tcp", s}
 }
 
-// String returns the address as nginx and the gate's configuration write it:
-// unix:/path or host:port.
+// String returns the address as nginx and the gate's configuration write it: unix:/path or host:port.
 func (a Addr) String() string {
 	if a.Network == "unix" {
 		return "unix:" + a.Address
@@ -56,8 +54,8 @@ func (a Addr) Port() string {
 	return port
 }
 
-// Reserve returns an address of the network unix or tcp that no one else is
-// given until Close. Name is part of a Unix socket's name.
+// Reserve returns an address of the network unix or tcp that is not used otherwise until Close. name is part of a Unix
+// socket's name.
 func (r *Rig) Reserve(network, name string) (Addr, error) {
 	switch network {
 	case "unix":
@@ -74,7 +72,7 @@ func (r *Rig) Reserve(network, name string) (Addr, error) {
 	return Addr{}, fmt.Errorf("reserve an address: the network must be unix or tcp; got %q", network)
 }
 
-// choose returns a, or a reserved address where a leaves it open.
+// choose returns a, or a reserved address for what a leaves open.
 func (r *Rig) choose(a, preferred Addr, name string) (Addr, error) {
 	if a.Network == "" {
 		a = preferred
@@ -88,9 +86,8 @@ func (r *Rig) choose(a, preferred Addr, name string) (Addr, error) {
 // reservation is a bound socket that never listens.
 type reservation struct{ fd int }
 
-// reservePort binds a port and keeps it bound. A server can still listen on it,
-// since both sockets have SO_REUSEADDR and only one listens; but the kernel
-// gives the port to no outgoing connection and to no other rig, even while the
+// reservePort binds a port and keeps it bound. A server can still listen on it, since both sockets have SO_REUSEADDR
+// and only one listens; but the kernel gives the port to no outgoing connection and to no other rig, even while the
 // server is stopped, and a connection attempt is refused then.
 func (r *Rig) reservePort() (Addr, error) {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)

@@ -6,8 +6,8 @@ import (
 	"text/template"
 )
 
-// Apache starts an Apache httpd with the event MPM, which passes PHP on by
-// mod_proxy_fcgi. As it refuses to serve as root, it runs as nobody there.
+// Apache starts an Apache httpd with the event MPM, which passes PHP on by mod_proxy_fcgi. It refuses to serve as root,
+// so root runs it as the user nobody.
 func (r *Rig) Apache(site *Site) (*Server, error) {
 	return r.web("apache", webServer{
 		program:    "apache2",

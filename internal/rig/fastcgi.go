@@ -11,9 +11,8 @@ import (
 	"time"
 )
 
-// fastcgiGet asks a FastCGI responder for one of its own pages, as a health
-// check would, and returns the page's body. It is the rig's own client, of the
-// fewest lines that will do, so that nothing under test judges itself.
+// fastcgiGet requests one of a FastCGI responder's own pages, as a health check would, and returns the page's body. The
+// rig has its own minimal client so that no code under test judges itself.
 func fastcgiGet(ctx context.Context, addr Addr, page, query string) ([]byte, error) {
 	nc, err := (&net.Dialer{}).DialContext(ctx, addr.Network, addr.Address)
 	if err != nil {

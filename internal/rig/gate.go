@@ -12,12 +12,11 @@ import (
 // Gate is a running fpm-gate.
 type Gate struct {
 	*Server
-	// Config is the configuration that it was started or told to reload with last.
+	// Config is the configuration of its last start or reload.
 	Config string
 }
 
-// GateOptions say how a gate is configured: by Upstream and what stands around
-// it, or by Config alone.
+// GateOptions configure a gate: by Upstream and what surrounds it, or by Config alone.
 type GateOptions struct {
 	Name   string
 	Binary string // the built program
@@ -33,8 +32,8 @@ type GateOptions struct {
 	Env    []string
 }
 
-// Gate starts a gate and waits until all addresses that its configuration
-// listens on accept, its admin's too.
+// Gate starts a gate and waits until it accepts on all addresses that its configuration listens on, including its
+// admin's.
 func (r *Rig) Gate(o GateOptions) (*Gate, error) {
 	if o.Binary == "" {
 		return nil, errors.New("start fpm-gate: no binary is given")
@@ -81,8 +80,8 @@ func gateBlock(listen Addr, o GateOptions) string {
 
 var listenLine = regexp.MustCompile(`(?m)^[^#/\n]*\blisten\s*=\s*"([^"]+)"`)
 
-// listenAddrs finds the addresses of a configuration without knowing more of
-// its language than one line. Sockets from systemd are not the rig's to wait for.
+// listenAddrs finds the addresses of a configuration, knowing only one line of its language. It ignores sockets from
+// systemd, which the rig does not wait for.
 func listenAddrs(config string) []Addr {
 	var addrs []Addr
 	for _, m := range listenLine.FindAllStringSubmatch(config, -1) {
@@ -96,8 +95,7 @@ func listenAddrs(config string) []Addr {
 // ConfigFile returns the path of the gate's configuration.
 func (g *Gate) ConfigFile() string { return g.file("fpm-gate.hcl") }
 
-// Reload replaces the configuration and sends SIGHUP. It does not wait for the
-// gate to have taken it; the gate's log says so.
+// Reload replaces the configuration and sends SIGHUP. It does not wait for the reload; the gate logs it.
 func (g *Gate) Reload(config string) error {
 	if err := g.write(config); err != nil {
 		return fmt.Errorf("reload %s: %w", g.Name, err)

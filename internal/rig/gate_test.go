@@ -14,8 +14,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
 )
 
-// TestMain makes the test's own binary other programs too, for the tests that
-// need one to end as they like.
+// TestMain makes the test's own binary other programs too, for the tests that need one to end as they like.
 func TestMain(m *testing.M) {
 	switch os.Getenv("RIG_TEST_AS") {
 	case "gate":

@@ -2,8 +2,7 @@ package rig
 
 import "text/template"
 
-// HAProxy starts an HAProxy, which passes everything on to a FastCGI
-// application, scripts or not.
+// HAProxy starts an HAProxy, which passes everything on to a FastCGI application, scripts or not.
 func (r *Rig) HAProxy(site *Site) (*Server, error) {
 	return r.web("haproxy", webServer{
 		program:    "haproxy",
@@ -15,8 +14,8 @@ func (r *Rig) HAProxy(site *Site) (*Server, error) {
 	}, site)
 }
 
-// Its buffers hold a whole header of a request or response, so they are made
-// larger than the 16 KB that they are by default.
+// Its buffers hold a whole header of a request or response, so they are made larger than the 16 KB that they are by
+// default.
 var haproxyConfig = template.Must(template.New("haproxy").Parse(`global
     log stdout format raw local0 warning
     tune.bufsize 65536

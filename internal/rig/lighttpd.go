@@ -13,8 +13,7 @@ func (r *Rig) Lighttpd(site *Site) (*Server, error) {
 	}, site)
 }
 
-// disable-time: a backend that has refused once is asked again with the next
-// request, and not left out for a while.
+// disable-time: a backend that has refused once is asked again with the next request, and not left out for a while.
 var lighttpdConfig = template.Must(template.New("lighttpd").Parse(`
 server.modules = ( "mod_fastcgi" )
 server.errorlog = "{{.Log}}"

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// MariaDBOptions say what a MariaDB has in it.
+// MariaDBOptions configure a MariaDB.
 type MariaDBOptions struct {
 	Name string
 	SQL  []string // statements for its first start, such as those that make users
@@ -33,7 +33,8 @@ func (r *Rig) MariaDB(o MariaDBOptions) (*Server, error) {
 		return nil, err
 	}
 	args := []string{
-		"--no-defaults", "--datadir=" + s.file("data"), "--lc-messages-dir=" + filepath.Dir(tables), "--plugin-dir=" + s.dir, "--tmpdir=" + s.dir,
+		"--no-defaults", "--datadir=" + s.file("data"), "--lc-messages-dir=" + filepath.Dir(tables),
+		"--plugin-dir=" + s.dir, "--tmpdir=" + s.dir,
 		"--innodb-log-file-size=8M", "--innodb-buffer-pool-size=8M", "--innodb-flush-log-at-trx-commit=0",
 	}
 	if os.Geteuid() == 0 {
@@ -47,7 +48,8 @@ func (r *Rig) MariaDB(o MariaDBOptions) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the tables of %s: %w", s.Name, err)
 	}
-	s.cmd = command{path: path, args: append(args, "--skip-networking", "--socket="+s.Addr.Address, "--pid-file="+s.file("pid"))}
+	args = append(args, "--skip-networking", "--socket="+s.Addr.Address, "--pid-file="+s.file("pid"))
+	s.cmd = command{path: path, args: args}
 	return s, s.Start()
 }
 

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NginxOptions say what an nginx is like. It needs at least one site or relay.
+// NginxOptions configure an nginx. It needs at least one site or relay.
 type NginxOptions struct {
 	Name        string
 	Workers     int // processes; 1 if zero
@@ -22,8 +22,8 @@ type NginxOptions struct {
 	Main        string // more lines of the outermost level
 }
 
-// Relay is an address whose connections nginx's stream module copies to another:
-// what a gate that does nothing would cost.
+// Relay is an address whose connections nginx's stream module copies to another: what a gate that does nothing would
+// cost.
 type Relay struct {
 	Listen Addr // Unix if zero; filled in by the start
 	To     Addr
@@ -50,7 +50,7 @@ func (r *Rig) Nginx(o NginxOptions) (*Server, error) {
 	return s, s.Start()
 }
 
-// complete fills in what the options leave to the rig.
+// complete fills in what the options leave open.
 func (o *NginxOptions) complete(r *Rig, s *Server) (err error) {
 	o.Workers = max(o.Workers, 1)
 	if o.Connections == 0 {

@@ -12,8 +12,8 @@ import (
 	"text/template"
 )
 
-// PHPFPM is a PHP-FPM with one pool. It reads the system's php.ini and
-// extensions, and keeps its sessions, uploads and logs in its own folder.
+// PHPFPM is a PHP-FPM with one pool. It reads the system's php.ini and extensions, and keeps its sessions, uploads and
+// logs in its own folder.
 type PHPFPM struct {
 	*Server
 	// Sessions is the folder of its session files, unless INI says otherwise.
@@ -28,15 +28,14 @@ const (
 	PingPath   = "/fpm-ping"   // ping.path: answers pong
 )
 
-// PHPOptions say what the pool is like. The zero value is a pool of four
-// workers on a Unix socket.
+// PHPOptions configure the pool. The zero value is a pool of four workers on a Unix socket.
 type PHPOptions struct {
 	Name        string
 	Listen      Addr // Unix if zero
 	Workers     int  // processes, all started at once (pm = static)
 	MaxRequests int  // of a worker, which is replaced then; 0: no limit
-	// INI are settings beside the system's php.ini, read after it; the values
-	// are taken as they are. See [MemcachedSessions] and [RedisSessions].
+	// INI are settings that PHP reads after the system's php.ini; the values are taken as they are. See
+	// [MemcachedSessions] and [RedisSessions].
 	INI map[string]string
 	// Pool are more lines of the pool's section.
 	Pool string
@@ -86,8 +85,7 @@ func (p *PHPFPM) command(path string) command {
 	return command{path: path, args: args, env: []string{"PHP_INI_SCAN_DIR=:" + p.file("ini")}}
 }
 
-// poolConfig is an own copy of nothing: only what a rig needs to differ in from
-// PHP-FPM's defaults.
+// poolConfig has only the settings in which a rig must differ from PHP-FPM's defaults.
 var poolConfig = template.Must(template.New("fpm.conf").Parse(`[global]
 error_log = {{.Log}}
 pid = {{.Dir}}/pid
@@ -149,7 +147,7 @@ func (p *PHPFPM) ping(ctx context.Context) error {
 	return err
 }
 
-// Status is PHP-FPM's account of its pool.
+// Status is PHP-FPM's status page.
 type Status struct {
 	Accepted     int `json:"accepted conn"`    // connections since the start
 	Queue        int `json:"listen queue"`     // connections that no worker has accepted yet
@@ -160,8 +158,8 @@ type Status struct {
 	SlowRequests int `json:"slow requests"`
 }
 
-// Status asks PHP-FPM for its figures. It has a socket and a process of its own
-// for that, so it answers while all workers are busy.
+// Status requests PHP-FPM's figures. PHP-FPM has a separate socket and process for that, so it answers while all
+// workers are busy.
 func (p *PHPFPM) Status(ctx context.Context) (Status, error) {
 	var st Status
 	page, err := fastcgiGet(ctx, p.status, StatusPath, "json")
@@ -174,13 +172,13 @@ func (p *PHPFPM) Status(ctx context.Context) (Status, error) {
 	return st, nil
 }
 
-// Worker is PHP-FPM's account of one of its processes.
+// Worker is a process in PHP-FPM's full status page.
 type Worker struct {
 	State string `json:"state"`       // "Running" while a script runs
 	URI   string `json:"request uri"` // of its request, or of its last one
 }
 
-// Workers asks PHP-FPM what each of its processes does now.
+// Workers requests the state of each of PHP-FPM's processes.
 func (p *PHPFPM) Workers(ctx context.Context) ([]Worker, error) {
 	page, err := fastcgiGet(ctx, p.status, StatusPath, "full&json")
 	if err != nil {

@@ -13,15 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is one run of a server: its main process, which leads a process group
-// of its own, and all that it has forked into that group.
+// process is one run of a server: its main process, which leads a process group, and everything that it has forked into
+// that group.
 type process struct {
 	pid    int // of the main process, and of the group
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when no process of the group is left
 
 	mu   sync.Mutex
-	done bool // the main process is reaped: its id may name another one now
+	done bool // the main process is reaped, so its id may belong to another process
 }
 
 // spawn starts a command with its output appended to a log.
@@ -48,8 +48,8 @@ func spawn(c command, dir, logFile string) (*process, error) {
 	return p, nil
 }
 
-// dropRoot runs a program as nobody that can still open all that root can, so
-// that the rig's folder may stay as closed as it was made.
+// dropRoot runs a program as the user nobody, with the capability to open every file, so that the rig's folder can keep
+// its mode.
 func dropRoot(cmd *exec.Cmd) {
 	const nobody = 65534
 	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
@@ -57,9 +57,8 @@ func dropRoot(cmd *exec.Cmd) {
 	cmd.Dir = "/" // it has the capability from exec on, which is too late for the folder
 }
 
-// startOnLastingThread starts cmd on a thread that lives as long as the rig's
-// program: Linux sends the parent's death signal when the thread ends that
-// forked, and Go ends threads as it likes.
+// startOnLastingThread starts cmd on a thread that lives as long as the rig's program: Linux sends the parent's death
+// signal when the thread that forked ends, and Go may end threads at any time.
 func startOnLastingThread(cmd *exec.Cmd) error {
 	result := make(chan error)
 	lastingThread() <- func() { result <- cmd.Start() }
@@ -77,9 +76,8 @@ var lastingThread = sync.OnceValue(func() chan<- func() {
 	return jobs
 })
 
-// reap waits for the main process and ends what it has left behind. Only then
-// does it take the exit state: until then the process id, and so the group's,
-// stays taken and can mean no one else.
+// reap waits for the main process and ends the rest of its group. Only then does it collect the exit state: until then
+// the ids of the process and its group cannot be reused.
 func (p *process) reap() {
 	defer close(p.exited)
 	waitable(p.pid)
@@ -93,7 +91,7 @@ func (p *process) reap() {
 	p.done = true
 }
 
-// waitable returns when a child has ended, and leaves it to be waited for.
+// waitable returns when a child has ended, without collecting its exit state.
 func waitable(pid int) {
 	for {
 		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
@@ -112,7 +110,7 @@ func (p *process) hasExited() bool {
 	}
 }
 
-// state is the exit state; it must not be asked for before the exit.
+// state returns the exit state. It must not be called before the exit.
 func (p *process) state() *os.ProcessState { return p.cmd.ProcessState }
 
 func (p *process) signal(sig syscall.Signal) error { return p.send(p.pid, sig) }
@@ -128,10 +126,10 @@ func (p *process) send(target int, sig syscall.Signal) error {
 	return os.NewSyscallError("kill", syscall.Kill(target, sig))
 }
 
-// end asks the main process to end, and kills the group if it does not in time.
+// end signals the main process to end, and kills the group if it does not in time.
 func (p *process) end(sig syscall.Signal, timeout time.Duration) error {
 	p.signal(sig)                  // an error means that it has ended
-	p.signalGroup(syscall.SIGCONT) // a frozen one could not hear it
+	p.signalGroup(syscall.SIGCONT) // a stopped process would not handle the signal
 	select {
 	case <-p.exited:
 		return nil

@@ -11,16 +11,16 @@ import (
 	"strings"
 )
 
-// ErrMissing is what errors about programs that are not installed wrap.
+// ErrMissing is wrapped by errors about programs that are not installed.
 var ErrMissing = errors.New("not installed")
 
 // program is something that the rig needs from the system.
 type program struct {
 	pkg   string   // the Debian package that holds it
-	globs []string // where it is, beside PATH; a name without a slash is looked up there
+	globs []string // where to look besides PATH; a name without a slash is looked up in PATH
 }
 
-// programs are all that [Find] knows, by the names to ask for them.
+// programs are the programs that [Find] knows, by name.
 var programs = map[string]program{
 	"nginx":         {"nginx", []string{"nginx"}},
 	"nginx-stream":  {"libnginx-mod-stream", streamModules},
@@ -51,9 +51,8 @@ var programs = map[string]program{
 	"systemd-analyze": {"systemd", []string{"systemd-analyze"}},
 }
 
-// Find returns the path of a program, or of a module or PHP extension, by the
-// name that its Debian package has or begins with. Of several versions it takes
-// the highest. The error for one that is missing wraps [ErrMissing].
+// Find returns the path of a program, or of a module or PHP extension, by the name, or a prefix of it, that its Debian
+// package has. Of several versions it takes the highest. The error for one that is missing wraps [ErrMissing].
 func Find(name string) (string, error) {
 	p, ok := programs[name]
 	if !ok {
@@ -67,8 +66,8 @@ func Find(name string) (string, error) {
 	return "", missing([]string{name})
 }
 
-// Need returns nil if all of the named programs are there, else one error that
-// wraps [ErrMissing] and says what to install.
+// Need returns nil if all of the named programs are there, else one error that wraps [ErrMissing] and says what to
+// install.
 func Need(names ...string) error {
 	var absent []string
 	for _, name := range names {
@@ -94,8 +93,8 @@ func missing(names []string) error {
 		strings.Join(names, ", "), ErrMissing, strings.Join(slices.Compact(pkgs), " "))
 }
 
-// lookUp finds a program in PATH, or in the folders of system programs, which an
-// ordinary user's PATH lacks; or the highest version that a pattern matches.
+// lookUp finds a program in PATH, or in the folders of system programs, which an ordinary user's PATH lacks; or the
+// highest version that a pattern matches.
 func lookUp(glob string) string {
 	if !strings.Contains(glob, "/") {
 		if path, err := exec.LookPath(glob); err == nil {

@@ -1,12 +1,9 @@
-// Package rig starts the real programs around fpm-gate in one folder: PHP-FPM
-// with a set of scripts, web servers in front of it, the stores of PHP's
-// sessions, and the gate between them. They run in the foreground as whoever
-// runs the rig, an ordinary user or root, on loopback ports and Unix sockets,
-// and touch neither the system's services nor their configuration.
+// Package rig starts the real programs around fpm-gate in one folder: PHP-FPM with a set of scripts, web servers in
+// front of it, the stores of PHP's sessions, and the gate between them. They run in the foreground as the current user,
+// root or not, on loopback ports and Unix sockets, and touch neither the system's services nor their configuration.
 //
-// The demo, the end-to-end tests and the benchmark stand on it, so it knows
-// nothing of package testing; [github.com/fpm-gate/fpm-gate/internal/rig/rigtest]
-// ties it to a test. It runs on Linux.
+// The demo, the end-to-end tests and the benchmark use it, so it does not import package testing;
+// [github.com/fpm-gate/fpm-gate/internal/rig/rigtest] ties it to a test. It runs on Linux.
 package rig
 
 import (
@@ -19,11 +16,10 @@ import (
 	"sync"
 )
 
-// Rig is a folder with servers in it. Its methods may be called at the same
-// time; those that start a server return when the server answers.
+// Rig is a folder with servers. Its methods can be called at the same time; those that start a server return when the
+// server answers.
 type Rig struct {
-	// DocRoot is the folder of the PHP scripts that every pool and every site
-	// uses unless told otherwise.
+	// DocRoot is the folder of the PHP scripts that every pool and every site uses unless told otherwise.
 	DocRoot string
 
 	dir      string
@@ -32,13 +28,13 @@ type Rig struct {
 	reserved []reservation
 
 	mu      sync.Mutex
-	names   map[string]int // how many have it, or begin with it
+	names   map[string]int // by name: how many servers have it, or have it as a prefix
 	servers []*Server
 	closed  bool
 }
 
-// New returns a rig that keeps everything in dir, which must be there. With an
-// empty dir it makes a temporary folder, which Close removes.
+// New returns a rig that keeps everything in dir, which must exist. With an empty dir it creates a temporary folder,
+// which Close removes.
 func New(dir string) (*Rig, error) {
 	r := &Rig{names: map[string]int{}}
 	if err := r.makeFolders(dir); err != nil {
@@ -74,21 +70,18 @@ func (r *Rig) tempFolder() (string, error) {
 	return dir, err
 }
 
-// Dir returns the rig's folder. Each server keeps its files in a folder of its
-// own name there.
+// Dir returns the rig's folder. Each server keeps its files in a folder of its own name there.
 func (r *Rig) Dir() string { return r.dir }
 
-// Servers returns all servers in the order of their first start, stopped ones
-// included.
+// Servers returns all servers in the order of their first start, stopped ones included.
 func (r *Rig) Servers() []*Server {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.servers)
 }
 
-// Close stops all servers, the last one started first, and gives the reserved
-// ports back. Its error names those that had to be killed. It may be called while
-// servers are being started, as on an interrupt; none starts after it.
+// Close stops all servers, the last one started first, and gives the reserved ports back. Its error names those that
+// had to be killed. It can be called while servers are being started, as on an interrupt; no server starts after it.
 func (r *Rig) Close() error {
 	r.mu.Lock()
 	r.closed = true
@@ -110,7 +103,7 @@ func (r *Rig) isClosed() bool {
 	return r.closed
 }
 
-// add gives a server its name and folder and makes it part of the rig.
+// add gives a server its name and folder and adds it to the rig.
 func (r *Rig) add(kind string, s *Server) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -5,7 +5,7 @@ import (
 	"os"
 )
 
-// scripts are what the rig's PHP-FPM pools run; each says at its top what it is for.
+// scripts are the scripts of the rig's PHP-FPM pools; a comment at the top of each says what it is for.
 //
 //go:embed php
 var scripts embed.FS

@@ -14,16 +14,15 @@ import (
 	"time"
 )
 
-// ErrNotRunning is returned where a server would have to run and does not.
+// ErrNotRunning is returned when a server that must run does not.
 var ErrNotRunning = errors.New("not running")
 
 const (
 	startTimeout = 20 * time.Second // until a server answers
-	stopTimeout  = 5 * time.Second  // between a polite end and SIGKILL
+	stopTimeout  = 5 * time.Second  // between the stop signal and SIGKILL
 )
 
-// Server is one program of a rig, with all processes that it has started. Its
-// methods may be called at the same time.
+// Server is a program of a rig, with all processes that it has started. Its methods may be called at the same time.
 type Server struct {
 	Name string
 	Addr Addr // where it listens; the first address if there are several
@@ -33,10 +32,9 @@ type Server struct {
 	listen []Addr // all its addresses, Addr first
 	cmd    command
 
-	// removeSockets: the program leaves its Unix sockets behind when it is
-	// killed, and will not start where they are.
+	// removeSockets: the program leaves its Unix sockets when it is killed, and does not start while they are there.
 	removeSockets bool
-	// ready, where it is set, says more than an accepted connection does.
+	// ready is a stronger check than an accepted connection; may be nil.
 	ready func(context.Context) error
 
 	mu  sync.Mutex
@@ -47,16 +45,15 @@ type Server struct {
 type command struct {
 	path string
 	args []string
-	env  []string // beside the rig's own environment
+	env  []string // in addition to the rig's own environment
 	// unprivileged: the program refuses to run as root.
 	unprivileged bool
-	// stop ends the program politely; SIGTERM if zero.
+	// stop is the signal that ends the program; SIGTERM if zero.
 	stop syscall.Signal
 }
 
-// Start starts a stopped server again, on the same addresses and with the same
-// configuration file. It returns when the server answers; if it ends instead,
-// the error holds its log's last lines.
+// Start starts a stopped server again, on the same addresses and with the same configuration file. It returns when the
+// server answers; if it ends instead, the error holds its log's last lines.
 func (s *Server) Start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,10 +120,8 @@ func (s *Server) answers(ctx context.Context) error {
 	return nil
 }
 
-// Stop asks the server to end, by SIGTERM in most cases, and ends by SIGKILL
-// what is left of it after a few seconds. When it returns, all its processes are
-// gone; an error says that it had to be killed. Stopping a server that does not
-// run is no error.
+// Stop signals the server to end, usually by SIGTERM, and kills what is left of it after a few seconds, which is an
+// error. When it returns, all its processes are gone. Stopping a server that does not run is no error.
 func (s *Server) Stop() error {
 	run := s.current()
 	if run == nil || run.hasExited() {
@@ -146,8 +141,7 @@ func (s *Server) Restart() error {
 	return s.Start()
 }
 
-// Kill ends all processes of the server with SIGKILL, as a crash of its host
-// would, and waits until they are gone.
+// Kill ends all processes of the server with SIGKILL, as a crash of its host would, and waits until they are gone.
 func (s *Server) Kill() {
 	if run := s.current(); run != nil {
 		run.kill()
@@ -183,8 +177,7 @@ func (s *Server) signalGroup(sig syscall.Signal) error {
 	return nil
 }
 
-// Pid returns the process id of the server's main process, 0 before its first
-// start.
+// Pid returns the process id of the server's main process, 0 before its first start.
 func (s *Server) Pid() int {
 	if run := s.current(); run != nil {
 		return run.pid
@@ -192,8 +185,7 @@ func (s *Server) Pid() int {
 	return 0
 }
 
-// Exited returns a channel that is closed when the server as it was started
-// last has ended, whether told to or not.
+// Exited returns a channel that is closed when the server as it was started last has ended, for whatever reason.
 func (s *Server) Exited() <-chan struct{} {
 	if run := s.current(); run != nil {
 		return run.exited
@@ -201,8 +193,7 @@ func (s *Server) Exited() <-chan struct{} {
 	return nil
 }
 
-// ExitCode returns the exit code of a server that has ended, and −1 while it
-// runs and after a signal has ended it.
+// ExitCode returns the exit code of a server that has ended, and −1 while it runs and after a signal has ended it.
 func (s *Server) ExitCode() int {
 	run := s.current()
 	if run == nil || !run.hasExited() {
@@ -211,8 +202,7 @@ func (s *Server) ExitCode() int {
 	return run.state().ExitCode()
 }
 
-// LogFile returns the path of the server's log: its stdout, its stderr and its
-// error log, of all its starts.
+// LogFile returns the path of the server's log: its stdout, its stderr and its error log, of all its starts.
 func (s *Server) LogFile() string { return filepath.Join(s.dir, "log") }
 
 // Log returns the server's log so far.

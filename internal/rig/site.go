@@ -5,39 +5,37 @@ import (
 	"time"
 )
 
-// Site is one HTTP address of a web server that passes its PHP scripts on by
-// FastCGI. All web servers of the rig take it, each in its own words.
+// Site is one HTTP address of a web server that passes its PHP scripts on by FastCGI. All web servers of the rig accept
+// it.
 type Site struct {
-	// Listen is a loopback port; the server's start fills it in where it is zero.
+	// Listen is a loopback port; if zero, the server's start sets it.
 	Listen Addr
-	// FastCGI is where PHP-FPM, or the gate before it, listens.
+	// FastCGI is the address of PHP-FPM, or of the gate before it.
 	FastCGI Addr
 	// DocRoot is the folder of the scripts, the rig's own if empty.
 	DocRoot string
 
-	// Keepalive is how many connections to FastCGI the server keeps open
-	// between requests; 0: a connection for each request. lighttpd and Caddy
-	// cannot keep them, and do not start with it.
+	// Keepalive is how many connections to FastCGI the server keeps open between requests; 0: a connection for each
+	// request. lighttpd and Caddy cannot keep them, and do not start with it.
 	Keepalive int
-	// Multiplex is how many requests at once the server may send over one
-	// connection to FastCGI, with Keepalive; 0: one. Only HAProxy can.
+	// Multiplex is how many requests at once the server may send over one connection to FastCGI, with Keepalive; 0: one.
+	// Only HAProxy can.
 	Multiplex int
 	// AskValues: the server asks FastCGI for its limits first. Only HAProxy does.
 	AskValues bool
-	// Unbuffered: bodies of requests and responses are passed on as they come,
-	// as far as the server can.
+	// Unbuffered: bodies of requests and responses are passed on as they come, as far as the server can.
 	Unbuffered bool
-	// Timeout is how long the server waits for FastCGI to go on; 60 s if zero.
+	// Timeout is how long the server waits for the next bytes from FastCGI; 60 s if zero.
 	Timeout time.Duration
-	// Settings are more lines of the site's own section, in the language of the
-	// server's configuration; in nginx they stand where the FastCGI directives do.
+	// Settings are more lines of the site's own section, in the language of the server's configuration; in nginx they
+	// stand where the FastCGI directives do.
 	Settings string
 }
 
-// URL returns the address of a path, which begins with a slash, on the site.
+// URL returns the URL of a path, which must start with a slash, on the site.
 func (s *Site) URL(path string) string { return "http://" + s.Listen.Address + path }
 
-// complete fills in what the site leaves to the rig.
+// complete fills in what the site leaves open.
 func (s *Site) complete(r *Rig) (err error) {
 	if s.FastCGI.Address == "" {
 		return fmt.Errorf("a site needs a FastCGI address")

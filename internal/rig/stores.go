@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// StoreOptions say how a store of sessions or locks is started.
+// StoreOptions configure a store of sessions or locks.
 type StoreOptions struct {
 	Name   string
 	Listen Addr     // TCP if zero
@@ -14,7 +14,7 @@ type StoreOptions struct {
 
 // Memcached starts a memcached.
 func (r *Rig) Memcached(o StoreOptions) (*Server, error) {
-	// It hears SIGTERM only once a second, and has nothing to write when it ends.
+	// It handles SIGTERM only once a second, and has nothing to write when it ends.
 	ended := command{stop: syscall.SIGKILL}
 	return r.store("memcached", "memcached", ended, o, func(a Addr) []string {
 		args := []string{"-U", "0"} // no UDP
@@ -57,8 +57,8 @@ func (r *Rig) store(program, kind string, cmd command, o StoreOptions, args func
 	return s, s.Start()
 }
 
-// MemcachedSessions are the [PHPOptions].INI that keep PHP's sessions in a
-// memcached by the extension php-memcached, whose locking is on by default.
+// MemcachedSessions are the [PHPOptions].INI that keep PHP's sessions in a memcached by the extension php-memcached,
+// whose locking is on by default.
 func MemcachedSessions(s *Server) map[string]string {
 	return map[string]string{
 		"session.save_handler": "memcached",
@@ -66,8 +66,8 @@ func MemcachedSessions(s *Server) map[string]string {
 	}
 }
 
-// RedisSessions are the [PHPOptions].INI that keep PHP's sessions in a Redis by
-// the extension phpredis, with its own locking or, as is its default, without.
+// RedisSessions are the [PHPOptions].INI that keep PHP's sessions in a Redis by the extension phpredis, with its own
+// locking or, as is its default, without.
 func RedisSessions(s *Server, locking bool) map[string]string {
 	path := "tcp://" + s.Addr.Address
 	if s.Addr.Network == "unix" {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Pids returns the process ids of all processes of the server, its main process
-// first. It is empty for a server that does not run.
+// Pids returns the process ids of all processes of the server, its main process first. It is empty for a server that
+// does not run.
 func (s *Server) Pids() []int {
 	run := s.current()
 	if run == nil || run.hasExited() {
@@ -28,8 +28,7 @@ func (s *Server) Pids() []int {
 	return pids
 }
 
-// CPU returns the CPU time, user and system, that the server's present
-// processes have used so far.
+// CPU returns the CPU time, user and system, that the server's present processes have used so far.
 func (s *Server) CPU() (time.Duration, error) {
 	var sum time.Duration
 	for _, pid := range s.Pids() {
@@ -42,8 +41,8 @@ func (s *Server) CPU() (time.Duration, error) {
 	return sum, nil
 }
 
-// processCPU reads a process's own CPU clock. It counts in nanoseconds where
-// /proc/PID/stat counts in ticks of 10 ms, and includes threads that have ended.
+// processCPU reads a process's own CPU clock. It counts in nanoseconds where /proc/PID/stat counts in ticks of 10 ms,
+// and includes threads that have ended.
 func processCPU(pid int) (time.Duration, error) {
 	const wholeProcess = 2 // CPUCLOCK_SCHED in the low bits of a clock's id
 	clock := int32(^pid<<3 | wholeProcess)
@@ -58,7 +57,7 @@ func processCPU(pid int) (time.Duration, error) {
 type Memory struct {
 	RSS     int64 // resident; pages that processes share count for each of them
 	PSS     int64 // resident; a page that n processes share counts 1/n for each
-	Private int64 // resident and shared with no one
+	Private int64 // resident and not shared
 }
 
 // Memory returns the memory of all processes of the server together.
@@ -119,7 +118,7 @@ type member struct {
 	gone bool // it has ended and waits to be reaped
 }
 
-// groupGone says that no process of the group runs any more.
+// groupGone reports whether no process of the group runs.
 func groupGone(pgid int) bool {
 	for _, m := range group(pgid) {
 		if !m.gone {
@@ -150,8 +149,8 @@ func group(pgid int) []member {
 	return members
 }
 
-// readMember reads /proc/PID/stat: "pid (name) state ppid pgrp …", where the
-// name may hold anything and the number of threads is field 20.
+// readMember reads /proc/PID/stat: "pid (name) state ppid pgrp …", where the name may hold anything and the number of
+// threads is field 20.
 func readMember(pid, pgid int) (m member, inGroup bool) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

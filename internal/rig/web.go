@@ -7,7 +7,7 @@ import (
 	"text/template"
 )
 
-// webServer is how a web server with one site is run.
+// webServer describes how to run a web server with one site.
 type webServer struct {
 	program    string             // the name that Find knows
 	config     *template.Template // of Site, Dir, Log and values

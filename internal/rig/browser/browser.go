@@ -1,9 +1,7 @@
-// Package browser opens pages in a real Chromium, headless, for tests. It notes
-// what no page of ours may do, so that a test can hold it to that: complaints in
-// the console, and requests to other places than its own.
+// Package browser opens pages in a real, headless Chromium for tests. It records what no page of ours may do: errors in
+// the console, and requests to other origins.
 //
-// A test that has no Chromium is skipped, or fails where CI=true, as with all
-// programs of the rig.
+// Without Chromium a test is skipped, or fails if CI=true, as with all programs of the rig.
 package browser
 
 import (
@@ -59,11 +57,11 @@ type Tab struct {
 	ctx context.Context
 
 	mu         sync.Mutex
-	complaints []string // each once
+	complaints []string // without duplicates
 	requests   []string
 }
 
-// patience is how long a tab may take for everything that a test asks of it.
+// patience is how long a tab may take for everything that a test does in it.
 const patience = 2 * time.Minute
 
 // Open opens an address in a new tab, after the actions that prepare it.
@@ -102,8 +100,7 @@ func Get[T any](t testing.TB, tab *Tab, action chromedp.Action[T]) T {
 	return value
 }
 
-// Eval returns what an expression in the page's language comes to, or what its
-// promise does.
+// Eval returns what an expression in the page's language comes to, or what its promise does.
 func Eval[T any](t testing.TB, tab *Tab, expression string) T {
 	t.Helper()
 	return Get(t, tab, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
@@ -121,8 +118,7 @@ func (tab *Tab) Await(t testing.TB, expression string) {
 		expression, Eval[string](t, tab, "document.body.innerText"), tab.Complaints())
 }
 
-// Emulate has the page see other media features than the browser's own: a dark
-// scheme, or less motion.
+// Emulate makes the page see other media features than the browser's own, such as a dark scheme or less motion.
 func (tab *Tab) Emulate(t testing.TB, media emulation.SetEmulatedMediaParams) {
 	t.Helper()
 	if _, err := chromedp.Call(tab.ctx, emulation.SetEmulatedMedia, media); err != nil {
@@ -130,16 +126,14 @@ func (tab *Tab) Emulate(t testing.TB, media emulation.SetEmulatedMediaParams) {
 	}
 }
 
-// Complaints returns what the console has of errors and warnings, exceptions
-// that nobody caught, and what the browser itself refused.
+// Complaints returns the errors and warnings in the console, uncaught exceptions, and what the browser itself refused.
 func (tab *Tab) Complaints() []string {
 	tab.mu.Lock()
 	defer tab.mu.Unlock()
 	return slices.Clone(tab.complaints)
 }
 
-// Strangers returns the addresses that were asked for and do not begin with
-// that of the page's origin.
+// Strangers returns the URLs that were requested and are not of the page's origin.
 func (tab *Tab) Strangers(origin string) []string {
 	tab.mu.Lock()
 	defer tab.mu.Unlock()

@@ -1,6 +1,5 @@
-// Package rigtest ties a [rig.Rig] to a test: it lives in the test's folder and
-// ends with the test. When the test has failed, the servers' logs stand in its
-// output.
+// Package rigtest ties a [rig.Rig] to a test: the rig is in the test's folder and ends with the test. If the test
+// fails, its output has the servers' logs.
 package rigtest
 
 import (
@@ -11,8 +10,8 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 )
 
-// New returns a rig for the test. If one of the named programs is missing, the
-// test fails where CI=true, and is skipped elsewhere.
+// New returns a rig for the test. If one of the named programs is missing, the test fails where CI=true, and is skipped
+// elsewhere.
 func New(t testing.TB, programs ...string) *rig.Rig {
 	t.Helper()
 	Need(t, programs...)
