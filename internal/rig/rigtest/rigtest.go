@@ -1,5 +1,6 @@
-// Package rigtest ties a [rig.Rig] to a test: the rig is in the test's folder and ends with the test. If the test
-// fails, its output has the servers' logs.
+// Package rigtest ties a [rig.Rig] to a test: the rig is in the test's folder and
+// ends with the test. If the test fails, its output has the servers' logs.
+// Without a program that the test needs, it is skipped, or fails if CI=true.
 package rigtest
 
 import (
