@@ -23,7 +23,7 @@ type Application struct {
 	OwnSessions bool
 
 	// Marks are files that only this application has, relative to its document root or, where they begin with "../",
-	// beside it. One is enough.
+	// next to it. One is enough.
 	Marks []string
 }
 
@@ -43,11 +43,11 @@ var applications = []Application{
 		Marks: []string{"core/lib/Drupal.php", "includes/bootstrap.inc"}},
 
 	// libraries/src/Service/Provider/Session.php and libraries/src/Application/ApplicationHelper.php, getHash: the
-	// name is an MD5 of a secret. So is that of the cookie with the language, whose value is no session id.
+	// name is an MD5 of a secret. So is the name of the cookie with the language, whose value is no session id.
 	{Name: "joomla", OwnSessions: true, Cookies: []string{strings.Repeat("?", 32)}, IDPattern: phpID,
 		Marks: []string{"administrator/components/com_admin/admin.xml", "libraries/src/Factory.php"}},
 
-	// config/session.php: the name is made of APP_NAME, with _session or, since version 12, -session behind it. A
+	// config/session.php: the name is made of APP_NAME, with _session or, since version 12, -session after it. A
 	// cookie of another name does not open. src/Illuminate/Session/Middleware/StartSession.php saves the session
 	// before the response is sent, so its lock may end with the headers.
 	{Name: "laravel", OwnSessions: true, Cookies: []string{"*_session", "*-session"},

@@ -12,8 +12,8 @@ import (
 )
 
 // Reports go to the journal, which more people can read than the config. So no report shows the value of a secret key
-// or of a function. It shows a line of the file only if all of the line is known to be harmless: after a typo in a key, a
-// missing quote or a misplaced line, the text may belong to a secret.
+// or of a function. It shows a line of the file only if all of the line is known to be harmless: after a typo in a key,
+// a missing quote or a misplaced line, the text may belong to a secret.
 
 // isSecret reports whether a report must not show the value of a key.
 func isSecret(key string) bool { return key == "password" || key == "secret" || key == "keys" }

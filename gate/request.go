@@ -305,8 +305,8 @@ func (r *request) gateParams(b []byte) []byte {
 	return fcgi.AppendPair(b, "FPM_GATE_EXPIRES", strconv.FormatInt(ceilUnix(r.earliestExpiry()), 10))
 }
 
-// earliestExpiry is when the lock expires, or would if its expiry started now: it starts when the body is whole. The zero
-// time if it has none.
+// earliestExpiry is when the lock expires, or would if its expiry started now: it starts when the body is whole. The
+// zero time if it has none.
 func (r *request) earliestExpiry() time.Time {
 	if expires := r.hold.lock.Expires(); !expires.IsZero() || r.policy.Expiry == 0 {
 		return expires

@@ -13,17 +13,17 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// When a response sets another session id, as session_regenerate_id() does at a login, the requests that have waited for
-// its session have an id that may be gone. In strict mode PHP would start an empty session for each, whose cookie would
-// log the visitor out. (Without the gate they would have waited inside PHP, with the old session open.) So the gate
-// redirects a browser to the same address, to come back with its new cookie. A client that only has the old id never gets
-// the new one. docs/DESIGN.md has the details.
+// When a response sets another session id, as session_regenerate_id() does at a login, the requests that have waited
+// for its session have an id that may be gone. In strict mode PHP would start an empty session for each, whose cookie
+// would log the visitor out. (Without the gate they would have waited inside PHP, with the old session open.) So the
+// gate redirects a browser to the same address, to come back with its new cookie. A client that only has the old id
+// never gets the new one. docs/DESIGN.md has the details.
 
 // errReplaced is returned by acquire when the session id of the request was replaced while it waited.
 var errReplaced = errors.New("the session id was replaced")
 
-// rotation is the replacement of a session id by the response of its holder, or a possible one: PHP has closed the session
-// and its script goes on.
+// rotation is the replacement of a session id by the response of its holder, or a possible one: PHP has closed the
+// session and its script goes on.
 type rotation struct {
 	since    time.Time     // zero if the id has not been replaced
 	replaced chan struct{} // closed when it has been
@@ -223,8 +223,8 @@ func (rot *rotation) awaitReplaced(timeout <-chan time.Time, gone <-chan struct{
 	}
 }
 
-// awaitSent waits until the response has been sent, and for pause after that, so that the browser has the new cookie. It
-// returns early if the request is gone.
+// awaitSent waits until the response has been sent, and for pause after that, so that the browser has the new cookie.
+// It returns early if the request is gone.
 func (rot *rotation) awaitSent(pause time.Duration, gone <-chan struct{}) {
 	timer := time.NewTimer(headerPatience)
 	defer timer.Stop()
@@ -293,8 +293,8 @@ func (f *fetch) follows(host string) bool {
 	return f.site == "same-origin"
 }
 
-// sameAddress returns a relative reference to the address that a request was sent to. So proxies may have changed the path
-// before its last segment, and the reference cannot lead to another host. It is empty if there is no path.
+// sameAddress returns a relative reference to the address that a request was sent to. So proxies may have changed the
+// path before its last segment, and the reference cannot lead to another host. It is empty if there is no path.
 func sameAddress(target string) string {
 	path, query, asks := strings.Cut(target, "?")
 	segment := path[strings.LastIndexByte(path, '/')+1:]

@@ -1,7 +1,7 @@
 // Package laravel finds the session id in a session cookie of Laravel, which is encrypted anew with every response.
 //
 // The cookie is the base64 text of a JSON object with the cipher text and what authenticates it. Inside is the id,
-// after a hash of the cookie's name. The format is that of Illuminate's Encrypter, EncryptCookies and Store, from
+// after a hash of the cookie's name. The format is the one of Illuminate's Encrypter, EncryptCookies and Store, from
 // version 6.18.27 on, which are the referee of the tests. Which cookie is the session's is not decided here.
 package laravel
 

@@ -2,11 +2,11 @@
 // the same locks. It joins the locks of internal/sharedlock with the servers of internal/memcached, and knows what both
 // have to be given. It trusts an address to be one memcached and no proxy to several.
 //
-// A lock is an item named prefix + the 32 hex digits of its sessionlock.Key: internal/sharedlock/value.go has its value. Of several
-// servers it is on number crc32(name) modulo their count, in the order of Options.Servers, by the CRC of IEEE
-// 802.3; one that is down is not replaced. With Quorum it is on all, and most make a lease.
-// Beside it is the line of the gates that wait (name + ":line"), and once a server its epoch (prefix + "epoch"): if
-// that has gone, so may have the leases. In prefix + "fleet" hosts note what they have to agree about.
+// A lock is an item named prefix + the 32 hex digits of its sessionlock.Key: internal/sharedlock/value.go has its
+// value. Of several servers it is on number crc32(name) modulo their count, in the order of Options.Servers, by the CRC
+// of IEEE 802.3; one that is down is not replaced. With Quorum it is on all, and most make a lease. Next to it is the
+// line of the gates that wait (name + ":line"), and once per server its epoch (prefix + "epoch"): if that has gone, so
+// may have the leases. In prefix + "fleet" hosts note what they have to agree about.
 package memcachelock
 
 import (
@@ -36,14 +36,14 @@ type Options struct {
 	Quorum  bool          // the servers are copies, an odd number of them and at least 3
 
 	// MaxPollRate bounds how often in a second the store looks at locks that it waits for, all together: a look is at
-	// one lock on one server. Where many are waited for, each is looked at more seldom. Zero: 10,000.
+	// one lock on one server. Where many are waited for, each is looked at less often. Zero: 10,000.
 	MaxPollRate int
 
 	Gate string // names the holder, for operators
 	Host string // "": the host's name
 
-	// What hosts have to agree about beside the above, which the store itself does not need: it notices a host that
-	// does not. Realms are those of the gates, by the gates' names.
+	// The following must be the same on all hosts. The store does not use it, but notices a host that differs. Realms
+	// has the gates' realms, by the gates' names.
 	Secret []byte
 	Realms map[string]string
 
@@ -53,8 +53,8 @@ type Options struct {
 	// Dial connects to a server; nil: as net.Dialer does. TLS and authentication come on top.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-	// OnEvent is told what became of a server or of a lease. It is called from goroutines of the store's own, must
-	// not call the store, and should return soon. Nil: nobody is told.
+	// OnEvent is called when the state of a server or a lease changes, from goroutines of the store's own. It must not
+	// call the store, and should return soon. It may be nil.
 	OnEvent func(Event)
 }
 

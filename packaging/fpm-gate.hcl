@@ -26,7 +26,7 @@ gate "www" {
   }
 
   lock {
-    # true: nobody waits. What would have waited is counted and logged. Good for a first day.
+    # true: no request waits; those that would have are counted and logged. Good for a first day.
     # observe = true
   }
 }

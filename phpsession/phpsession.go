@@ -2,7 +2,7 @@
 //
 // A lock that is taken for another id than PHP's is no lock: a visitor who knows a header that PHP
 // reads one way and we another slips past it on purpose. So the header is read by PHP's rules,
-// oddities included, and real PHP is the referee of the tests. The rules are those of PHP 8.
+// oddities included, and real PHP is the referee of the tests. They are the rules of PHP 8.
 //
 // Only the params of a request are looked at. An id in a POST body, or one that the application
 // gives to session_id() itself, is out of sight here. Nothing is kept between two calls.
@@ -15,10 +15,10 @@ import (
 )
 
 // Rules are the PHP settings that decide which session id session_start() takes.
-// The zero value looks nowhere. Rules may be used by several goroutines as long as nobody changes them.
+// The zero value looks nowhere. Rules can be used concurrently as long as they are not changed.
 type Rules struct {
 	// Cookies are the values of session.name, one or several: the first one under which the
-	// cookie header has an id counts. With several, a visitor chooses between them by what he
+	// cookie header has an id counts. With several, a visitor chooses between them by what it
 	// sends, so applications that share nothing but a gate are better told apart by Rules of
 	// their own. Names are compared as PHP compares them: one with a '.', a space or a '[' in it
 	// matches no cookie at all, since PHP stores none under such a name. PHP 8.4 accepts no such
@@ -47,11 +47,11 @@ type Rules struct {
 	// session_start() fail without a lock, so it is none.
 	Files bool
 
-	// Depth is that of the files handler's save_path: 2 for "2;/path". An id must be longer.
+	// Depth is the depth in the files handler's save_path: 2 for "2;/path". An id must be longer.
 	Depth int
 
 	// MaxInputVars is PHP's max_input_vars; 0 means its default, 1000. It has to be PHP's own
-	// number: cookies beyond it are ignored, and a visitor may send as many as he likes.
+	// number: cookies beyond it are ignored, and a visitor can send any number of them.
 	MaxInputVars int
 
 	// MaxInputNesting is PHP's max_input_nesting_level; 0 means its default, 64.

@@ -2,5 +2,5 @@
 
 package phpworker
 
-// olderCalls are those that amd64 has beside the common ones.
+// olderCalls are the system calls that amd64 has in addition to the common ones.
 var olderCalls map[int]syscallKind

@@ -1,5 +1,5 @@
-// Package phpworker looks at the PHP-FPM worker that serves an upstream connection: it finds the worker's process, reads
-// from its memory whether PHP has its session open, and ends its script.
+// Package phpworker looks at the PHP-FPM worker that serves an upstream connection: it finds the worker's process,
+// reads from its memory whether PHP has its session open, and ends its script.
 //
 // Everything happens from outside. PHP, its extensions and the application need no change and notice nothing. It works
 // for every session handler, as all of them open and close their sessions through the same few lines of PHP. The worker
@@ -68,7 +68,8 @@ type Session struct {
 // Status is PHP's own word for the state of the session.
 type Status int
 
-// The values of Status. To tell a session that is closed from one that was never opened takes the ID or an earlier look.
+// The values of Status. To tell a session that is closed from one that was never opened takes the ID or an earlier
+// look.
 const (
 	Unknown  Status = iota // this PHP's version is unknown, and nothing has shown yet that it is understood
 	Disabled               // sessions are disabled

@@ -49,7 +49,7 @@ func (v version) String() string {
 type program struct {
 	version version
 	globals uint64 // the value of the symbol ps_globals
-	load    uint64 // the address of the first segment that is loaded, at the begin of a page
+	load    uint64 // the address of the first segment that is loaded, at the start of a page
 	offset  uint64 // its place in the file
 	moved   bool   // it is loaded anywhere, and load is relative to that
 	err     error  // why it cannot be used

@@ -65,7 +65,7 @@ func (w *worker) session() (Session, error) {
 	return w.prove(s), nil
 }
 
-// prove hides the status as long as nothing has shown that the layout is that of this PHP. An open session with an id
+// prove hides the status as long as nothing has shown that this PHP has the expected layout. An open session with an id
 // shows it.
 func (w *worker) prove(s Session) Session {
 	if !w.module.proven.Load() {

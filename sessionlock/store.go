@@ -6,70 +6,69 @@ import (
 	"time"
 )
 
-// Store keeps leases that several managers compete for. Its methods are called from many goroutines at once, but
-// for one key by one goroutine of a manager at a time, and never while that manager has the lease.
+// Store keeps leases that several managers compete for. Its methods are called concurrently, but for one key by one
+// goroutine of a manager at a time, and never while that manager has the lease.
 type Store interface {
-	// Acquire asks once for the lease of key. The error is ErrHeld if another manager has the lease, or is to have
-	// it next, and ErrStore if the store cannot say. After an ErrHeld or a RetryError the manager asks again, maybe
-	// with the token of another waiter, until it has the lease or withdraws: after 1 to 50 ms, or when the RetryError
-	// says. An ErrStore that is no RetryError is final: the store is away. While a store knows that another manager
-	// has a lease which may still live, the error is ErrHeld even if the store fails.
+	// Acquire tries once to get the lease of key. It returns ErrHeld if another manager has the lease or is to get it
+	// next, and ErrStore if the store cannot say. After an ErrHeld or a RetryError the manager tries again, perhaps with
+	// the token of another waiter, until it has the lease or withdraws: after 1 to 50 ms, or as the RetryError says. An
+	// ErrStore that is no RetryError is final: the store is down. While a store knows that another manager has a lease
+	// that may still live, it returns ErrHeld even if it fails.
 	//
 	// ctx is canceled when the request goes away; calling Done may start a goroutine. It has no deadline, so the
 	// store must apply its own timeout. An Acquire that ends with an error must not leave a lease behind.
 	Acquire(ctx context.Context, key Key, token Token) (Lease, error)
 
-	// Adopt returns a lease for a lock that is held although the store has not granted it, because the store fails.
-	// The manager no longer waits for key, and renews the lease until Renew goes well, which says that the store has
-	// granted the lease after all; ErrLost says that another manager has it. Adopt is called with a mutex held, so it
-	// must neither block nor call the manager.
+	// Adopt returns a lease for a lock that is held although the store, which fails, has not granted it. The manager no
+	// longer waits for key. It renews the lease until Renew returns nil, which means that the store has granted the lease
+	// after all, or ErrLost, which means that another manager has it. Adopt is called with a mutex held: it must neither
+	// block nor call the manager.
 	Adopt(key Key, token Token) Lease
 
-	// Withdraw is called when the manager no longer waits for key: it was told to ask again, and its last waiter has
-	// left. token is that of its last Acquire. What the store keeps for its turn is for others now. It is called
-	// with a mutex held, so it must neither block nor call the manager; an Acquire by this manager that follows sees
-	// it all the same.
+	// Withdraw is called when the manager no longer waits for key: after an Acquire that was to be tried again, its last
+	// waiter has left. token is the one of its last Acquire. A turn that the store reserves for the manager goes to
+	// others. Withdraw is called with a mutex held: it must neither block nor call the manager. A later Acquire by this
+	// manager sees its effect nevertheless.
 	Withdraw(key Key, token Token)
 
-	// TTL is how long a lease lives at least without a renewal; zero says that leases do not end by themselves.
+	// TTL returns how long a lease lives at least without renewal; zero: leases do not end by themselves.
 	TTL() time.Duration
 }
 
-// Lease is what a manager holds in a Store. Due and Release are called with a mutex held, so they must neither
-// block nor call the manager; Renew may run beside them.
+// Lease is what a manager holds in a Store. Due and Release are called with a mutex held: they must neither block nor
+// call the manager. Renew may run concurrently with them.
 type Lease interface {
-	// Renew makes the lease live for another TTL. An error that is ErrLost says that it is somebody else's, or
-	// nobody's, by now. After any other the manager tries again, and takes the lease for lost when a TTL has passed
-	// since it last went well.
+	// Renew makes the lease live for another TTL. It returns ErrLost if another manager has the lease, or none. After
+	// any other error the manager tries again, and treats the lease as lost a TTL after the last success.
 	Renew(ctx context.Context) error
 
-	// Due says whether another manager has waited for so long that it should have its turn, although somebody waits
-	// here too. It is asked whenever the lock would be handed on within the manager. If it says so, Release follows,
-	// and keeps the next turn for that manager: the waiter here asks again at once.
+	// Due reports whether another manager has waited so long that it should have the next turn, although a request waits
+	// here too. It is called whenever the lock would be handed on within the manager. If it returns true, Release
+	// follows and reserves the next turn for that manager; the waiter here tries again at once.
 	Due() bool
 
-	// Release ends the lease, unless it is lost: a lease of another manager is never touched. It is called once, for
-	// lost leases too. It may return before the store knows; an Acquire by this manager that follows sees the
-	// release all the same.
+	// Release ends the lease, unless it is lost: it never touches a lease of another manager. It is called once, for lost
+	// leases too. It may return before the store has the release; a later Acquire by this manager sees it nevertheless.
+	// So a store must keep the order of its operations per key.
 	Release()
 }
 
-// RetryError is an answer of a Store that is not final: an ErrHeld, or an ErrStore of a store that has not failed for
-// long enough to be taken for away.
+// RetryError is returned by a Store whose answer is not final: an ErrHeld, or an ErrStore of a store that has not
+// failed for long enough to count as down.
 type RetryError struct {
-	Err   error           // is ErrHeld or ErrStore
-	Again time.Duration   // from now; the manager asks between half of that and all of it. Not used with Ready
-	Ready <-chan struct{} // receives when it is worth asking again; nil: after Again
+	Err   error           // ErrHeld or ErrStore
+	Again time.Duration   // the manager tries again after half of this time to all of it; not used with Ready
+	Ready <-chan struct{} // receives when a new attempt is worthwhile; nil: after Again
 }
 
 func (e *RetryError) Error() string { return e.Err.Error() }
 func (e *RetryError) Unwrap() error { return e.Err }
 
-// Token tells one hold from all others, in this process and elsewhere. Its first half is the manager's.
+// Token identifies one hold, across processes. Its first half identifies the manager.
 type Token [16]byte
 
-// String is the token in hexadecimal digits.
+// String returns the token in hexadecimal digits.
 func (t Token) String() string { return hex.EncodeToString(t[:]) }
 
-// Manager is what the tokens of one manager have in common, and those of no other.
+// Manager returns the part that all tokens of one manager, and only those, have in common.
 func (t Token) Manager() [8]byte { return [8]byte(t[:8]) }

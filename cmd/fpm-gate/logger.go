@@ -147,8 +147,8 @@ func textOf(v any) (string, bool) {
 	return "", false
 }
 
-// forJSON returns pairs in which Stringers, such as addresses, and lists of them are the texts that a log in text shows.
-// Values that marshal themselves stay as they are.
+// forJSON returns pairs in which Stringers, such as addresses, and lists of them are the texts that a log in text
+// shows. Values that marshal themselves stay as they are.
 func forJSON(pairs []any) []any {
 	shown := slices.Clone(pairs)
 	for i, v := range pairs {

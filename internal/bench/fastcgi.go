@@ -14,7 +14,7 @@ import (
 )
 
 // client is a web server with one request. It is as small as can be, so that
-// thousands of them fit beside what is measured.
+// thousands of them fit next to what is measured.
 type client struct {
 	conn net.Conn
 	stop func() bool

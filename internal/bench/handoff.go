@@ -15,7 +15,7 @@ const (
 // measureHandoff measures how long it takes from the end of one script's work on
 // its session to the start of the next one's, with everything between: the
 // session is written, unlocked, locked and read again, and with the gate PHP
-// starts the next script. How long that takes alone is told by a visitor who has
+// starts the next script. How long that takes by itself is measured by a visitor who has
 // no gate and sends one request after the other.
 func measureHandoff(st *stage) ([]row, error) {
 	handlers, err := st.handlers()
@@ -43,7 +43,7 @@ func measureHandoff(st *stage) ([]row, error) {
 		gate, own, alone := all[3*i], all[3*i+1], all[3*i+2]
 		rows = append(rows,
 			handoffRow("Hand-off of a session, "+h.name, gate, own, "the handler's own lock", atMost(1)),
-			handoffRow("the same", gate, alone, "nobody waits", noTarget))
+			handoffRow("the same", gate, alone, "no request waits", noTarget))
 	}
 	return rows, nil
 }

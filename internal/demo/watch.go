@@ -50,7 +50,7 @@ func (w *watch) end() (Held, error) {
 	return Held{Median: w.held[len(w.held)/2], Most: w.held[len(w.held)-1]}, nil
 }
 
-// workers are those of the side's PHP-FPM that are held by a connection, and the connections that wait for one.
+// workers returns how many workers of the side's PHP-FPM a connection holds, and how many connections wait for one.
 //
 // The figures come from the kernel, because PHP-FPM's status page counts every request on a kept connection as one more
 // busy worker until it recounts a second later (111 of 10 were seen). The kernel's list is not of one moment: a worker

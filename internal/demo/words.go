@@ -44,7 +44,7 @@ func change(before, during Millis) (string, float64) {
 	return before.number() + " → " + during.String(), float64(during)
 }
 
-// workersLabel is that of the rows on Held.
+// workersLabel is the label of the rows with a Held.
 var workersLabel = fmt.Sprintf("workers held, of %d", workers)
 
 func (h Held) row() (string, float64) {

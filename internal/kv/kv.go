@@ -31,9 +31,9 @@ type Item struct {
 const Delete time.Duration = -1
 
 // Server is one server that keeps items. Its methods are called from many goroutines at once. None but Watch takes
-// longer than the timeout of one round trip and the wait for a free connection, which is bounded: a server that is known
-// to be down is not asked. Errors are classified by Answered, NotSent, TimedOut and the sentinels; after any other error
-// of a write, it is unknown whether the write was or will be done.
+// longer than the timeout of one round trip and the wait for a free connection, which is bounded: a server that is
+// known to be down is not asked. Errors are classified by Answered, NotSent, TimedOut and the sentinels; after any
+// other error of a write, it is unknown whether the write was or will be done.
 //
 // Names of items are read in one go, and the results are in their order, nil for an item that does not exist.
 type Server interface {
@@ -146,7 +146,7 @@ func Answered(err error) bool { return err == nil || Refused(err) }
 // NotSent reports whether the request that ended with err never reached the server.
 func NotSent(err error) bool { return errors.Is(err, ErrNotSent) || errors.Is(err, ErrBusy) }
 
-// TimedOut reports whether err is that of a request that got no answer in time.
+// TimedOut reports whether err means that a request got no answer in time.
 func TimedOut(err error) bool {
 	var ne net.Error
 	return errors.As(err, &ne) && ne.Timeout() || errors.Is(err, context.DeadlineExceeded)

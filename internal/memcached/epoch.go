@@ -12,8 +12,8 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/kv"
 )
 
-// grace is how long a server that may have lost its items takes no new claims: until all of its users have seen it, which
-// takes a redial or a heartbeat, and have added theirs again.
+// grace is how long a server that may have lost its items takes no new claims: until all of its users have seen it,
+// which takes a redial or a heartbeat, and have added theirs again.
 const grace = time.Second
 
 // epochs are what is known of a server's epoch, an item that only a restart or flush removes. The server's mutex guards

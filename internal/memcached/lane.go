@@ -148,7 +148,7 @@ func (l *lane) close() {
 }
 
 // abort closes a connection over which a request may still be on its way: the kernel throws away what it has not sent,
-// instead of sending it again and again until the network is back, when nobody reckons with it any longer.
+// instead of sending it repeatedly until the network is back, when it would be too late.
 func (c *conn) abort() {
 	nc := c.nc
 	if t, ok := nc.(*tls.Conn); ok {

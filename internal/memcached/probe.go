@@ -38,9 +38,9 @@ const (
 	probeLook    = 20 * time.Millisecond
 )
 
-// Probe asks one server whether it is fit for locks, with items whose names begin with prefix, and leaves nothing there.
-// It comes back after four seconds, after six if the server keeps items for too long, or when ctx is done. The item named
-// also is read twice, with alsoAfter in between.
+// Probe asks one server whether it is fit for locks, with items whose names begin with prefix, and leaves nothing
+// there. It comes back after four seconds, after six if the server keeps items for too long, or when ctx is done. The
+// item named also is read twice, with alsoAfter in between.
 func Probe(ctx context.Context, a Addr, o Options, prefix, also string, alsoAfter time.Duration) (r Report) {
 	v := New(a, o, kv.Hooks{})
 	r.Server = v.Name()

@@ -11,8 +11,8 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/kv"
 )
 
-// A server is watched over a connection of its own. So it is seen at once that it has gone, it is looked for until it is
-// back, and a flush is noticed, so that hardly a request has to find out.
+// A server is watched over a connection of its own. So it is seen at once that it has gone, it is looked for until it
+// is back, and a flush is noticed, so that hardly a request has to find out.
 const (
 	heartbeat = 100 * time.Millisecond // until a flush is noticed by a gate that sends nothing else
 	minRedial = 10 * time.Millisecond

@@ -13,8 +13,8 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/kv"
 )
 
-// Limits of an answer, which anybody may have written who can write to the server. A line is as long as a bufio.Reader's
-// buffer at most.
+// Limits of an answer, which anybody may have written who can write to the server. A line is as long as a
+// bufio.Reader's buffer at most.
 const maxValue = 16 << 10
 
 // wire speaks memcached's text protocol: each method is one round trip. It sets no deadline.
@@ -34,8 +34,8 @@ func (c *wire) get(names ...string) ([]*kv.Item, error) {
 	return found[0], nil
 }
 
-// poll reads the named items as get does, by one command for each list of names, and makes others live for ttl from now,
-// if they exist.
+// poll reads the named items as get does, by one command for each list of names, and makes others live for ttl from
+// now, if they exist.
 func (c *wire) poll(lists [][]string, touch []string, ttl time.Duration) ([][]*kv.Item, error) {
 	var b strings.Builder
 	for _, names := range lists {

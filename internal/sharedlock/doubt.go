@@ -14,7 +14,7 @@ type doubt struct {
 	key    sessionlock.Key
 	name   string
 	value  []byte
-	isLive func() bool // reports whether the item is that of a lease which is held. It may wait until that is known
+	isLive func() bool // reports whether the item belongs to a held lease. It may wait until that is known
 	looked time.Time   // when it was looked up; zero: not yet
 }
 

@@ -16,13 +16,14 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/kv"
 )
 
-// Hosts that differ about their servers, the order of these, the lease, the secret or a realm do not exclude each other,
-// or not always, and no lock shows it. So each notes what it goes by in one item of each server, next to the epoch:
+// Hosts that differ about their servers, the order of these, the lease, the secret or a realm do not exclude each
+// other, or not always, and no lock shows it. So each notes what it goes by in one item of each server, next to the
+// epoch:
 //
 //	<stamp> <host> servers=<n> index=<i> quorum=<0 or 1> lease=<s> secret=<hash> realms=<gate>:<realm>,…
 //
 // a line for each set of settings, which any of the hosts that have them refreshes. The last two are encoded as in a
-// URL's query. A line whose stamp has changed lately is that of a host that lives; clocks are not compared.
+// URL's query. A line whose stamp has changed recently belongs to a live host; clocks are not compared.
 const (
 	fleetTTL     = 30 * time.Second       // of the item
 	fleetRefresh = 2 * time.Second        // of a line

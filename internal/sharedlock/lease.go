@@ -33,7 +33,7 @@ type lease struct {
 	waiting   []manager // the others that wait, as far as we know
 	asking    bool      // for the line
 	lineAsked time.Time
-	missing   map[*member]time.Time // when its item was found missing where nobody can say which gate had the lock
+	missing   map[*member]time.Time // when its item was found missing while no gate can know which one had the lock
 }
 
 func (c *cluster) newLease(key sessionlock.Key, token sessionlock.Token) *lease {

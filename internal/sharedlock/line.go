@@ -110,7 +110,7 @@ func (c *cluster) ticketsOf(key sessionlock.Key) (tickets []*ticket) {
 	return tickets
 }
 
-// passOn frees the lock if it is kept for gate: the next in line takes it. tickets are those of the lock's members.
+// passOn frees the lock if it is kept for gate: the next in line takes it. tickets has one for each member of the lock.
 func (c *cluster) passOn(tickets []*ticket, key sessionlock.Key, gate manager) {
 	for i, m := range c.membersOf(key) {
 		c.background.Go(func() {

@@ -3,8 +3,9 @@
 //
 // Read value.go for what is on the servers, then from the bottom up: vote.go (what the servers of a quorum say
 // together), ticket.go (the order of what is done to a lock on a server), doubt.go (writes whose answer was lost),
-// line.go (the gates that wait), replica.go and lease.go (a lease on one and on all of its servers), wait.go (a gate that
-// waits), fleet.go (what hosts have to agree about). This file joins them. docs/DESIGN.md has the words and a picture.
+// line.go (the gates that wait), replica.go and lease.go (a lease on one and on all of its servers), wait.go (a gate
+// that waits), fleet.go (what hosts have to agree about). This file joins them. docs/DESIGN.md has the words and a
+// picture.
 package sharedlock
 
 import (
@@ -32,8 +33,8 @@ type Options struct {
 	Gate string // names the holder, for operators, as does Host; at most 255 bytes are kept of each
 	Host string
 
-	// What hosts have to agree about beside the above, which the store itself does not need: it notices a host that
-	// does not. Realms are those of the gates, by the gates' names.
+	// The following must be the same on all hosts. The store does not use it, but notices a host that differs. Realms
+	// has the gates' realms, by the gates' names.
 	Secret []byte
 	Realms map[string]string
 
@@ -61,8 +62,8 @@ type Store struct {
 	leases map[sessionlock.Key]*lease
 }
 
-// New makes a store on the given servers, the same in the same order on all hosts, and begins to watch them. It does not
-// wait for them: one that is down makes the locks that need it fail until it is back. The caller closes it.
+// New makes a store on the given servers, the same in the same order on all hosts, and begins to watch them. It does
+// not wait for them: one that is down makes the locks that need it fail until it is back. The caller closes it.
 func New(o Options, servers ...kv.Open) *Store {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Store{stop: stop, leases: make(map[sessionlock.Key]*lease)}
@@ -225,8 +226,8 @@ func (s *Store) reachable(key sessionlock.Key) error {
 	return storeError(errors.Join(down...))
 }
 
-// begin notes that l is held, and no longer waited for. If its servers may have lost it before it was noted, it is added
-// again, as nothing else would do that before its renewal.
+// begin notes that l is held, and no longer waited for. If its servers may have lost it before it was noted, it is
+// added again, as nothing else would do that before its renewal.
 func (s *Store) begin(l *lease, w *wait) {
 	s.hold(l, w)
 	for i, r := range l.replicas {
@@ -278,8 +279,8 @@ func (s *Store) has(key sessionlock.Key) bool {
 	return s.leases[key] != nil
 }
 
-// Holder asks who holds the lock of key, in this process or elsewhere; false: nobody, as far as most of its servers
-// know. ctx is looked at before each question, which takes one timeout at most.
+// Holder returns the holder of the lock of key, in this process or elsewhere; false: none, as far as most of its
+// servers know. ctx is looked at before each question, which takes one timeout at most.
 func (s *Store) Holder(ctx context.Context, key sessionlock.Key) (Holder, bool, error) {
 	members := s.membersOf(key)
 	var failed error

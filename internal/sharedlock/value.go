@@ -36,7 +36,7 @@ func heldValue(h Holder) []byte {
 
 func turnValue(m manager) []byte { return fmt.Appendf(nil, "%s %s", wordTurn, m) }
 
-// parseHeld reads the value of a lock that is held. One that it does not understand is held by nobody it knows.
+// parseHeld parses the value of a lock that is held. It returns false if it does not understand the value.
 func parseHeld(value []byte) (h Holder, ok bool) {
 	words := strings.Split(string(value), " ")
 	if len(words) < 5 || words[0] != wordHeld {

@@ -162,8 +162,8 @@ func (w *wait) again(found [][]*kv.Item) {
 	w.schedule()
 }
 
-// knowsHolder reports whether the lock was seen to be another manager's, and its lease may still live if nobody has
-// been able to renew it since.
+// knowsHolder reports whether the lock was seen to be another manager's, whose lease may still live even if it has not
+// been renewed since.
 func (w *wait) knowsHolder(since time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -320,7 +320,7 @@ func (w *wait) judge() {
 }
 
 // A gate that waits looks the more often the shorter the lock has been held for, as most scripts are short and a long
-// one is not made longer by much. Only the first in the line is likely to get it: the others look more seldom.
+// one is not made longer by much. Only the first in the line is likely to get it: the others look less often.
 const (
 	pollShare  = 16 // of the time that the lock has been held for
 	minPoll    = time.Millisecond

@@ -65,7 +65,7 @@ var promises = []struct {
 	{"a gate sees its own release at once", nothing, ownRelease},
 	{"first in, first out in one gate", nothing, firstInFirstOut},
 	{"gates take turns", nothing, turns},
-	{"a turn that nobody waits for any more is for others", nothing, withdrawnTurn},
+	{"a turn that is no longer waited for goes to others", nothing, withdrawnTurn},
 	{"no wait beyond max wait", nothing, maxWait},
 	{"no hold beyond expiry", nothing, expiry},
 	{"a live gate keeps its lease beyond the TTL", aTTL, renewal},
@@ -111,7 +111,8 @@ func (s *suite) lock(m *sessionlock.Manager, p sessionlock.Policy) *sessionlock.
 // held tries to acquire the lock from m for a moment, and fails the test if it succeeds.
 func (s *suite) held(m *sessionlock.Manager) {
 	s.Helper()
-	if l, err := m.Acquire(context.Background(), s.key, nil, sessionlock.Policy{MaxWait: 20 * time.Millisecond}); err == nil {
+	l, err := m.Acquire(context.Background(), s.key, nil, sessionlock.Policy{MaxWait: 20 * time.Millisecond})
+	if err == nil {
 		l.Release()
 		s.Fatal("the lock is free; want it held")
 	} else if !errors.Is(err, sessionlock.ErrMaxWait) {

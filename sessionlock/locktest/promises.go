@@ -236,7 +236,7 @@ func dropped(s *suite) {
 		return
 	}
 	if !errors.Is(err, sessionlock.ErrMaxWait) || l.Err() != nil {
-		s.Errorf("nobody has the lock: got error %v of the other gate, %v of the holder", err, l.Err())
+		s.Errorf("no gate has the lock: got error %v from the other gate, %v from the holder", err, l.Err())
 	}
 	l.Release()
 }
