@@ -123,7 +123,7 @@ func TestScriptsThatStartNoSessionRunBesideEachOther(t *testing.T) {
 		s := newWatchedStack(t, handler, within, stackOptions{PHP: rig.PHPOptions{Workers: 10}})
 		straight := s.withStraightSite(t)
 		session := newSession()
-		s.get("/work.php?ms=20", session).mustBe(t, "1\n") // so that it is known where PHP keeps it
+		s.acquaint(t, session)
 		for range 3 {
 			s.get("/nosession.php", session).mustBe(t, "no session\n")
 		}
@@ -151,7 +151,7 @@ func TestAScriptThatStartsNoSessionGivesItsTurnAway(t *testing.T) {
 	onEachHandler(t, func(t *testing.T, handler string) {
 		s := newWatchedStack(t, handler, `open_within = "50ms"`, stackOptions{PHP: rig.PHPOptions{Workers: 6}})
 		session := newSession()
-		s.get("/work.php?ms=20", session).mustBe(t, "1\n") // so that it is known where PHP keeps it
+		s.acquaint(t, session)
 		report := s.export("never", session)
 		awaitMark(t, s.Rig, "never.closed")
 		for i := range 3 {
