@@ -107,10 +107,13 @@ func (e *engine) gate(t *testing.T, name string, php rig.Addr) rig.Addr {
 	return rig.Addr{Network: "unix", Address: filepath.Join(sockets, "www.sock")}
 }
 
-// health runs the probe of a container's readiness.
-func (e *engine) health(name string) (string, error) {
-	out, err := e.command("exec", name, "/fpm-gate", "health").CombinedOutput()
-	return string(out), err
+// health runs the probe of a container's readiness. podman adds warnings of its own to what goes to stderr.
+func (e *engine) health(name string) (stdout, stderr string, err error) {
+	c := e.command("exec", name, "/fpm-gate", "health")
+	var out, errs strings.Builder
+	c.Stdout, c.Stderr = &out, &errs
+	err = c.Run()
+	return out.String(), errs.String(), err
 }
 
 // pods starts a PHP-FPM, and a gate in a container with an nginx of its own for each name.
@@ -137,8 +140,8 @@ func TestContainerImage(t *testing.T) {
 
 func (e *engine) serves(t *testing.T) {
 	_, php, sites := e.pods(t, "gate")
-	if out, err := e.health("gate"); err != nil || out != "ok\n" {
-		t.Errorf("health: got %q, %v; want ok", out, err)
+	if out, errs, err := e.health("gate"); err != nil || out != "ok\n" {
+		t.Errorf("health: got %q, %q, %v; want ok", out, errs, err)
 	}
 	if answer := ask(sites[0], request{path: "/who.php", session: newSession()}); !holds(answer) {
 		t.Errorf("got %q, want a script that holds its session", answer.body)
@@ -153,8 +156,8 @@ func (e *engine) serves(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the probe names what is missing", func() bool {
-		out, err := e.health("gate")
-		return err != nil && strings.Contains(out, "not ready: gate \"www\": upstream "+php.Addr.String())
+		_, errs, err := e.health("gate")
+		return err != nil && strings.Contains(errs, "not ready: gate \"www\": upstream "+php.Addr.String())
 	})
 }
 
