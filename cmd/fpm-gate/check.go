@@ -77,6 +77,7 @@ func check(w io.Writer, file string, fileOnly, probe bool) error {
 		return nil
 	}
 	probeSessions(w, c)
+	probeWorkers(w, c)
 	return failed(errors.Join(probeUpstreams(w, c), probeStore(w, c)))
 }
 

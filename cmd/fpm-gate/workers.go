@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/config"
+	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/phpworker"
+)
+
+// probeWorkers tries for each upstream address whether its workers can be looked at, by this process if it has the
+// rights and by the helper, and writes a line for each try. A gate serves without that too, so nothing of it is an error.
+func probeWorkers(w io.Writer, c *config.Config) {
+	finders := []struct {
+		name string
+		phpworker.Finder
+	}{{"the helper", &phpworker.Helper{}}}
+	if phpworker.Rights() == nil {
+		finders = append(finders, struct {
+			name string
+			phpworker.Finder
+		}{"a process with these rights", &phpworker.Local{}})
+	}
+	for _, g := range c.Gates {
+		for _, a := range upstreamAddrs(g) {
+			for _, f := range finders {
+				fmt.Fprintf(w, "gate %q: workers of %s, seen by %s: %s\n", g.Name, a, f.name, probeWorker(f, g.Upstream, a))
+			}
+		}
+	}
+}
+
+// workerPatience bounds the wait for a worker of PHP-FPM to accept a connection.
+const workerPatience = 2 * time.Second
+
+// probeWorker makes a connection, and reports what is seen of the worker that accepts it.
+func probeWorker(f phpworker.Finder, u config.Upstream, a fcgi.Addr) string {
+	nc, err := net.DialTimeout(a.Network, a.Address, u.ConnectTimeout)
+	if err != nil {
+		return err.Error()
+	}
+	defer nc.Close()
+	raw, err := nc.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err.Error()
+	}
+	w, err := awaitWorker(f, raw)
+	if err != nil {
+		return "no: " + err.Error()
+	}
+	defer w.Close()
+	activity, err := w.Activity()
+	if err != nil {
+		return "no: " + err.Error()
+	}
+	return fmt.Sprintf("yes, PHP %s, process %d", activity.Version, w.PID())
+}
+
+// awaitWorker finds the worker of a connection, once one has accepted it.
+func awaitWorker(f phpworker.Finder, conn syscall.RawConn) (phpworker.Worker, error) {
+	for until := time.Now().Add(workerPatience); ; time.Sleep(5 * time.Millisecond) {
+		w, err := f.Find(conn)
+		if !errors.Is(err, phpworker.ErrWaiting) || time.Now().After(until) {
+			return w, err
+		}
+	}
+}
