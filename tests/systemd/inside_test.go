@@ -478,7 +478,7 @@ func testUnusedSocket(t *testing.T) {
 	awaitJournal(t, service, "a socket that no gate listens on", "-p", "warning")
 	write(t, configPath, strings.Replace(smallConfig, "systemd:www", "unix:/run/fpm-gate/www.sock", 1))
 	mustDo(t, "systemctl", "kill", "--kill-who=main", "--signal=HUP", service)
-	awaitJournal(t, service, `write listen = \"systemd:www\"`)
+	awaitJournal(t, service, `set listen = \"systemd:www\"`)
 }
 
 func testInstance(t *testing.T) {
