@@ -325,7 +325,7 @@ func TestGateThatIsOutOfFilesGoesOn(t *testing.T) {
 	for range 40 {
 		conns = append(conns, s.dial(t))
 	}
-	awaitLog(t, s.Gate.Server, "accept failed, trying again")
+	awaitLog(t, s.Gate.Server, "accept failed, retrying")
 	for _, nc := range conns[:5] {
 		_ = nc.Close()
 	}
