@@ -215,8 +215,10 @@ func checkCookies(b *found, s *Session) {
 	for _, name := range s.Cookies {
 		const least = 3
 		if strings.ContainsAny(name, "*?") && fixedLetters(name) < least {
-			b.fail("cookies", "Other cookies would be taken for sessions, such as one with a language: all its visitors would wait for each other.",
-				"each element of cookies must have %d fixed letters or more, or id_pattern must say what an id looks like; got %q", least, name)
+			b.fail("cookies", "Other cookies, such as one with a language, would be taken for sessions: all visitors with the"+
+				" same one would wait for each other.",
+				"each element of cookies must have %d fixed letters or more, or id_pattern must say what an id looks like;"+
+					" got %q", least, name)
 		}
 	}
 }

@@ -78,7 +78,8 @@ func credentialOf(name string) (string, error) {
 	}
 	text, err := readSecret(filepath.Join(folder, name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("systemd has passed no credential %q; add LoadCredential=%s:/path to the unit, and restart it", name, name)
+		return "", fmt.Errorf("systemd has passed no credential %q; add LoadCredential=%[1]s:/path to the unit, and"+
+			" restart it", name)
 	}
 	if err != nil {
 		return "", fmt.Errorf("credential %q: %w", name, err)

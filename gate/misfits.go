@@ -106,8 +106,8 @@ func (m *misfits) notOpened() Misfit {
 }
 
 func (m *misfits) cookieName() Misfit {
-	return Misfit{CookieName, fmt.Sprintf("no request of this gate had a session id, so nothing is locked; but some cookies"+
-		" look like a session's: %s; if one of them is PHP's session.name, add it to cookies in the session block%s",
+	return Misfit{CookieName, fmt.Sprintf("no request of this gate had a session id, so nothing is locked; but some"+
+		" cookies look like a session's: %s; if one of them is PHP's session.name, add it to cookies in the session block%s",
 		strings.Join(m.names, ", "), m.suggestion(m.names))}
 }
 
@@ -117,8 +117,8 @@ func (m *misfits) cookieText() Misfit {
 		hint = "keys must be those of the application (APP_KEY and APP_PREVIOUS_KEYS of Laravel), and the cookie must be" +
 			" encrypted"
 	}
-	return Misfit{CookieText, fmt.Sprintf("no request of this gate had a session id, so nothing is locked; but %d or more had"+
-		" a cookie named %s without one in it: %s", unreadToReport, strings.Join(m.session.Cookies, " or "), hint)}
+	return Misfit{CookieText, fmt.Sprintf("no request of this gate had a session id, so nothing is locked; but %d or more"+
+		" had a cookie named %s without one in it: %s", unreadToReport, strings.Join(m.session.Cookies, " or "), hint)}
 }
 
 func (m *misfits) noSession() Misfit {

@@ -171,7 +171,8 @@ func peerName(fd int, sa unix.Sockaddr) string {
 	return ""
 }
 
-// isNamed reports whether a unix socket has a name. x/sys has an @ for the NUL before an abstract one, which may be empty.
+// isNamed reports whether a unix socket has a name. x/sys has an @ for the NUL before an abstract one, which may be
+// empty.
 func isNamed(a *unix.SockaddrUnix) bool { return a.Name != "" && a.Name != "@" }
 
 // clientOf stands before the own address of a socket whose peer has none.

@@ -99,7 +99,8 @@ func endOfFD(fd int) (end peerEnd, err error) {
 		return end, os.NewSyscallError("getsockopt SO_PEERCRED", err)
 	}
 	if cred.Pid <= 0 {
-		return end, fmt.Errorf("%w: share it (shareProcessNamespace in a pod), or run the gate in PHP-FPM's container", ErrNamespace)
+		return end, fmt.Errorf("%w: share it (shareProcessNamespace in a pod), or run the gate in PHP-FPM's container",
+			ErrNamespace)
 	}
 	end.master = int(cred.Pid)
 	var st unix.Stat_t

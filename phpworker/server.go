@@ -163,10 +163,11 @@ func answerTo(w Worker, request byte, id string) (any, error) {
 }
 
 // errOtherVersion is returned for a request that is not known.
-var errOtherVersion = fmt.Errorf("%w does not know this request: gate and helper are of different versions, restart both", ErrHelper)
+var errOtherVersion = fmt.Errorf("%w does not know this request: gate and helper have different versions; restart both",
+	ErrHelper)
 
-// find receives a connection and finds its worker. The connection is closed as soon as its other end is known: as long as
-// it is open here, PHP-FPM does not notice that the gate has closed it.
+// find receives a connection and finds its worker. The connection is closed as soon as its other end is known: as long
+// as it is open here, PHP-FPM does not notice that the gate has closed it.
 func (s *Server) find(nc *net.UnixConn, b []byte) (Worker, error) {
 	oob := make([]byte, unix.CmsgSpace(4*maxPassed))
 	n, oobn, flags, _, err := nc.ReadMsgUnix(b, oob)
@@ -187,7 +188,8 @@ func (s *Server) find(nc *net.UnixConn, b []byte) (Worker, error) {
 	case string(b[:n]) != string(rune(requestFind))+protocolVersion:
 		return nil, errOtherVersion
 	case len(fds) != 1 || flags&unix.MSG_CTRUNC != 0:
-		return nil, fmt.Errorf("%w takes the upstream connection with the first request, and got %d descriptors", ErrHelper, len(fds))
+		return nil, fmt.Errorf("%w takes the upstream connection with the first request, and got %d descriptors",
+			ErrHelper, len(fds))
 	}
 	return s.Finder.Find(rawFD(fds[0]))
 }

@@ -34,8 +34,8 @@ var waits = map[string]string{
 	"do_signal_stop":           "",
 }
 
-// sleepsIn returns the name of the system call that the process sleeps in, as far as the kernel's function tells it, and
-// the connections that it may wait for.
+// sleepsIn returns the name of the system call that the process sleeps in, as far as the kernel's function tells it,
+// and the connections that it may wait for.
 func (p *process) sleepsIn() (name, target string) {
 	text, err := p.read("wchan", 128)
 	function, _, _ := strings.Cut(strings.TrimSpace(string(text)), ".") // a compiler's suffix, such as .constprop.0

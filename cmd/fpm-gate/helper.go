@@ -45,9 +45,11 @@ systemd starts it by fpm-gate-helper.socket. Without systemd it takes --listen.`
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
 	}
-	cmd.Flags().StringVar(&f.listen, "listen", "", "where gates connect, instead of systemd's socket: unix:/path (`address`)")
+	cmd.Flags().StringVar(&f.listen, "listen", "",
+		"where gates connect, instead of systemd's socket: unix:/path (`address`)")
 	cmd.Flags().StringArrayVar(&f.programs, "program", phpworker.DefaultPrograms,
-		"a `pattern` of programs that may be looked at: of the name of a file that is root's, or with a slash of its path; can be repeated")
+		"a `pattern` of programs that may be looked at: of the name of a file that is root's, or with a slash of its"+
+			" path; can be repeated")
 	return cmd
 }
 
@@ -83,11 +85,11 @@ func (f *helperFlags) run(ctx context.Context) error {
 func (f *helperFlags) check() error {
 	for _, p := range f.programs {
 		if _, err := filepath.Match(p, ""); err != nil || p == "" {
-			return &usageError{fmt.Errorf("--program %q is no pattern; one such as php-fpm* or /opt/php/sbin/php-fpm is", p)}
+			return &usageError{fmt.Errorf("--program must be a pattern such as php-fpm* or /opt/php/sbin/php-fpm; got %q", p)}
 		}
 	}
 	if f.listen != "" && !strings.HasPrefix(f.listen, "unix:/") {
-		return &usageError{fmt.Errorf("--listen %q is no unix socket; one such as unix:/run/fpm-gate/helper.sock is", f.listen)}
+		return &usageError{fmt.Errorf(`--listen must be "unix:/path"; got %q`, f.listen)}
 	}
 	return nil
 }

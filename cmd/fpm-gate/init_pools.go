@@ -119,7 +119,8 @@ func (m *machine) mayRead(path string) bool {
 }
 
 // iniLine matches what php.ini may have in a line.
-var iniLine = regexp.MustCompile(`^\s*(?:$|[;#]|\[[^\]]*\]|[^=\s;"]+\s*(?:=\s*(?:"[^"]*"|'[^']*'|[^"';]*)\s*(?:;.*)?)?$)`)
+var iniLine = regexp.MustCompile(`^\s*(?:$|[;#]|\[[^\]]*\]` +
+	`|[^=\s;"]+\s*(?:=\s*(?:"[^"]*"|'[^']*'|[^"';]*)\s*(?:;.*)?)?$)`)
 
 func (m *machine) note(format string, args ...any) {
 	if text := fmt.Sprintf(format, args...); !slices.Contains(m.problems, text) {

@@ -230,8 +230,8 @@ func (n *nginxReader) resolve() (all []pass) {
 	return all
 }
 
-// nginxWords yields the statements of a configuration, each with the line where it ends, and with ";", "{" or "}" as its
-// last word. Comments and quotes are gone.
+// nginxWords yields the statements of a configuration, each with the line where it ends, and with ";", "{" or "}" as
+// its last word. Comments and quotes are gone.
 func nginxWords(text string) func(yield func([]string, int) bool) {
 	return func(yield func([]string, int) bool) {
 		var words []string
@@ -252,7 +252,8 @@ func nginxWords(text string) func(yield func([]string, int) bool) {
 	}
 }
 
-var nginxToken = regexp.MustCompile(`#[^\n]*|\s+|[;{}]|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|(?:\$\{[^}]*\}|[^\s;{}#"'])[^\s;{}"']*`)
+var nginxToken = regexp.MustCompile(`#[^\n]*|\s+|[;{}]|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'` +
+	`|(?:\$\{[^}]*\}|[^\s;{}#"'])[^\s;{}"']*`)
 
 // apacheFiles are where Apache's configuration is; those that are enabled.
 var apacheFiles = []string{
@@ -261,7 +262,8 @@ var apacheFiles = []string{
 }
 
 var (
-	apacheProxy  = regexp.MustCompile(`proxy:unix:([^|"]+)\||proxy:fcgi://([^/"]+)|^\s*ProxyPass(?:Match)?\s.*\bfcgi://([^/"\s]+)`)
+	apacheProxy = regexp.MustCompile(`proxy:unix:([^|"]+)\||proxy:fcgi://([^/"]+)` +
+		`|^\s*ProxyPass(?:Match)?\s.*\bfcgi://([^/"\s]+)`)
 	apacheFolder = regexp.MustCompile(`(?i)^\s*(?:DocumentRoot|Alias\s+\S+)\s+"?([^"]+?)"?\s*$`)
 )
 

@@ -101,7 +101,7 @@ type State struct {
 	Down      error     // why nothing is sent to it; nil: it is up, as far as is known
 	Away      bool      // it is down, and has been silent for too long for a hiccup
 	Silent    time.Time // when the silence began; only while it is down
-	GraceEnds time.Time // it may have lost its items: no new claims before, so that those that are lost can be made again first
+	GraceEnds time.Time // no new claims before, so that the users of lost items can add them again first
 	Losses    uint64    // how often it may have lost all items
 	JustLost  bool      // the last loss is so short a time ago that none of its users can have made a new claim
 }

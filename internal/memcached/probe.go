@@ -106,12 +106,13 @@ func (p *probe) figures() error {
 	r.Memory, r.Used = number(figures["limit_maxbytes"]), number(figures["bytes"])
 	r.Evictions = number(figures["evictions"])
 	if r.Evictions > 0 {
-		p.warn("it has evicted %d items in %v: locks may be among them; give it more memory, or the locks a memcached of their own",
-			r.Evictions, r.Uptime)
+		p.warn("it has evicted %d items in %v: locks may be among them; give it more memory, or use a dedicated memcached"+
+			" for locks", r.Evictions, r.Uptime)
 	} else if r.Memory > 0 && r.Used > r.Memory/10*9 {
 		p.warn("%d of its %d bytes are used: it will evict soon, and locks may be among what it evicts", r.Used, r.Memory)
 	}
-	if used, limit := number(figures["curr_connections"]), number(figures["max_connections"]); limit > 0 && limit-used < 2*maxConns {
+	used, limit := number(figures["curr_connections"]), number(figures["max_connections"])
+	if limit > 0 && limit-used < 2*maxConns {
 		p.warn("it has %d of at most %d connections; a gate needs up to %d", used, limit, maxConns)
 	}
 	return nil

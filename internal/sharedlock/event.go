@@ -24,7 +24,7 @@ const (
 	ServerForgot                   // it was restarted or flushed: all leases may be gone from it
 	LeaseRegained                  // a lease was missing there, and was added before another gate can have had it
 	LeaseLost                      // a lease is another gate's, as its renewal has found; its holder is notified
-	LeaseGone                      // a lease was missing when it was renewed or released: another gate may have had the lock too
+	LeaseGone                      // a lease was missing at renewal or release: another gate may have had the lock
 	FleetDiffers                   // another host keeps the same locks in another way; Err says how
 	FleetAgrees                    // no other host does any longer
 )

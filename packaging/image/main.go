@@ -76,7 +76,9 @@ func filesOf(o options) (v1.Layer, error) {
 		name string
 		user int
 	}{{"etc/", 0}, {"etc/fpm-gate/", 0}, {"run/", 0}, {"run/fpm-gate/", user}} {
-		h := &tar.Header{Typeflag: tar.TypeDir, Name: folder.name, Mode: 0o755, Uid: folder.user, Gid: folder.user, ModTime: o.time}
+		h := &tar.Header{
+			Typeflag: tar.TypeDir, Name: folder.name, Mode: 0o755, Uid: folder.user, Gid: folder.user, ModTime: o.time,
+		}
 		if err := w.WriteHeader(h); err != nil {
 			return nil, err
 		}
