@@ -24,6 +24,14 @@ type Exchange struct {
 	// Sent is called, once and by any goroutine, when PHP-FPM has been sent all of the request: PHP runs no script
 	// before that. Nil: it is not called.
 	Sent func()
+	// Late, unless nil, is called when PHP-FPM has been sent all of the request but the last byte of its body, so that
+	// PHP runs the script only when it has returned; or when no more of the body comes. It is called by a goroutine of
+	// the exchange's, at most once, and is over before Header, Ended and Exchange's return. Its context is done when
+	// the exchange ends, or PHP-FPM responds early: PHP runs the script without its body where CONTENT_LENGTH is more
+	// than post_max_size, and enable_post_data_reading=0 has it do so at once.
+	Late func(context.Context)
+	// ContentLength is how many bytes of stdin PHP reads before it runs the script. Late needs it.
+	ContentLength int64
 	// Header is called with the header block of the response, before the web server gets it; not at all where
 	// there is none, or none that is whole within 64 KiB. Nil: nobody wants to see it.
 	Header func(*ResponseHeader)
@@ -47,6 +55,7 @@ type Exchange struct {
 	after    []byte    // what of that has been read from it, after the end request
 	left     bool      // Unfollow has been called
 	feed     feed
+	back     holdback
 	stdin    int    // how many bytes of stdin came with the head
 	out      []byte // what goes out first, kept to be sent again
 	inHeader bool   // the header block has not been dealt with
@@ -115,7 +124,10 @@ func (x *Exchange) prepare(ctx context.Context) (*upstream, error) {
 	if r.conn.setExchange(x) {
 		return nil, ErrKilled
 	}
-	if !r.stdinTaken {
+	if x.Late != nil {
+		r.leaveStdin()
+		x.back.left = max(x.ContentLength-1, 0)
+	} else if !r.stdinTaken {
 		forward, err := r.takeStdin()
 		if err != nil {
 			return nil, err
@@ -159,7 +171,7 @@ func (x *Exchange) attempt(up *upstream) error {
 	if err := x.send(); err != nil {
 		return err
 	}
-	if x.Sent != nil && x.Request.stdin.whole() {
+	if x.Sent != nil && x.Late == nil && x.Request.stdin.whole() {
 		x.Sent()
 	}
 	x.feed.start(x)
@@ -197,6 +209,7 @@ func (x *Exchange) relay() error {
 			return err
 		}
 		x.rhythm.count(time.Since(waiting))
+		x.feed.late.settle()
 		read = x.up.nc.Read
 		b.n += n
 		x.pool.answered(x.up)
@@ -415,5 +428,5 @@ func (x *Exchange) judge(err error) error {
 // work leaves bytes unread, at the least the end of stdin, and that shows as a reset; unless that end has not been
 // sent yet.
 func (x *Exchange) closedUnread(err error) bool {
-	return err == io.EOF && x.up.reused && !x.up.answered && !x.feed.forwarded && x.Request.stdin.whole()
+	return err == io.EOF && x.up.reused && !x.up.answered && !x.feed.forwarded && x.Request.stdin.whole() && x.Late == nil
 }

@@ -1,6 +1,7 @@
 package fcgi
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +23,8 @@ type feed struct {
 	timer     *time.Timer
 	running   sync.WaitGroup // of the goroutine, from start on
 	stopped   bool
-	whole     atomic.Bool // stdin has come whole
+	late      *lateCall   // nil: Late is not to be called
+	whole     atomic.Bool // stdin has come whole, and has been sent
 	gone      atomic.Bool // the web server has hung up
 	once      sync.Once   // of hangUp
 	silenced  bool        // upstream's reading side is shut: PHP-FPM's next write fails
@@ -37,7 +39,10 @@ type feed struct {
 func (f *feed) start(x *Exchange) {
 	*f = feed{x: x}
 	f.running.Add(1)
-	f.whole.Store(x.Request.stdin.whole())
+	if x.Late != nil {
+		f.late = newLateCall()
+	}
+	f.whole.Store(x.Request.stdin.whole() && f.late == nil)
 	if f.whole.Load() {
 		f.timer = time.AfterFunc(watchDelay, f.run)
 		return
@@ -60,6 +65,9 @@ func (f *feed) stop() {
 	f.ending = true
 	_ = c.nc.SetReadDeadline(past)
 	f.mu.Unlock()
+	if f.late != nil {
+		f.late.cancel()
+	}
 	_ = f.x.up.nc.SetWriteDeadline(past)
 	f.running.Wait()
 	_ = c.nc.SetReadDeadline(time.Time{})
@@ -71,7 +79,10 @@ func (f *feed) stop() {
 func (f *feed) run() {
 	defer f.running.Done()
 	f.forgetHeadDeadline()
-	if f.whole.Load() || f.copy() {
+	if f.whole.Load() {
+		f.watch()
+	} else if f.copy() {
+		f.endStdin()
 		f.watch()
 	}
 }
@@ -87,7 +98,13 @@ func (f *feed) copy() bool {
 		r.rest = append([]byte(nil), b.bytes()...)
 		b.free()
 	}()
-	for !f.whole.Load() {
+	if f.late != nil && b.n > 0 { // it came with the head, and has been left to us
+		if err := f.forward(b); err != nil {
+			f.fail(err)
+			return false
+		}
+	}
+	for !r.stdin.whole() {
 		if b.n == len(b.b) {
 			if b = b.grown(maxRecord); b.n == len(b.b) {
 				f.fail(fmt.Errorf("%w: record is too long", ErrMalformed))
@@ -167,22 +184,40 @@ func (f *feed) forgetHeadDeadline() {
 // forward sends on what of b is the application's, and keeps what is not whole.
 func (f *feed) forward(b *buffer) error {
 	forward, rest, err := f.x.Request.stdin.scan(b.bytes())
-	if len(forward) > 0 {
-		f.forwarded = true
-		// An error says that PHP-FPM wants no more of it. It may have answered before it closed, so its answer
-		// tells; what still comes is read and dropped.
-		if _, err := f.x.up.nc.Write(forward); err != nil {
-			f.unsent = true
+	if f.late != nil {
+		forward = f.x.back.split(forward)
+		if len(f.x.back.held) > maxRecord {
+			err = cmp.Or(err, fmt.Errorf("%w: stdin is longer than CONTENT_LENGTH", ErrMalformed))
 		}
+	}
+	f.send(forward)
+	if f.late != nil && f.late.isOver() {
+		f.sendHeld()
 	}
 	b.n = copy(b.b, rest)
-	if f.x.Request.stdin.whole() {
-		f.whole.Store(true)
-		if f.x.Sent != nil {
-			f.x.Sent()
-		}
+	if f.late == nil && f.x.Request.stdin.whole() {
+		f.sent()
 	}
 	return err
+}
+
+// send sends bytes of stdin to PHP-FPM. An error says that PHP-FPM wants no more of it. It may have answered before it
+// closed, so its answer tells; what still comes is read and dropped.
+func (f *feed) send(b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	f.forwarded = true
+	if _, err := f.x.up.nc.Write(b); err != nil {
+		f.unsent = true
+	}
+}
+
+// sent is called when all of stdin has been sent.
+func (f *feed) sent() {
+	if !f.whole.Swap(true) && f.x.Sent != nil {
+		f.x.Sent()
+	}
 }
 
 // fail ends a request whose web server does not speak FastCGI any more.
@@ -204,7 +239,7 @@ func (f *feed) readFailed(err error) {
 	gone := err != io.EOF
 	if !gone {
 		if !f.whole.Load() {
-			_ = f.x.up.nc.CloseWrite() // no more of stdin comes: PHP-FPM should not wait for it
+			f.endStdin()
 		}
 		gone = raw.Read(hungUp) == nil
 	}
@@ -224,24 +259,33 @@ func (f *feed) clean() bool { return f.whole.Load() && !f.unsent && !f.hungUp() 
 // see cutOff. On a unix socket whose stdin is cut short, its output is read to the end and dropped.
 func (f *feed) hangUp() {
 	f.once.Do(func() {
-		x := f.x
 		f.gone.Store(true)
-		if x.finished {
+		if f.x.finished {
 			return
 		}
-		whole := f.whole.Load()
-		if whole && x.up.isUnix() {
-			f.silenced = true
-			_ = x.up.nc.CloseRead()
+		if f.late != nil && !f.late.hangUp() {
+			f.endStdin() // the script is still to begin, with as much of its body as has come
 			return
 		}
-		if !whole {
-			_ = x.up.nc.CloseWrite()
-		}
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		if x.aborted == nil && !x.cut {
-			_ = x.up.nc.SetReadDeadline(time.Now().Add(x.AbandonAfter))
-		}
+		f.leave()
 	})
+}
+
+// leave is hangUp once the script may have begun.
+func (f *feed) leave() {
+	x := f.x
+	whole := f.whole.Load()
+	if whole && x.up.isUnix() {
+		f.silenced = true
+		_ = x.up.nc.CloseRead()
+		return
+	}
+	if !whole {
+		_ = x.up.nc.CloseWrite()
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.aborted == nil && !x.cut {
+		_ = x.up.nc.SetReadDeadline(time.Now().Add(x.AbandonAfter))
+	}
 }

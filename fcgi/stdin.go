@@ -31,6 +31,12 @@ func (r *Request) takeStdin() (forward []byte, err error) {
 	return forward, nil
 }
 
+// leaveStdin leaves what came with the head to be scanned with what comes next.
+func (r *Request) leaveStdin() {
+	r.stdinTaken = true
+	r.rest = append([]byte(nil), r.conn.buf.bytes()[r.head:]...)
+}
+
 // whole reports whether stdin, and a Filter's data, have come to their end.
 func (s *stdinScan) whole() bool { return s.ended && (s.left == 0 || s.keep) }
 

@@ -1,0 +1,294 @@
+package fcgi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/rig"
+)
+
+func TestLastByteOfStdinIsHeldBack(t *testing.T) {
+	for length := 1; length < 400; length += 7 {
+		for range 20 {
+			var pieces [][]byte // as a scan passes them on: no header is cut
+			for left := length; left > 0; {
+				n := 1 + rand.IntN(left)
+				record := padded(TypeStdin, 1, strings.Repeat("x", n), rand.IntN(9))
+				cut := headerLen + rand.IntN(len(record)-headerLen+1)
+				pieces = append(pieces, record[:cut], record[cut:])
+				left -= n
+			}
+			pieces = append(pieces, padded(TypeStdin, 1, "", rand.IntN(3)))
+			h := holdback{left: int64(length) - 1}
+			var sent []byte
+			for _, piece := range pieces {
+				sent = append(sent, h.split(piece)...)
+			}
+			all := joined(pieces...)
+			if !bytes.Equal(append(bytes.Clone(sent), h.held...), all) {
+				t.Fatalf("%d bytes in %q: sent %q, held back %q", length, pieces, sent, h.held)
+			}
+			if content := contentIn(sent); content != length-1 {
+				t.Fatalf("%d bytes in %q: sent %d of them", length, pieces, content)
+			}
+		}
+	}
+}
+
+// contentIn counts the bytes of content in records, of which the last may be cut.
+func contentIn(b []byte) (n int) {
+	for len(b) > 0 {
+		h := ParseHeader(b)
+		b = b[headerLen:]
+		n += min(h.ContentLength, len(b))
+		b = b[min(h.ContentLength+h.PaddingLength, len(b)):]
+	}
+	return n
+}
+
+// slowRequest is a POST whose body has come up to its last bytes; rest is these.
+func slowRequest(f *fpm, query, contentType, body string, more ...string) (come, rest []byte) {
+	pairs := append([]string{"REQUEST_METHOD", "POST", "CONTENT_LENGTH", strconv.Itoa(len(body)), "CONTENT_TYPE", contentType}, more...)
+	all := requestOf(1, true, body, f.params("late.php", query, pairs...)...)
+	cut := len(all) - headerLen - 20
+	return all[:cut], all[cut:]
+}
+
+// lateBodies are of all kinds that PHP tells apart.
+var lateBodies = map[string]struct{ contentType, body string }{
+	"a form":                 {"application/x-www-form-urlencoded", "a=" + strings.Repeat("form", 50_000)},
+	"a short form":           {"application/x-www-form-urlencoded", "a=" + strings.Repeat("form", 10)},
+	"an upload":              {"multipart/form-data; boundary=XX", "--XX\r\nContent-Disposition: form-data; name=\"f\"; filename=\"f\"\r\n\r\n" + strings.Repeat("file", 50_000) + "\r\n--XX--\r\n"},
+	"an upload with a tail":  {"multipart/form-data; boundary=XX", "--XX\r\nContent-Disposition: form-data; name=\"f\"; filename=\"f\"\r\n\r\nfile\r\n--XX--\r\n" + strings.Repeat("tail", 10)},
+	"JSON":                   {"application/json", `"` + strings.Repeat("json", 50_000) + `"`},
+	"a body without a type":  {"", strings.Repeat("none", 50_000)},
+	"a body of unknown type": {"application/x-unknown", strings.Repeat("what", 50_000)},
+}
+
+// lateScript prints what it has got of its body, and notes when it begins.
+const lateScript = `touch($_GET['f'] . '.on'); echo strlen(file_get_contents('php://input')), ' ', strlen($_POST['a'] ?? ''), ' ',
+	$_FILES['f']['size'] ?? 0, ' ', $_FILES['f']['error'] ?? 0;`
+
+func TestPHPRunsNoPOSTBeforeTheLastByteOfItsBody(t *testing.T) {
+	both(t, func(t *testing.T, network string) {
+		f := startFPM(t, network, rig.PHPOptions{Workers: 4})
+		f.script("late.php", lateScript)
+		for name, c := range lateBodies {
+			for when, gone := range map[string]bool{"": false, ", whose web server has gone": true} {
+				t.Run(name+when, func(t *testing.T) {
+					mark := filepath.Join(t.TempDir(), "mark")
+					come, rest := slowRequest(f, "f="+mark, c.contentType, c.body)
+					called, done := make(chan struct{}), make(chan struct{})
+					sent := make(chan struct{})
+					pool := newPool(t, nil, f.addr)
+					run := start(t, pool, "unix", func(x *Exchange) {
+						x.ContentLength = int64(len(c.body))
+						x.Sent = func() { close(sent) }
+						x.Late = func(context.Context) {
+							close(called)
+							<-done
+						}
+					}, come)
+					if sooner(called, 30*time.Millisecond) {
+						t.Error("Late was called before the body had come")
+					}
+					run.web.send(rest)
+					receive(t, "the call of Late", called)
+					if gone {
+						run.web.Close()
+					}
+					if sooner(sent, 50*time.Millisecond) || exists(mark+".on") || run.isEnded() {
+						t.Error("the script has begun before Late has returned")
+					}
+					close(done)
+					if gone {
+						await(t, "the script runs", func() bool { return exists(mark + ".on") })
+						if err := run.result(); !errors.Is(err, ErrHungUp) {
+							t.Errorf("got %v, want ErrHungUp", err)
+						}
+						return
+					}
+					f.mustPrintAll(t, run, c.contentType, c.body)
+					receive(t, "the call of Sent", sent)
+					if s := pool.Stats(); network == "unix" && s.Idle != 1 {
+						t.Errorf("got %+v, want a connection that can be used again", s)
+					}
+				})
+			}
+		}
+	})
+}
+
+// mustPrintAll checks that the script has had all of its body.
+func (f *fpm) mustPrintAll(t *testing.T, run *running, contentType, body string) {
+	t.Helper()
+	want := fmt.Sprintf("%d 0 0 0", len(body))
+	if kind, _, _ := strings.Cut(contentType, ";"); kind == "multipart/form-data" {
+		want = fmt.Sprintf("0 0 %d 0", strings.Count(body, "file")*4-4*strings.Count(body, "filename"))
+	} else if strings.HasPrefix(body, "a=") {
+		want = fmt.Sprintf("%d %d 0 0", len(body), len(body)-2)
+	}
+	if got := run.web.response(1); got.body() != want {
+		t.Errorf("PHP got %q of its body, want %q", got.body(), want)
+	}
+	if err := run.result(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Where PHP does not wait for the body, Late is over when it responds, and the rest of the body passes.
+func TestLateEndsWhenPHPRespondsBeforeTheBodyIsThere(t *testing.T) {
+	both(t, func(t *testing.T, network string) {
+		f := startFPM(t, network, rig.PHPOptions{Workers: 4, INI: map[string]string{"post_max_size": "100000"}})
+		f.script("late.php", `if (isset($_GET['wait'])) { `+untilTold+` } while (ob_get_level()) ob_end_flush(); echo 'x'; flush(); `+lateScript)
+		body := strings.Repeat("body", 50_000)
+		for name, c := range map[string]struct {
+			body, want string
+			more       []string
+			called     bool // Late is called before the script responds
+		}{
+			"too long":                       {body, "x200000 0 0 0", nil, false},
+			"read by the script":             {body[:90_000], "x90000 0 0 0", []string{"PHP_VALUE", "enable_post_data_reading=0"}, false},
+			"PUT":                            {body[:90_000], "x90000 0 0 0", []string{"REQUEST_METHOD", "PUT"}, false},
+			"read by the script, and called": {body[:90_000], "x90000 0 0 0", []string{"PHP_VALUE", "enable_post_data_reading=0"}, true},
+		} {
+			t.Run(name, func(t *testing.T) {
+				mark := filepath.Join(t.TempDir(), "mark")
+				query := "f=" + mark
+				if c.called {
+					query += "&wait=1"
+				}
+				come, rest := slowRequest(f, query, "application/octet-stream", c.body, c.more...)
+				if c.called {
+					come, rest = joined(come, rest), nil
+				}
+				over := make(chan struct{})
+				run := start(t, newPool(t, nil, f.addr), "unix", func(x *Exchange) {
+					x.ContentLength = int64(len(c.body))
+					x.Late = func(ctx context.Context) {
+						touch(t, mark+".end")
+						<-ctx.Done()
+						close(over)
+					}
+				}, come)
+				_, begin := run.web.record()
+				run.web.send(rest)
+				if got := string(begin) + run.web.response(1).stdout; !strings.HasSuffix(got, c.want) {
+					t.Errorf("got %q, want %q", got, c.want)
+				}
+				_ = run.result()
+				if c.called {
+					receive(t, "the end of Late", over)
+				}
+			})
+		}
+	})
+}
+
+func TestLateIsCalledBeforeAScriptWithAPartOfItsBody(t *testing.T) {
+	both(t, func(t *testing.T, network string) {
+		f := startFPM(t, network, rig.PHPOptions{Workers: 4})
+		f.script("late.php", lateScript)
+		for name, c := range lateBodies {
+			t.Run(name, func(t *testing.T) {
+				mark := filepath.Join(t.TempDir(), "mark")
+				come, _ := slowRequest(f, "f="+mark, c.contentType, c.body)
+				called, done := make(chan struct{}), make(chan struct{})
+				run := start(t, newPool(t, nil, f.addr), "unix", func(x *Exchange) {
+					x.ContentLength = int64(len(c.body))
+					x.Late = func(context.Context) {
+						close(called)
+						<-done
+					}
+				}, come)
+				run.web.Close()
+				receive(t, "the call of Late", called)
+				time.Sleep(30 * time.Millisecond)
+				if exists(mark+".on") || run.isEnded() {
+					t.Error("the script has begun before Late has returned")
+				}
+				close(done)
+				await(t, "the script runs", func() bool { return exists(mark + ".on") })
+				if err := run.result(); !errors.Is(err, ErrHungUp) {
+					t.Errorf("got %v, want ErrHungUp", err)
+				}
+			})
+		}
+	})
+}
+
+func TestLateEndsWithItsExchange(t *testing.T) {
+	onAll(t, func(t *testing.T, web, php string) {
+		for name, end := range map[string]func(*running, chan struct{}){
+			"PHP dies":       func(_ *running, die chan struct{}) { close(die) },
+			"an abort":       func(run *running, _ chan struct{}) { run.x.Abort(errStop) },
+			"the conn's end": func(run *running, _ chan struct{}) { run.conn.Kill() },
+		} {
+			die, called := make(chan struct{}), make(chan struct{})
+			pool := newPool(t, nil, startPHP(t, php, func(p *phpConn) {
+				_, _ = p.head()
+				<-die
+			}))
+			run := start(t, pool, web, func(x *Exchange) {
+				x.ContentLength = 4
+				x.Late = func(ctx context.Context) {
+					close(called)
+					<-ctx.Done()
+				}
+			}, requestOf(1, true, "body"))
+			receive(t, "the call of Late", called)
+			end(run, die)
+			if err := run.result(); !errors.Is(err, ErrUpstream) && !errors.Is(err, ErrKilled) || !run.isEnded() {
+				t.Errorf("%s: got %v and ended %t, want ErrUpstream or ErrKilled", name, err, run.isEnded())
+			}
+			if name != "PHP dies" {
+				close(die)
+			}
+		}
+	})
+}
+
+func TestBodyIsAwaited(t *testing.T) {
+	both(t, func(t *testing.T, network string) {
+		body := strings.Repeat("body", 50_000)
+		request := requestOf(1, true, body, "A", "precious")
+		for name, c := range map[string]struct {
+			request []byte
+			limit   int
+			whole   bool
+		}{
+			"all of it":           {request, len(request), true},
+			"a short one":         {requestOf(1, true, "", "A", "precious"), 0, true},
+			"without its end":     {request[:len(request)-headerLen], len(request), false},
+			"more than the limit": {request, 50_000, false},
+			"malformed":           {joined(request[:len(request)-headerLen], make([]byte, headerLen)), len(request), true},
+		} {
+			conn, web := newConn(t, network, Limits{})
+			go func() { _, _ = web.Write(c.request) }()
+			r, err := conn.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			timeout := patience
+			if !c.whole {
+				timeout = 200 * time.Millisecond
+			}
+			n, whole := r.AwaitBody(c.limit, timeout)
+			if whole != c.whole || c.limit == 50_000 && n <= c.limit {
+				t.Errorf("%s: got %d bytes and whole %t", name, n, whole)
+			}
+			if got := r.Params.Get("A"); string(got) != "precious" {
+				t.Errorf("%s: the params have become %q", name, got)
+			}
+			conn.Close()
+		}
+	})
+}
