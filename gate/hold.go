@@ -151,6 +151,9 @@ func (h *hold) mayOpenFor() time.Duration {
 	}
 	left := h.request.setup.OpenWithin
 	if since := h.request.exch.Connected(); !since.IsZero() {
+		if granted := h.lock.Since(); granted.After(since) { // its body came slowly
+			since = granted
+		}
 		left -= time.Since(since)
 	}
 	return left

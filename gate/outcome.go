@@ -78,4 +78,5 @@ const (
 	lockNone   lockStatus = "none"   // there is no session, or the route takes no lock
 	lockPassed lockStatus = "passed" // the lock was not acquired, and the policy lets the request go on
 	lockRead   lockStatus = "read"   // the requests ahead have ended
+	lockLater  lockStatus = "later"  // it is acquired when the body is there
 )

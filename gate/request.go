@@ -21,8 +21,11 @@ func (g *Gate) serve(fr *fcgi.Request) error {
 	defer r.setup.leave()
 	r.findSession()
 	r.chooseRoute()
-	if err := r.acquire(); err != nil {
-		return r.answer(err)
+	defer r.leaveUpload()
+	if !r.locksLate() {
+		if err := r.acquire(r.Context()); err != nil {
+			return r.answer(err)
+		}
 	}
 	defer r.leaveSession()
 	if err := r.relay(r.release); err != nil { // releases before the web server gets the last bytes
@@ -44,6 +47,8 @@ type request struct {
 	policy *Policy
 	route  string
 	tally  *tally // of the route
+
+	bodyAwaited bool // it counts among those of maxBodies
 
 	status    lockStatus
 	hold      *hold        // of the session's lock; nil: none
@@ -103,7 +108,7 @@ func (r *request) chooseRoute() {
 
 // acquire acquires the session's lock. If it returns nil, the request may go on, with the lock or, depending on status,
 // without it.
-func (r *request) acquire() error {
+func (r *request) acquire(ctx context.Context) error {
 	if r.id == nil || r.policy.Mode == Off {
 		r.gate.counters.none.Add(1)
 		return nil
@@ -115,7 +120,7 @@ func (r *request) acquire() error {
 	policy.LateExpiry = true
 	entered := time.Now()
 	stop := lookElsewhere(r.setup.Holder, r.key, r.setup.SlowWait/2, &r.elsewhere)
-	lock, err := r.setup.Locks.Acquire(r.Context(), r.key, r, policy)
+	lock, err := r.setup.Locks.Acquire(ctx, r.key, r, policy)
 	stop()
 	if err != nil {
 		return r.notAcquired(err)
@@ -150,7 +155,7 @@ func (r *request) acquire() error {
 // waited for lock, from entered on. If so, replaced releases the lock and waits until the response with the new cookie
 // is sent.
 func (r *request) replaced(lock *sessionlock.Lock, entered time.Time) bool {
-	if r.policy.PassRotated {
+	if r.policy.PassRotated || r.exch.Late != nil {
 		return false
 	}
 	rot, pause := r.gate.rotations.during(r.key, entered, r.head.target)
@@ -205,7 +210,7 @@ func (r *request) servedAs() Outcome {
 		return OutcomeHeld
 	case lockRead:
 		return OutcomeRead
-	case lockPassed:
+	case lockPassed, lockLater:
 		if r.policy.Observe {
 			return OutcomeObserved
 		}
@@ -274,7 +279,9 @@ var errLockEnded = errors.New("the lock ended while its request waited for a con
 // Otherwise the expiry of the lock starts, once the whole request is there.
 func (r *request) sending() error {
 	r.exch.Sent = nil
-	if r.hold != nil {
+	if r.exch.Late != nil {
+		r.exch.Sent = r.startExpiry
+	} else if r.hold != nil {
 		if r.hold.endedUnsent() {
 			return errLockEnded
 		}
@@ -287,6 +294,13 @@ func (r *request) sending() error {
 	return nil
 }
 
+// startExpiry is called when PHP-FPM has been sent a request whose lock was acquired late, if it was.
+func (r *request) startExpiry() {
+	if r.hold != nil {
+		r.hold.lock.StartExpiry()
+	}
+}
+
 // gateParams appends the params that inform PHP about the lock. They come after all others, so they win.
 func (r *request) gateParams(b []byte) []byte {
 	if r.head.foreign {
@@ -297,6 +311,9 @@ func (r *request) gateParams(b []byte) []byte {
 		return b
 	}
 	b = fcgi.AppendPair(b, "FPM_GATE_KEY", r.key.String())
+	if r.status == lockLater {
+		return b
+	}
 	b = fcgi.AppendPair(b, "FPM_GATE_WAIT_MS", strconv.FormatInt(r.waited.Milliseconds(), 10))
 	if r.status != lockHeld && r.status != lockLocal {
 		return b
@@ -336,7 +353,7 @@ func ceilUnix(t time.Time) int64 {
 func (r *request) acquireAgain() error {
 	r.hold.unwatch()
 	r.hold, r.holds = nil, nil
-	return r.acquire()
+	return r.acquire(r.Context())
 }
 
 // readHeader reads the header block of the response, for a new session id and for the header that releases the lock.
@@ -388,7 +405,7 @@ func (r *request) readCookie(setCookie []byte) {
 		return
 	}
 	r.setsID = true
-	if r.policy.Mode != Exclusive || r.status == lockPassed {
+	if r.policy.Mode != Exclusive || r.status == lockPassed || r.status == lockLater {
 		return
 	}
 	if r.status == lockHeld {

@@ -21,6 +21,8 @@ type setup struct {
 
 	users   atomic.Int64 // requests and outliving holds that have not ended
 	retired atomic.Bool  // no more users will come
+	bodies  atomic.Int32 // requests whose first bytes of the body are in memory
+	late    atomic.Int32 // requests that get their lock once their body is there
 	idle    chan struct{}
 	closed  sync.Once // closes idle
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
@@ -70,6 +71,7 @@ var passageCases = []struct {
 }{
 	{"responses are the same as without the gate", sameResponses},
 	{"bodies of 5 MB arrive whole", largeBodies},
+	{"an upload that comes slowly delays no page of its session", slowUpload},
 	{"a response of 20 MB arrives whole", largeResponse},
 	{"stderr reaches the web server's log", stderrReachesTheLog},
 	{"a response is passed on while it is made", responseStreams},
@@ -167,6 +169,27 @@ func largeBodies(t *testing.T, p *passage) {
 			}).mustBe(t, sum)
 		}
 	}
+}
+
+func slowUpload(t *testing.T, p *passage) {
+	session, body := newSession(), strings.Repeat("0123456789abcdef", 40_000)
+	r, w := io.Pipe()
+	uploaded := begin(p.gated, request{
+		method: "POST", path: "/upload.php", session: session, body: r, length: int64(len(body)),
+		header: map[string]string{"Content-Type": "application/octet-stream"},
+	})
+	for from := 0; from < len(body); from += len(body) / 10 {
+		if _, err := io.WriteString(w, body[from:from+len(body)/10]); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond) // which makes it slow
+		if err := ask(p.gated, request{path: "/hello.php", session: session}).failure(); err != nil {
+			w.CloseWithError(err)
+			t.Fatalf("%d bytes of the upload have been sent, and a page of its session gets %v", from, err)
+		}
+	}
+	w.Close()
+	(<-uploaded).mustBe(t, fmt.Sprintf("%d %x\n", len(body), sha256.Sum256([]byte(body))))
 }
 
 func largeResponse(t *testing.T, p *passage) {

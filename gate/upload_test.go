@@ -1,0 +1,195 @@
+package gate
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/fcgi"
+)
+
+// uploadBody is a body whose second half comes later.
+const uploadBody = "0123456789"
+
+// upload sends a POST of a session with the first half of its body.
+func (s *stand) upload(id string, params ...string) *browser {
+	s.t.Helper()
+	params = append(append(session(id), "REQUEST_METHOD", "POST", "CONTENT_LENGTH", strconv.Itoa(len(uploadBody))), params...)
+	head := requestOf(params...)
+	nc := s.ask()
+	s.php.next().end(page)
+	nc.want("")
+	nc.name = "upload " + id
+	if _, err := nc.Write(fcgi.AppendRecord(head[:len(head)-8], fcgi.TypeStdin, 1, []byte(uploadBody[:5]))); err != nil {
+		s.t.Fatal(err)
+	}
+	return nc
+}
+
+// finish sends the rest of the body of an upload.
+func (b *browser) finish() {
+	b.t.Helper()
+	rest := fcgi.AppendRecord(nil, fcgi.TypeStdin, 1, []byte(uploadBody[5:]))
+	if _, err := b.Write(fcgi.AppendRecord(rest, fcgi.TypeStdin, 1, nil)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// late waits until n uploads are on their way without a lock.
+func (s *stand) late(n int32) {
+	s.t.Helper()
+	await(s.t, "uploads are on their way", func() bool { return s.setup.Load().late.Load() == n })
+}
+
+func TestSlowUploadHasItsLockWhenItsBodyIsThere(t *testing.T) {
+	s := newStand(t, nil)
+	up := s.upload("one")
+	s.late(1)
+	before := s.ask(session("one")...)
+	s.php.next().end(page + "before")
+	before.want("before")
+
+	ahead := s.ask(session("one")...)
+	holder := s.php.next()
+	up.finish()
+	s.waiters(1)
+	s.php.none(t)
+	after := s.ask(session("one")...)
+	s.waiters(2)
+	holder.end(page + "ahead")
+	ahead.want("ahead")
+
+	script := s.php.next()
+	if script.body != uploadBody {
+		t.Errorf("PHP got %q", script.body)
+	}
+	for name, want := range map[string]bool{"FPM_GATE_KEY": true, "FPM_GATE_TOKEN": false, "FPM_GATE_WAIT_MS": false, "FPM_GATE_EXPIRES": false} {
+		if _, got := script.params[name]; got != want {
+			t.Errorf("PHP has param %s: %t", name, got)
+		}
+	}
+	if got := script.params["FPM_GATE_LOCK"]; got != "later" {
+		t.Errorf("PHP was told %q of the lock", got)
+	}
+	s.waiters(1)
+	s.php.none(t)
+	script.end(page + "uploaded")
+	up.want("uploaded")
+	s.php.next().end(page + "after")
+	after.want("after")
+	s.unlocked()
+	s.late(0)
+	if got := s.Stats(); got.Acquired != 4 || got.Passed != 0 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestSlowUploadThatWaitsTooLongGoesOnWithoutTheLock(t *testing.T) {
+	s := newStand(t, func(o *Options) { o.Policy.MaxWait = 10 * time.Millisecond })
+	up := s.upload("one")
+	s.late(1)
+	holds := s.ask(session("one")...)
+	holder := s.php.next()
+	up.finish()
+	script := s.php.next()
+	if script.body != uploadBody {
+		t.Errorf("PHP got %q", script.body)
+	}
+	script.end(page + "uploaded")
+	up.want("uploaded")
+	if got := s.Stats(); got.Passed != 1 {
+		t.Errorf("got %+v, want one that has passed", got)
+	}
+	if !strings.Contains(s.log.String(), "[WARN]  upload goes on without the lock of its session") {
+		t.Error("that is not logged")
+	}
+	holder.end(page + "held")
+	holds.want("held")
+}
+
+func TestUploadWhoseWebServerHasGoneHasItsLock(t *testing.T) {
+	for name, whole := range map[string]bool{"with its body whole": true, "in the middle of its body": false} {
+		s := newStand(t, nil)
+		up := s.upload("one")
+		s.late(1)
+		holds := s.ask(session("one")...)
+		holder := s.php.next()
+		if whole {
+			up.finish()
+			s.waiters(1)
+		}
+		up.Close()
+		s.waiters(1)
+		s.php.none(t)
+		holder.end(page + "held")
+		holds.want("held")
+		if whole {
+			script := s.php.next()
+			if script.body != uploadBody {
+				t.Errorf("%s: PHP got %q", name, script.body)
+			}
+			script.end(page)
+		}
+		s.unlocked()
+		s.late(0)
+	}
+}
+
+// Whatever is not an upload by POST that comes slowly has its lock from the start, and so have uploads that are too many.
+func TestLockBeginsWithTheHeadOfOtherRequests(t *testing.T) {
+	for name, params := range map[string][]string{
+		"PUT":                        {"REQUEST_METHOD", "PUT"},
+		"no length":                  {"CONTENT_LENGTH", ""},
+		"a script before its body":   {"PHP_VALUE", "enable_post_data_reading=0\nmemory_limit=1G"},
+		"the same by an admin value": {"PHP_ADMIN_VALUE", "enable_post_data_reading=off"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStand(t, nil)
+			s.lockedByUpload(s.upload("one", params...))
+		})
+	}
+	for connections, most := range map[int]int{0: lateUploads, 1: 0, 5: 2, 8: 4} {
+		t.Run(strconv.Itoa(connections)+" connections", func(t *testing.T) {
+			s := newStand(t, func(o *Options) { o.Upstream.MaxConnections = connections })
+			var late []*browser
+			for i := range most {
+				late = append(late, s.upload("late"+strconv.Itoa(i)))
+				s.late(int32(i + 1))
+			}
+			s.lockedByUpload(s.upload("one"))
+			for _, up := range late {
+				up.finish()
+				s.php.next().end(page + "uploaded")
+				up.want("uploaded")
+			}
+		})
+	}
+}
+
+// lockedByUpload checks that an upload of session one has its lock, and ends it.
+func (s *stand) lockedByUpload(up *browser) {
+	s.t.Helper()
+	await(s.t, "the upload has its lock", func() bool { return len(s.locks.Snapshot()) > 0 })
+	other := s.ask(session("one")...)
+	s.waiters(1)
+	up.finish()
+	script := s.php.next()
+	if got := script.params["FPM_GATE_LOCK"]; got != "held" || script.body != uploadBody {
+		s.t.Errorf("PHP was told %q of the lock, and got %q", got, script.body)
+	}
+	script.end(page + "uploaded")
+	up.want("uploaded")
+	s.php.next().end(page + "other")
+	other.want("other")
+}
+
+func TestBodiesInMemoryAreBounded(t *testing.T) {
+	s := newStand(t, nil)
+	s.setup.Load().bodies.Add(maxBodies)
+	up := s.upload("one")
+	s.lockedByUpload(up)
+	if got := s.setup.Load().bodies.Load(); got != maxBodies {
+		t.Errorf("%d requests are counted, want %d", got, maxBodies)
+	}
+}
