@@ -105,7 +105,7 @@ func TestAMisfitIsReportedEverywhere(t *testing.T) {
 			session: "handler = \"files\"\n save_path = \"/tmp\"",
 		},
 		"another cookie": {
-			kind: "cookie_name", says: `cookies that look like a session's: MoodleSession`,
+			kind: "cookie_name", says: `cookies look like a session's: MoodleSession`,
 			ini: map[string]string{"session.name": "MoodleSession"},
 		},
 	} {
