@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -80,6 +81,9 @@ func (p *pool) write(w *configWriter, o initOptions) {
 		} else {
 			w.line(`  # listen_group = "" # of the web server, which has to connect here`)
 		}
+		if mode := p.settings["listen.mode"].value; octalMode.MatchString(mode) {
+			w.line("  listen_mode = %s # %s", config.Quote(mode), p.from("listen.mode"))
+		}
 	}
 	p.writeUpstream(w)
 	p.writeSession(w)
@@ -94,6 +98,8 @@ func (p *pool) write(w *configWriter, o initOptions) {
 	w.line("  }")
 	w.line("}")
 }
+
+var octalMode = regexp.MustCompile(`^0?[0-7]{3}$`)
 
 // gateName makes a name of a gate of a pool's: what is not allowed in one becomes a dash.
 func gateName(pool string) string {

@@ -262,8 +262,8 @@ var apacheFiles = []string{
 }
 
 var (
-	apacheProxy = regexp.MustCompile(`proxy:unix:([^|"]+)\||proxy:fcgi://([^/"]+)` +
-		`|^\s*ProxyPass(?:Match)?\s.*\bfcgi://([^/"\s]+)`)
+	// A handler or a rule that passes requests on, or a <Proxy> block that says how, whose socket counts for both.
+	apacheProxy  = regexp.MustCompile(`\bunix:([^|"\s]+)\|fcgi:|\bfcgi://([^/"\s>]+)`)
 	apacheFolder = regexp.MustCompile(`(?i)^\s*(?:DocumentRoot|Alias\s+\S+)\s+"?([^"]+?)"?\s*$`)
 )
 
@@ -303,7 +303,7 @@ func apacheAddress(found []string) string {
 	if found[1] != "" {
 		return "unix:" + found[1]
 	}
-	return nginxAddress(found[2] + found[3])
+	return nginxAddress(found[2])
 }
 
 // diff shows the lines of web servers that are to change, as diff -u does.
