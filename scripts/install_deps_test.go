@@ -46,6 +46,7 @@ var packages = map[string]struct {
 	"php-illuminate-http":       {"test bench", "usr/share/php/Illuminate/Http/autoload.php"},
 	"php-illuminate-redis":      {"test bench", "usr/share/php/Illuminate/Redis/autoload.php"},
 	"php-illuminate-session":    {"test bench", "usr/share/php/Illuminate/Session/autoload.php"},
+	"php-sqlite3":               {"test bench", "usr/lib/php/20240924/pdo_sqlite.so"},
 	"mariadb-server-core":       {"test bench", "usr/sbin/mariadbd"},
 	"gcc":                       {"test bench", "usr/bin/gcc"},
 	"libc6-dev":                 {"test bench", "usr/include/stdlib.h"},

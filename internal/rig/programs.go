@@ -39,6 +39,7 @@ var programs = map[string]program{
 	"chromium":      {"chromium", []string{"chromium", "chromium-browser", "google-chrome"}},
 	"dokuwiki":      {"dokuwiki", []string{"/usr/share/dokuwiki/doku.php"}},
 	"phpmyadmin":    {"phpmyadmin", []string{"/usr/share/phpmyadmin/index.php"}},
+	"pdo-sqlite":    {"php-sqlite3", []string{"/usr/lib/php/*/pdo_sqlite.so"}},
 	"illuminate":    {"php-illuminate-session", []string{"/usr/share/php/Illuminate/Session/autoload.php"}},
 	"mariadbd":      {"mariadb-server-core", []string{"mariadbd"}},
 	"wrk":           {"wrk", []string{"wrk"}},
