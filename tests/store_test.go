@@ -105,6 +105,57 @@ func TestReloadMovesTheLocks(t *testing.T) {
 	p.mustWait(t, p.sites[1], site, "again")
 }
 
+// TestAGateMoreLeavesTheQueuesOfTheOthers: a reload adds a gate whose locks are in memcached, and takes it away again.
+// What waits at the gates that were there goes on waiting in the one queue, ahead of what comes after the reload, also
+// through the new gate.
+func TestAGateMoreLeavesTheQueuesOfTheOthers(t *testing.T) {
+	t.Parallel()
+	p := newTwins(t, "realm = \"shop\"\n"+inMemcached+queueRoutes(5))
+	g, site := p.gates[0], p.sites[0]
+	listen, err := p.Reserve("unix", "more")
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := &rig.Site{FastCGI: listen}
+	rigtest.Start(t, p.Nginx, rig.NginxOptions{Sites: []*rig.Site{more}})
+	both := g.Config + gateOf("more", listen, fmt.Sprintf("address = %q", p.php.Addr), "realm = \"shop\"\n"+inMemcached)
+	for name, config := range map[string][2]string{"one more": {g.Config, both}, "one less": {both, g.Config}} {
+		reload(t, g, config[0])
+		session := newSession()
+		s := &stack{Rig: p.Rig, Gate: g, Site: site}
+		mark := strings.ReplaceAll(name, " ", "-")
+		held := s.hold(t, session, mark)
+		var waits []<-chan response
+		queue := func(site *rig.Site, say string) {
+			waits = append(waits, begin(site, request{path: "/note.php?mark=" + mark + ".notes&say=" + say, session: session}))
+			s.awaitQueue(t, session, len(waits))
+		}
+		queue(site, "first")
+		queue(site, "second")
+		reload(t, g, config[1])
+		queue(site, "third")
+		if config[1] == both {
+			queue(more, "fourth")
+		}
+		queue(site, "last")
+		letGo(t, p.Rig, mark)
+		(<-held).mustBe(t, "last\n")
+		for _, w := range waits {
+			<-w
+		}
+		got, want := strings.Join(notes(t, p.Rig, mark+".notes"), " "), "first second third last"
+		if config[1] == both {
+			want = "first second third fourth last"
+		}
+		if got != want {
+			t.Errorf("%s: got the order %q; want %q", name, got, want)
+		}
+	}
+	if text := "new requests do not see them"; strings.Contains(g.Log(), text) {
+		t.Errorf("the log says %q", text)
+	}
+}
+
 // connections is how many a memcached has, with the one that asks.
 func connections(t *testing.T, s *rig.Server) int {
 	t.Helper()

@@ -36,3 +36,11 @@ gate "c" {
   upstream { address = "127.0.0.1:9000" }
   lock { max_wait = "30s" }
 }
+
+# Two gates of one realm, of which one has its locks elsewhere: they do not see each other's.
+gate "shop" {
+  listen = "unix:/run/shop.sock"
+  realm  = "c"
+  upstream { address = "unix:/run/php.sock" }
+  lock { store = "memcached" }
+}
