@@ -104,8 +104,8 @@ func TestHostsThatDisagreeAreFound(t *testing.T) {
 	}
 }
 
-// A probe finds a host that disagrees at whatever moment of the seconds it comes, by which memcached lets its item live,
-// and of the other host's pause between two notes.
+// A probe finds a host that disagrees at whatever moment of the seconds it comes, by which memcached lets its item
+// live, and of the other host's pause between two notes.
 func TestAProbeFindsAHostThatDisagrees(t *testing.T) {
 	t.Parallel()
 	for offset := time.Duration(0); offset < 2500*time.Millisecond; offset += 50 * time.Millisecond {

@@ -20,9 +20,10 @@ import (
 )
 
 // TestRandomInterleavingsKeepThePromises lets three gates and two sessions live through what a seed says, and holds
-// what came of it to the promises after each step. With one server, that may be slow, lose answers, hang, stall, and be
-// restarted; with a quorum one of three at a time. Other seeds flush and evict, too, and cut a gate off or stop it for a
-// moment. A third of them have a network with round trips of 60 ms, and some requests hold locally where the store fails.
+// what came of it to the promises after each step. With one server, that may be slow, lose answers, hang, stall, and
+// be restarted; with a quorum one of three at a time. Other seeds flush and evict, too, and cut a gate off or stop it
+// for a moment. A third of them have a network with round trips of 60 ms, and some requests hold locally where the
+// store fails.
 func TestRandomInterleavingsKeepThePromises(t *testing.T) {
 	t.Parallel()
 	const steps = 60
@@ -437,8 +438,9 @@ func (m *model) checkTimes(a *try, now time.Time) {
 	}
 }
 
-// checkLocal: a hold begins locally only if its server has not answered for long, or when it would end its wait, and not next to a hold of another
-// gate that its gate was told of and whose lease may still live. It is called with the mutex held.
+// checkLocal: a hold begins locally only if its server has not answered for long, or when it would end its wait, and
+// not next to a hold of another gate that its gate was told of and whose lease may still live. It is called with the
+// mutex held.
 func (m *model) checkLocal(b *try) {
 	now := b.lock.Since()
 	sick, until := m.sick != nil, now

@@ -196,6 +196,47 @@ func TestAMissingLeaseIsALossUnlessAllHaveJustBeenLost(t *testing.T) {
 	}
 }
 
+// A gate's machine is paused, and its clock has not counted that: the gate trusts leases that have ended, and another
+// gate may have the lock. Its next renewal finds that out, whether the other one still has the lock or no longer.
+func TestAPauseThatNoClockCountsIsFoundAtTheNextRenewal(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		released bool
+		want     sharedlock.EventKind
+		err      error
+	}{
+		"another gate has the lock": {false, sharedlock.LeaseLost, sessionlock.ErrLost},
+		"another gate had the lock": {true, sharedlock.LeaseGone, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t)
+				defer p.shut(t)
+				key := sessionlock.Key{1}
+				paused := mustAcquire(t, p.gates[0], key)
+				p.memory.age(2 * testLease)
+				other := mustAcquire(t, p.gates[1], key)
+				if c.released {
+					other.Release()
+				}
+				time.Sleep(p.stores[0].TTL()/3 + 100*time.Millisecond)
+				if err := paused.Err(); !errors.Is(err, c.err) {
+					t.Errorf("got error %v of the lock; want %v", err, c.err)
+				}
+				if n := p.events.count(c.want); n != 1 || p.stores[0].Stats().Lost != 1 {
+					t.Errorf("got the events %v and %d leases lost; want %v", p.events.seen, p.stores[0].Stats().Lost, c.want)
+				}
+				if err := other.Err(); err != nil {
+					t.Errorf("got error %v of the other gate's lock; want it held", err)
+				}
+				paused.Release()
+				other.Release()
+			})
+		})
+	}
+}
+
 // A take gets no answer, and is done when nobody waits for it any longer. What it leaves is deleted soon, and not only
 // when its lease ends.
 func TestAWriteInDoubtLeavesNothing(t *testing.T) {

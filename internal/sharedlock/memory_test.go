@@ -43,6 +43,18 @@ func (m *memory) lose() {
 	clear(m.items)
 }
 
+// age has all items live for d less: for the server, that much time has passed which the gates have not seen.
+func (m *memory) age(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, s := range m.items {
+		if !s.until.IsZero() {
+			s.until = s.until.Add(-d)
+			m.items[name] = s
+		}
+	}
+}
+
 // freeze has the server not answer, or answer again.
 func (m *memory) freeze(frozen bool) {
 	m.mu.Lock()
