@@ -8,6 +8,18 @@ import (
 
 // Store keeps leases that several managers compete for. Its methods are called concurrently, but for one key by one
 // goroutine of a manager at a time, and never while that manager has the lease.
+//
+// # One order for each key
+//
+// Release and Withdraw are called with a mutex held, so a store that needs a round trip for them can only begin it. Yet
+// what a manager calls next for the same key must see what it has called before: a Release, then an Acquire, leads to
+// the lease at the first attempt, if no other manager was there. So a store that works in the background has to keep one
+// order for each key: nothing begins on a server for a key before what was begun earlier for that key on that server is
+// over, by its answer or by a timeout. Different keys must not wait for each other, and neither must different servers.
+//
+// The same order is needed where the answer to a write is lost, as the write may be done late: what it leaves has to be
+// looked for and removed in that order, too. internal/sharedlock does both with tickets. Nothing of this holds between
+// managers: these compete, and the server decides.
 type Store interface {
 	// Acquire tries once to get the lease of key. It returns ErrHeld if another manager has the lease or is to get it
 	// next, and ErrStore if the store cannot say. After an ErrHeld or a RetryError the manager tries again, perhaps with
