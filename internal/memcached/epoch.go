@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/internal/kv"
@@ -16,9 +17,13 @@ import (
 // which takes a redial or a heartbeat, and have added theirs again.
 const grace = time.Second
 
-// epochs are what is known of a server's epoch, an item that only a restart or flush removes. The server's mutex guards
-// them.
+// epochs is what is known of a server's epoch, an item that only a restart or flush removes.
 type epochs struct {
+	name    string              // of the item
+	onLost  func()              // is called when all items may have been lost
+	onSplit func(now time.Time) // is called when there are several servers
+
+	mu      sync.Mutex
 	current string    // "": unknown
 	met     bool      // current was once known
 	contact time.Time // when the current one was last sent for and seen
@@ -42,24 +47,24 @@ const (
 
 var errSplit = errors.New("several memcached answer at this address, such as by a name with several addresses")
 
-// checkEpoch compares the epoch as it was read, or begins a new one. The error is kv.ErrEpoch if it is not the one that
+// check compares the epoch as it was read, or begins a new one. The error is kv.ErrEpoch if it is not the one that
 // we know.
-func (v *Server) checkEpoch(c *wire, asked time.Time, read *kv.Item) error {
+func (e *epochs) check(c *wire, asked time.Time, read *kv.Item) error {
 	if read != nil {
-		return v.meet(string(read.Value), asked)
+		return e.meet(string(read.Value), asked)
 	}
 	epoch := newEpoch()
-	err := c.write(&kv.Item{Name: v.options.Epoch, Value: []byte(epoch)})
+	err := c.write(&kv.Item{Name: e.name, Value: []byte(epoch)})
 	if errors.Is(err, kv.ErrExists) {
 		var items []*kv.Item
-		if items, err = c.get(v.options.Epoch); err == nil && items[0] != nil {
+		if items, err = c.get(e.name); err == nil && items[0] != nil {
 			epoch = string(items[0].Value)
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("begin an epoch: %w", err)
 	}
-	return v.meet(epoch, asked)
+	return e.meet(epoch, asked)
 }
 
 // newEpoch is the Unix time in milliseconds, and a random word that tells it from all others.
@@ -75,11 +80,11 @@ func isYoung(epoch string) bool {
 
 // meet compares an epoch of the server, "" if it has none, with the one that we know. asked is when it was sent for.
 // The error is kv.ErrEpoch if a grace has begun, and errSplit if there are several servers.
-func (v *Server) meet(epoch string, asked time.Time) error {
-	v.mu.Lock()
-	e, now := &v.epochs, time.Now()
+func (e *epochs) meet(epoch string, asked time.Time) error {
+	e.mu.Lock()
+	now := time.Now()
 	if e.isLate(epoch, asked) {
-		v.mu.Unlock()
+		e.mu.Unlock()
 		return kv.ErrEpoch
 	}
 	lost := e.met && epoch != e.current && e.current != "" // else it was noticed when there was none
@@ -97,14 +102,13 @@ func (v *Server) meet(epoch string, asked time.Time) error {
 	if e.current, e.met = epoch, true; epoch != "" && asked.After(e.contact) {
 		e.contact = asked
 	}
-	v.mu.Unlock()
+	e.mu.Unlock()
 	switch {
 	case split:
-		v.failSplit(now)
+		e.onSplit(now)
 		return errSplit
 	case lost:
-		v.Count(func(s *kv.ServerStats) { s.Forgot++ })
-		v.hooks.Lost()
+		e.onLost()
 	}
 	if begins {
 		return kv.ErrEpoch
@@ -129,25 +133,21 @@ func (e *epochs) leave(next string, now time.Time) (split bool) {
 	return split
 }
 
-func (v *Server) failSplit(now time.Time) {
-	v.fail(now, errSplit)
-	v.mu.Lock()
-	v.down, v.err, v.rest = errSplit, errSplit, now.Add(splitRest)
-	v.mu.Unlock()
-	v.silence.Store(int64(patience)) // there is nothing to wait for
-}
-
 // knows reports whether the server has the epoch that we know, as far as was read with other items, which were sent for
 // at asked. If it has not, a grace begins.
-func (v *Server) knows(epoch *kv.Item, asked time.Time) bool {
+func (e *epochs) knows(epoch *kv.Item, asked time.Time) bool {
 	if epoch == nil {
-		_ = v.meet("", asked)
+		_ = e.meet("", asked)
 		return false
 	}
-	return v.meet(string(epoch.Value), asked) == nil
+	return e.meet(string(epoch.Value), asked) == nil
 }
 
-// justLost reports whether what is missing was lost so short a time ago that none of the server's users can have made a
-// new claim on it: each of them lets a grace pass, which begins when the loss is noticed. It is called with the mutex
-// held.
-func (e *epochs) justLost() bool { return e.losses > 0 && time.Since(e.orphan) < grace }
+// report adds what is known to a kv.State. What is missing was just lost if that is so short a time ago that none of the
+// server's users can have made a new claim on it: each of them lets a grace pass, which begins when the loss is noticed.
+func (e *epochs) report(s *kv.State) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s.GraceEnds, s.Losses = e.grace, e.losses
+	s.JustLost = e.losses > 0 && time.Since(e.orphan) < grace
+}

@@ -26,7 +26,7 @@ type conn struct {
 	nc net.Conn
 }
 
-func (v *Server) newLane(slots int) *lane { return &lane{server: v, slots: make(chan struct{}, slots)} }
+func newLane(v *Server, slots int) *lane { return &lane{server: v, slots: make(chan struct{}, slots)} }
 
 // atOnce runs request as soon as there is a slot; until bounds both. If there is none by then, the error is kv.ErrBusy.
 func (l *lane) atOnce(until time.Time, request func(*wire) error) error {
@@ -43,7 +43,7 @@ func (l *lane) atOnce(until time.Time, request func(*wire) error) error {
 func (l *lane) inTurn(twice bool, request func(*wire) error) error {
 	l.slots <- struct{}{} // each slot is free after a timeout; and if the server is down, at once
 	defer l.leave()
-	if err := l.server.downErr(); err != nil {
+	if err := l.server.health.downErr(); err != nil {
 		return l.notSent(err)
 	}
 	return l.run(time.Now().Add(l.server.options.Timeout), twice, request)
@@ -51,7 +51,7 @@ func (l *lane) inTurn(twice bool, request func(*wire) error) error {
 
 // enter takes a slot, if the server is up.
 func (l *lane) enter(until time.Time) error {
-	if err := l.server.downErr(); err != nil {
+	if err := l.server.health.downErr(); err != nil {
 		return err
 	}
 	select {
@@ -66,7 +66,7 @@ func (l *lane) enter(until time.Time) error {
 	case <-timeout.C:
 		return kv.ErrBusy
 	}
-	if err := l.server.downErr(); err != nil {
+	if err := l.server.health.downErr(); err != nil {
 		l.leave()
 		return err
 	}
@@ -88,12 +88,12 @@ func (l *lane) run(until time.Time, twice bool, request func(*wire) error) error
 		v.closeIdle() // the others that idle are stale, too
 		if twice {
 			if err = l.roundTrip(until, request); broken(err) {
-				v.fail(begun, err)
+				v.health.fail(begun, err)
 			}
 		}
 	}
 	if kv.Answered(err) {
-		v.heard()
+		v.health.heard()
 		return err
 	}
 	v.Count(func(s *kv.ServerStats) {
@@ -102,7 +102,7 @@ func (l *lane) run(until time.Time, twice bool, request func(*wire) error) error
 		}
 	})
 	if unreachable(err) {
-		v.fail(begun, err)
+		v.health.fail(begun, err)
 	}
 	return v.named(err)
 }

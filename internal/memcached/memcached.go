@@ -16,8 +16,6 @@ import (
 	"io"
 	"net"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,19 +39,8 @@ type Server struct {
 
 	touches touches
 
-	silence atomic.Int64 // a time.Duration: how long the server has been seen not to answer, zero while it does
-
-	mu       sync.Mutex
-	down     error     // nil: up, as far as we know
-	since    time.Time // when that began; zero: never seen
-	silent   time.Time // when the silence began
-	counted  time.Time // until when it has been counted
-	returned bool      // it was down before
-	relapses int       // in a row
-	rest     time.Time // not up before
-	stalled  time.Time // when this process was last seen to have been stopped
-	err      error     // the last failure
-	epochs   epochs
+	health health
+	epochs epochs
 }
 
 // Options say how a server is reached. Timeout and Epoch must be set.
@@ -99,9 +86,23 @@ func New(a Addr, o Options, h kv.Hooks) *Server {
 			*hook = func() {}
 		}
 	}
+	if h.Down == nil {
+		h.Down = func(error) {}
+	}
 	v := &Server{addr: a, options: o, hooks: h}
-	v.taking, v.touching = v.newLane(maxTaking), v.newLane(maxTouching)
-	v.writing, v.polling, v.reading = v.newLane(maxWriting), v.newLane(maxPolling), v.newLane(maxReading)
+	v.health.timeout, v.health.onUp = o.Timeout, h.Up
+	v.health.onDown = func(err error) {
+		v.closeIdle()
+		h.Down(err)
+	}
+	v.epochs.name = o.Epoch
+	v.epochs.onSplit = func(now time.Time) { v.health.refuse(now, errSplit, splitRest) }
+	v.epochs.onLost = func() {
+		v.Count(func(s *kv.ServerStats) { s.Forgot++ })
+		h.Lost()
+	}
+	v.taking, v.touching = newLane(v, maxTaking), newLane(v, maxTouching)
+	v.writing, v.polling, v.reading = newLane(v, maxWriting), newLane(v, maxPolling), newLane(v, maxReading)
 	v.touches.lane = v.touching
 	return v
 }
@@ -178,7 +179,7 @@ func (v *Server) withEpoch(names []string, read func(names []string) ([]*kv.Item
 	if items == nil {
 		return nil, err
 	}
-	if err == nil && !v.knows(items[len(names)], asked) {
+	if err == nil && !v.epochs.knows(items[len(names)], asked) {
 		err = kv.ErrEpoch
 	}
 	return items[:len(names)], err
@@ -207,7 +208,7 @@ func (v *Server) Poll(lists [][]string, touch []string, ttl time.Duration) ([][]
 		return nil, err
 	}
 	epoch, all := answers[0][0], slices.Concat(answers...)[1:]
-	if !v.knows(epoch, asked) {
+	if !v.epochs.knows(epoch, asked) {
 		return nil, kv.ErrEpoch
 	}
 	found := make([][]*kv.Item, len(lists))
@@ -225,23 +226,22 @@ func (v *Server) WriteAll(items []*kv.Item) error {
 	})
 }
 
-// Stats returns the figures of the server as they are now.
-func (v *Server) Stats() kv.ServerStats {
-	s := v.Counted()
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	s.Server, s.Since, s.Err = v.addr.String(), v.since, v.err
-	s.Up = v.down == nil && !v.since.IsZero()
-	s.Grace = time.Now().Before(v.epochs.grace)
+// State returns what is known of the server.
+func (v *Server) State() (s kv.State) {
+	v.epochs.report(&s)
+	if v.health.report(&s); s.Down != nil {
+		s.Down = v.named(s.Down)
+	}
 	return s
 }
 
-// downError is returned for a request that was not sent because of an earlier failure.
-type downError struct{ cause error }
-
-func (e *downError) Error() string        { return "server marked down: " + e.cause.Error() }
-func (e *downError) Unwrap() error        { return e.cause }
-func (e *downError) Is(target error) bool { return target == kv.ErrNotSent }
+// Stats returns the figures of the server as they are now.
+func (v *Server) Stats() kv.ServerStats {
+	s := v.Counted()
+	s.Server, s.Grace = v.addr.String(), !v.State().Granting()
+	v.health.count(&s)
+	return s
+}
 
 // dialError is returned when no connection could be made.
 type dialError struct{ cause error }

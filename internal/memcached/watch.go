@@ -44,11 +44,11 @@ func (v *Server) Watch(ctx context.Context) {
 			v.closeIdle() // its connections are as dead; whether the server is, the next dial shows
 			continue
 		}
-		v.fail(time.Now(), err)
-		v.staySilent()
+		v.health.fail(time.Now(), err)
+		v.health.staySilent()
 		paused := time.Now()
 		sleep(ctx, pause)
-		v.mindStall(paused, pause)
+		v.health.mindStall(paused, pause)
 		pause = min(2*pause, maxRedial)
 	}
 }
@@ -58,7 +58,7 @@ func (v *Server) Watch(ctx context.Context) {
 func (v *Server) watchConn(ctx context.Context, suspect bool, alive func()) error {
 	asked := time.Now()
 	c, err := v.dialWith(ctx, asked.Add(v.options.Timeout))
-	v.mindStall(asked, v.options.Timeout)
+	v.health.mindStall(asked, v.options.Timeout)
 	if err != nil {
 		return err
 	}
@@ -67,21 +67,21 @@ func (v *Server) watchConn(ctx context.Context, suspect bool, alive func()) erro
 	for ; ; suspect = false {
 		switch {
 		case suspect:
-		case v.recover(asked):
+		case v.health.recover(asked):
 			v.hooks.Alive()
 		default:
-			v.staySilent()
+			v.health.staySilent()
 		}
 		idle := time.Now()
 		err := v.idle(c)
-		v.mindStall(idle, heartbeat)
+		v.health.mindStall(idle, heartbeat)
 		if err != nil {
 			return err
 		}
 		asked = time.Now()
 		_ = c.nc.SetDeadline(asked.Add(v.options.Timeout))
 		err = v.beat(c.wire, asked)
-		v.mindStall(asked, v.options.Timeout)
+		v.health.mindStall(asked, v.options.Timeout)
 		if err != nil {
 			return err
 		}
@@ -108,7 +108,7 @@ func (v *Server) beat(c *wire, asked time.Time) error {
 	if err != nil {
 		return fmt.Errorf("read the epoch: %w", err)
 	}
-	if err := v.checkEpoch(c, asked, items[0]); err != nil || v.hooks.Beat == nil {
+	if err := v.epochs.check(c, asked, items[0]); err != nil || v.hooks.Beat == nil {
 		return err
 	}
 	it := v.hooks.Beat(items[1:])
@@ -184,5 +184,5 @@ func (v *Server) greet(c *wire, begun time.Time) error {
 	if err != nil {
 		return fmt.Errorf("read the epoch: %w", err)
 	}
-	return v.checkEpoch(c, begun, items[0])
+	return v.epochs.check(c, begun, items[0])
 }
