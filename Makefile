@@ -34,9 +34,9 @@ check: need-go ## Check the format, go vet and staticcheck
 	go vet ./...
 	go tool staticcheck ./...
 
-test-long: need-go ## Count under faults for longer, and write the figures into docs/RELIABILITY.md
+test-long: need-go ## Count under faults, and end scripts under load, for longer; writes docs/RELIABILITY.md
 	@scripts/install-deps test
-	FPM_GATE_LONG=1 go test -count=1 -timeout 30m -run TestNoUpdateIsLostInAFleet -v ./tests
+	FPM_GATE_LONG=1 go test -count=1 -timeout 30m -run 'TestNoUpdateIsLostInAFleet|TestNoOtherVisitorIsEverEnded' -v ./tests
 
 test-unit: need-go ## Test the packages that need no real server
 	go test -race -count=1 $$(go list ./... | grep -Ev '/(tests|internal)(/|$$)')
