@@ -24,6 +24,7 @@ func TestInside(t *testing.T) {
 		test func(*testing.T)
 	}{
 		{"install_starts_the_socket_and_the_service", testInstall},
+		{"init_writes_a_config_that_is_served_as_it_is", testInit},
 		{"the_commands_of_the_documentation_put_the_gate_before_a_site", testSite},
 		{"and_so_do_those_for_a_new_one", testNewSite},
 		{"the_sandbox_is_in_force", testSandbox},

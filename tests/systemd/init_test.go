@@ -1,0 +1,48 @@
+package systemd
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// testInit has fpm-gate init write a config on the machine as its packages have left it, which is served without an
+// edit, and changes nginx as its diff says. All is as before when it ends.
+func testInit(t *testing.T) {
+	shipped, site := read(t, configPath), read(t, sitePath)
+	t.Cleanup(func() {
+		write(t, configPath, shipped)
+		write(t, sitePath, site)
+		_ = os.Remove(configPath + ".old")
+		mustDo(t, "systemctl", "reload", service, "nginx")
+		eventually(t, "no gate is before the site", func() bool { return get(t, "/lock.php", "one") == "no gate" })
+	})
+	if said := output("sh", "-c", "fpm-gate init < /dev/null"); read(t, configPath) != shipped || !strings.Contains(said, "Replace it?") {
+		t.Errorf("without an answer: got %q, and the config was replaced", said)
+	}
+	said := mustDo(t, "sh", "-c", "echo yes | fpm-gate init")
+	written := read(t, configPath)
+	if read(t, configPath+".old") != shipped || written == shipped || strings.Contains(said, "note:") {
+		t.Errorf("got %s\n%s", said, written)
+	}
+	mustDo(t, "fpm-gate", "check", "--config", configPath, "--probe")
+	mustDo(t, "systemctl", "reload", service)
+	var old string
+	for line := range strings.Lines(said) {
+		switch {
+		case strings.HasPrefix(line, "--- "), strings.HasPrefix(line, "+++ "):
+			if strings.TrimSpace(line[4:]) != sitePath {
+				t.Errorf("the diff is one of %s, want %s", line[4:], sitePath)
+			}
+		case strings.HasPrefix(line, "-"):
+			old = line[1:]
+		case strings.HasPrefix(line, "+"):
+			write(t, sitePath, strings.Replace(read(t, sitePath), old, line[1:], 1))
+		}
+	}
+	mustDo(t, "nginx", "-t")
+	mustDo(t, "systemctl", "reload", "nginx")
+	eventually(t, "requests pass the gate", func() bool {
+		return get(t, "/lock.php", "") == "none" && get(t, "/lock.php", "one") == "held"
+	})
+}
