@@ -152,6 +152,16 @@ func TestKeysOfLaravel(t *testing.T) {
 	}
 }
 
+// A key in base64 is never taken for one without, however long it is.
+func TestKeysOfLaravelThatAreNone(t *testing.T) {
+	for _, key := range []string{"base64:" + strings.Repeat("!", 9), "base64:" + strings.Repeat("!", 25), "base64:", "short", ","} {
+		_, err := Parse([]byte(gate("session {\nformat = \"laravel\"\nkeys = [\""+key+"\"]\n}")), "test.hcl")
+		if err == nil {
+			t.Errorf("keys = [%q]: got no error", key)
+		}
+	}
+}
+
 // TestNoReportShowsAKey puts a key into each place of a file where it may go wrong.
 func TestNoReportShowsAKey(t *testing.T) {
 	const key = "c2VjcmV0"

@@ -136,13 +136,14 @@ func appKeys(to *[][]byte) setter {
 }
 
 func parseAppKeys(s string) (keys [][]byte, err error) {
-	if n := len(s); n == 16 || n == 32 { // which may have a comma in it
+	const encodedPrefix = "base64:"
+	if n := len(s); (n == 16 || n == 32) && !strings.HasPrefix(s, encodedPrefix) { // which may have a comma in it
 		return [][]byte{[]byte(s)}, nil
 	}
 	for text := range strings.SplitSeq(s, ",") {
 		text = strings.TrimSpace(text)
 		raw := []byte(text)
-		if encoded, is := strings.CutPrefix(text, "base64:"); is {
+		if encoded, is := strings.CutPrefix(text, encodedPrefix); is {
 			if raw, err = base64.StdEncoding.DecodeString(encoded); err != nil {
 				return nil, errForm
 			}

@@ -306,3 +306,34 @@ func TestWrongKeysOfLaravelAreReported(t *testing.T) {
 		t.Errorf("check prints %q and %q", stdout, stderr)
 	}
 }
+
+// TestNoKeyOfLaravelIsTold has check and serve complain of configs with a key in them: all of that ends in the journal.
+func TestNoKeyOfLaravelIsTold(t *testing.T) {
+	t.Parallel()
+	const secret = "OnlyTheApplicationKnows0"
+	for name, lines := range map[string]string{
+		"only a warning":     fmt.Sprintf("cookies = [\"a\"]\nkeys = [%q]", "base64:T25seVRoZUFwcGxpY2F0aW9uS25vd3MwMTIzNDU2Nzg="),
+		"too short":          fmt.Sprintf("format = \"laravel\"\nkeys = [%q]", secret),
+		"no list":            fmt.Sprintf("format = \"laravel\"\nkeys = %q", "base64:"+secret),
+		"no base64":          fmt.Sprintf("application = \"laravel\"\nkeys = [%q]", "base64:"+secret+"!"),
+		"lines":              fmt.Sprintf("application = \"laravel\"\nkeys = [\n%q,\n]", secret),
+		"no quotes":          "application = \"laravel\"\nkeys = [" + secret + "]",
+		"an open quote":      fmt.Sprintf("application = \"laravel\"\nkeys = [\"%s]", secret),
+		"mistyped":           fmt.Sprintf("application = \"laravel\"\nkey = [%q]", secret),
+		"as another key":     fmt.Sprintf("application = \"laravel\"\nkeyz = [%q]", secret),
+		"a name of a secret": fmt.Sprintf("application = \"laravel\"\nkeys = [env(%q)]", secret),
+	} {
+		path := configFile(t, "gate \"www\" {\nlisten = \"unix:/no/such/folder/s\"\nupstream { address = \"127.0.0.1:9\" }\n"+
+			"session {\n"+lines+"\n}\n}\n")
+		_, out, said := run(t, "check", "--file-only", "--config", path)
+		_, more, served := run(t, "serve", "--config", path)
+		if said == "" || served == "" {
+			t.Errorf("%s: check says %q, and serve %q", name, said, served)
+		}
+		for _, key := range []string{secret, "T25seVRoZ"} {
+			if strings.Contains(out+said+more+served, key) {
+				t.Errorf("%s: got the key in %s", name, out+said+more+served)
+			}
+		}
+	}
+}
