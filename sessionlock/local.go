@@ -14,8 +14,10 @@ type Local struct {
 }
 
 type localShard struct {
-	mu     sync.Mutex
-	leases map[Key]*localLease
+	mu        sync.Mutex
+	leases    map[Key]*localLease
+	successor Successor               // nil: the store has not been handed over
+	asked     map[Key]<-chan struct{} // leases that the successor has been asked for, and that nobody has taken yet
 }
 
 // localLease is the lease of a key. Once it is released to waiting managers, it is the turn of the first of them.
@@ -24,8 +26,9 @@ type localLease struct {
 	key   Key
 
 	// Guarded by the shard's mutex.
-	turn bool      // the lease is free and reserved for the first in line
-	line [][8]byte // the managers that wait, in the order in which they came
+	turn   bool      // the lease is free and reserved for the first in line
+	line   [][8]byte // the managers that wait, in the order in which they came
+	broken bool      // the successor has ended it
 }
 
 // NewLocal returns a store without leases.
@@ -43,6 +46,9 @@ func (s *Local) Acquire(_ context.Context, key Key, token Token) (Lease, error) 
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	lease := &localLease{shard: sh, key: key}
+	if err := sh.askSuccessor(key); err != nil {
+		return nil, err
+	}
 	if old := sh.leases[key]; old != nil {
 		if !old.turn || old.line[0] != token.Manager() {
 			old.wait(token.Manager())
@@ -62,6 +68,7 @@ func (s *Local) Withdraw(key Key, token Token) {
 	sh := s.shardOf(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	sh.withdrawFromSuccessor(key)
 	l := sh.leases[key]
 	if l == nil {
 		return
@@ -70,7 +77,7 @@ func (s *Local) Withdraw(key Key, token Token) {
 		l.line = slices.Delete(l.line, i, i+1)
 	}
 	if l.turn && len(l.line) == 0 {
-		delete(sh.leases, key)
+		sh.end(key)
 	}
 }
 
@@ -88,11 +95,11 @@ func (l *localLease) wait(manager [8]byte) {
 // Renew does nothing: the lease lives until its Release.
 func (l *localLease) Renew(context.Context) error { return nil }
 
-// Due reports whether another manager waits.
+// Due reports whether another manager waits, or the successor has ended the lease.
 func (l *localLease) Due() bool {
 	l.shard.mu.Lock()
 	defer l.shard.mu.Unlock()
-	return len(l.line) > 0
+	return len(l.line) > 0 || l.broken
 }
 
 // Release frees the lease, or reserves it for the first in line.
@@ -103,7 +110,7 @@ func (l *localLease) Release() {
 		return
 	}
 	if len(l.line) == 0 {
-		delete(l.shard.leases, l.key)
+		l.shard.end(l.key)
 		return
 	}
 	l.turn = true
