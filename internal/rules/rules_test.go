@@ -19,12 +19,13 @@ const module = "github.com/fpm-gate/fpm-gate/"
 // mayImport says which packages of ours a package may import, tests left aside. What is not listed may import nothing of ours.
 var mayImport = map[string][]string{
 	"admin":                {"admin/page", "gate", "internal/sharedlock", "sessionlock"},
-	"cmd/fpm-gate":         {"admin", "config", "fcgi", "gate", "internal/demo", "laravel", "memcachelock", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
+	"cmd/fpm-gate":         {"admin", "config", "fcgi", "gate", "handover", "internal/demo", "laravel", "memcachelock", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
 	"gate":                 {"fcgi", "phpsession", "sessionlock", "sessionwatch"},
 	"internal/bench":       {"internal/rig", "fcgi"},
 	"internal/demo":        {"internal/rig"},
 	"internal/rig/browser": {"internal/rig", "internal/rig/rigtest"},
 	"internal/rig/rigtest": {"internal/rig"},
+	"handover":             {"sessionlock"},
 	"internal/kv":          {},
 	"internal/memcached":   {"internal/kv"},
 	"memcachelock":         {"internal/kv", "internal/memcached", "internal/sharedlock"},

@@ -1,0 +1,185 @@
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// patience bounds how long the locks of the old process may take to come.
+const patience = 2 * time.Second
+
+// forever is longer than any process takes to end.
+const forever = 24 * time.Hour
+
+// Taken are the locks that this process holds for another one. It is made by Take.
+type Taken struct {
+	locks *sessionlock.Manager
+	conn  net.Conn
+	out   *outbox
+	done  chan struct{}
+
+	mu       sync.Mutex
+	all      map[sessionlock.Key]*takenLock
+	complete chan struct{} // closed when all that was held has come
+	waiting  sync.WaitGroup
+}
+
+// takenLock is a lock that the other process holds, or waits for.
+type takenLock struct {
+	lock   *sessionlock.Lock // nil: it waits
+	cancel context.CancelFunc
+}
+
+// Take takes the locks that the process at nc holds, and holds them in locks until that process reports their release,
+// or the connection ends. It returns when all of them are held. The manager must not be in use yet. Take owns nc.
+func Take(nc net.Conn, locks *sessionlock.Manager) (*Taken, error) {
+	t := &Taken{
+		locks: locks, conn: nc, out: newOutbox(), done: make(chan struct{}),
+		all: make(map[sessionlock.Key]*takenLock), complete: make(chan struct{}),
+	}
+	failed := make(chan error, 1)
+	go t.out.run(nc)
+	go func() {
+		defer close(t.done)
+		err := read(nc, t.got)
+		t.end()
+		failed <- err
+	}()
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	var err error
+	select {
+	case <-t.complete:
+		return t, nil
+	case err = <-failed:
+		if err == nil {
+			err = errors.New("the connection has ended")
+		}
+	case <-timeout.C:
+		err = fmt.Errorf("nothing came for %v", patience)
+	}
+	_ = nc.Close()
+	<-t.done
+	return nil, fmt.Errorf("take locks over: %w", err)
+}
+
+// Done is closed when the other process has gone, and none of its locks is held any longer.
+func (t *Taken) Done() <-chan struct{} { return t.done }
+
+// Len returns how many locks the other process holds or waits for.
+func (t *Taken) Len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.all)
+}
+
+// got takes a message of the other process.
+func (t *Taken) got(m *message, key sessionlock.Key) error {
+	switch m.Kind {
+	case held:
+		return t.hold(key, m.By)
+	case complete:
+		close(t.complete)
+	case ask:
+		t.acquire(key, m.ID)
+	case release:
+		t.release(key)
+	}
+	return nil
+}
+
+// holder describes what holds a lock in the other process.
+type holder sessionlock.Description
+
+func (h holder) Describe() sessionlock.Description { return sessionlock.Description(h) }
+
+func holderOf(by *sessionlock.Description) holder {
+	if by == nil {
+		return holder{Path: "a request of the process that ends"}
+	}
+	return holder(*by)
+}
+
+// hold holds a lock that the other process holds already.
+func (t *Taken) hold(key sessionlock.Key, by *sessionlock.Description) error {
+	n := &takenLock{cancel: func() {}}
+	l, err := t.locks.Acquire(context.Background(), key, holderOf(by), t.policy(key, n))
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n.lock = l
+	t.all[key] = n
+	return nil
+}
+
+// policy has the other process hear of a lock that ends here, by an operator.
+func (t *Taken) policy(key sessionlock.Key, n *takenLock) sessionlock.Policy {
+	return sessionlock.Policy{MaxWait: forever, OnLoss: func(sessionlock.Description, error) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.all[key] == n { // else it was released at the same moment
+			t.out.put(message{Kind: broken, Key: key[:]})
+		}
+	}}
+}
+
+// acquire waits for a lock that the other process needs, among the requests of this one.
+func (t *Taken) acquire(key sessionlock.Key, id uint64) {
+	ctx, cancel := context.WithCancel(context.Background())
+	n := &takenLock{cancel: cancel}
+	t.mu.Lock()
+	t.all[key] = n
+	t.mu.Unlock()
+	t.waiting.Go(func() {
+		l, err := t.locks.Acquire(ctx, key, holderOf(nil), t.policy(key, n))
+		if err != nil {
+			return // it is needed no longer
+		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.all[key] != n {
+			l.Release()
+			return
+		}
+		n.lock = l
+		t.out.put(message{Kind: granted, Key: key[:], ID: id})
+	})
+}
+
+// release ends a lock of the other process, or its wait.
+func (t *Taken) release(key sessionlock.Key) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l := t.all[key]; l != nil {
+		delete(t.all, key)
+		l.end()
+	}
+}
+
+func (l *takenLock) end() {
+	l.cancel()
+	if l.lock != nil {
+		l.lock.Release()
+	}
+}
+
+// end ends all locks of the other process, which has gone.
+func (t *Taken) end() {
+	_ = t.conn.Close()
+	t.out.close()
+	t.mu.Lock()
+	for key, l := range t.all {
+		delete(t.all, key)
+		l.end()
+	}
+	t.mu.Unlock()
+	t.waiting.Wait()
+}
