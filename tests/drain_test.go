@@ -106,10 +106,12 @@ type activated struct {
 	config string
 	log    *os.File
 	cmd    *exec.Cmd
+	args   []string // more of serve
+	env    []string
 }
 
 // activate starts a gate for php, and returns it with the address where it listens.
-func activate(t *testing.T, r *rig.Rig, network string, php rig.Addr) (*activated, rig.Addr) {
+func activate(t *testing.T, r *rig.Rig, network string, php rig.Addr, change ...func(*activated)) (*activated, rig.Addr) {
 	t.Helper()
 	address := map[string]string{"unix": filepath.Join(t.TempDir(), "gate.sock"), "tcp": "127.0.0.1:0"}[network]
 	l, err := net.Listen(network, address)
@@ -134,6 +136,9 @@ func activate(t *testing.T, r *rig.Rig, network string, php rig.Addr) (*activate
 	if err := os.WriteFile(a.config, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	for _, f := range change {
+		f(a)
+	}
 	a.start()
 	t.Cleanup(func() {
 		a.stop()
@@ -149,8 +154,9 @@ func activate(t *testing.T, r *rig.Rig, network string, php rig.Addr) (*activate
 func (a *activated) start() {
 	a.t.Helper()
 	script := `LISTEN_PID=$$ exec "$@"`
-	a.cmd = exec.Command("sh", "-c", script, "sh", gateBinary, "serve", "--config", a.config, "--drain-timeout", "10s")
-	a.cmd.Env = append(os.Environ(), "LISTEN_FDS=1", "LISTEN_FDNAMES=www", raceOptions)
+	args := []string{"-c", script, "sh", gateBinary, "serve", "--config", a.config, "--drain-timeout", "10s"}
+	a.cmd = exec.Command("sh", append(args, a.args...)...)
+	a.cmd.Env = append(append(os.Environ(), "LISTEN_FDS=1", "LISTEN_FDNAMES=www", raceOptions), a.env...)
 	a.cmd.ExtraFiles = []*os.File{a.socket}
 	a.cmd.Stdout, a.cmd.Stderr = a.log, a.log
 	if err := a.cmd.Start(); err != nil {

@@ -15,7 +15,15 @@ import (
 
 // notify tells systemd how the service stands. Where nobody listens, in a shell say, it does nothing.
 func (s *server) notify(state ...string) {
-	if _, err := daemon.SdNotify(false, strings.Join(state, "\n")); err != nil {
+	var err error
+	switch text := strings.Join(state, "\n"); {
+	case s.silent.Load():
+	case s.unit != nil:
+		err = s.unit.notify(text)
+	default:
+		_, err = daemon.SdNotify(false, text)
+	}
+	if err != nil {
 		s.log.Debug("systemd is not told", "error", err)
 	}
 }

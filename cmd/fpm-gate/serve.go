@@ -18,6 +18,7 @@ import (
 
 	"github.com/fpm-gate/fpm-gate/config"
 	"github.com/fpm-gate/fpm-gate/gate"
+	"github.com/fpm-gate/fpm-gate/handover"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 	"github.com/fpm-gate/fpm-gate/sessionwatch"
 )
@@ -26,6 +27,7 @@ import (
 type serveFlags struct {
 	config           string
 	listen, upstream string
+	unit             string
 	drain            time.Duration
 }
 
@@ -45,12 +47,13 @@ immediately. SIGHUP reads the config again: an invalid one is reported and ignor
 		Example: `  fpm-gate serve --config /etc/fpm-gate/fpm-gate.hcl
   fpm-gate serve --listen unix:/run/fpm-gate/www.sock --upstream unix:/run/php/php-fpm.sock`,
 		Args: noArgs,
-		RunE: func(*cobra.Command, []string) error { return f.run() },
+		RunE: func(*cobra.Command, []string) error { return f.serve() },
 	}
 	cmd.Flags().StringVarP(&f.config, "config", "c", "", "the config `file`")
 	_ = cmd.MarkFlagFilename("config", "hcl")
 	cmd.Flags().StringVar(&f.listen, "listen", "", "where the web server connects, instead of a config: unix:/path or host:port (`address`)")
 	cmd.Flags().StringVar(&f.upstream, "upstream", "", "where PHP-FPM listens, with --listen (`address`)")
+	cmd.Flags().StringVar(&f.unit, "unit", "", "the systemd unit that this is: a restart does not wait for running requests (`name`)")
 	cmd.Flags().DurationVar(&f.drain, "drain-timeout", 30*time.Second, "how long requests may take to end after SIGTERM")
 	return cmd
 }
@@ -66,8 +69,23 @@ func (f *serveFlags) load() (*config.Config, error) {
 	return nil, &usageError{errors.New("say what to serve: --config FILE, or --listen ADDRESS with --upstream ADDRESS")}
 }
 
-// run serves until a signal ends it.
-func (f *serveFlags) run() error {
+// serve serves in this process or, for a unit of systemd, in one that it starts.
+func (f *serveFlags) serve() error {
+	if f.unit == "" {
+		return f.run(nil)
+	}
+	u, err := joinUnit(f.unit)
+	if err != nil {
+		return failed(err)
+	}
+	if u == nil {
+		return f.supervise()
+	}
+	return f.run(u)
+}
+
+// run serves until a signal ends it. u is nil if this process is not the one that serves of a unit.
+func (f *serveFlags) run(u *unit) error {
 	passed, started := takeSockets(), false
 	defer func() {
 		if !started {
@@ -84,10 +102,14 @@ func (f *serveFlags) run() error {
 	signal.Ignore(syscall.SIGPIPE)                                                           // the log may lose its reader
 	s := newServer(c)
 	defer s.log.sink.flush()
-	s.sockets = passed
+	s.sockets, s.unit = passed, u
 	s.tell(c)
 	if err := judge(c); err != nil {
 		return failed(err)
+	}
+	if u != nil {
+		s.takeOver()
+		go u.watch(signals)
 	}
 	if err := s.apply(c); err != nil {
 		return failed(err)
@@ -101,17 +123,23 @@ func (f *serveFlags) run() error {
 	s.notify(daemon.SdNotifyStopping, "STATUS=draining")
 	s.log.Info("draining", "signal", sig, "timeout_ms", f.drain.Milliseconds())
 	go s.exitAtTheNext(signals)
-	return failed(s.shutdown(f.drain))
+	return failed(s.drain(f.drain))
 }
+
+// sameSignal is how long after a signal another one may be the same: systemctl kill sends one to each process of a unit,
+// and the main process passes its own on.
+const sameSignal = time.Second
 
 // exitAtTheNext exits the process at the next signal to end it.
 func (s *server) exitAtTheNext(signals <-chan os.Signal) {
+	first := time.Now()
 	for sig := range signals {
-		if sig != syscall.SIGHUP {
-			s.log.Warn("exiting immediately", "signal", sig)
-			s.log.sink.flush()
-			os.Exit(exitFailed)
+		if sig == syscall.SIGHUP || s.unit != nil && time.Since(first) < sameSignal {
+			continue
 		}
+		s.log.Warn("exiting immediately", "signal", sig)
+		s.log.sink.flush()
+		os.Exit(exitFailed)
 	}
 }
 
@@ -127,7 +155,11 @@ func setProcessors() {
 type server struct {
 	log    *logs
 	local  *sessionlock.Manager
-	shared *sharedStore // nil: no gate needs one
+	store  *sessionlock.Local // of local
+	shared *sharedStore       // nil: no gate needs one
+	taken  *handover.Taken    // locks of the process before this one; nil: there was none
+	unit   *unit              // nil: this process is not the one that serves of a unit
+	silent atomic.Bool        // systemd hears of the next process now
 
 	sockets sockets // from systemd
 
@@ -168,9 +200,11 @@ func (g *serving) leave() {
 
 func newServer(c *config.Config) *server {
 	life, end := context.WithCancel(context.Background())
+	store := sessionlock.NewLocal()
 	s := &server{
 		log:   newLogs(c),
-		local: sessionlock.NewManager(sessionlock.NewLocal()),
+		local: sessionlock.NewManager(store),
+		store: store,
 		gates: make(map[string]*serving),
 		life:  life,
 		end:   end,
@@ -360,6 +394,7 @@ func (s *server) shutdown(timeout time.Duration) error {
 	s.mu.Unlock()
 	var all sync.WaitGroup
 	all.Go(s.removed.Wait)
+	all.Go(func() { s.awaitTaken(ctx) })
 	errs := make(chan error, len(s.gates))
 	for name, g := range s.gates {
 		all.Go(func() {

@@ -35,9 +35,11 @@ func TestInside(t *testing.T) {
 		{"a_new_socket_takes_a_restart_and_no_reload", testNewSocket},
 		{"restarts_and_an_upgrade_under_load_lose_no_request", testUnderLoad},
 		{"restarts_under_load_lose_no_request_of_kept_connections", testUnderLoadKept},
+		{"a_restart_waits_for_no_script_and_a_session_does", testRestartBesideAScript},
 		{"an_instance_hangs", hang},
 		{"a_request_starts_a_stopped_service", testActivation},
 		{"a_crash_is_followed_by_a_restart", testCrash},
+		{"a_crash_of_the_process_that_serves_is_too", testCrashOfTheServingProcess},
 		{"a_wrong_config_ends_the_start_for_good", testWrongStart},
 		{"a_failure_that_lasts_is_tried_again_for_as_long_as_it_takes", testLastingFailure},
 		{"a_socket_that_the_config_asks_for_and_systemd_has_not", testNoSocket},
@@ -298,7 +300,7 @@ func hang(t *testing.T) {
 	mustDo(t, "systemctl", "daemon-reload")
 	mustDo(t, "systemctl", "start", hanging)
 	hangingPID = mainPID(t, hanging)
-	if err := syscall.Kill(hangingPID, syscall.SIGSTOP); err != nil {
+	if err := syscall.Kill(servingPID(t, hanging), syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 }
