@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// cutGrace is how long a script that prints after its web server has gone may still go on before its connection is reset:
-// it may be about to end. Output that comes within cutGrace of the last is the same output.
+// cutGrace is how long a script that prints after its web server has gone may still go on before its connection is
+// reset: it may be about to end. Output that comes within cutGrace of the last is the same output.
 const cutGrace = 50 * time.Millisecond
 
 // rhythm is how a script prints.
@@ -37,9 +37,9 @@ func (r *rhythm) known() bool { return r.outputs > 1 || time.Since(r.began) > cu
 func (r *rhythm) next() time.Duration { return 2 * max(r.pause, cutGrace) }
 
 // cutOff is called when a script has printed something and its web server has gone. Without the gate its next output
-// would fail by that. A unix socket sees to it by itself (see hangUp). Over TCP only a reset makes output fail, and after
-// a reset nothing tells when the script ends. So its rhythm has to be known, and it gets cutGrace to end by itself,
-// which is seen.
+// would fail by that. A unix socket sees to it by itself (see hangUp). Over TCP only a reset makes output fail, and
+// after a reset nothing shows when the script ends. So its rhythm has to be known, and it gets cutGrace to end by
+// itself, which is seen.
 func (x *Exchange) cutOff() {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -93,7 +93,7 @@ func TestNextOutputIsExpectedInTheScriptsRhythm(t *testing.T) {
 		"one output after a wait":     {[]time.Duration{time.Second}, false, 2 * cutGrace},
 		"much at once":                {[]time.Duration{time.Millisecond, 0, 0}, false, 2 * cutGrace},
 		"two outputs":                 {[]time.Duration{0, time.Second}, true, 2 * time.Second},
-		"a steady stream":             {[]time.Duration{3 * time.Second, time.Second / 10, time.Second / 5, 0}, true, 2 * time.Second / 5},
+		"a steady stream":             {[]time.Duration{time.Second, time.Second / 4, time.Second / 2, 0}, true, time.Second},
 		"much, a pause, and one more": {[]time.Duration{0, 0, 0, 3 * time.Second}, true, 6 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -10,7 +10,8 @@ import (
 )
 
 // AwaitBody waits until stdin has come whole, until more than limit bytes of it have come, or for timeout. It reports
-// how many have come, and whether that is all. It must not be called once an Exchange has the Request, nor after Respond.
+// how many have come, and whether that is all. It must not be called once an Exchange has the Request, nor after
+// Respond.
 func (r *Request) AwaitBody(limit int, timeout time.Duration) (n int, whole bool) {
 	c := r.conn
 	if whole = r.bodyEnds(); whole || c.buf.n-r.head > limit {

@@ -56,26 +56,32 @@ func contentIn(b []byte) (n int) {
 
 // slowRequest is a POST whose body has come up to its last bytes; rest is these.
 func slowRequest(f *fpm, query, contentType, body string, more ...string) (come, rest []byte) {
-	pairs := append([]string{"REQUEST_METHOD", "POST", "CONTENT_LENGTH", strconv.Itoa(len(body)), "CONTENT_TYPE", contentType}, more...)
+	length := strconv.Itoa(len(body))
+	pairs := append([]string{"REQUEST_METHOD", "POST", "CONTENT_LENGTH", length, "CONTENT_TYPE", contentType}, more...)
 	all := requestOf(1, true, body, f.params("late.php", query, pairs...)...)
 	cut := len(all) - headerLen - 20
 	return all[:cut], all[cut:]
 }
 
+const (
+	multipart  = "multipart/form-data; boundary=XX"
+	uploadHead = "--XX\r\nContent-Disposition: form-data; name=\"f\"; filename=\"f\"\r\n\r\n"
+)
+
 // lateBodies are of all kinds that PHP tells apart.
 var lateBodies = map[string]struct{ contentType, body string }{
 	"a form":                 {"application/x-www-form-urlencoded", "a=" + strings.Repeat("form", 50_000)},
 	"a short form":           {"application/x-www-form-urlencoded", "a=" + strings.Repeat("form", 10)},
-	"an upload":              {"multipart/form-data; boundary=XX", "--XX\r\nContent-Disposition: form-data; name=\"f\"; filename=\"f\"\r\n\r\n" + strings.Repeat("file", 50_000) + "\r\n--XX--\r\n"},
-	"an upload with a tail":  {"multipart/form-data; boundary=XX", "--XX\r\nContent-Disposition: form-data; name=\"f\"; filename=\"f\"\r\n\r\nfile\r\n--XX--\r\n" + strings.Repeat("tail", 10)},
+	"an upload":              {multipart, uploadHead + strings.Repeat("file", 50_000) + "\r\n--XX--\r\n"},
+	"an upload with a tail":  {multipart, uploadHead + "file\r\n--XX--\r\n" + strings.Repeat("tail", 10)},
 	"JSON":                   {"application/json", `"` + strings.Repeat("json", 50_000) + `"`},
 	"a body without a type":  {"", strings.Repeat("none", 50_000)},
 	"a body of unknown type": {"application/x-unknown", strings.Repeat("what", 50_000)},
 }
 
 // lateScript prints what it has got of its body, and notes when it begins.
-const lateScript = `touch($_GET['f'] . '.on'); echo strlen(file_get_contents('php://input')), ' ', strlen($_POST['a'] ?? ''), ' ',
-	$_FILES['f']['size'] ?? 0, ' ', $_FILES['f']['error'] ?? 0;`
+const lateScript = `touch($_GET['f'] . '.on');
+	echo strlen(file_get_contents('php://input')), ' ', strlen($_POST['a'] ?? ''), ' ', $_FILES['f']['size'] ?? 0, ' ', $_FILES['f']['error'] ?? 0;`
 
 func TestPHPRunsNoPOSTBeforeTheLastByteOfItsBody(t *testing.T) {
 	both(t, func(t *testing.T, network string) {
@@ -148,17 +154,18 @@ func (f *fpm) mustPrintAll(t *testing.T, run *running, contentType, body string)
 func TestLateEndsWhenPHPRespondsBeforeTheBodyIsThere(t *testing.T) {
 	both(t, func(t *testing.T, network string) {
 		f := startFPM(t, network, rig.PHPOptions{Workers: 4, INI: map[string]string{"post_max_size": "100000"}})
-		f.script("late.php", `if (isset($_GET['wait'])) { `+untilTold+` } while (ob_get_level()) ob_end_flush(); echo 'x'; flush(); `+lateScript)
-		body := strings.Repeat("body", 50_000)
+		f.script("late.php", `if (isset($_GET['wait'])) { `+untilTold+` }
+			while (ob_get_level()) ob_end_flush(); echo 'x'; flush(); `+lateScript)
+		body, atOnce := strings.Repeat("body", 50_000), []string{"PHP_VALUE", "enable_post_data_reading=0"}
 		for name, c := range map[string]struct {
 			body, want string
 			more       []string
 			called     bool // Late is called before the script responds
 		}{
 			"too long":                       {body, "x200000 0 0 0", nil, false},
-			"read by the script":             {body[:90_000], "x90000 0 0 0", []string{"PHP_VALUE", "enable_post_data_reading=0"}, false},
+			"read by the script":             {body[:90_000], "x90000 0 0 0", atOnce, false},
 			"PUT":                            {body[:90_000], "x90000 0 0 0", []string{"REQUEST_METHOD", "PUT"}, false},
-			"read by the script, and called": {body[:90_000], "x90000 0 0 0", []string{"PHP_VALUE", "enable_post_data_reading=0"}, true},
+			"read by the script, and called": {body[:90_000], "x90000 0 0 0", atOnce, true},
 		} {
 			t.Run(name, func(t *testing.T) {
 				mark := filepath.Join(t.TempDir(), "mark")

@@ -16,8 +16,8 @@ import (
 // lock, but for its last byte: PHP reads the whole body of a POST before it runs the script, so the session is not used
 // until then. The lock is acquired when the last byte is there.
 //
-// That takes a worker, as it would without the gate, and the worker goes on to wait for the lock. So only a body that is
-// slow is sent so, and lateUploads bounds how many are.
+// That takes a worker, as it would without the gate, and the worker goes on to wait for the lock. So only a body that
+// is slow is sent so, and lateUploads bounds how many are.
 
 const (
 	// A body that has not come whole after bodyPatience is slow. So is one of which enough has come to tell, if the rest
@@ -30,14 +30,15 @@ const (
 	// are; else half of those. The others are for the requests whose locks the uploads will wait for.
 	lateUploads = 2
 
-	// maxBodies bounds how many requests of a gate have the first bytes of their body in memory while the gate awaits it, and while
-	// they wait for the lock after that.
+	// maxBodies bounds how many requests of a gate have the first bytes of their body in memory, while the gate awaits
+	// it and while they wait for the lock after that.
 	maxBodies = 64
 )
 
 // locksLate reports whether the lock is to be acquired when the body has come. leaveUpload must be called in any case.
 func (r *request) locksLate() bool {
-	if r.id == nil || r.policy.Mode != Exclusive || r.Role != fcgi.RoleResponder || !bytes.Equal(r.head.method, []byte(http.MethodPost)) {
+	if r.id == nil || r.policy.Mode != Exclusive || r.Role != fcgi.RoleResponder ||
+		string(r.head.method) != http.MethodPost {
 		return false
 	}
 	length, err := strconv.ParseInt(string(r.Params.Get("CONTENT_LENGTH")), 10, 64)

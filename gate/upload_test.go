@@ -15,7 +15,8 @@ const uploadBody = "0123456789"
 // upload sends a POST of a session with the first half of its body.
 func (s *stand) upload(id string, params ...string) *browser {
 	s.t.Helper()
-	params = append(append(session(id), "REQUEST_METHOD", "POST", "CONTENT_LENGTH", strconv.Itoa(len(uploadBody))), params...)
+	post := append(session(id), "REQUEST_METHOD", "POST", "CONTENT_LENGTH", strconv.Itoa(len(uploadBody)))
+	params = append(post, params...)
 	head := requestOf(params...)
 	nc := s.ask()
 	s.php.next().end(page)
@@ -64,9 +65,9 @@ func TestSlowUploadHasItsLockWhenItsBodyIsThere(t *testing.T) {
 	if script.body != uploadBody {
 		t.Errorf("PHP got %q", script.body)
 	}
-	for name, want := range map[string]bool{"FPM_GATE_KEY": true, "FPM_GATE_TOKEN": false, "FPM_GATE_WAIT_MS": false, "FPM_GATE_EXPIRES": false} {
-		if _, got := script.params[name]; got != want {
-			t.Errorf("PHP has param %s: %t", name, got)
+	for name, want := range map[string]bool{"KEY": true, "TOKEN": false, "WAIT_MS": false, "EXPIRES": false} {
+		if _, got := script.params["FPM_GATE_"+name]; got != want {
+			t.Errorf("PHP has param FPM_GATE_%s: %t", name, got)
 		}
 	}
 	if got := script.params["FPM_GATE_LOCK"]; got != "later" {
@@ -136,7 +137,8 @@ func TestUploadWhoseWebServerHasGoneHasItsLock(t *testing.T) {
 	}
 }
 
-// Whatever is not an upload by POST that comes slowly has its lock from the start, and so have uploads that are too many.
+// Whatever is not an upload by POST that comes slowly has its lock from the start, and so have uploads that are too
+// many.
 func TestLockBeginsWithTheHeadOfOtherRequests(t *testing.T) {
 	for name, params := range map[string][]string{
 		"PUT":                        {"REQUEST_METHOD", "PUT"},

@@ -37,7 +37,8 @@ func TestAStreamThatIsLeftEndsAndLosesNoUpdate(t *testing.T) {
 				if c.settings != "" && c.ini == nil {
 					c.settings = fmt.Sprintf(c.settings, php.Sessions)
 				}
-				gate := startGate(t, r, rig.GateOptions{Upstream: php.Addr, Settings: c.settings + "\n" + `lock { abandon_after = "50s" }`})
+				c.settings += "\n" + `lock { abandon_after = "50s" }`
+				gate := startGate(t, r, rig.GateOptions{Upstream: php.Addr, Settings: c.settings})
 				site := &rig.Site{FastCGI: gate.Addr, Unbuffered: true}
 				rigtest.Start(t, r.Nginx, rig.NginxOptions{Sites: []*rig.Site{site}})
 				leaveStreams(t, r, site)
