@@ -189,6 +189,24 @@ func TestNoReportShowsAKey(t *testing.T) {
 	}
 }
 
+// TestTheLinesOfTheDocumentAreConfigs parses each of its examples.
+func TestTheLinesOfTheDocumentAreConfigs(t *testing.T) {
+	t.Setenv("APP_KEY", "0123456789abcdef")
+	text, err := os.ReadFile("../docs/APPLICATIONS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := regexp.MustCompile("(?s)```hcl\n(.*?)```").FindAllSubmatch(text, -1)
+	if len(examples) < len(applications) {
+		t.Errorf("found %d examples, want one of each application", len(examples))
+	}
+	for _, example := range examples {
+		if warnings := parse(t, gate(string(example[1]))).Warnings.Lines(); len(warnings) > 0 {
+			t.Errorf("%s: got the warnings %q", example[1], warnings)
+		}
+	}
+}
+
 // TestEachApplicationHasItsSection holds the document to the table.
 func TestEachApplicationHasItsSection(t *testing.T) {
 	text, err := os.ReadFile("../docs/APPLICATIONS.md")

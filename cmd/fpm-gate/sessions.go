@@ -14,6 +14,7 @@ import (
 
 	"github.com/fpm-gate/fpm-gate/admin"
 	"github.com/fpm-gate/fpm-gate/config"
+	"github.com/fpm-gate/fpm-gate/phpsession"
 )
 
 // probeSessions reports evidence for and against the session block of each gate: the session files, PHP-FPM's settings
@@ -137,7 +138,8 @@ func (s settings) differences(g *config.Gate) (all []string) {
 		differ("session.save_path", "save_path", session.SavePath, same)
 	}
 	if name := s["session.name"].value; len(session.Cookies) > 0 && session.Application == "" {
-		differ("session.name", "cookies", strings.Join(session.Cookies, ", "), slices.Contains(session.Cookies, name))
+		rules := phpsession.Rules{Cookies: session.Cookies}
+		differ("session.name", "cookies", strings.Join(session.Cookies, ", "), rules.Names([]byte(name)))
 	}
 	return all
 }

@@ -47,6 +47,14 @@ func TestDifferencesToPHPsSettingsAreFound(t *testing.T) {
 			files: map[string]string{"etc/php.ini": "session.name = MoodleSession\n", fedora: "[www]\nlisten = 9000\n"},
 			want:  []string{`etc/php.ini:1: session.name is "MoodleSession", but cookies is "A, B"`},
 		},
+		"a pattern that the name matches": {
+			session: `cookies = ["Moodle*"]`,
+			files:   map[string]string{"etc/php.ini": "session.name = MoodleSession\n", fedora: "[www]\nlisten = /run/php.sock\n"},
+		},
+		"an application that names its cookie itself": {
+			session: `application = "phpmyadmin"`,
+			files:   map[string]string{"etc/php.ini": "session.name = PHPSESSID\n", fedora: "[www]\nlisten = /run/php.sock\n"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
