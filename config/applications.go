@@ -34,7 +34,7 @@ func Applications() []Application { return slices.Clone(applications) }
 const phpID = `^[A-Za-z0-9,-]{22,}$`
 
 // applications is the table. The file that a comment names is of the application's own repository;
-// docs/APPLICATIONS.md says what goes wrong in each without a gate.
+// docs/APPLICATIONS.md describes what goes wrong in each without a gate.
 var applications = []Application{
 	// lib/Drupal/Core/Session/SessionConfiguration.php: SSESS with HTTPS, SESS without, and 32 digits of a SHA-256 of
 	// the host. Sessions are in the database, without a lock. A browser sends the cookie of the HTTP site to the HTTPS
@@ -64,7 +64,7 @@ var applications = []Application{
 	{Name: "mediawiki", OwnSessions: true, Cookies: []string{"*_session"}, IDPattern: `^[A-Za-z0-9_-]{32,}$`,
 		Marks: []string{"includes/WebStart.php"}},
 
-	// lib/classes/session/manager.php, prepare_cookies: $CFG->sessioncookie is behind the name. Its handlers for the
+	// lib/classes/session/manager.php, prepare_cookies: the name ends in $CFG->sessioncookie. Its handlers for the
 	// database, Redis, Memcached and files lock.
 	{Name: "moodle", OwnSessions: true, Cookies: []string{"MoodleSession*"}, Locks: true,
 		Marks: []string{"lib/moodlelib.php"}},
@@ -74,7 +74,7 @@ var applications = []Application{
 	{Name: "nextcloud", Cookies: []string{"oc??????????"}, IDPattern: phpID,
 		Marks: []string{"lib/versioncheck.php"}},
 
-	// libraries/classes/Session.php and Config.php, getCookieName: with HTTPS the name has _https behind it.
+	// libraries/classes/Session.php and Config.php, getCookieName: with HTTPS the name ends in _https.
 	{Name: "phpmyadmin", Cookies: []string{"phpMyAdmin_https", "phpMyAdmin"},
 		Marks: []string{"libraries/classes/Core.php", "libraries/classes/Config.php"}},
 
@@ -89,7 +89,7 @@ var applications = []Application{
 		Marks: []string{"program/include/rcmail.php", "../program/include/rcmail.php"}},
 
 	// Symfony/Component/HttpFoundation/Session/Storage/NativeSessionStorage.php: PHP's own session, with session.name
-	// unless framework.session.name says otherwise. Of its handlers that for PDO locks, and those for Redis, Memcached
+	// unless framework.session.name says otherwise. Its handler for PDO locks; those for Redis, Memcached
 	// and MongoDB do not.
 	{Name: "symfony", Cookies: []string{"PHPSESSID"},
 		Marks: []string{"../config/bundles.php"}},

@@ -117,7 +117,7 @@ func (s *shopper) take(header http.Header) {
 	s.jar.SetCookies(s.url(), (&http.Response{Header: header}).Cookies())
 }
 
-// begin is get with the cookies of now, beside the test; it keeps none.
+// begin is get with the cookies of now, in the background; it keeps none.
 func (s *shopper) begin(do string) <-chan response {
 	return begin(s.site, request{path: "/illuminate.php?do=" + do, header: map[string]string{"Cookie": s.cookie()}})
 }

@@ -77,7 +77,7 @@ func showKeys(t *testing.T, folder string) {
 	write(t, filepath.Join(folder, "gate-key.php"), `<?php echo $_SERVER['FPM_GATE_KEY'] ?? '';`)
 }
 
-// makeKeys puts that script beside an application, in a folder of its own.
+// makeKeys puts that script next to an application, in a folder of its own.
 func makeKeys(t *testing.T, r *rig.Rig) {
 	t.Helper()
 	folder := filepath.Join(r.DocRoot, "keys")
@@ -144,7 +144,7 @@ func installMediaWiki(t *testing.T, r *rig.Rig) string {
 	return "fastcgi_param MW_CONFIG_FILE " + filepath.Join(data, "LocalSettings.php") + ";"
 }
 
-// beginMediaWiki opens the form for a login, which begins a session. The page is one beside the wiki.
+// beginMediaWiki opens the form for a login, which begins a session. The page is one next to the wiki.
 func beginMediaWiki(v *visitor) (page string) {
 	v.wants(v.get("/w/index.php?title=Special:UserLogin"), "wpLoginToken")
 	return "/keys/gate-key.php"

@@ -44,11 +44,11 @@ to change, as a diff. Run it as root, as some of these files may be readable by 
 	return cmd
 }
 
-// initialize surveys the machine, writes the config to o.file or to out, and shows on told what to do next.
-func initialize(o initOptions, in io.Reader, out, told io.Writer) error {
+// initialize surveys the machine, writes the config to o.file or to out, and writes to messages what to do next.
+func initialize(o initOptions, in io.Reader, out, messages io.Writer) error {
 	m := survey(o.root)
 	if len(m.pools) == 0 {
-		m.tell(told)
+		m.writeProblems(messages)
 		return fmt.Errorf("found no PHP-FPM pool in %s", strings.Join(m.lookedAt(), ", "))
 	}
 	text, err := m.config(o)
@@ -59,11 +59,11 @@ func initialize(o initOptions, in io.Reader, out, told io.Writer) error {
 		if _, err := io.WriteString(out, text); err != nil {
 			return err
 		}
-	} else if err := writeConfig(o.file, text, in, told); err != nil {
+	} else if err := writeConfig(o.file, text, in, messages); err != nil {
 		return err
 	}
-	m.tell(told)
-	m.nextSteps(told, o)
+	m.writeProblems(messages)
+	m.nextSteps(messages, o)
 	return nil
 }
 
@@ -71,13 +71,13 @@ func initialize(o initOptions, in io.Reader, out, told io.Writer) error {
 var errKept = errors.New("kept the existing config; --print shows the new one")
 
 // writeConfig writes the config, whole or not at all. It asks before it replaces a file.
-func writeConfig(file, text string, in io.Reader, told io.Writer) error {
+func writeConfig(file, text string, in io.Reader, messages io.Writer) error {
 	mode := os.FileMode(0o644)
 	if info, err := os.Stat(file); err == nil {
 		mode = info.Mode().Perm()
-		fmt.Fprintf(told, "%s exists. Replace it? The old one is kept as %s.old. [y/N] ", file, file)
+		fmt.Fprintf(messages, "%s exists. Replace it? The old one is kept as %s.old. [y/N] ", file, file)
 		answer, _ := bufio.NewReader(in).ReadString('\n')
-		fmt.Fprintln(told)
+		fmt.Fprintln(messages)
 		if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
 			return errKept
 		}
@@ -97,12 +97,12 @@ func writeConfig(file, text string, in io.Reader, told io.Writer) error {
 	if err := os.Rename(made, file); err != nil {
 		return err
 	}
-	fmt.Fprintln(told, "wrote", file)
+	fmt.Fprintln(messages, "wrote", file)
 	return nil
 }
 
-// tell lists what could not be read, or not be understood.
-func (m *machine) tell(w io.Writer) {
+// writeProblems lists what could not be read, or not be understood.
+func (m *machine) writeProblems(w io.Writer) {
 	for _, problem := range m.problems {
 		fmt.Fprintln(w, "note:", problem)
 	}

@@ -59,7 +59,7 @@ func (w *configWriter) key(name string, value any, source string) {
 	w.line("    %s = %s%s", name, text, source)
 }
 
-// from says where a setting of PHP's stands.
+// from returns where a setting of PHP's stands.
 func (p *pool) from(key string) string {
 	if s := p.settings[key]; s.place != "" {
 		return key + ", " + s.place

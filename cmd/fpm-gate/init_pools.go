@@ -238,7 +238,7 @@ func (p *pool) has(app string) bool {
 	return slices.ContainsFunc(p.apps, func(f appFound) bool { return f.Name == app })
 }
 
-// marked reports whether one of the files is in a folder, or beside it.
+// marked reports whether one of the files is in a folder, or next to it.
 func marked(root, folder string, files []string) bool {
 	return slices.ContainsFunc(files, func(file string) bool {
 		_, err := os.Stat(filepath.Join(root, folder, file))

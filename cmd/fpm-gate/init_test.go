@@ -27,8 +27,8 @@ func system(t *testing.T, files map[string]string) (root string) {
 	return root
 }
 
-// runInit runs init on a system and returns the config and what it says, without the names of the system's folder.
-func runInit(t *testing.T, root string, o initOptions) (text, told string) {
+// runInit runs init on a system and returns the config and what it prints, without the names of the system's folder.
+func runInit(t *testing.T, root string, o initOptions) (text, messages string) {
 	t.Helper()
 	o.root, o.print = root, true
 	var out, err strings.Builder
@@ -116,7 +116,7 @@ session.save_handler = files
 ;session.save_path = "/x"
 `
 			c.files["var/lib/php/sessions/.keep"] = ""
-			text, told := runInit(t, system(t, c.files), initOptions{file: "/etc/fpm-gate/fpm-gate.hcl"})
+			text, messages := runInit(t, system(t, c.files), initOptions{file: "/etc/fpm-gate/fpm-gate.hcl"})
 			g := parsed(t, text).Gates[0]
 			u, s := g.Upstream, g.Session
 			if g.Name != "www" || g.Listen.String() != "systemd:www" || g.Lock.Observe ||
@@ -126,9 +126,9 @@ session.save_handler = files
 				t.Errorf("got %+v\n%s", g, text)
 			}
 			wants(t, "config", text, "# pm.max_children, /etc/php/8.2/fpm/pool.d/www.conf:5")
-			wants(t, "next steps", told, append(c.diff, "fpm-gate check --config /etc/fpm-gate/fpm-gate.hcl --probe")...)
-			if strings.Contains(told, "note:") {
-				t.Errorf("got notes: %s", told)
+			wants(t, "next steps", messages, append(c.diff, "fpm-gate check --config /etc/fpm-gate/fpm-gate.hcl --probe")...)
+			if strings.Contains(messages, "note:") {
+				t.Errorf("got notes: %s", messages)
 			}
 		})
 	}
@@ -149,17 +149,17 @@ server { root /srv/other; fastcgi_pass 127.0.0.1:9000; }
 				filepath.Join("srv/app/public", mark): "",
 				"srv/other/wp-includes/version.php":   "",
 			})
-			text, told := runInit(t, root, initOptions{observe: true})
+			text, messages := runInit(t, root, initOptions{observe: true})
 			g := parsed(t, text).Gates[0]
 			s := g.Session
 			if s.Application != a.Name || !g.Lock.Observe || a.OwnSessions != (s.Handler == config.HandlerAny) {
 				t.Errorf("%s, by %s: got application %q, handler %s, observe %v",
 					a.Name, mark, s.Application, s.Handler, g.Lock.Observe)
 			}
-			wants(t, a.Name, told, "-upstream php { server unix:/run/php/php8.2-fpm.sock; }\n"+
+			wants(t, a.Name, messages, "-upstream php { server unix:/run/php/php8.2-fpm.sock; }\n"+
 				"+upstream php { server unix:/run/fpm-gate/www.sock; }\n")
-			if got := strings.Contains(told, "Put APP_KEY"); got != (a.Format != "") {
-				t.Errorf("%s: asks for a key: %v\n%s", a.Name, got, told)
+			if got := strings.Contains(messages, "Put APP_KEY"); got != (a.Format != "") {
+				t.Errorf("%s: asks for a key: %v\n%s", a.Name, got, messages)
 			}
 		}
 	}
@@ -194,7 +194,7 @@ server { root /srv/shop; location ~ "^/a{2}" { fastcgi_pass unix:/run/php/shop.s
 		"srv/blog/wp-content/plugins/woocommerce/woocommerce.php": "",
 		"srv/wp/core/lib/Drupal.php":                              "",
 	})
-	text, told := runInit(t, root, initOptions{})
+	text, messages := runInit(t, root, initOptions{})
 	c := parsed(t, text)
 	if len(c.Gates) != 3 {
 		t.Fatalf("got %d gates\n%s", len(c.Gates), text)
@@ -214,7 +214,7 @@ server { root /srv/shop; location ~ "^/a{2}" { fastcgi_pass unix:/run/php/shop.s
 		t.Errorf("blog: got %+v", blog.Session)
 	}
 	wants(t, "config", text, "drupal was found, too, in /srv/wp")
-	wants(t, "told", told, "note: /etc/nginx/sites-enabled/a:6: fastcgi_pass depends on a variable",
+	wants(t, "messages", messages, "note: /etc/nginx/sites-enabled/a:6: fastcgi_pass depends on a variable",
 		"- fastcgi_pass localhost:9002;\n+ fastcgi_pass unix:/run/fpm-gate/blog.sock;\n")
 }
 
@@ -241,19 +241,19 @@ arg = "a=href,b=c"
 	if err := os.Chmod(filepath.Join(root, "etc/php/8.2/fpm/pool.d/secret.conf"), 0); err != nil {
 		t.Fatal(err)
 	}
-	_, told := runInit(t, root, initOptions{})
-	wants(t, "told", told, "php.ini:7: not a line", "php.ini:8: not a line")
-	if n := strings.Count(told, "not a line"); n != 2 || strings.Contains(told, "tops3cret") {
-		t.Errorf("got %d lines, want 2 without their text:\n%s", n, told)
+	_, messages := runInit(t, root, initOptions{})
+	wants(t, "messages", messages, "php.ini:7: not a line", "php.ini:8: not a line")
+	if n := strings.Count(messages, "not a line"); n != 2 || strings.Contains(messages, "tops3cret") {
+		t.Errorf("got %d lines, want 2 without their text:\n%s", n, messages)
 	}
 	if os.Geteuid() != 0 {
-		wants(t, "told", told, "cannot read /etc/php/8.2/fpm/pool.d/secret.conf: permission denied; run init as root")
+		wants(t, "messages", messages, "cannot read /etc/php/8.2/fpm/pool.d/secret.conf: permission denied; run init as root")
 	}
 }
 
 func TestInitOfAMachineWithoutPHP(t *testing.T) {
-	var out, told strings.Builder
-	err := initialize(initOptions{root: t.TempDir(), print: true}, strings.NewReader(""), &out, &told)
+	var out, messages strings.Builder
+	err := initialize(initOptions{root: t.TempDir(), print: true}, strings.NewReader(""), &out, &messages)
 	if err == nil || !strings.Contains(err.Error(), "found no PHP-FPM pool in") || out.Len() > 0 {
 		t.Errorf("got error %v and %q", err, out.String())
 	}
@@ -265,8 +265,8 @@ func TestInitAsksBeforeItReplacesAConfig(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "new", "fpm-gate.hcl")
 	o := initOptions{root: root, file: file}
 	try := func(answer string) (error, string) {
-		var out, told strings.Builder
-		err := initialize(o, strings.NewReader(answer), &out, &told)
+		var out, messages strings.Builder
+		err := initialize(o, strings.NewReader(answer), &out, &messages)
 		text, _ := os.ReadFile(file)
 		return err, string(text)
 	}

@@ -148,7 +148,7 @@ func (b nginxBlock) open(words []string) nginxBlock {
 	return inner
 }
 
-// directive notes what a directive says of PHP.
+// directive notes what a directive has to do with PHP.
 func (n *nginxReader) directive(in nginxBlock, words []string, file string, line int) {
 	if len(words) < 2 {
 		return
