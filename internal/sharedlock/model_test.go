@@ -25,7 +25,7 @@ var modelSeeds = flag.Int("seeds", 24, "of the model test")
 func TestAnyInterleavingKeepsThePromises(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
-	held, failed, lost := 0, 0, 0
+	held, failed, lost, local := 0, 0, 0, 0
 	for seed := range uint64(*modelSeeds) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			t.Parallel()
@@ -38,13 +38,13 @@ func TestAnyInterleavingKeepsThePromises(t *testing.T) {
 				m.end()
 				mu.Lock()
 				defer mu.Unlock()
-				held, failed, lost = held+m.held, failed+m.failed, lost+m.lost
+				held, failed, lost, local = held+m.held, failed+m.failed, lost+m.lost, local+m.local
 			})
 		})
 	}
 	t.Cleanup(func() {
-		t.Logf("%d locks were held, %d of them lost; %d requests failed", held, lost, failed)
-		if n := *modelSeeds; held < 10*n || failed == 0 || lost == 0 {
+		t.Logf("%d locks were held, %d of them lost, %d locally; %d requests failed", held, lost, local, failed)
+		if n := *modelSeeds; held < 10*n || failed == 0 || lost == 0 || local == 0 {
 			t.Error("want a test that does more")
 		}
 	})
@@ -68,7 +68,7 @@ type model struct {
 	gates   []*sessionlock.Manager
 	keys    []sessionlock.Key
 
-	held, failed, lost int
+	held, failed, lost, local int
 
 	mu    sync.Mutex // guards the fields of the tries
 	tries []*try
@@ -84,6 +84,7 @@ type try struct {
 	err      error
 	end      time.Time // of the hold
 	loss     error
+	local    time.Time // since when it was held without the servers' consent, whether it still is or not
 }
 
 func newModel(t *testing.T, seed uint64) *model {
@@ -157,13 +158,21 @@ func (m *model) lose() {
 func (m *model) acquire() {
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &try{gate: m.rng.IntN(len(m.gates)), key: m.keys[m.rng.IntN(len(m.keys))], cancel: cancel}
-	p := sessionlock.Policy{MaxWait: time.Minute, Expiry: time.Hour, OnLoss: func(_ sessionlock.Description, err error) {
+	p := sessionlock.Policy{MaxWait: time.Minute, Expiry: time.Hour, HoldLocally: m.rng.IntN(3) == 0}
+	p.OnLocal = func(sessionlock.Description) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if a.local.IsZero() {
+			a.local = time.Now()
+		}
+	}
+	p.OnLoss = func(_ sessionlock.Description, err error) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if a.loss = err; a.end.IsZero() {
 			a.end = time.Now()
 		}
-	}}
+	}
 	m.mu.Lock()
 	m.tries = append(m.tries, a)
 	m.mu.Unlock()
@@ -171,7 +180,9 @@ func (m *model) acquire() {
 		lock, err := m.gates[a.gate].Acquire(ctx, a.key, nil, p)
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		a.answered, a.lock, a.err = time.Now(), lock, err
+		if a.answered, a.lock, a.err = time.Now(), lock, err; lock != nil && lock.Local() && a.local.IsZero() {
+			a.local = lock.Since()
+		}
 	}()
 	synctest.Wait()
 }
@@ -211,8 +222,8 @@ func (m *model) check() {
 	defer m.mu.Unlock()
 	now := time.Now()
 	for i, a := range m.tries {
-		if m.level == noFaults && (errors.Is(a.err, sessionlock.ErrStore) || a.loss != nil) {
-			m.Errorf("gate %d: error %v, loss %v without a fault", a.gate, a.err, a.loss)
+		if m.level == noFaults && (errors.Is(a.err, sessionlock.ErrStore) || a.loss != nil || !a.local.IsZero()) {
+			m.Errorf("gate %d: error %v, loss %v, held locally from %v without a fault", a.gate, a.err, a.loss, a.local)
 		}
 		for _, b := range m.tries[i+1:] {
 			if a.key != b.key || a.lock == nil || b.lock == nil {
@@ -222,8 +233,14 @@ func (m *model) check() {
 			if s := b.lock.Since(); s.After(from) {
 				from = s
 			}
-			if e := orNow(b.end, now); e.Before(to) {
-				to = e
+			ends := []time.Time{orNow(b.end, now)}
+			if a.gate != b.gate { // once one of them is held locally, another gate may hold, too: see end
+				ends = append(ends, orNow(a.local, now), orNow(b.local, now))
+			}
+			for _, e := range ends {
+				if e.Before(to) {
+					to = e
+				}
 			}
 			if from.Before(to) {
 				m.Errorf("gates %d and %d hold the lock for %v", a.gate, b.gate, to.Sub(from))
@@ -245,7 +262,9 @@ func (m *model) forget() {
 			rest = append(rest, a)
 			continue
 		case a.lock != nil:
-			m.held++
+			if m.held++; !a.local.IsZero() {
+				m.local++
+			}
 		case errors.Is(a.err, sessionlock.ErrStore):
 			m.failed++
 		}
@@ -263,10 +282,27 @@ func orNow(t, now time.Time) time.Time {
 	return t
 }
 
+// checkReunion: of gates that hold a lock next to each other because the servers failed, one has it when they are back,
+// and the others are notified of their loss.
+func (m *model) checkReunion() {
+	holders := make(map[sessionlock.Key]int)
+	for _, a := range m.some(func(a *try) bool { return a.lock != nil && a.end.IsZero() }) {
+		if holders[a.key]++; a.lock.Local() {
+			m.Errorf("gate %d still holds locally when all servers answer", a.gate)
+		}
+	}
+	for key, n := range holders {
+		if n > 1 {
+			m.Errorf("%d gates hold lock %v when all servers answer", n, key)
+		}
+	}
+}
+
 // end: when all requests are answered, all that wait get their lock one after the other, and nothing is left.
 func (m *model) end() {
 	m.fates.bePrompt(true)
 	time.Sleep(testLease + 2*time.Second) // strays and leases of nobody end
+	m.checkReunion()
 	for range 10 * (1 + len(m.tries)) {
 		m.pick(func(a *try) bool { return a.lock != nil && a.end.IsZero() }, m.release)
 		time.Sleep(100 * time.Millisecond)
