@@ -42,11 +42,15 @@ type Exchange struct {
 	// it returns true, the script is followed: the caller must call AwaitScript when Exchange has returned, and
 	// Ended is called by that. Nil: a script has ended when its response has.
 	Follow func() bool
+	// HungUp is called, once and by any goroutine, when the web server has hung up while the script runs. It must not
+	// block. Nil: it is not called.
+	HungUp func()
 	// AbandonAfter bounds how long a script is waited for after the web server has hung up. Over TCP the end of one
 	// that goes on to print cannot be seen: it fails at its next output, and Ended is called when that should have come.
 	AbandonAfter time.Duration
 
 	pool     *Pool
+	kept     keeping    // comes before mu
 	mu       sync.Mutex // guards up, since, aborted, followed and cut against Abort, Connected, Unfollow and the feed
 	up       *upstream  // nil before it is there, and once it has been given back
 	since    time.Time  // when it was there
@@ -358,6 +362,7 @@ func (x *Exchange) freeUpstream(reusable bool) {
 
 // takeUpstream takes the connection out of the reach of Abort. It returns nil if that has been done.
 func (x *Exchange) takeUpstream() *upstream {
+	x.kept.await()
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	up := x.up

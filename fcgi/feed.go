@@ -274,6 +274,9 @@ func (f *feed) hangUp() {
 // leave is hangUp once the script may have begun.
 func (f *feed) leave() {
 	x := f.x
+	if x.HungUp != nil {
+		x.HungUp()
+	}
 	whole := f.whole.Load()
 	if whole && x.up.isUnix() {
 		f.silenced = true

@@ -24,7 +24,7 @@ func (x *Exchange) Follows() bool { return x.followed != nil }
 func (x *Exchange) AwaitScript() {
 	defer x.end()
 	up := x.followed
-	defer up.nc.Close()
+	defer x.closeFollowed()
 	if !x.askForReturn() {
 		return
 	}

@@ -135,7 +135,7 @@ func (p *Pool) closeOneIdle() bool {
 			u := b.idle[0]
 			b.idle = slices.Delete(b.idle, 0, 1)
 			p.open--
-			_ = u.nc.Close()
+			u.close()
 			return true
 		}
 	}
@@ -187,7 +187,7 @@ func (p *Pool) replace(ctx context.Context, u *upstream) (*upstream, error) {
 	u.backend.busy--
 	p.stats.Reuses--
 	p.mu.Unlock()
-	_ = u.nc.Close()
+	u.close()
 	return p.dial(ctx)
 }
 
@@ -302,7 +302,7 @@ func (p *Pool) put(u *upstream, reusable bool) {
 		p.open--
 		p.grant()
 		p.mu.Unlock()
-		_ = u.nc.Close()
+		u.close()
 		return
 	}
 	defer p.mu.Unlock()
@@ -315,7 +315,7 @@ func (p *Pool) put(u *upstream, reusable bool) {
 	}
 	if p.mayQueueBehind(now) {
 		p.open--
-		_ = u.nc.Close()
+		u.close()
 		return
 	}
 	u.idle = now
@@ -397,7 +397,7 @@ func (p *Pool) sweep() {
 			if now.Sub(u.idle) < p.options.Idle && now.Sub(u.dialled) < p.options.Reuse && !p.closed {
 				break
 			}
-			_ = u.nc.Close()
+			u.close()
 			p.open--
 			expired++
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -37,6 +38,8 @@ type upstream struct {
 	sent     time.Time // when its present request was sent
 	answered bool      // that request has got its first byte
 	id       uint16    // of that request: 1 for the first of the connection, then 2, …
+
+	shared atomic.Bool // its descriptor may have been passed to another process
 
 	unanswered *list.Element // its place in the pool's list, while it is not answered
 }
