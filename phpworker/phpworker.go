@@ -63,6 +63,8 @@ type Session struct {
 	// StartedFile and StartedLine are where session_start() was called, since PHP 8.3; empty and 0 if not known.
 	StartedFile string
 	StartedLine int
+	// Opened tells a session that was closed from an id that was only set, as by session_id('x').
+	Opened Opened
 }
 
 // Status is PHP's own word for the state of the session.

@@ -57,6 +57,7 @@ type program struct {
 	// proven is set when a worker was seen with its session open, as the layout has it. For versions that are known it
 	// is set from the start.
 	proven atomic.Bool
+	vars   sessionVars
 }
 
 // fileID says which file a program is, and of which day.

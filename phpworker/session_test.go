@@ -68,8 +68,8 @@ func newFakePHP() fakeMemory {
 }
 
 func TestSessionsAreRead(t *testing.T) {
-	open := Session{Active, "abc", "PHPSESSID", "files", "", 0}
-	started := Session{Active, "abc", "PHPSESSID", "files", "/srv/cart.php", 7}
+	open := Session{Active, "abc", "PHPSESSID", "files", "", 0, 0}
+	started := Session{Active, "abc", "PHPSESSID", "files", "/srv/cart.php", 7, 0}
 	long := strings.Repeat("x", maxID)
 	for name, tt := range map[string]struct {
 		version version
@@ -79,17 +79,17 @@ func TestSessionsAreRead(t *testing.T) {
 		"open":                    {"8.2.36", func(fakeMemory) {}, open},
 		"open, of a newer PHP":    {"8.4.1", func(fakeMemory) {}, started},
 		"open, of an unknown PHP": {"9.0.0", func(fakeMemory) {}, open},
-		"without a handler":       {"8.2.36", func(m fakeMemory) { m.write(globalsAt+offsetModule, pointer(0)) }, Session{Active, "abc", "PHPSESSID", "", "", 0}},
-		"closed":                  {"8.2.36", func(m fakeMemory) { m.write(globalsAt+offsetStatus, []byte{1}) }, Session{None, "abc", "PHPSESSID", "files", "", 0}},
+		"without a handler":       {"8.2.36", func(m fakeMemory) { m.write(globalsAt+offsetModule, pointer(0)) }, Session{Active, "abc", "PHPSESSID", "", "", 0, 0}},
+		"closed":                  {"8.2.36", func(m fakeMemory) { m.write(globalsAt+offsetStatus, []byte{1}) }, Session{None, "abc", "PHPSESSID", "files", "", 0, 0}},
 		"not opened": {"8.2.36", func(m fakeMemory) {
 			m.write(globalsAt+offsetID, pointer(0))
 			m.write(globalsAt+offsetStatus, []byte{1})
-		}, Session{None, "", "PHPSESSID", "files", "", 0}},
+		}, Session{None, "", "PHPSESSID", "files", "", 0, 0}},
 		"disabled": {"7.4.33", func(m fakeMemory) {
 			m.write(globalsAt+offsetID, pointer(0))
 			m.write(globalsAt+offsetStatus, []byte{0})
-		}, Session{Disabled, "", "PHPSESSID", "files", "", 0}},
-		"an id as long as can be": {"8.2.36", func(m fakeMemory) { m.writeString(idAt, long) }, Session{Active, long, "PHPSESSID", "files", "", 0}},
+		}, Session{Disabled, "", "PHPSESSID", "files", "", 0, 0}},
+		"an id as long as can be": {"8.2.36", func(m fakeMemory) { m.writeString(idAt, long) }, Session{Active, long, "PHPSESSID", "files", "", 0, 0}},
 		"an id at the end of memory": {"8.2.36", func(m fakeMemory) {
 			m.writeString(0x9000-28, "abc") // up to the last byte of its page
 			m.write(globalsAt+offsetID, pointer(0x9000-28))

@@ -55,7 +55,11 @@ func (w *worker) Session() (s Session, err error) {
 }
 
 func (w *worker) session() (Session, error) {
-	s, err := readSession(processMemory(w.process.pid), w.module.addr, w.module.version)
+	m := processMemory(w.process.pid)
+	s, err := readSession(m, w.module.addr, w.module.version)
+	if err == nil && s.ID != "" {
+		s.Opened = w.module.vars.look(m, w.module.addr, s)
+	}
 	if holdErr := w.holds(); holdErr != nil {
 		return Session{}, holdErr
 	}

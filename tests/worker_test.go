@@ -216,6 +216,7 @@ func TestAWorkersSessionIsSeen(t *testing.T) {
 					for _, d := range does {
 						names = append(names, d.step)
 					}
+					opened := false // a session, in this request
 					session := newSession()
 					s := p.run(t, "/steps.php?steps="+strings.Join(names, ","), session)
 					s.await(0)
@@ -226,6 +227,10 @@ func TestAWorkersSessionIsSeen(t *testing.T) {
 						s.await(n + 1)
 						want := phpworker.Session{Status: d.status, ID: strings.Replace(d.id, "own", session, 1), Name: "PHPSESSID", Handler: h.name}
 						mustSee(t, w, want)
+						opened = d.id != "" && (opened || d.status == phpworker.Active)
+						if got, err := w.Session(); err != nil || (got.Opened == phpworker.Before) != opened {
+							t.Errorf("after %s: got opened %v, %v; want it seen: %v", d.step, got.Opened, err, opened)
+						}
 					}
 					s.next(len(does))
 					s.response()
@@ -254,7 +259,7 @@ func mustSee(t *testing.T, w phpworker.Worker, want phpworker.Session) {
 	if got.StartedFile != "" && (filepath.Base(got.StartedFile) != "steps.php" || got.StartedLine < 27 || got.StartedLine > 31) {
 		t.Errorf("started in %s:%d", got.StartedFile, got.StartedLine)
 	}
-	got.StartedFile, got.StartedLine = "", 0
+	got.StartedFile, got.StartedLine, got.Opened = "", 0, 0
 	if got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
