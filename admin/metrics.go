@@ -92,6 +92,15 @@ var gateMetrics = newFamily(
 	counter("fpm_gate_turns_given_away_total",
 		"Turns that scripts gave away because they had not opened their session in time.",
 		func(g gateFigures) uint64 { return g.GivenAway }, "gate"),
+	counter("fpm_gate_sessions_reopened_total",
+		"Scripts that opened their session again after they had closed it, without its lock, as far as that was seen.",
+		func(g gateFigures) uint64 { return g.Reopened }, "gate"),
+	counter("fpm_gate_sessions_mismatched_total",
+		"Scripts that used another session than the one whose lock they held, as far as that was seen.",
+		func(g gateFigures) uint64 { return g.Mismatched }, "gate"),
+	counters("fpm_gate_scripts_terminated_total",
+		"Scripts that kept their lock for too long and were ended: by PHP's time limit, or with their worker.",
+		gateFigures.terminated, "gate", "by"),
 	counter("fpm_gate_session_cookies_unread_total",
 		"Requests whose session cookie had no session id in it, by format or id_pattern.",
 		func(g gateFigures) uint64 { return g.Unread }, "gate"),
@@ -239,6 +248,12 @@ func (g gateFigures) requests(emit emit) {
 			emit(float64(n), route.Name, gate.Outcome(end).String())
 		}
 	}
+}
+
+func (g gateFigures) terminated(emit emit) {
+	emit(float64(g.Interrupted), "limit")
+	emit(float64(g.Terminated), "term")
+	emit(float64(g.Unterminated), "failed")
 }
 
 func (g gateFigures) misfits(emit emit) {

@@ -158,6 +158,7 @@ func sessionBlock(g *Gate) block {
 			{"handler", one(&s.Handler, choice(HandlerAny, HandlerFiles, HandlerMemcached))},
 			{"save_path", one(&s.SavePath, text)}, // read by checkSession, once the handler is known
 			{"key_prefix", one(&s.KeyPrefix, sessionKeyPrefix)},
+			{"watch", one(&s.Watch, choice(WatchAuto, WatchWorkers, WatchFiles, WatchMemcached, WatchNone))},
 			{"locks", yes(&s.Locks)},
 			{"max_input_vars", count(&s.MaxInputVars, 1, 1_000_000)},
 			{"open_within", one(&s.OpenWithin, atLeast(0))},
@@ -174,6 +175,9 @@ func (f *file) lockBlock(l *Lock) block {
 	}
 }
 
+// maxTerminateGrace leaves the time to end a worker before the gate gives up, 2 s after the expiry.
+const maxTerminateGrace = 1500 * time.Millisecond
+
 // lockKeys returns the keys that lock and route have in common.
 func lockKeys(l *Lock) []key {
 	return []key{
@@ -182,11 +186,13 @@ func lockKeys(l *Lock) []key {
 		{"max_waiters", count(&l.MaxWaiters, 1, unbounded)},
 		{"on_max_wait", one(&l.OnMaxWait, choice(OnMaxWaitReject, OnMaxWaitPass))},
 		{"on_rotation", one(&l.OnRotation, choice(OnRotationRedirect, OnRotationPass))},
-		{"on_expiry", one(&l.OnExpiry, choice(OnExpiryRelease, OnExpiryAbort))},
+		{"on_expiry", one(&l.OnExpiry, choice(OverdueRelease, OverdueAbort, OverdueTerminate))},
+		{"terminate_grace", one(&l.TerminateGrace, between(0, maxTerminateGrace))},
 		{"on_store_failure", one(&l.OnStoreFailure,
 			choice(OnStoreFailureLocal, OnStoreFailureReject, OnStoreFailurePass))},
 		{"abandon_after", one(&l.AbandonAfter, atLeast(0))},
-		{"release_on", one(&l.ReleaseOn, choice(ReleaseOnEnd, ReleaseOnHeaders))},
+		{"on_abandon", one(&l.OnAbandon, choice(OverdueRelease, OverdueTerminate))},
+		{"release_on", one(&l.ReleaseOn, choice(ReleaseOnClose, ReleaseOnHeaders, ReleaseOnEnd))},
 		{"status", count(&l.Status, 400, 599)},
 		{"retry_after", one(&l.RetryAfter, wholeSeconds)},
 		{"server_timing", yes(&l.ServerTiming)},

@@ -190,7 +190,18 @@ func checkSession(b *found, s *Session) {
 	if b.valid("handler", "save_path") {
 		checkSavePath(b, s)
 	}
+	s.LocksGiven = b.has("locks") || s.Application != ""
+	if b.valid("handler", "save_path", "watch") {
+		checkWatch(b, s)
+	}
 	checkCookies(b, s)
+}
+
+// checkWatch complains about a place to be watched that the file does not give.
+func checkWatch(b *found, s *Session) {
+	if (s.Watch == WatchFiles || s.Watch == WatchMemcached) && (s.Handler != s.Watch || s.SavePath == "") {
+		b.fail("watch", "", `watch = %q needs handler = %[1]q and its save_path`, s.Watch)
+	}
 }
 
 // checkCookies judges the keys that find an id in a cookie's value.

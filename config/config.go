@@ -109,7 +109,9 @@ type Session struct {
 	Depth      int           // levels of folders below SavePath
 	Servers    []Address     // of SavePath, for the handler memcached
 	KeyPrefix  string        // of the keys of the handler memcached
-	Locks      bool          // another handler locks sessions itself, as files and memcached do
+	Watch      string        // where the gate sees whether PHP has a session open
+	Locks      bool          // PHP locks its sessions itself; true by itself only for files and memcached
+	LocksGiven bool          // Locks stands in the file, or follows from Application
 	OpenWithin time.Duration // 0: a script never gives its turn away
 
 	MaxInputVars int // PHP's own limit
@@ -125,7 +127,10 @@ type Lock struct {
 
 	OnMaxWait, OnRotation, OnExpiry, OnStoreFailure string
 
+	TerminateGrace time.Duration // from 0 to 1.5s
+
 	AbandonAfter time.Duration // 0: the lock ends when the browser leaves
+	OnAbandon    string
 	ReleaseOn    string
 
 	Status     int           // 400 to 599
@@ -156,6 +161,12 @@ const (
 	HandlerFiles     = "files"
 	HandlerMemcached = "memcached"
 
+	WatchAuto      = "auto"
+	WatchWorkers   = "workers"
+	WatchFiles     = "files"
+	WatchMemcached = "memcached"
+	WatchNone      = "none"
+
 	StoreLocal     = "local"
 	StoreMemcached = "memcached"
 
@@ -165,13 +176,15 @@ const (
 	OnRotationRedirect = "redirect"
 	OnRotationPass     = "pass"
 
-	OnExpiryRelease = "release"
-	OnExpiryAbort   = "abort"
+	OverdueRelease   = "release"
+	OverdueAbort     = "abort"
+	OverdueTerminate = "terminate"
 
 	OnStoreFailureLocal  = "local"
 	OnStoreFailureReject = "reject"
 	OnStoreFailurePass   = "pass"
 
+	ReleaseOnClose   = "close"
 	ReleaseOnEnd     = "end"
 	ReleaseOnHeaders = "headers"
 

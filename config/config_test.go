@@ -85,6 +85,8 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 		    save_path = "2;0600;/var/lib/php/sessions"
 		    key_prefix = "shop."
 		    max_input_vars = 5000
+		    watch = "files"
+		    locks = true
 		    open_within = "0s"
 		  }
 		  lock {
@@ -95,6 +97,8 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 		    on_max_wait = "pass"
 		    on_rotation = "pass"
 		    on_expiry = "abort"
+		    terminate_grace = "500ms"
+		    on_abandon = "terminate"
 		    on_store_failure = "reject"
 		    abandon_after = "0s"
 		    release_on = "headers"
@@ -142,13 +146,15 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 				Cookies:      []string{"my_app", "__Host-SID"},
 				Format:       FormatLaravel,
 				Keys:         [][]byte{[]byte("0123456789abcdef")},
-				Locks:        true,
 				Query:        []string{"PHPSESSID"},
 				Param:        "SESSION_ID",
 				Handler:      HandlerFiles,
 				SavePath:     "/var/lib/php/sessions",
 				Depth:        2,
 				KeyPrefix:    "shop.",
+				Watch:        WatchFiles,
+				Locks:        true,
+				LocksGiven:   true,
 				MaxInputVars: 5000,
 			},
 			Lock: Lock{
@@ -157,7 +163,9 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 				MaxWaiters:     1,
 				OnMaxWait:      OnMaxWaitPass,
 				OnRotation:     OnRotationPass,
-				OnExpiry:       OnExpiryAbort,
+				OnExpiry:       OverdueAbort,
+				TerminateGrace: 500 * time.Millisecond,
+				OnAbandon:      OverdueTerminate,
 				OnStoreFailure: OnStoreFailureReject,
 				ReleaseOn:      ReleaseOnHeaders,
 				Status:         429,

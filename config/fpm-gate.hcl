@@ -188,22 +188,33 @@ gate "www" {
     # the cookies. "": none.
     # param = ""
 
-    # PHP's session.save_handler, if the gate may watch it: "files" or "memcached". A script that
-    # closes its session early then lets the next request go on at once. With "files", ids that
-    # this handler refuses take no lock. "any": nothing is watched.
+    # PHP's session.save_handler, if it is "files" or "memcached"; "any": another one, or several.
+    # With "files", ids that this handler refuses take no lock.
     # handler = "any"
 
     # session.save_path of that handler: for files a folder, "/var/lib/php/sessions", with a depth
-    # "2;/var/lib/php/sessions"; for memcached its servers, "10.0.0.1:11211". "" with "files":
-    # nothing is watched.
+    # "2;/var/lib/php/sessions"; for memcached its servers, "10.0.0.1:11211". "": not given, so this
+    # place is not watched.
     # save_path = ""
 
     # memcached.sess_prefix of php.ini, for the handler memcached.
     # key_prefix = "memc.sess.key."
 
-    # true: another handler locks sessions itself, as files and php-memcached do: phpredis with
-    # redis.session.locking_enabled. The gate's lock then ends with the response, also where the
-    # script goes on after fastcgi_finish_request(). false: it ends when such a script has ended.
+    # Where the gate sees whether PHP has a session open. A script that closes its session early
+    # then lets the next request go on at once.
+    #   workers    in the PHP-FPM worker that serves the request, for every handler; takes a PHP-FPM
+    #              on this host, and rights (docs/WORKERS.md)
+    #   files      in save_path, for the handler files
+    #   memcached  in save_path, for the handler memcached
+    #   auto       in the workers where that works, else in save_path if it is given
+    #   none       nowhere: a lock lasts until the script has ended
+    # watch = "auto"
+
+    # Whether PHP locks its sessions itself, as files and php-memcached do by default, and phpredis
+    # with redis.session.locking_enabled. true: where the gate does not see the session closed, its lock
+    # ends with the response, also where the script goes on after fastcgi_finish_request(). false: it
+    # ends when such a script has ended, and a script never gives its turn away. Without this key,
+    # the handler decides.
     # locks = false
 
     # PHP's max_input_vars. It has to be the same here: PHP reads no cookies beyond it, and a visitor who
@@ -211,7 +222,8 @@ gate "www" {
     # max_input_vars = 1000
 
     # A watched script that has not opened its session by then gives its turn to the next request,
-    # where PHP was seen to keep that session in save_path. "0s": never.
+    # where PHP locks sessions itself, and was seen to keep that session in save_path or seen in its
+    # worker. "0s": never.
     # open_within = "300ms"
   }
 
@@ -243,8 +255,15 @@ gate "www" {
     # on_rotation = "redirect"
 
     # What to do with a request that has held the lock for expiry. release: it runs on without the
-    # lock. abort: it is ended.
+    # lock. abort: it is answered 504, and its script is left to itself. Both leave PHP's own lock to
+    # the script. terminate: the script is ended as at max_execution_time, or, if it is still there
+    # terminate_grace later, with its worker. The lock is free when PHP has closed the session, at most
+    # 2 seconds after expiry. Takes a PHP-FPM on this host, and rights (docs/WORKERS.md); without
+    # them it is as release.
     # on_expiry = "release"
+
+    # How long a script may take to end before its worker is ended. At most "1.5s".
+    # terminate_grace = "1s"
 
     # What to do when memcached has not answered for two seconds. local: lock within this host, which
     # PHP sees as FPM_GATE_LOCK=local. reject: answer with status. pass: go on without locks. Until
@@ -254,9 +273,15 @@ gate "www" {
     # How long a script keeps its lock once its browser has gone, if it does not end.
     # abandon_after = "5s"
 
-    # end: the lock is held until the script has ended. headers: until the headers of the response
-    # are there. A script can also release its lock itself, with the header FPM-Gate-Release: 1.
-    # release_on = "end"
+    # What to do with such a script then. release: it runs on without the lock. terminate: as for
+    # on_expiry.
+    # on_abandon = "release"
+
+    # close: the lock is held until PHP closes the session where the gate sees that (watch in the block
+    # session), else until the script has ended. end: until the script has ended, in any case. headers:
+    # until the headers of the response are there. A script can also release its lock itself, with the
+    # header FPM-Gate-Release: 1.
+    # release_on = "close"
 
     # The answer to a rejected request: a status from 400 to 599, and Retry-After in whole seconds.
     # status = 503

@@ -134,7 +134,7 @@ func checkGateInvariants(is func(bool, string), c *Config, g *Gate) {
 func checkLockInvariants(is func(bool, string), c *Config, l Lock) {
 	is(l.Store == StoreLocal || l.Store == StoreMemcached && c.Memcached != nil, "the store is there")
 	is(l.MaxWait >= 0 && l.Expiry > 0 && l.AbandonAfter >= 0 && l.MaxWaiters > 0, "limits of locks are sane")
-	is(l.OnMaxWait != "" && l.OnRotation != "" && l.OnExpiry != "" && l.OnStoreFailure != "" && l.ReleaseOn != "", "choices are made")
+	is(l.OnMaxWait != "" && l.OnRotation != "" && l.OnExpiry != "" && l.OnAbandon != "" && l.OnStoreFailure != "" && l.ReleaseOn != "", "choices are made")
 	is(l.Status >= 400 && l.Status <= 599, "status is an error's")
 	is(l.RetryAfter >= time.Second && l.RetryAfter%time.Second == 0, "Retry-After has whole seconds")
 }

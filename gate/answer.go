@@ -88,7 +88,7 @@ func (r *request) verdict(err error) verdict {
 		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter,
 			text: "The service is not ready. Please try again in a moment.",
 			log:  "rejected: the lock store failed", level: hclog.Error, outcome: OutcomeStoreFailed}
-	case errors.Is(err, sessionlock.ErrExpired):
+	case errors.Is(err, sessionlock.ErrExpired), r.wasTerminated(err):
 		return verdict{status: http.StatusGatewayTimeout, text: "The page took too long to generate.",
 			log: "aborted: the lock has expired", level: hclog.Warn, outcome: OutcomeExpired}
 	case errors.Is(err, fcgi.ErrQueueTimeout):
@@ -105,6 +105,11 @@ func (r *request) verdict(err error) verdict {
 		return verdict{log: "web server hung up", level: hclog.Debug, outcome: OutcomeHungUp}
 	}
 	return verdict{log: "request failed", level: hclog.Warn, outcome: OutcomeFailed}
+}
+
+// wasTerminated reports whether err comes of the end of the script by the gate.
+func (r *request) wasTerminated(err error) bool {
+	return errors.Is(err, errOverdue) || r.killed.Load() && errors.Is(err, fcgi.ErrUpstream)
 }
 
 // hidesFailure reports whether the web server would end its client's connection without a response if the gate closed

@@ -26,7 +26,7 @@ func TestAnswersThatTheGateGivesItself(t *testing.T) {
 		{"max_wait exceeded", short, true, "503 Service Unavailable", "max_wait", true, func(s Stats) uint64 { return s.Rejected }},
 		{"max_wait exceeded, with a status of one's own", func(o *Options) { short(o); o.Policy.Status = 429 }, true, "429 Too Many Requests", "max_wait", true, func(s Stats) uint64 { return s.Rejected }},
 		{"max_wait exceeded, and nothing is said of retries", func(o *Options) { short(o); o.Policy.RetryAfter = 0 }, true, "503", "max_wait", false, func(s Stats) uint64 { return s.Rejected }},
-		{"the lock expires", func(o *Options) { o.Policy.Expiry, o.Policy.AbortExpired = 10*time.Millisecond, true }, false, "504 Gateway Timeout", "expired", false, func(s Stats) uint64 { return s.Aborted }},
+		{"the lock expires", func(o *Options) { o.Policy.Expiry, o.Policy.OnExpiry = 10*time.Millisecond, OverdueAbort }, false, "504 Gateway Timeout", "expired", false, func(s Stats) uint64 { return s.Aborted }},
 		{"all connections are busy", func(o *Options) {
 			o.Upstream.MaxConnections, o.Upstream.QueueTimeout = 1, time.Millisecond
 			o.Routes = []Route{{Policy: Policy{Mode: Off, RetryAfter: time.Second}}}
@@ -157,7 +157,7 @@ func TestConnIsKeptAfterAnAnswer(t *testing.T) {
 }
 
 func TestExpiryInTheMiddleOfAResponseBreaksIt(t *testing.T) {
-	s := newStand(t, func(o *Options) { o.Policy.Expiry, o.Policy.AbortExpired = 30*time.Millisecond, true })
+	s := newStand(t, func(o *Options) { o.Policy.Expiry, o.Policy.OnExpiry = 30*time.Millisecond, OverdueAbort })
 	b := s.ask(session("one")...)
 	holder := s.php.next()
 	holder.send(page + "half")

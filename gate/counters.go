@@ -15,6 +15,8 @@ type counters struct {
 	requests, none, acquired, passed, observed counter
 	local, expired, lost, broken, malformed    counter
 	givenAway, unread                          counter
+	reopened, mismatched                       counter
+	interrupted, terminated, unterminated      counter
 
 	mu     sync.Mutex
 	routes map[string]*routeCounters // by name; "": requests that match none. Entries stay until the gate ends

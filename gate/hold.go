@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fpm-gate/fpm-gate/phpsession"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
@@ -22,11 +23,13 @@ type hold struct {
 	lock    *sessionlock.Lock // nil before begin
 	watch   *watch            // over the session; nil: not watched
 
-	mu      sync.Mutex // guards the fields below. Nothing is called with it held, so any caller may take it
-	state   holdState
-	outcome HoldOutcome              // once it has ended
-	late    *sessionlock.Description // copied from a request that the hold outlives; else nil
-	follows bool                     // the gate awaits the end of the script, which ends the hold
+	mu          sync.Mutex // guards the fields below. Nothing is called with it held, so any caller may take it
+	state       holdState
+	outcome     HoldOutcome              // once it has ended
+	late        *sessionlock.Description // copied from a request that the hold outlives; else nil
+	follows     bool                     // the gate awaits the end of the script, which ends the hold
+	timers      []*time.Timer            // to terminate
+	terminating bool                     // its script is being ended
 }
 
 // holdState is a stage in the life of a hold.
@@ -42,13 +45,13 @@ const (
 // newHold returns a hold for r, and the policy with which to acquire its lock.
 func newHold(r *request, key sessionlock.Key, isNew bool) (*hold, sessionlock.Policy) {
 	h := &hold{request: r, key: key, isNew: isNew}
-	p := r.policy.forLock()
+	p := r.policy.forLock(r.setup)
 	if r.setup.SharedLocks { // only a shared store can fail
 		p.HoldLocally = r.policy.StoreFailure == StoreFailureLocal && !r.policy.Observe
 		p.OnLocal = func(holder sessionlock.Description) { r.logLocal(key, holder) }
 	}
 	p.OnLoss = h.lost
-	if r.setup.Watcher != nil && p.Mode == sessionlock.Exclusive {
+	if r.setup.watches() && p.Mode == sessionlock.Exclusive && r.policy.ReleaseOn != ReleaseOnEnd {
 		h.watch = newWatch(h, r.setup)
 		p.OnWaiter = h.watch.want
 	}
@@ -68,6 +71,9 @@ func (h *hold) begin(lock *sessionlock.Lock, id []byte) {
 	if ended {
 		h.measure(h.outcome, h.request.head.filename)
 	}
+	if h.isNew {
+		h.startExpiry() // PHP-FPM has the request
+	}
 	h.watch.begin(id)
 }
 
@@ -83,10 +89,18 @@ func (h *hold) end(outcome HoldOutcome, script []byte) {
 func (h *hold) release(outcome HoldOutcome, script []byte) (outlived bool) {
 	h.mu.Lock()
 	before := h.state
+	if h.terminating && !outcome.isLoss() {
+		outcome = HoldTerminated
+	}
 	if before != holdEnded {
 		h.state, h.outcome = holdEnded, outcome
 	}
+	timers := h.timers
+	h.timers = nil
 	h.mu.Unlock()
+	for _, t := range timers {
+		t.Stop()
+	}
 	if before == holdWanted || before == holdEnded {
 		return false
 	}
@@ -104,7 +118,7 @@ func (h *hold) lost(holder sessionlock.Description, err error) {
 	r, outcome := h.request, lossOf(err)
 	h.end(outcome, []byte(holder.Script))
 	r.logLoss(h.key, holder, err)
-	if outcome == HoldExpired && !h.isNew && r.policy.AbortExpired && !r.policy.Observe {
+	if outcome == HoldExpired && !h.isNew && r.policy.OnExpiry != OverdueRelease && !r.policy.Observe {
 		r.exch.Abort(sessionlock.ErrExpired)
 	}
 }
@@ -133,7 +147,7 @@ func (h *hold) unseen() {
 
 // endByWatch is end for calls by the watcher, during which the watcher must not be used.
 func (h *hold) endByWatch(outcome HoldOutcome) {
-	if h.release(outcome, h.script()) {
+	if h.release(outcome, h.scriptName()) {
 		go h.over()
 	}
 }
@@ -159,6 +173,39 @@ func (h *hold) mayOpenFor() time.Duration {
 	return left
 }
 
+// viewInWorker begins to look at the session in the worker of its script. It returns nil if that is not possible.
+func (h *hold) viewInWorker(id []byte, closed func()) *sessionView {
+	r := h.request
+	if !r.setup.Workers.mayLookAny(r.setup.Upstream.Addrs) {
+		return nil
+	}
+	v := &sessionView{
+		script: r.useScript(), own: string(phpsession.LockName(id)), isNew: h.isNew,
+		locks: r.setup.locks, closed: closed, reopened: h.reopened,
+	}
+	v.begin()
+	return v
+}
+
+// reopened is called when PHP has opened the session again, after it had closed it: the lock is free by then.
+func (h *hold) reopened() {
+	if h.isNew {
+		return
+	}
+	h.request.gate.counters.reopened.Add(1)
+	h.request.logReopened(h.key, h.describe())
+}
+
+// describe describes the request, which may be over.
+func (h *hold) describe() sessionlock.Description {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.late != nil {
+		return *h.late
+	}
+	return h.request.Describe()
+}
+
 // outliveResponse lets the hold outlive its request if PHP may have the session open, until the session is closed or
 // can no longer be seen.
 func (h *hold) outliveResponse() {
@@ -167,7 +214,7 @@ func (h *hold) outliveResponse() {
 	}
 	h.watch.prompt()
 	if !h.watch.mayBeOpen() { // closed in the meantime, or no longer visible
-		h.end(HoldReleased, h.script())
+		h.end(HoldReleased, h.scriptName())
 	}
 }
 
@@ -232,8 +279,8 @@ func (h *hold) unwatch() {
 	}
 }
 
-// script returns the file name of the script that holds the lock.
-func (h *hold) script() []byte {
+// scriptName returns the file name of the script that holds the lock.
+func (h *hold) scriptName() []byte {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.late != nil {
@@ -250,6 +297,7 @@ func (h *hold) is(s holdState) bool {
 
 func (h *hold) isOn() bool     { return h.is(holdOn) }
 func (h *hold) outlives() bool { return h.is(holdOutlives) }
+func (h *hold) isEnded() bool  { return h.is(holdEnded) }
 
 // endedUnsent reports whether the hold of a request that PHP has not got yet has ended: its lock has ended by itself,
 // or another script has closed the session. A turn given away does not count.
@@ -299,6 +347,6 @@ func (o *outliving) end() {
 	all := slices.Collect(maps.Keys(o.all))
 	o.mu.Unlock()
 	for _, h := range all {
-		h.end(HoldReleased, h.script())
+		h.end(HoldReleased, h.scriptName())
 	}
 }

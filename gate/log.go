@@ -96,3 +96,37 @@ func (r *request) logHolder() []any {
 	}
 	return []any{"holder_host", h.Host, "holder_gate", h.Gate}
 }
+
+// logReopened logs that a script has opened its session again, which it had closed: the lock was free by then.
+func (r *request) logReopened(key sessionlock.Key, holder sessionlock.Description) {
+	r.gate.lines.write(hclog.Warn, "script opened its session again after closing it, and holds no lock now; "+
+		"where its handler does not lock, set release_on = \"end\" in a route for it", &key, func() []any {
+		return holderPairs(key, holder)
+	})
+}
+
+// logOtherSession logs that PHP had another session open than the one whose lock was held.
+func (r *request) logOtherSession() {
+	r.logLine(hclog.Warn, "script uses another session than its lock's; see where the session id comes from "+
+		"(cookies, query, param in the session block)", nil)
+}
+
+// logTerminated logs that the gate has ended a script, and by what.
+func (r *request) logTerminated(key sessionlock.Key, holder sessionlock.Description, after, by string) {
+	r.gate.lines.write(hclog.Warn, "script terminated, it kept its lock for too long", &key, func() []any {
+		return append(holderPairs(key, holder), "after", after, "by", by)
+	})
+}
+
+// logNotTerminated logs and counts that a script could not be ended. Its lock is free all the same.
+func (r *request) logNotTerminated(key sessionlock.Key, holder sessionlock.Description, after string, err error) {
+	r.gate.counters.expired.Add(1)
+	r.gate.lines.write(hclog.Error, "script cannot be terminated, its lock is released", &key, func() []any {
+		return append(holderPairs(key, holder), "after", after, "error", err)
+	})
+}
+
+// holderPairs are what a log line has of a request that may be over.
+func holderPairs(key sessionlock.Key, holder sessionlock.Description) []any {
+	return []any{"lock", key.Short(), "method", holder.Method, "path", holder.Path, "script", holder.Script}
+}

@@ -24,6 +24,9 @@ type Options struct {
 	Session     phpsession.Rules            // without Unread, which the gate sets
 	Suggest     func(names []string) string // suggests a config for cookies of these names, or ""; may be nil
 	Watcher     sessionwatch.Watcher        // a lock ends when it sees PHP close the session; nil: with the script
+	Workers     *Workers                    // sees sessions in PHP-FPM's workers, before Watcher does; may be nil
+	Unlock      func(handler, id string)    // removes the lock of a PHP session whose worker was ended; may be nil
+	LocksGiven  bool                        // PHPLocks holds for every handler; else a handler seen in a worker counts
 	PHPLocks    bool                        // PHP locks sessions itself, so a lock may end before its script
 	OpenWithin  time.Duration               // after which an unopened session's script gives its turn away; zero: never
 	Param       string                      // holds the session id and precedes the cookies; "": none
@@ -54,6 +57,26 @@ const (
 	StoreFailurePass                       // let it go on without the lock
 )
 
+// Overdue is what becomes of a script that keeps its lock for too long.
+type Overdue int
+
+// The possible values. OverdueTerminate is OverdueRelease where Options.Workers is nil.
+const (
+	OverdueRelease   Overdue = iota // the lock ends, the script runs on
+	OverdueAbort                    // the request ends too
+	OverdueTerminate                // the script is ended, and the lock with it or 2 s later
+)
+
+// ReleaseOn is when a lock is released at the latest.
+type ReleaseOn int
+
+// The possible values.
+const (
+	ReleaseOnClose   ReleaseOn = iota // when PHP closes the session, where that is seen, else when the script ends
+	ReleaseOnHeaders                  // when the headers of the response are there
+	ReleaseOnEnd                      // when the script ends
+)
+
 // Policy is how the lock of a request's session is acquired and released.
 type Policy struct {
 	Mode         Mode
@@ -62,14 +85,17 @@ type Policy struct {
 	MaxWaiters   int           // in one session's queue
 	PassMaxWait  bool          // on_max_wait = "pass": go on without the lock; else the request is rejected
 	PassRotated  bool          // on_rotation = "pass": go on with a replaced id; else browsers are redirected
-	AbortExpired bool          // on_expiry = "abort": the request ends; else only its lock does
+	OnExpiry     Overdue       // of a hold longer than Expiry
+	OnAbandon    Overdue       // of a script longer than AbandonAfter: OverdueRelease or OverdueTerminate
 	StoreFailure StoreFailure
 	AbandonAfter time.Duration // how long a script keeps its lock after its web server has hung up
-	AtHeaders    bool          // release_on = "headers": at the response's headers; else at the script's end
+	ReleaseOn    ReleaseOn
 	Status       int           // of a rejected request
 	RetryAfter   time.Duration // of a rejected request; in whole seconds, rounded up
 	ServerTiming bool          // send a Server-Timing response header with the wait
 	Observe      bool          // no request waits; those that would have are counted and logged
+	// TerminateGrace is how long a script may take to end by PHP's own time limit, before its worker is ended.
+	TerminateGrace time.Duration
 }
 
 // Route is a Policy for the requests that match. An empty list matches every request.

@@ -44,15 +44,16 @@ type HoldOutcome int
 const (
 	HoldReleased HoldOutcome = iota // by its request
 	HoldExpired
-	HoldLost      // in the store
-	HoldBroken    // by an operator
-	HoldClosed    // because PHP closed the session
-	HoldGivenAway // because PHP did not open the session in time
-	HoldOutcomes  // how many there are
+	HoldLost       // in the store
+	HoldBroken     // by an operator
+	HoldClosed     // because PHP closed the session
+	HoldTerminated // because the gate ended its script
+	HoldGivenAway  // because PHP did not open the session in time
+	HoldOutcomes   // how many there are
 )
 
 func (o HoldOutcome) String() string {
-	return [HoldOutcomes]string{"released", "expired", "lost", "broken", "closed", "given_away"}[o]
+	return [HoldOutcomes]string{"released", "expired", "lost", "broken", "closed", "terminated", "given_away"}[o]
 }
 
 // isLoss reports whether the lock ended by itself, before its request or its session did.

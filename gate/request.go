@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -61,7 +62,11 @@ type request struct {
 	behind    sessionlock.Description   // the holder when the wait began
 	elsewhere atomic.Pointer[Elsewhere] // the holder in another process; nil: unknown
 	exch      fcgi.Exchange
-	scratch   [320]byte // of params, to keep them off the heap
+	ending    atomic.Bool // its script is being ended by the gate
+	killed    atomic.Bool // with its worker
+	scriptMu  sync.Mutex
+	script    *phpScript // as its worker shows it; nil: nothing has asked for it
+	scratch   [320]byte  // of params, to keep them off the heap
 }
 
 func newRequest(g *Gate, fr *fcgi.Request) *request {
@@ -229,7 +234,7 @@ func (r *request) measureWait(outcome Outcome) {
 func (r *request) release() {
 	if r.follows {
 		for _, h := range r.holds {
-			h.end(HoldReleased, h.script())
+			h.end(HoldReleased, h.scriptName())
 		}
 		return
 	}
@@ -238,8 +243,18 @@ func (r *request) release() {
 		h.outliveResponse()
 	}
 	r.learn()
+	r.compareSessions()
 	for _, h := range r.holds {
 		h.endWithRequest()
+	}
+}
+
+// compareSessions counts and logs a script that used another session than the one whose lock it held, if its response
+// has not said so.
+func (r *request) compareSessions() {
+	if r.hold != nil && !r.setsID && r.hold.watch.otherID() != "" {
+		r.gate.counters.mismatched.Add(1)
+		r.logOtherSession()
 	}
 }
 
@@ -257,6 +272,10 @@ func (r *request) leaveSession() {
 func (r *request) relay(release func()) error {
 	r.exch.Ended = release
 	r.exch.AbandonAfter = r.policy.AbandonAfter
+	if r.policy.terminatesAbandoned(r.setup) {
+		r.exch.AbandonAfter += maxTermination
+		r.exch.HungUp = r.abandoned
+	}
 	if r.mayFollow() {
 		r.exch.Follow = r.follow
 	}
@@ -269,6 +288,13 @@ func (r *request) relay(release func()) error {
 		if err := r.acquireAgain(); err != nil {
 			return err
 		}
+	}
+}
+
+// abandoned is called when the web server has hung up, by any goroutine: a script that does not end in time is ended.
+func (r *request) abandoned() {
+	if h := r.hold; h != nil {
+		h.terminateAfter(r.policy.AbandonAfter, "abandon_after")
 	}
 }
 
@@ -285,9 +311,9 @@ func (r *request) sending() error {
 		if r.hold.endedUnsent() {
 			return errLockEnded
 		}
-		r.exch.Sent = r.hold.lock.StartExpiry
+		r.exch.Sent = r.hold.startExpiry
 		if r.exch.StdinWhole() {
-			r.hold.lock.StartExpiry() // now, so that FPM_GATE_EXPIRES is known
+			r.hold.startExpiry() // now, so that FPM_GATE_EXPIRES is known
 		}
 	}
 	r.exch.Params = r.gateParams(r.scratch[:0])
@@ -297,7 +323,7 @@ func (r *request) sending() error {
 // startExpiry is called when PHP-FPM has been sent a request whose lock was acquired late, if it was.
 func (r *request) startExpiry() {
 	if r.hold != nil {
-		r.hold.lock.StartExpiry()
+		r.hold.startExpiry()
 	}
 }
 
@@ -358,7 +384,7 @@ func (r *request) acquireAgain() error {
 
 // readHeader reads the header block of the response, for a new session id and for the header that releases the lock.
 func (r *request) readHeader(h *fcgi.ResponseHeader) {
-	early := r.policy.AtHeaders
+	early := r.policy.ReleaseOn == ReleaseOnHeaders
 	remove := false
 	for name, value := range h.All() {
 		switch {
@@ -423,22 +449,46 @@ func (r *request) readCookie(setCookie []byte) {
 // mayFollow reports whether the request's locks may have to last until its script has really ended. If PHP locks the
 // session itself, a lock that ends with the response only costs a worker that waits.
 func (r *request) mayFollow() bool {
-	return r.policy.Mode == Exclusive && (!r.setup.PHPLocks || r.setup.Watcher != nil)
+	return r.policy.Mode == Exclusive && (!r.setup.PHPLocks || r.setup.watches())
 }
 
 // follow is called when the response has ended and the script may go on. It reports whether to await the end of the
 // script, because a lock must last until then: PHP usually writes a session at the end of the script, and no watch
 // shows when it does.
 func (r *request) follow() bool {
-	if !slices.ContainsFunc(r.holds, func(h *hold) bool { return h.isOn() && h.watch.seesNothing() }) {
+	if !r.needsScript() {
 		return false
 	}
+	r.compareSessions()
 	r.outliving.Add(1) // for the request, so that no hold is the last one before all are counted
 	defer r.outlivingEnds()
 	for _, h := range r.holds {
 		r.follows = h.outlive(true) || r.follows
 	}
 	return r.follows
+}
+
+// needsScript reports whether one of the locks has to last until the script has ended, should that go on. Over TCP
+// nothing tells whether it does; so where PHP locks the session, and no request waits for it, it is not followed.
+func (r *request) needsScript() bool {
+	at, _ := r.exch.Serving()
+	optional := r.setup.PHPLocks && r.setup.Workers != nil && at.Addr().Network != "unix"
+	return slices.ContainsFunc(r.holds, func(h *hold) bool {
+		if optional && !h.watch.isOutside() && !h.watch.isWanted() {
+			return false
+		}
+		return h.isOn() && h.watch.needsScript()
+	})
+}
+
+// useScript returns the script as its worker shows it. The caller must call its leave.
+func (r *request) useScript() *phpScript {
+	r.scriptMu.Lock()
+	defer r.scriptMu.Unlock()
+	if r.script == nil || !r.script.use() {
+		r.script = &phpScript{workers: r.setup.Workers, exch: &r.exch, users: 1}
+	}
+	return r.script
 }
 
 // followScript awaits in the background the end of a script that goes on after its response. Shutdown waits for it as
@@ -476,8 +526,11 @@ func (r *request) learn() {
 }
 
 // forLock returns the part of the policy that the lock needs.
-func (p *Policy) forLock() sessionlock.Policy {
+func (p *Policy) forLock(s *setup) sessionlock.Policy {
 	lp := sessionlock.Policy{MaxWait: p.MaxWait, Expiry: p.Expiry, MaxWaiters: p.MaxWaiters}
+	if p.terminates(s) {
+		lp.Expiry += maxTermination
+	}
 	if p.Mode == Read {
 		lp.Mode = sessionlock.Read
 	}

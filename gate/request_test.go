@@ -253,9 +253,9 @@ func TestScriptReleasesItsLockEarly(t *testing.T) {
 		"by a header in small":      {nil, "fpm-gate-release:1\r\n", true},
 		"not by another value":      {nil, "FPM-Gate-Release: 0\r\n", false},
 		"not without":               {nil, "", false},
-		"by its headers":            {func(o *Options) { o.Policy.AtHeaders = true }, "", true},
-		"by both":                   {func(o *Options) { o.Policy.AtHeaders = true }, "FPM-Gate-Release: 1\r\n", true},
-		"by its headers, says no 0": {func(o *Options) { o.Policy.AtHeaders = true }, "FPM-Gate-Release: 0\r\n", true},
+		"by its headers":            {func(o *Options) { o.Policy.ReleaseOn = ReleaseOnHeaders }, "", true},
+		"by both":                   {func(o *Options) { o.Policy.ReleaseOn = ReleaseOnHeaders }, "FPM-Gate-Release: 1\r\n", true},
+		"by its headers, says no 0": {func(o *Options) { o.Policy.ReleaseOn = ReleaseOnHeaders }, "FPM-Gate-Release: 0\r\n", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStand(t, c.edit)

@@ -67,6 +67,18 @@ func (s *setup) retire() <-chan struct{} {
 	return s.idle
 }
 
+// watches reports whether it is seen when PHP closes its sessions, as far as it can be.
+func (s *setup) watches() bool { return s.Watcher != nil || s.Workers != nil }
+
+// locks reports whether a session handler of PHP's locks the session itself: as the config says, or else as it does by
+// default.
+func (s *setup) locks(handler string) bool {
+	if s.LocksGiven {
+		return s.PHPLocks
+	}
+	return handler == "files" || handler == "memcached"
+}
+
 func (s *setup) close() {
 	s.probe.Stop()
 	s.pool.Close()

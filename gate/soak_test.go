@@ -23,7 +23,7 @@ func TestSoakLeavesNothingBehind(t *testing.T) {
 	measured := newLedger()
 	s := newStand(t, func(o *Options) {
 		o.Policy.MaxWait, o.Policy.Expiry, o.Policy.AbandonAfter = 100*time.Millisecond, 200*time.Millisecond, 100*time.Millisecond
-		o.Policy.MaxWaiters, o.Policy.AbortExpired = 5, true
+		o.Policy.MaxWaiters, o.Policy.OnExpiry = 5, OverdueAbort
 		o.Meter = measured.meter
 		o.Limits.HeadTimeout, o.Limits.IdleTimeout = 200*time.Millisecond, 50*time.Millisecond
 		o.Upstream.MaxConnections, o.Upstream.QueueTimeout = 6, 100*time.Millisecond

@@ -4,26 +4,31 @@ import "github.com/fpm-gate/fpm-gate/fcgi"
 
 // Stats count what a gate has seen since it was created: requests, unless a comment names something else.
 type Stats struct {
-	Conns     int    // open connections from web servers
-	Requests  uint64 // whose head was read
-	None      uint64 // that had no session, or needed no lock
-	Acquired  uint64 // that got the lock, or waited for it to read
-	Local     uint64 // that held the lock within this process only, because its store failed
-	Passed    uint64 // that went on without the lock: after max_wait, or because its store failed
-	Observed  uint64 // that would have waited
-	Rejected  uint64 // that were rejected
-	Expired   uint64 // locks that were held for too long
-	Lost      uint64 // locks that were lost in the store
-	Ended     uint64 // locks that an operator has broken
-	Unread    uint64 // whose session cookie contained no id, by its format or pattern
-	GivenAway uint64 // turns that scripts gave away because they had not opened their session in time
-	Aborted   uint64 // that were aborted because their lock had expired
-	Abandoned uint64 // scripts that ran for too long after their web server had hung up
-	HungUp    uint64 // whose web server hung up before their end
-	Broken    uint64 // responses that were cut short
-	Upstream  uint64 // that PHP-FPM did not answer
-	Malformed uint64 // conns and requests that did not speak FastCGI
-	Refused   uint64 // those of Malformed that are conns on which no request was read
+	Conns        int    // open connections from web servers
+	Requests     uint64 // whose head was read
+	None         uint64 // that had no session, or needed no lock
+	Acquired     uint64 // that got the lock, or waited for it to read
+	Local        uint64 // that held the lock within this process only, because its store failed
+	Passed       uint64 // that went on without the lock: after max_wait, or because its store failed
+	Observed     uint64 // that would have waited
+	Rejected     uint64 // that were rejected
+	Expired      uint64 // locks that were held for too long
+	Lost         uint64 // locks that were lost in the store
+	Ended        uint64 // locks that an operator has broken
+	Unread       uint64 // whose session cookie contained no id, by its format or pattern
+	Reopened     uint64 // scripts that opened their session again after they had closed it
+	Mismatched   uint64 // scripts that used another session than the one whose lock they held
+	Interrupted  uint64 // scripts that the gate has ended by PHP's time limit
+	Terminated   uint64 // scripts that it has ended with their worker
+	Unterminated uint64 // scripts that it could not end
+	GivenAway    uint64 // turns that scripts gave away because they had not opened their session in time
+	Aborted      uint64 // that were aborted because their lock had expired
+	Abandoned    uint64 // scripts that ran for too long after their web server had hung up
+	HungUp       uint64 // whose web server hung up before their end
+	Broken       uint64 // responses that were cut short
+	Upstream     uint64 // that PHP-FPM did not answer
+	Malformed    uint64 // conns and requests that did not speak FastCGI
+	Refused      uint64 // those of Malformed that are conns on which no request was read
 
 	Routes []RouteStats // by their names
 	Pool   fcgi.PoolStats
@@ -36,6 +41,8 @@ func (g *Gate) Stats() Stats {
 		Conns: g.Conns(), Requests: c.requests.Load(), None: c.none.Load(), Acquired: c.acquired.Load(),
 		Local: c.local.Load(), Passed: c.passed.Load(), Observed: c.observed.Load(),
 		Expired: c.expired.Load(), Lost: c.lost.Load(), Ended: c.broken.Load(), GivenAway: c.givenAway.Load(),
+		Reopened: c.reopened.Load(), Mismatched: c.mismatched.Load(),
+		Interrupted: c.interrupted.Load(), Terminated: c.terminated.Load(), Unterminated: c.unterminated.Load(),
 		Unread: c.unread.Load(), Refused: c.malformed.Load(),
 		Routes: c.routeStats(), Pool: g.setup.Load().pool.Stats(),
 	}

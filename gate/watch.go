@@ -16,8 +16,10 @@ type watch struct {
 	sawClose atomic.Bool
 	last     sessionwatch.State // when the script ended
 
-	mu      sync.Mutex         // changed must not take it: the watcher calls changed with its own mutex held
-	session sessionwatch.Watch // nil before begin
+	mu      sync.Mutex // changed must not take it: the watcher calls changed with its own mutex held
+	begun   bool
+	session sessionwatch.Watch // from outside of PHP; nil: not watched so, or not yet
+	view    *sessionView       // in the worker; nil: not watched so, or not yet
 	wanted  bool               // a request waits
 	kept    bool               // the turn can no longer be given away
 	stopped bool
@@ -35,17 +37,32 @@ func (w *watch) begin(id []byte) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	start := w.setup.Watcher.Watch
-	if w.hold.isNew {
-		start = w.setup.Watcher.WatchOpen
+	w.begun = true
+	if w.setup.Workers != nil {
+		w.view = w.hold.viewInWorker(id, w.closed)
 	}
-	w.session = start(id, w.changed)
-	if w.wanted {
+	if w.setup.Watcher != nil && (w.view == nil || !w.setup.Workers.cover(w.setup.Upstream.Addrs)) {
+		w.beginOutside(id)
+	}
+	switch {
+	case w.wanted:
 		w.hurry()
-	} else if w.setup.SharedLocks {
+	case w.setup.SharedLocks:
 		w.distant = time.AfterFunc(distantPatience, w.want)
 	}
-	if w.hold.isNew && w.session.State() == sessionwatch.Closed {
+	if w.view != nil && !w.wanted {
+		w.setup.Workers.lookAt(w.view.script, false)
+	}
+}
+
+// beginOutside watches the place where PHP keeps its sessions.
+func (w *watch) beginOutside(id []byte) {
+	if !w.hold.isNew {
+		w.session = w.setup.Watcher.Watch(id, w.changed)
+		return
+	}
+	w.session = w.setup.Watcher.WatchOpen(id, w.changed)
+	if w.session.State() == sessionwatch.Closed {
 		w.changed(sessionwatch.Closed)
 	}
 }
@@ -58,7 +75,7 @@ const distantPatience = 250 * time.Millisecond
 func (w *watch) want() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.session != nil && !w.stopped && !w.wanted {
+	if w.begun && !w.stopped && !w.wanted {
 		w.hurry()
 	}
 	w.wanted = true
@@ -66,7 +83,7 @@ func (w *watch) want() {
 
 // hurry asks for prompt notice when PHP closes the session, and gives the turn away if PHP does not open it in time.
 func (w *watch) hurry() {
-	w.session.Want()
+	w.prompt()
 	if w.setup.OpenWithin == 0 || w.hold.isNew || w.kept {
 		return
 	}
@@ -85,7 +102,10 @@ func (w *watch) giveAway() {
 	if w.stopped || w.kept {
 		return
 	}
-	switch w.session.State() {
+	if w.view != nil {
+		w.view.script.look()
+	}
+	switch w.state() {
 	case sessionwatch.Unopened, sessionwatch.Shut:
 		if left := w.hold.mayOpenFor(); left > 0 {
 			w.timer.Reset(left)
@@ -111,27 +131,52 @@ func (w *watch) keepTurn() {
 }
 
 // changed is called when PHP has closed the session, when the session can no longer be seen, and when a server has
-// answered that it is not open. It must not block.
+// answered that it is not open. It must not block. What the worker shows counts more.
 func (w *watch) changed(s sessionwatch.State) {
+	if _, ok := w.view.seen(); ok {
+		return
+	}
 	if s == sessionwatch.Closed {
-		w.sawClose.Store(true)
-		w.hold.closed()
+		w.closed()
 		return
 	}
 	w.hold.unseen()
 }
 
+// closed is called when PHP has closed the session. It must not block.
+func (w *watch) closed() {
+	w.sawClose.Store(true)
+	w.hold.closed()
+}
+
+// state is what was seen last: in the worker, if it was.
+func (w *watch) state() sessionwatch.State {
+	if s, ok := w.view.seen(); ok {
+		return s
+	}
+	if w.session != nil {
+		return w.session.State()
+	}
+	return sessionwatch.Unknown
+}
+
 // destroyed reports whether PHP has destroyed the session that it has closed.
 func (w *watch) destroyed() bool {
 	w.mu.Lock()
-	session := w.session
+	session, view := w.session, w.view
 	w.mu.Unlock()
+	if _, ok := view.seen(); ok {
+		return view.isDestroyed()
+	}
 	return session != nil && session.Destroyed()
 }
 
 // look records what was seen until the script ended.
 func (w *watch) look() {
-	if w == nil {
+	if w == nil || w.session == nil {
+		return
+	}
+	if _, ok := w.view.seen(); ok {
 		return
 	}
 	if w.last = sessionwatch.Closed; !w.sawClose.Load() {
@@ -140,9 +185,13 @@ func (w *watch) look() {
 }
 
 // mayBeOpen reports whether PHP may have the session open after its response. A session that was seen open may be; so
-// may one that is being polled, because the end of the response does not wait for the answer.
+// may one that is being polled, because the end of the response does not wait for the answer. A script
+// that is seen in its worker is followed instead.
 func (w *watch) mayBeOpen() bool {
-	if w == nil || w.sawClose.Load() {
+	if w == nil || w.session == nil || w.sawClose.Load() {
+		return false
+	}
+	if _, ok := w.view.seen(); ok {
 		return false
 	}
 	switch w.session.State() {
@@ -156,21 +205,50 @@ func (w *watch) mayBeOpen() bool {
 	return w.wanted && w.session.Asks()
 }
 
-// seesNothing reports whether there is no evidence that PHP keeps the session in the watched place. PHP may keep it
-// elsewhere with a handler that does not lock, and then no watch can see when it is closed.
-func (w *watch) seesNothing() bool {
-	if w == nil {
+// needsScript reports whether the lock has to last until its script has ended, unless the worker shows meanwhile that
+// PHP has closed the session: nothing shows that PHP keeps it in the place that is watched, if any is. PHP may keep it
+// elsewhere, with a handler that does not lock.
+func (w *watch) needsScript() bool {
+	if w == nil || w.session == nil {
+		return true
+	}
+	if _, ok := w.view.seen(); ok {
 		return true
 	}
 	s := w.session.State()
 	return s == sessionwatch.Unproven || s == sessionwatch.Unseen || s == sessionwatch.Presumed
 }
 
+// isOutside reports whether the place of the sessions is watched.
+func (w *watch) isOutside() bool { return w != nil && w.session != nil }
+
+// isWanted reports whether a request waits for the session.
+func (w *watch) isWanted() bool {
+	if w == nil {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wanted
+}
+
 // prompt asks for prompt notice when PHP closes the session.
 func (w *watch) prompt() {
-	if w != nil {
+	if w == nil {
+		return
+	}
+	if w.session != nil {
 		w.session.Want()
 	}
+	w.view.want()
+}
+
+// otherID returns the id of a session that PHP had open in the worker instead of this one; empty: none.
+func (w *watch) otherID() string {
+	if w == nil || w.view == nil {
+		return ""
+	}
+	return w.view.otherID()
 }
 
 // judge records whether PHP keeps sessions in the watched place.
@@ -196,5 +274,8 @@ func (w *watch) stop() {
 	}
 	if w.session != nil {
 		w.session.Stop()
+	}
+	if w.view != nil {
+		w.view.stop()
 	}
 }

@@ -36,16 +36,7 @@ const askTimeout = 250 * time.Millisecond
 // NewMemcached returns a watcher. It opens at most one connection to each server, when it first needs it.
 func NewMemcached(o MemcachedOptions) *Memcached {
 	m := new(Memcached)
-	for i, address := range o.Addresses {
-		c := memcache.New(address)
-		c.Timeout = askTimeout
-		c.MaxIdleConns = 1
-		network := o.Network[i]
-		c.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, address)
-		}
-		m.servers = append(m.servers, c)
-	}
+	m.servers = clients(o)
 	m.poller = newPoller(keyStore{
 		place: "memcached at " + strings.Join(o.Addresses, ", "),
 		names: func(id string) (lock, data string, ok bool) {
@@ -59,12 +50,44 @@ func NewMemcached(o MemcachedOptions) *Memcached {
 	return m
 }
 
+// UnlockMemcached removes the lock of a session that its script has left behind, as one does whose worker was ended. No
+// script may use the session.
+func UnlockMemcached(o MemcachedOptions, id string) error {
+	key := o.Prefix + "lock." + id
+	if !legalKey(key) {
+		return nil // php-memcached refuses it too
+	}
+	var errs []error
+	for _, c := range clients(o) {
+		if err := c.Delete(key); !errors.Is(err, memcache.ErrCacheMiss) {
+			errs = append(errs, withoutID(err))
+		}
+		_ = c.Close()
+	}
+	return errors.Join(errs...)
+}
+
 // Close ends the polling and closes the connections.
 func (m *Memcached) Close() {
 	m.poller.Close()
 	for _, c := range m.servers {
 		_ = c.Close()
 	}
+}
+
+// clients makes a client of each server.
+func clients(o MemcachedOptions) (all []*memcache.Client) {
+	for i, address := range o.Addresses {
+		c := memcache.New(address)
+		c.Timeout = askTimeout
+		c.MaxIdleConns = 1
+		network := o.Network[i]
+		c.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}
+		all = append(all, c)
+	}
+	return all
 }
 
 // present sends one command to every server concurrently: which server has a session depends on too many settings of

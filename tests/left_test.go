@@ -18,7 +18,7 @@ func TestAStreamThatIsLeftEndsAndLosesNoUpdate(t *testing.T) {
 			settings string // of the gate; a verb stands for the folder of the sessions
 		}{
 			"files, unknown to the gate": {},
-			"files, watched":             {settings: "session {\nhandler = \"files\"\nsave_path = %q\n}"},
+			"files, watched":             {settings: "session {\nhandler = \"files\"\nsave_path = %q\nwatch = \"files\"\n}"},
 			"redis without locks": {[]string{"redis-server", "php-redis"}, func(t *testing.T, r *rig.Rig) map[string]string {
 				return rig.RedisSessions(rigtest.Start(t, r.Redis, rig.StoreOptions{}), false)
 			}, ""},

@@ -74,7 +74,7 @@ func newRotationStack(t *testing.T, handler, watched, store, strict string) *rot
 		if watched == "memcached" {
 			path = php.INI["session.save_path"]
 		}
-		settings += fmt.Sprintf("\nsession {\n  handler = %q\n  save_path = %q\n}", watched, path)
+		settings += fmt.Sprintf("\nsession {\n  handler = %q\n  save_path = %q\n  watch = %[1]q\n}", watched, path)
 	}
 	if store == "memcached" {
 		locks := rigtest.Start(t, r.Memcached, rig.StoreOptions{})

@@ -102,7 +102,7 @@ func TestAMisfitIsReportedEverywhere(t *testing.T) {
 	}{
 		"another folder": {
 			kind: "not_opened", says: "no session of this gate was ever seen opened in /tmp",
-			session: "handler = \"files\"\n save_path = \"/tmp\"",
+			session: "handler = \"files\"\n save_path = \"/tmp\"\n watch = \"files\"",
 		},
 		"another cookie": {
 			kind: "cookie_name", says: `cookies look like a session's: MoodleSession`,

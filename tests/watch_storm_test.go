@@ -195,7 +195,7 @@ func TestTheFolderOfSessionsMayBeReplaced(t *testing.T) {
 	notHeldUp("replaced")
 	awaitLog(t, s.Gate.Server, "are watched again")
 
-	reload(t, s.Gate, strings.Replace(watching, fmt.Sprintf("save_path = %q", dir), "", 1))
+	reload(t, s.Gate, strings.Replace(watching, `watch     = "files"`, `watch = "none"`, 1))
 	s.mustHoldUp(t, "close", "/count.php")
 
 	reload(t, s.Gate, watching)
@@ -216,6 +216,7 @@ gate "www" {
   upstream { address = "unix:%[1]s/php" }
   session {
     handler   = "files"
+    watch     = "files"
     save_path = %[2]q
   }
 }`, dir, path))

@@ -61,7 +61,8 @@ func newWatchedStack(t *testing.T, handler, settings string, o stackOptions) *wa
   session {
     handler   = %q
     save_path = %q
-    %s
+    watch     = %[1]q
+    %[3]s
   }`, handler, savePath, settings)
 	s.Gate = startGate(t, s.Rig, o.Gate)
 	s.Site = &o.Site
@@ -127,7 +128,10 @@ func (s *stack) export(how, session string) <-chan response {
 func TestAnExportHoldsItsLockWhereNothingIsWatched(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, stackOptions{Gate: rig.GateOptions{Settings: queueRoutes(1) + `
-  session { handler = "files" }`}})
+  session {
+    handler = "files"
+    watch   = "none"
+  }`}})
 	s.mustHoldUp(t, "close", "/count.php")
 }
 
@@ -225,7 +229,7 @@ func TestSessionsInFoldersBelowAreWatched(t *testing.T) {
 	}
 	s := newStack(t, stackOptions{
 		PHP:  rig.PHPOptions{INI: map[string]string{"session.save_path": "1;" + dir}},
-		Gate: rig.GateOptions{Settings: fmt.Sprintf("session {\n handler = \"files\"\n save_path = %q\n}", "1;"+dir)},
+		Gate: rig.GateOptions{Settings: fmt.Sprintf("session {\n handler = \"files\"\n save_path = %q\n watch = \"files\"\n}", "1;"+dir)},
 	})
 	session := newSession()
 	export := s.export("close", session)

@@ -11,9 +11,9 @@ import (
 func TestCheckShowsWhatAnApplicationComesTo(t *testing.T) {
 	const key = "0123456789abcdeF"
 	for session, want := range map[string]string{
-		`application = "drupal"`: `application = "drupal" comes to cookies = ["SSESS*", "SESS*"], locks = false, release_on = "end"`,
+		`application = "drupal"`: `application = "drupal" comes to cookies = ["SSESS*", "SESS*"], locks = false, release_on = "close"`,
 		`application = "moodle"
-		 cookies = ["MoodleSessionx"]`: `comes to cookies = ["MoodleSessionx"], locks = true, release_on = "end"`,
+		 cookies = ["MoodleSessionx"]`: `comes to cookies = ["MoodleSessionx"], locks = true, release_on = "close"`,
 		`application = "laravel"
 		 keys = ["` + key + `", "base64:AAECAwQFBgcICQoLDA0ODw=="]`: `comes to cookies = ["*_session", "*-session"], ` +
 			`format = "laravel" with 2 keys, locks = false, release_on = "headers"`,

@@ -44,7 +44,8 @@ func gateOptions(c *config.Config, g *config.Gate) gate.Options {
 		SlowWait: c.Log.SlowWait,
 
 		OpenWithin: g.Session.OpenWithin,
-		PHPLocks:   g.Session.Locks || g.Session.Handler != config.HandlerAny,
+		LocksGiven: g.Session.LocksGiven,
+		PHPLocks:   phpLocks(&g.Session),
 	}
 	if g.Lock.Store == config.StoreMemcached { // no one else reads the names of local locks, and a new secret moves none
 		o.Secret = []byte(c.Memcached.Secret)
@@ -74,6 +75,14 @@ func cookieFormat(s *config.Session) phpsession.Format {
 	return cookies
 }
 
+// phpLocks reports whether PHP locks its sessions itself, as far as the config says.
+func phpLocks(s *config.Session) bool {
+	if s.LocksGiven {
+		return s.Locks
+	}
+	return s.Handler != config.HandlerAny
+}
+
 func upstreamAddrs(g *config.Gate) []fcgi.Addr {
 	var addrs []fcgi.Addr
 	for _, a := range g.Upstream.Addresses {
@@ -89,15 +98,30 @@ func lockPolicy(l config.Lock) gate.Policy {
 		MaxWaiters:   l.MaxWaiters,
 		PassMaxWait:  l.OnMaxWait == config.OnMaxWaitPass,
 		PassRotated:  l.OnRotation == config.OnRotationPass,
-		AbortExpired: l.OnExpiry == config.OnExpiryAbort,
+		OnExpiry:     overdues[l.OnExpiry],
+		OnAbandon:    overdues[l.OnAbandon],
 		AbandonAfter: l.AbandonAfter,
-		AtHeaders:    l.ReleaseOn == config.ReleaseOnHeaders,
+		ReleaseOn:    releases[l.ReleaseOn],
 		Status:       l.Status,
 		RetryAfter:   l.RetryAfter,
 		ServerTiming: l.ServerTiming,
 		Observe:      l.Observe,
 		StoreFailure: storeFailures[l.OnStoreFailure],
+
+		TerminateGrace: l.TerminateGrace,
 	}
+}
+
+var overdues = map[string]gate.Overdue{
+	config.OverdueRelease:   gate.OverdueRelease,
+	config.OverdueAbort:     gate.OverdueAbort,
+	config.OverdueTerminate: gate.OverdueTerminate,
+}
+
+var releases = map[string]gate.ReleaseOn{
+	config.ReleaseOnClose:   gate.ReleaseOnClose,
+	config.ReleaseOnHeaders: gate.ReleaseOnHeaders,
+	config.ReleaseOnEnd:     gate.ReleaseOnEnd,
 }
 
 var storeFailures = map[string]gate.StoreFailure{

@@ -328,7 +328,8 @@ func (s *server) at(a config.Address) *serving {
 func (s *server) serve(c *config.Config, g *config.Gate, listeners []net.Listener) *serving {
 	n := &serving{config: g, watcher: s.watching.watcher(g)}
 	o := gateOptions(c, g)
-	o.Watcher = n.watcher
+	o.Watcher, o.Workers = n.watcher, s.watching.inWorkers(g)
+	o.Unlock = s.watching.unlocker(g)
 	o.Meter = s.operators.Meters(g.Name)
 	o.Locks = s.local
 	if g.Lock.Store == config.StoreMemcached {

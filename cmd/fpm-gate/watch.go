@@ -7,6 +7,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/fpm-gate/fpm-gate/config"
+	"github.com/fpm-gate/fpm-gate/gate"
+	"github.com/fpm-gate/fpm-gate/phpworker"
 	"github.com/fpm-gate/fpm-gate/sessionwatch"
 )
 
@@ -15,6 +17,8 @@ import (
 type watching struct {
 	log   hclog.Logger
 	files *sessionwatch.Files // nil: not needed so far
+
+	workers *gate.Workers // nil: not needed so far
 
 	mu         sync.Mutex
 	memcacheds map[string]*sharedWatcher // by their options
@@ -30,9 +34,30 @@ type sharedWatcher struct {
 // Close ends one use of the watcher.
 func (s *sharedWatcher) Close() { s.leave() }
 
-// watcher returns the watcher of a gate, nil if its sessions are not watched.
+// inWorkers returns what looks at the workers of a gate, which all gates share; nil: they are not looked at.
+func (w *watching) inWorkers(g *config.Gate) *gate.Workers {
+	if g.Session.Watch != config.WatchAuto && g.Session.Watch != config.WatchWorkers {
+		return nil
+	}
+	if w.workers == nil {
+		w.workers = gate.NewWorkers(workerFinder(), w.log)
+	}
+	return w.workers
+}
+
+// workerFinder returns what finds workers: this process, if it has the rights, else the helper.
+func workerFinder() phpworker.Finder {
+	if phpworker.Rights() == nil {
+		return new(phpworker.Local)
+	}
+	return new(phpworker.Helper)
+}
+
+// watcher returns the watcher of the place where the sessions of a gate are kept; nil: none is watched.
 func (w *watching) watcher(g *config.Gate) sessionwatch.Watcher {
 	switch {
+	case g.Session.Watch == config.WatchWorkers, g.Session.Watch == config.WatchNone:
+		return nil
 	case g.Session.Handler == config.HandlerMemcached:
 		return w.memcached(g)
 	case !watchesFiles(g):
@@ -76,6 +101,24 @@ func (w *watching) memcachedOptions(g *config.Gate) sessionwatch.MemcachedOption
 	return o
 }
 
+// unlocker returns what removes the lock of a session of g whose worker was ended; nil: there is none to be removed, or
+// the config does not say where. PHP's other handlers have their locks from the kernel, or in a place that only they
+// know.
+func (w *watching) unlocker(g *config.Gate) func(handler, id string) {
+	if g.Session.Handler != config.HandlerMemcached {
+		return nil
+	}
+	return func(handler, id string) {
+		if handler != config.HandlerMemcached {
+			return
+		}
+		if err := sessionwatch.UnlockMemcached(w.memcachedOptions(g), id); err != nil {
+			w.log.Error("cannot remove the lock of a session whose worker was terminated; it ends by itself",
+				"save_path", g.Session.SavePath, "error", err)
+		}
+	}
+}
+
 // leave ends one use of a shared watcher, and closes it after the last.
 func (w *watching) leave(key string, s *sharedWatcher) {
 	w.mu.Lock()
@@ -92,7 +135,9 @@ func (w *watching) leave(key string, s *sharedWatcher) {
 
 // watchesFiles reports whether a gate's sessions are files to be watched.
 func watchesFiles(g *config.Gate) bool {
-	return g.Session.Handler == config.HandlerFiles && g.Session.SavePath != ""
+	s := &g.Session
+	watched := s.Watch == config.WatchAuto || s.Watch == config.WatchFiles
+	return watched && s.Handler == config.HandlerFiles && s.SavePath != ""
 }
 
 const (

@@ -20,7 +20,7 @@ const module = "github.com/fpm-gate/fpm-gate/"
 var mayImport = map[string][]string{
 	"admin":                {"admin/page", "gate", "internal/sharedlock", "sessionlock"},
 	"cmd/fpm-gate":         {"admin", "config", "fcgi", "gate", "handover", "internal/demo", "laravel", "memcachelock", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
-	"gate":                 {"fcgi", "phpsession", "sessionlock", "sessionwatch"},
+	"gate":                 {"fcgi", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
 	"internal/bench":       {"internal/rig", "fcgi"},
 	"internal/demo":        {"internal/rig"},
 	"internal/rig/browser": {"internal/rig", "internal/rig/rigtest"},

@@ -1,0 +1,308 @@
+package gate
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/phpsession"
+	"github.com/fpm-gate/fpm-gate/phpworker"
+	"github.com/fpm-gate/fpm-gate/sessionwatch"
+)
+
+// phpScript is the script of one request, as the worker shows it that runs it. It lasts as long as it has users.
+type phpScript struct {
+	workers *Workers
+	exch    *fcgi.Exchange
+	settled atomic.Bool // all sessions that are looked at are closed
+	looking sync.Mutex  // one look at a time, so that they are taken in their order
+
+	// Guarded by the mutex of workers.
+	wanted bool // a request waits
+	since  time.Time
+	due    time.Time
+
+	mu       sync.Mutex
+	users    int
+	sessions []*sessionView
+	at       fcgi.Serving // the connection of worker
+	worker   phpworker.Worker
+	searches bool
+	again    time.Time // when the worker is searched again
+	failed   error     // why it will not be found
+}
+
+// use adds a user, and reports whether it could: a script that has lost its last one gets no other.
+func (s *phpScript) use() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.users == 0 {
+		return false
+	}
+	s.users++
+	return true
+}
+
+// leave ends one use. With the last the worker is left alone.
+func (s *phpScript) leave() {
+	s.mu.Lock()
+	s.users--
+	last := s.users == 0
+	var worker phpworker.Worker
+	if last {
+		worker, s.worker = s.worker, nil
+	}
+	s.mu.Unlock()
+	if !last {
+		return
+	}
+	s.workers.leave(s)
+	if worker != nil {
+		_ = worker.Close()
+	}
+}
+
+// look reads what PHP does with its session now, if the worker is there. Otherwise it has it searched.
+func (s *phpScript) look() {
+	s.looking.Lock()
+	defer s.looking.Unlock()
+	at, worker, _ := s.find()
+	if worker == nil {
+		return
+	}
+	seen, err := worker.Session()
+	if !at.IsNow() {
+		return
+	}
+	if err != nil {
+		s.lose(at, err)
+		return
+	}
+	if seen.Status == phpworker.Unknown {
+		return
+	}
+	s.workers.saw(at.Addr(), seen.ID != "" && seen.Opened != phpworker.NotKnown)
+	s.mu.Lock()
+	sessions := slices.Clone(s.sessions)
+	s.mu.Unlock()
+	settled := true
+	for _, v := range sessions {
+		settled = v.saw(&seen) && settled
+	}
+	s.settled.Store(settled)
+}
+
+// find returns the worker, or nil: then it is being searched, or cannot be found, for the reason that is returned.
+func (s *phpScript) find() (fcgi.Serving, phpworker.Worker, error) {
+	at, ok := s.exch.Serving()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !ok || s.users == 0 {
+		return at, nil, nil
+	}
+	if s.worker != nil && s.at != at { // the request was sent again over another connection
+		_ = s.worker.Close()
+		s.worker, s.failed = nil, nil
+	}
+	if s.worker == nil && s.failed == nil && !s.searches && !time.Now().Before(s.again) {
+		s.searches = true
+		go s.search(at)
+	}
+	return at, s.worker, s.failed
+}
+
+// search searches the worker.
+func (s *phpScript) search(at fcgi.Serving) {
+	s.workers.places <- struct{}{}
+	defer func() { <-s.workers.places }()
+	var worker phpworker.Worker
+	var err error
+	if s.workers.mayLook(at.Addr()) {
+		worker, err = s.findAt(at)
+	} else {
+		err = s.workers.Failing(at.Addr())
+	}
+	isNow := at.IsNow()
+	s.mu.Lock()
+	s.searches = false
+	s.again = time.Now().Add(searchPause)
+	if worker != nil && (!isNow || s.users == 0) {
+		s.mu.Unlock()
+		_ = worker.Close()
+		return
+	}
+	s.at, s.worker = at, worker
+	lasting := isNow && err != nil && !isPassing(err)
+	if lasting {
+		s.failed = err
+	}
+	s.mu.Unlock()
+	switch {
+	case lasting:
+		s.workers.fails(at.Addr(), err)
+	case worker != nil:
+		s.look()
+	}
+}
+
+func (s *phpScript) findAt(at fcgi.Serving) (phpworker.Worker, error) {
+	raw, err := at.SyscallConn()
+	if err != nil {
+		return nil, phpworker.ErrGone
+	}
+	return s.workers.finder.Find(raw)
+}
+
+// isPassing reports whether an error says something of one script only.
+func isPassing(err error) bool {
+	return phpworker.Temporary(err) && !errors.Is(err, phpworker.ErrHelper)
+}
+
+// lose is called when the worker could not be read.
+func (s *phpScript) lose(at fcgi.Serving, err error) {
+	s.mu.Lock()
+	worker := s.worker
+	s.worker, s.again = nil, time.Now().Add(searchPause)
+	s.mu.Unlock()
+	if worker != nil {
+		_ = worker.Close()
+	}
+	if !isPassing(err) {
+		s.workers.fails(at.Addr(), err)
+	}
+}
+
+// sessionView is one session of a script, as its worker shows it.
+type sessionView struct {
+	script *phpScript
+	own    string // the session's id
+	isNew  bool   // which the response has set: PHP should have opened it
+	locks  func(handler string) bool
+	// closed and reopened are called once each: when PHP has closed the session, and when it has opened it again after
+	// that. They must not block.
+	closed, reopened func()
+
+	telling sync.Mutex // held while they are called, and before mu
+	stopped bool       // guarded by telling
+
+	mu        sync.Mutex
+	state     sessionwatch.State
+	isKnown   bool
+	sawOwn    bool   // PHP had this very session open
+	other     string // another one that it had open instead
+	destroyed bool   // PHP no longer has it
+	again     bool   // it was opened again
+}
+
+// begin begins to look at the session. It takes over one use of the script.
+func (v *sessionView) begin() {
+	s := v.script
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sessions = append(s.sessions, v)
+	s.settled.Store(false)
+}
+
+// stop ends the looking at the session. Nothing is called after that. A second call does nothing.
+func (v *sessionView) stop() {
+	v.telling.Lock()
+	stopped := v.stopped
+	v.stopped = true
+	v.telling.Unlock()
+	if stopped {
+		return
+	}
+	s := v.script
+	s.mu.Lock()
+	s.sessions = slices.DeleteFunc(s.sessions, func(other *sessionView) bool { return other == v })
+	s.mu.Unlock()
+	s.leave()
+}
+
+// saw takes in what was seen, and reports whether the session is closed.
+func (v *sessionView) saw(s *phpworker.Session) bool {
+	v.telling.Lock()
+	defer v.telling.Unlock()
+	if v.stopped {
+		return true
+	}
+	v.mu.Lock()
+	before := v.state
+	now := v.next(s)
+	again := before == sessionwatch.Closed && s.Status == phpworker.Active && !v.again
+	v.state, v.isKnown, v.again = now, true, v.again || again
+	v.mu.Unlock()
+	if now == sessionwatch.Closed && before != now {
+		v.closed()
+	}
+	if again {
+		v.reopened()
+	}
+	return now == sessionwatch.Closed
+}
+
+// next is the state after what was seen. PHP sets the id before it opens a session, and keeps it when it has closed it,
+// until the request ends or the session is destroyed. So that another id is there shows nothing.
+func (v *sessionView) next(s *phpworker.Session) sessionwatch.State {
+	own := s.ID != "" && string(phpsession.LockName([]byte(s.ID))) == v.own
+	if own && s.Opened != phpworker.NotYet && v.state != sessionwatch.Open {
+		v.script.workers.noteUse(v.own)
+	}
+	switch {
+	case v.state == sessionwatch.Closed:
+		return sessionwatch.Closed
+	case s.Status == phpworker.Active && own:
+		v.sawOwn = true
+		return sessionwatch.Open
+	case s.Status == phpworker.Active:
+		v.other = s.ID
+		if v.isNew && v.state != sessionwatch.Open {
+			return sessionwatch.Unknown
+		}
+		return sessionwatch.Open
+	case v.state == sessionwatch.Open, v.isNew && s.ID == "",
+		s.Opened == phpworker.Before, own && s.Opened == phpworker.NotKnown:
+		v.destroyed = !own
+		return sessionwatch.Closed
+	case s.ID == "" && v.locks(s.Handler) && v.script.workers.uses(v.own):
+		return sessionwatch.Unopened
+	}
+	return sessionwatch.Unknown
+}
+
+// seen returns the state that was seen last, and whether there was anything to be seen.
+func (v *sessionView) seen() (s sessionwatch.State, ok bool) {
+	if v == nil {
+		return sessionwatch.Unknown, false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.state, v.isKnown
+}
+
+// want has the worker looked at from now on.
+func (v *sessionView) want() {
+	if v != nil {
+		v.script.workers.lookAt(v.script, true)
+	}
+}
+
+// isDestroyed reports whether PHP no longer had the session when it was closed.
+func (v *sessionView) isDestroyed() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.destroyed
+}
+
+// otherID returns the id of the session that PHP had open instead of this one; empty: none.
+func (v *sessionView) otherID() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.sawOwn {
+		return ""
+	}
+	return v.other
+}

@@ -1,0 +1,162 @@
+package gate
+
+import (
+	"errors"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/phpworker"
+)
+
+// A script that keeps its lock for too long keeps PHP's own lock too, if its handler has one: to hand on the gate's
+// lock alone does not free the session. So the script can be ended. First PHP ends it as at max_execution_time, with its
+// own error page, and gives back whatever lock its handler has. A script that is deaf to that, as in a blocking read of a
+// socket, loses its worker: PHP-FPM starts another one.
+
+// maxTermination bounds how long a lock is held beyond its expiry while its script is ended; lastWord is the part of it
+// in which the gate gives up, before the lock ends by itself.
+const (
+	maxTermination = 2 * time.Second
+	lastWord       = 100 * time.Millisecond
+)
+
+// terminationPause is the pause between two looks at whether a script has ended.
+const terminationPause = 2 * time.Millisecond
+
+// termination is the end of one hold's script, by the gate.
+type termination struct {
+	hold   *hold
+	script *phpScript
+	reason string    // for the log: what has passed
+	giveUp time.Time // when the lock ends whatever becomes of the script
+}
+
+// errScriptOver is returned when there is no script to be ended any longer.
+var errScriptOver = errors.New("the script has ended")
+
+// terminate ends the script of a hold, unless the hold has ended or its script is being ended already.
+func (h *hold) terminate(reason string) {
+	if !h.beginTermination() {
+		return
+	}
+	t := &termination{hold: h, script: h.request.useScript(), reason: reason}
+	t.giveUp = time.Now().Add(maxTermination - lastWord)
+	defer t.script.leave()
+	t.script.workers.lookAt(t.script, true)
+	c := &h.request.gate.counters
+	err := t.send(func(w phpworker.Worker) error { return w.Interrupt("") })
+	if err == nil && t.awaitEnd(time.Now().Add(h.request.policy.TerminateGrace)) {
+		c.interrupted.Add(1)
+		t.log("PHP's time limit")
+		return
+	}
+	if err == nil || phpworker.Temporary(err) {
+		err = t.send(t.kill)
+	}
+	switch {
+	case errors.Is(err, errScriptOver):
+	case err == nil && t.awaitEnd(t.giveUp):
+		c.terminated.Add(1)
+		t.log("SIGTERM")
+	default:
+		c.unterminated.Add(1)
+		h.request.logNotTerminated(h.key, h.describe(), reason, err)
+		h.end(HoldExpired, h.scriptName())
+		h.request.exch.Abort(errOverdue)
+	}
+}
+
+// errOverdue is the cause of an abort of a request whose script could not be ended.
+var errOverdue = errors.New("the script could not be ended")
+
+// send has a worker signaled as soon as it is found, unless the script has ended.
+func (t *termination) send(signal func(phpworker.Worker) error) error {
+	for {
+		at, worker, err := t.script.find()
+		switch {
+		case t.hold.isEnded():
+			return errScriptOver
+		case err != nil:
+			return err
+		case worker != nil:
+			if !at.While(func() { err = signal(worker) }) {
+				err = errScriptOver
+			}
+			if err == nil || !phpworker.Temporary(err) && !errors.Is(err, errScriptOver) {
+				return err
+			}
+		}
+		if time.Now().After(t.giveUp) {
+			return err
+		}
+		time.Sleep(terminationPause)
+	}
+}
+
+// kill ends a worker. The lock of a session that it had open is left behind where it is no lock of the kernel's: it is
+// removed before the request ends, and with it the gate's lock.
+func (t *termination) kill(worker phpworker.Worker) error {
+	r := t.hold.request
+	session, readErr := worker.Session()
+	r.killed.Store(true)
+	if err := worker.Terminate(""); err != nil {
+		return err
+	}
+	if readErr == nil && session.Status == phpworker.Active && r.setup.Unlock != nil {
+		r.setup.Unlock(session.Handler, session.ID)
+	}
+	return nil
+}
+
+// awaitEnd reports whether the hold has ended by a time: its script has, or PHP has closed the session.
+func (t *termination) awaitEnd(by time.Time) bool {
+	for !t.hold.isEnded() {
+		if time.Now().After(by) {
+			return false
+		}
+		time.Sleep(terminationPause)
+		t.script.look()
+	}
+	return true
+}
+
+func (t *termination) log(by string) {
+	t.hold.request.logTerminated(t.hold.key, t.hold.describe(), t.reason, by)
+}
+
+// startExpiry starts the expiry of the lock: PHP-FPM has all of the request.
+func (h *hold) startExpiry() {
+	h.lock.StartExpiry()
+	if h.request.policy.terminates(h.request.setup) {
+		h.terminateAfter(h.request.policy.Expiry, "expiry")
+	}
+}
+
+// terminates reports whether the script of a lock that expires is ended.
+func (p *Policy) terminates(s *setup) bool {
+	return p.OnExpiry == OverdueTerminate && !p.Observe && s.Workers != nil
+}
+
+// terminatesAbandoned reports whether a script is ended whose web server has hung up.
+func (p *Policy) terminatesAbandoned(s *setup) bool {
+	return p.OnAbandon == OverdueTerminate && !p.Observe && s.Workers != nil
+}
+
+// terminateAfter ends the script if the hold lasts for so long.
+func (h *hold) terminateAfter(d time.Duration, reason string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.state != holdEnded {
+		h.timers = append(h.timers, time.AfterFunc(d, func() { h.terminate(reason) }))
+	}
+}
+
+// beginTermination reports whether the script of the hold is to be ended now. A request's holds share one script.
+func (h *hold) beginTermination() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.terminating || h.state != holdOn && h.state != holdOutlives {
+		return false
+	}
+	h.terminating = true
+	return h.request.ending.CompareAndSwap(false, true)
+}
