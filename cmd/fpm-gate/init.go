@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -70,35 +71,62 @@ func initialize(o initOptions, in io.Reader, out, messages io.Writer) error {
 // errKept is returned when an existing config was not to be replaced.
 var errKept = errors.New("kept the existing config; --print shows the new one")
 
-// writeConfig writes the config, whole or not at all. It asks before it replaces a file.
+// writeConfig writes the config, whole or not at all. It asks before it replaces a file, whose mode and owner the new one
+// gets: a config with a secret in it is readable by the service only.
 func writeConfig(file, text string, in io.Reader, messages io.Writer) error {
-	mode := os.FileMode(0o644)
-	if info, err := os.Stat(file); err == nil {
-		mode = info.Mode().Perm()
-		fmt.Fprintf(messages, "%s exists. Replace it? The old one is kept as %s.old. [y/N] ", file, file)
-		answer, _ := bufio.NewReader(in).ReadString('\n')
-		fmt.Fprintln(messages)
-		if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-			return errKept
-		}
-		if err := os.Rename(file, file+".old"); err != nil {
+	old, err := os.Stat(file)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			return err
 		}
-	} else if !errors.Is(err, os.ErrNotExist) {
+	case err != nil:
 		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
+	case !mayReplace(file, in, messages):
+		return errKept
 	}
 	made := file + ".new"
-	if err := os.WriteFile(made, []byte(text), mode); err != nil {
+	if err := os.WriteFile(made, []byte(text), 0o600); err != nil {
 		return err
 	}
-	if err := os.Rename(made, file); err != nil {
+	if err := replace(file, made, old); err != nil {
+		_ = os.Remove(made)
 		return err
 	}
 	fmt.Fprintln(messages, "wrote", file)
 	return nil
+}
+
+// mayReplace asks whether a file may be replaced.
+func mayReplace(file string, in io.Reader, messages io.Writer) bool {
+	fmt.Fprintf(messages, "%s exists. Replace it? The old one is kept as %[1]s.old. [y/N] ", file)
+	answer, _ := bufio.NewReader(in).ReadString('\n')
+	fmt.Fprintln(messages)
+	answer = strings.ToLower(strings.TrimSpace(answer))
+	return answer == "y" || answer == "yes"
+}
+
+// replace puts the file made in the place of another one, of which old is the state; nil: there is none.
+func replace(file, made string, old os.FileInfo) error {
+	mode := os.FileMode(0o644)
+	if old != nil {
+		mode = old.Mode().Perm()
+		if owner, ok := old.Sys().(*syscall.Stat_t); ok {
+			if err := os.Chown(made, int(owner.Uid), int(owner.Gid)); err != nil {
+				return err
+			}
+		}
+		if err := os.Remove(file + ".old"); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := os.Link(file, file+".old"); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(made, mode); err != nil {
+		return err
+	}
+	return os.Rename(made, file)
 }
 
 // writeProblems lists what could not be read, or not be understood.

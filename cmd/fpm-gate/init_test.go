@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/fpm-gate/fpm-gate/config"
@@ -291,6 +292,25 @@ func TestInitAsksBeforeItReplacesAConfig(t *testing.T) {
 	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("got mode %v, want that of before", info.Mode())
+	}
+	if os.Geteuid() == 0 { // as a file with a secret belongs to the service
+		const owner = 65534
+		if err := os.Chown(file, owner, owner); err != nil {
+			t.Fatal(err)
+		}
+		if err, _ := try("yes\n"); err != nil {
+			t.Error(err)
+		}
+		info, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if of := info.Sys().(*syscall.Stat_t); of.Uid != owner || of.Gid != owner {
+			t.Errorf("got the owner %d:%d, want that of before", of.Uid, of.Gid)
+		}
+	}
+	if left, _ := filepath.Glob(file + ".new"); len(left) > 0 {
+		t.Errorf("got the files %v, want none left over", left)
 	}
 }
 
