@@ -47,6 +47,7 @@ var packages = map[string]struct {
 	"php-illuminate-redis":      {"test bench", "usr/share/php/Illuminate/Redis/autoload.php"},
 	"php-illuminate-session":    {"test bench", "usr/share/php/Illuminate/Session/autoload.php"},
 	"mediawiki":                 {"test bench", "usr/share/mediawiki/api.php"},
+	"dovecot-imapd":             {"test bench", "usr/sbin/dovecot"},
 	"roundcube-core":            {"test bench", "var/lib/roundcube/index.php"},
 	"wordpress":                 {"test bench", "usr/share/wordpress/wp-login.php"},
 	"php-sqlite3":               {"test bench", "usr/lib/php/20240924/pdo_sqlite.so"},

@@ -1,7 +1,10 @@
 package tests
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/fpm-gate/fpm-gate/internal/rig"
@@ -34,6 +38,8 @@ func TestApplicationsLoseNoUpdates(t *testing.T) {
 		"Symfony, PDO":   {[]string{"illuminate", "pdo-sqlite", "php"}, `cookies = ["symfony_app"]`, symfony("pdo"), nil, false, addMany},
 		"DokuWiki, Redis": {[]string{"dokuwiki", "redis-server", "php-redis"}, `cookies = ["DokuWiki"]`, dokuWiki, redisSessions,
 			false, viewPages},
+		"Roundcube, its database": {[]string{"roundcube", "dovecot", "php", "pdo-sqlite"}, `application = "roundcube"`,
+			mailbox, nil, false, composeMails},
 		"phpMyAdmin, Redis": {[]string{"phpmyadmin", "mariadbd", "redis-server", "php-redis"}, `application = "phpmyadmin"`,
 			func(t *testing.T, r *rig.Rig) string {
 				installPHPMyAdmin(t, r)
@@ -199,6 +205,136 @@ func viewTables(v *visitor) (updates, lost int) {
 	recent := v.get(page("/recent-table&ajax_request=1&recent_table=1"))
 	for i := range n {
 		if !strings.Contains(recent, fmt.Sprintf("recent%d", i)) {
+			lost++
+		}
+	}
+	return n, lost
+}
+
+// mailbox installs a Roundcube with a Dovecot behind it, which takes any user.
+func mailbox(t *testing.T, r *rig.Rig) string {
+	if os.Geteuid() != 0 {
+		t.Skip("Dovecot takes root")
+	}
+	imap := startDovecot(t, r)
+	params := installRoundcube(t, r)
+	config := strings.TrimSuffix(strings.TrimPrefix(params, "fastcgi_param ROUNDCUBE_CONFIG_DIR "), ";") + "/config.inc.php"
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, config, fmt.Sprintf("%s$config['imap_host'] = '%s';\n", text, imap))
+	return params
+}
+
+// startDovecot starts a Dovecot, which ends with the test, and returns its address.
+func startDovecot(t *testing.T, r *rig.Rig) rig.Addr {
+	t.Helper()
+	program, err := rig.Find("dovecot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "dovecot-") // for nobody, and short enough for its sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	const nobody = 65534
+	for _, folder := range []string{dir, dir + "/run", dir + "/mail"} {
+		if err := errors.Join(os.MkdirAll(folder, 0o755), os.Chmod(folder, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chown(dir+"/mail", nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	addr, err := r.Reserve("tcp", "dovecot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir+"/dovecot.conf", strings.NewReplacer("DIR", dir, "HOST", addr.Host(), "PORT", addr.Port()).Replace(dovecotConfig))
+	cmd := exec.Command(program, "-F", "-c", dir+"/dovecot.conf")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	})
+	eventually(t, "Dovecot listens", func() bool {
+		conn, err := net.Dial("tcp", addr.Address)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	return addr
+}
+
+const dovecotConfig = `protocols = imap
+base_dir = DIR/run
+state_dir = DIR/run
+log_path = DIR/log
+ssl = no
+disable_plaintext_auth = no
+mail_location = maildir:DIR/mail/%u
+first_valid_uid = 1
+first_valid_gid = 1
+default_internal_user = nobody
+default_internal_group = nogroup
+default_login_user = nobody
+passdb {
+  driver = static
+  args = password=secret
+}
+userdb {
+  driver = static
+  args = uid=65534 gid=65534 home=DIR/mail/%u
+}
+service imap-login {
+  chroot =
+  inet_listener imap {
+    address = HOST
+    port = PORT
+  }
+  inet_listener imaps {
+    port = 0
+  }
+}
+service stats {
+  unix_listener stats-writer {
+    mode = 0666
+  }
+}
+`
+
+// composeMails logs in and opens the form for a new mail several times at once. The session has to know each of them, or
+// its mail cannot be sent.
+func composeMails(v *visitor) (updates, lost int) {
+	const n = 8
+	form := hidden(v.get("/mail/index.php"))
+	for name, value := range map[string]string{"_user": "visitor-" + v.run(), "_pass": "secret", "_task": "login", "_action": "login"} {
+		form.Set(name, value)
+	}
+	if to := v.post("/mail/index.php?_task=login", form); !strings.Contains(to, "_task=mail") {
+		v.t.Fatalf("the login leads to %.300q", to)
+	}
+	var paths []string
+	for range n {
+		paths = append(paths, "/mail/index.php?_task=mail&_action=compose")
+	}
+	for _, to := range v.all(paths...) {
+		_, query, is := strings.Cut(to, "?")
+		if !is || !strings.Contains(query, "_id=") {
+			v.t.Fatalf("a new mail leads to %.300q", to)
+		}
+		resp, err := v.client.Get(v.site.URL("/mail/index.php?" + query))
+		if err != nil {
+			v.t.Fatal(err)
+		}
+		page, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if !strings.Contains(string(page), `name="_subject"`) {
 			lost++
 		}
 	}

@@ -40,6 +40,7 @@ var programs = map[string]program{
 	"dokuwiki":      {"dokuwiki", []string{"/usr/share/dokuwiki/doku.php"}},
 	"phpmyadmin":    {"phpmyadmin", []string{"/usr/share/phpmyadmin/index.php"}},
 	"mediawiki":     {"mediawiki", []string{"/usr/share/mediawiki/api.php"}},
+	"dovecot":       {"dovecot-imapd", []string{"/usr/sbin/dovecot"}},
 	"roundcube":     {"roundcube-core", []string{"/var/lib/roundcube/index.php"}},
 	"wordpress":     {"wordpress", []string{"/usr/share/wordpress/wp-login.php"}},
 	"pdo-sqlite":    {"php-sqlite3", []string{"/usr/lib/php/*/pdo_sqlite.so"}},
