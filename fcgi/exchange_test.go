@@ -394,10 +394,22 @@ func TestResponseBeforeStdinIsWholeArrives(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
+		if s := pool.Stats(); s.Idle != 0 || s.Open != 0 {
+			t.Errorf("got %+v, want no connection to PHP-FPM to be kept", s)
+		}
+		if !run.x.Request.Reusable() { // the gate has stopped in the middle of a record
+			receive(t, "the body is taken", sent)
+			run.web.atEnd()
+			return
+		}
+		run.again(pool, nil) // which passes over the rest of the body
 		receive(t, "the body is taken", sent)
-		run.web.atEnd()
-		if s := pool.Stats(); s.Idle != 0 || s.Open != 0 || run.x.Request.Reusable() {
-			t.Errorf("got %+v and %t, want neither connection to be kept", s, run.x.Request.Reusable())
+		run.web.send(requestOf(2, false, "small"))
+		if got := run.web.response(2); got.stdout != "Status: 413\r\n\r\ntoo large" {
+			t.Errorf("got %q to the next request", got.stdout)
+		}
+		if err := run.result(); err != nil {
+			t.Errorf("the next request: %v", err)
 		}
 	})
 }

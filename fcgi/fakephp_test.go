@@ -182,9 +182,11 @@ func restsAll(p *Pool) bool {
 // again does the same at once.
 func (run *running) again(pool *Pool, edit func(*Exchange), request ...[]byte) {
 	run.t.Helper()
-	if all := joined(request...); len(all) < 120_000 {
+	switch all := joined(request...); {
+	case len(all) == 0: // it is being sent already
+	case len(all) < 120_000:
 		run.web.send(all) // it is there as a whole when it is read
-	} else {
+	default:
 		defer run.web.send(all) // it has to be read meanwhile
 	}
 	run.ended, run.done = make(chan struct{}), make(chan error, 1)
