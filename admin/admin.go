@@ -88,6 +88,7 @@ func (a *Admin) Meters(gateName string) func(route string) gate.Meter {
 func (a *Admin) routes() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("GET /locks", a.getLocks)
+	m.HandleFunc("GET /locks/{key}/why", a.getWhy)
 	m.HandleFunc("DELETE /locks/{key}", a.deleteLock)
 	m.HandleFunc("GET /events", a.feed.serve)
 	m.HandleFunc("GET /history", a.history.serve)

@@ -123,8 +123,21 @@ func requestOf(d sessionlock.Description) Request {
 	return Request{Gate: d.Gate, Route: d.Route, Method: d.Method, Path: d.Path, Script: d.Script}
 }
 
-// deleteLock breaks a lock: its holder keeps running without it, and the next waiter gets it.
+// deleteLock breaks a lock: its holder keeps running without it, and the next waiter gets it. With terminate=true the
+// holder's script is ended, and the lock with it.
 func (a *Admin) deleteLock(w http.ResponseWriter, r *http.Request) {
+	do := a.breakLock
+	if terminate := r.URL.Query().Get("terminate"); terminate == "true" {
+		do = a.terminateScript
+	} else if terminate != "" && terminate != "false" {
+		fail(w, http.StatusBadRequest, "terminate must be true or false")
+		return
+	}
+	a.withLock(w, r, do)
+}
+
+// withLock calls do with the one lock that the request's key matches.
+func (a *Admin) withLock(w http.ResponseWriter, r *http.Request, do func(http.ResponseWriter, *http.Request, Lock)) {
 	prefix := strings.ToLower(r.PathValue("key"))
 	if !isKey(prefix) {
 		fail(w, http.StatusBadRequest, "key must be 4 to 32 hexadecimal digits, as in /locks and in the log")
@@ -146,7 +159,7 @@ func (a *Admin) deleteLock(w http.ResponseWriter, r *http.Request) {
 		}
 		reply(w, http.StatusConflict, page)
 	default:
-		a.breakLock(w, r, found[0])
+		do(w, r, found[0])
 	}
 }
 
@@ -158,11 +171,17 @@ func (a *Admin) breakLock(w http.ResponseWriter, r *http.Request, l Lock) {
 			return
 		}
 	}
+	notHere(w, l, "break it there")
+}
+
+// notHere answers a request about a lock that this process does not hold. there is what can be done on the host that
+// does.
+func notHere(w http.ResponseWriter, l Lock, there string) {
 	switch {
 	case l.Held: // it ended since l was read
 		fail(w, http.StatusNotFound, "lock "+l.Key+" has just been released")
 	case l.Holder.Host != "":
-		fail(w, http.StatusConflict, "lock "+l.Key+" is held on host "+l.Holder.Host+"; break it there")
+		fail(w, http.StatusConflict, "lock "+l.Key+" is held on host "+l.Holder.Host+"; "+there)
 	default:
 		fail(w, http.StatusConflict, "lock "+l.Key+" is not held by this process")
 	}

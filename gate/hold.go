@@ -234,14 +234,8 @@ func (h *hold) outlive(follows bool) bool {
 		h.leave()
 		return false
 	}
-	h.lock.HoldFor(described(d))
 	return true
 }
-
-// described is the Holder of a lock whose request has ended.
-type described sessionlock.Description
-
-func (d described) Describe() sessionlock.Description { return sessionlock.Description(d) }
 
 // over releases what a hold needed to outlive its request.
 func (h *hold) over() {

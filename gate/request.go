@@ -125,7 +125,7 @@ func (r *request) acquire(ctx context.Context) error {
 	policy.LateExpiry = true
 	entered := time.Now()
 	stop := lookElsewhere(r.setup.Holder, r.key, r.setup.SlowWait/2, &r.elsewhere)
-	lock, err := r.setup.Locks.Acquire(ctx, r.key, r, policy)
+	lock, err := r.setup.Locks.Acquire(ctx, r.key, h, policy)
 	stop()
 	if err != nil {
 		return r.notAcquired(err)
@@ -439,7 +439,7 @@ func (r *request) readCookie(setCookie []byte) {
 	}
 	h, policy := newHold(r, key, true)
 	policy.MaxWait = 0
-	lock, err := r.setup.Locks.Acquire(context.Background(), key, r, policy)
+	lock, err := r.setup.Locks.Acquire(context.Background(), key, h, policy)
 	if err == nil {
 		r.holds = append(r.holds, h)
 		h.begin(lock, id)

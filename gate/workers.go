@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -280,6 +281,16 @@ func (w *Workers) fails(a fcgi.Addr, err error) {
 			"upstream", a.String(), "error", err)
 	}
 	p.failed, p.again = err, time.Now().Add(pause)
+}
+
+// activity looks at the worker that serves a connection.
+func (w *Workers) activity(conn syscall.RawConn) (phpworker.Activity, error) {
+	worker, err := w.finder.Find(conn)
+	if err != nil {
+		return phpworker.Activity{}, err
+	}
+	defer worker.Close()
+	return worker.Activity()
 }
 
 // Failing returns why the workers at an address cannot be looked at; nil if they can, or if that is not known.

@@ -73,6 +73,18 @@ func describe(l *Lock) Description {
 	return l.by.Describe()
 }
 
+// Holder returns the Holder of the lock of key if this process holds it, and nil otherwise. It is for callers that know
+// more of their holders than a Holder's methods. The lock may have ended by the time that Holder returns.
+func (m *Manager) Holder(key Key) Holder {
+	sh := m.shardOf(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if s := sh.sessions[key]; s != nil && s.holder != nil {
+		return s.holder.by
+	}
+	return nil
+}
+
 // ErrBroken is returned by Lock.Err after Manager.Break.
 var ErrBroken = errors.New("the lock was broken by an operator")
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -13,34 +12,39 @@ import (
 
 func breakCommand() *cobra.Command {
 	var f adminFlags
+	var terminate bool
 	cmd := &cobra.Command{
 		Use:   "break KEY",
 		Short: "Break a lock, so that the next waiter gets it",
 		Long: `Break a lock. KEY is the lock's key or a prefix of it, as "fpm-gate locks" and the log
 show it. The script keeps running without the lock, concurrently with the next one of
 its session, and each may overwrite what the other writes. Break a lock that is held on
-another host on that host.`,
-		Example: "  fpm-gate break af3cc79d",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return &usageError{errors.New(`KEY is required; "fpm-gate locks" lists them`)}
-			}
-			return nil
-		},
+another host on that host.
+
+With --terminate the script is ended first, by PHP's own time limit, and if that does not
+help by SIGTERM: it gives PHP's own lock back too. The lock is free at most two seconds
+later. The gate needs the right to look at PHP-FPM's workers.`,
+		Example: `  fpm-gate break af3cc79d
+  fpm-gate break af3cc79d --terminate`,
+		Args: oneKey,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := f.client()
 			if err != nil {
 				return err
 			}
 			var l admin.Lock
-			if err := c.do(cmd.Context(), http.MethodDelete, "/locks/"+url.PathEscape(args[0]), &l); err != nil {
+			path, done := "/locks/"+url.PathEscape(args[0]), "broken"
+			if terminate {
+				path, done = path+"?terminate=true", "its script is being ended"
+			}
+			if err := c.do(cmd.Context(), http.MethodDelete, path, &l); err != nil {
 				return failed(err)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "broken: %s, held for %s by %s\n",
-				l.Key, age(l.HeldMS), describe(l.Holder))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, held for %s by %s\n", done, l.Key, age(l.HeldMS), describe(l.Holder))
 			return failed(err)
 		},
 	}
 	f.add(cmd)
+	cmd.Flags().BoolVar(&terminate, "terminate", false, "end the script that holds the lock")
 	return cmd
 }

@@ -1,0 +1,82 @@
+package admin
+
+import (
+	"net/http"
+
+	"github.com/fpm-gate/fpm-gate/gate"
+	"github.com/fpm-gate/fpm-gate/phpworker"
+	"github.com/fpm-gate/fpm-gate/sessionlock"
+)
+
+// Why is the response to GET /locks/{key}/why: a lock with what its holder's script does at this moment.
+type Why struct {
+	Lock
+	Worker  *Worker `json:"worker"`  // null: it cannot be looked at
+	Problem string  `json:"problem"` // why not
+}
+
+// Worker is the PHP-FPM worker that runs a script.
+type Worker struct {
+	PID     int    `json:"pid"`
+	PHP     string `json:"php"`     // its version; "": unknown
+	State   string `json:"state"`   // such as running or sleeping
+	Syscall string `json:"syscall"` // that it is in; "": none, or unknown
+	Target  string `json:"target"`  // what the system call waits for, such as 10.0.0.7:3306; "": nothing, or unknown
+	CPUMS   int64  `json:"cpu_ms"`  // of the process, for all its requests
+
+	Session string `json:"session"` // active, none, disabled or unknown
+	Handler string `json:"handler"` // session.save_handler
+	File    string `json:"file"`    // where session_start() was called; "": unknown, or PHP before 8.3
+	Line    int    `json:"line"`
+}
+
+func (a *Admin) getWhy(w http.ResponseWriter, r *http.Request) { a.withLock(w, r, a.why) }
+
+// why answers what the holder of a lock does.
+func (a *Admin) why(w http.ResponseWriter, r *http.Request, l Lock) {
+	by := a.holder(l)
+	if by == nil {
+		notHere(w, l, "ask there")
+		return
+	}
+	answer := Why{Lock: l}
+	if seen, err := gate.Activity(by); err != nil {
+		answer.Problem = err.Error()
+	} else {
+		answer.Worker = workerOf(seen)
+	}
+	reply(w, http.StatusOK, answer)
+}
+
+// holder returns the holder of a lock; nil if this process does not hold it.
+func (a *Admin) holder(l Lock) sessionlock.Holder {
+	for _, locks := range a.options.Served().Locks {
+		if by := locks.Holder(keyOf(l.Key)); by != nil {
+			return by
+		}
+	}
+	return nil
+}
+
+func workerOf(seen phpworker.Activity) *Worker {
+	return &Worker{
+		PID: seen.PID, PHP: seen.Version, State: seen.State, Syscall: seen.Syscall, Target: seen.Target,
+		CPUMS: seen.CPU.Milliseconds(), Session: seen.Session.Status.String(), Handler: seen.Session.Handler,
+		File: seen.Session.StartedFile, Line: seen.Session.StartedLine,
+	}
+}
+
+// terminateScript ends the script that holds a lock.
+func (a *Admin) terminateScript(w http.ResponseWriter, r *http.Request, l Lock) {
+	by := a.holder(l)
+	if by == nil {
+		notHere(w, l, "end its script there")
+		return
+	}
+	if err := gate.Terminate(by); err != nil {
+		fail(w, http.StatusConflict, "lock "+l.Key+": "+err.Error())
+		return
+	}
+	a.options.Log.Info("end of a script requested by an operator", "lock", l.Key[:8], "client", clientOf(r))
+	reply(w, http.StatusOK, l)
+}
