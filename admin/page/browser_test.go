@@ -26,6 +26,8 @@ func TestInTheBrowser(t *testing.T) {
 		"a holder in another process":     namesAnotherProcess,
 		"a break asks for confirmation":   breaksAfterAQuestion,
 		"a question that is outdated":     doesNotBreakAnother,
+		"why, and the script's end":       endsAScript,
+		"a worker that is not seen":       saysWhyNotSeen,
 		"a break that fails":              saysWhyNotBroken,
 		"a lost connection":               comesBackByItself,
 		"an answer that is no JSON":       saysWhatItCannotRead,
@@ -231,6 +233,32 @@ func breaksAfterAQuestion(t *testing.T, b *browser.Browser, s *stage) {
 	}
 	if got := text(t, tab, "#said"); !strings.Contains(got, "a1b2c3d4 is broken") {
 		t.Errorf("it says %q", got)
+	}
+}
+
+func endsAScript(t *testing.T, b *browser.Browser, s *stage) {
+	s.why = `{"worker":{"pid":4711,"state":"sleeping","syscall":"poll","target":"10.0.0.7:3306","session":"active",` +
+		`"handler":"files","file":"/srv/<b>app</b>.php","line":12}}`
+	s.show(storm())
+	tab := open(t, b, s, "")
+	tab.Do(t, click(".break"), chromedp.WaitVisible(chromedp.CSS("#ask-end")))
+	mustRead(t, tab, "#ask-why", "Process 4711 is sleeping, waits in poll for 10.0.0.7:3306, has its session open (files). "+
+		"It started the session in /srv/<b>app</b>.php:12.")
+	tab.Do(t, click("#ask-end"))
+	tab.Await(t, `!document.querySelector("#ask").open`)
+	if got, want := s.breaks(), []string{storm().Key + "?terminate=true X-FPM-Gate: 1"}; !slices.Equal(got, want) {
+		t.Errorf("it asked for %q, want %q", got, want)
+	}
+	mustRead(t, tab, "#said", "The script of lock a1b2c3d4 is being ended.")
+}
+
+func saysWhyNotSeen(t *testing.T, b *browser.Browser, s *stage) {
+	s.show(storm())
+	tab := open(t, b, s, "")
+	tab.Do(t, click(".break"))
+	tab.Await(t, `document.querySelector("#ask-why").textContent === "Its worker cannot be looked at: the helper is away"`)
+	if !browser.Eval[bool](t, tab, `document.querySelector("#ask-end").hidden && document.querySelector("#ask-ends").hidden`) {
+		t.Error("it offers to end a script that it cannot end")
 	}
 }
 

@@ -540,28 +540,51 @@ function ask(lane) {
   setText($("ask-who"), `${holder.method} ${holder.path}, held for ${duration(now() - lane.since)}`);
   setText($("ask-next"), waiters.length ? `The next of ${plural(waiters.length, "waiting request")} gets the session at once.` : "No request waits for it now.");
   setText($("ask-error"), "");
-  $("ask-yes").disabled = false;
+  setText($("ask-why"), "");
+  $("ask-end").hidden = $("ask-ends").hidden = true;
+  $("ask-yes").disabled = $("ask-end").disabled = false;
   $("ask").showModal();
+  explain(asked);
+}
+
+// explain shows what the script of the lock does, and offers to end it if its worker can be looked at.
+async function explain(about) {
+  try {
+    const answer = await fetch(`locks/${encodeURIComponent(about.lane.key)}/why`, { signal: AbortSignal.timeout(10_000) });
+    if (!answer.ok || asked !== about) return;
+    const { worker, problem } = await answer.json();
+    if (asked !== about) return;
+    setText($("ask-why"), worker ? workerText(worker) : `Its worker cannot be looked at: ${problem}`);
+    $("ask-end").hidden = $("ask-ends").hidden = !worker;
+  } catch { /* the lock can be broken all the same */ }
+}
+
+function workerText({ pid, state, syscall, target, session, handler, file, line }) {
+  const parts = [`Process ${pid} is ${state}`];
+  if (syscall) parts.push(target ? `waits in ${syscall} for ${target}` : `waits in ${syscall}`);
+  parts.push({ active: `has its session open (${handler})`, none: "does not have its session open" }[session] ?? "may have its session open");
+  return `${parts.join(", ")}.${file ? ` It started the session in ${file}:${line}.` : ""}`;
 }
 
 // stillAsked disables the button if the lock that the dialog is about has ended.
 function stillAsked() {
   if (!asked || !$("ask").open || sameTurn(asked.lane.lock, asked.lock)) return;
-  $("ask-yes").disabled = true;
+  $("ask-yes").disabled = $("ask-end").disabled = true;
   setText($("ask-error"), "This lock has already ended.");
 }
 
-async function breakIt() {
+async function breakIt(terminate) {
   const { key } = asked.lane;
-  $("ask-yes").disabled = true;
+  $("ask-yes").disabled = $("ask-end").disabled = true;
   try {
-    const answer = await fetch(`locks/${encodeURIComponent(key)}`, { method: "DELETE", headers: { "X-FPM-Gate": "1" }, signal: AbortSignal.timeout(10_000) });
+    const answer = await fetch(`locks/${encodeURIComponent(key)}${terminate ? "?terminate=true" : ""}`, { method: "DELETE", headers: { "X-FPM-Gate": "1" }, signal: AbortSignal.timeout(10_000) });
     if (!answer.ok && answer.status !== 404) throw new Error((await answer.text()).slice(0, 300) || `the gate answers ${answer.status}`);
     $("ask").close();
-    say(answer.ok ? `Lock ${key.slice(0, 8)} is broken; its script keeps running.` : `Lock ${key.slice(0, 8)} had already ended.`);
+    const what = terminate ? "The script of lock" : "Lock", how = terminate ? "is being ended" : "is broken; its script keeps running";
+    say(answer.ok ? `${what} ${key.slice(0, 8)} ${how}.` : `Lock ${key.slice(0, 8)} had already ended.`);
   } catch (error) {
-    setText($("ask-error"), `Not broken: ${error.message}`);
-    $("ask-yes").disabled = false;
+    setText($("ask-error"), `${terminate ? "Not ended" : "Not broken"}: ${error.message}`);
+    $("ask-yes").disabled = $("ask-end").disabled = false;
   }
 }
 
@@ -735,7 +758,8 @@ addEventListener("hashchange", () => { recall(); redraw(); });
 new ResizeObserver(() => figures && draw()).observe($("axis"));
 
 $("ask-no").onclick = () => $("ask").close();
-$("ask-yes").onclick = breakIt;
+$("ask-yes").onclick = () => breakIt(false);
+$("ask-end").onclick = () => breakIt(true);
 for (const button of document.querySelectorAll("[data-sort]")) {
   button.onclick = () => {
     document.querySelector("th[aria-sort]").removeAttribute("aria-sort");

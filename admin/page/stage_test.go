@@ -18,6 +18,7 @@ type stage struct {
 	mu      sync.Mutex
 	picture picture
 	history string
+	why     string        // the JSON of GET /locks/{key}/why
 	broken  []string      // keys that the page wanted to break, each with its header
 	deaf    bool          // every answer is status 503
 	refusal string        // of the next break
@@ -61,7 +62,7 @@ type (
 )
 
 func newStage(t testing.TB) *stage {
-	s := &stage{picture: picture{Host: "web-1"}, history: `{"scripts":[],"waits":[]}`, changed: make(chan struct{})}
+	s := &stage{picture: picture{Host: "web-1"}, history: `{"scripts":[],"waits":[]}`, why: `{"worker":null,"problem":"the helper is away"}`, changed: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.Handle("/", Handler())
 	mux.HandleFunc("GET /events", s.events)
@@ -71,6 +72,11 @@ func newStage(t testing.TB) *stage {
 		fmt.Fprint(w, s.history)
 	})
 	mux.HandleFunc("DELETE /locks/{key}", s.breakLock)
+	mux.HandleFunc("GET /locks/{key}/why", func(w http.ResponseWriter, _ *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		fmt.Fprint(w, s.why)
+	})
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.isDeaf() && r.URL.Path == "/events" {
 			http.Error(w, "not now", http.StatusServiceUnavailable)
@@ -154,7 +160,11 @@ func (s *stage) event() ([]byte, <-chan struct{}) {
 func (s *stage) breakLock(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.broken = append(s.broken, r.PathValue("key")+" X-FPM-Gate: "+r.Header.Get("X-FPM-Gate"))
+	query := r.URL.RawQuery
+	if query != "" {
+		query = "?" + query
+	}
+	s.broken = append(s.broken, r.PathValue("key")+query+" X-FPM-Gate: "+r.Header.Get("X-FPM-Gate"))
 	if s.refusal != "" {
 		http.Error(w, s.refusal, http.StatusInternalServerError)
 		s.refusal = ""
