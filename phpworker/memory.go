@@ -39,6 +39,25 @@ func (pid processMemory) read(addr uint64, b []byte) error {
 	return fmt.Errorf("process_vm_readv: %w", err)
 }
 
+// gather reads several pieces with one system call.
+func (pid processMemory) gather(parts ...part) error {
+	var local []unix.Iovec
+	var remote []unix.RemoteIovec
+	length := 0
+	for _, p := range parts {
+		iov := unix.Iovec{Base: &p.b[0]}
+		iov.SetLen(len(p.b))
+		local = append(local, iov)
+		remote = append(remote, unix.RemoteIovec{Base: uintptr(p.addr), Len: len(p.b)})
+		length += len(p.b)
+	}
+	n, err := unix.ProcessVMReadv(int(pid), local, remote, 0)
+	if err == nil && n < length {
+		err = errUnmapped
+	}
+	return err
+}
+
 // pageSize is the smallest that there is; larger ones are multiples of it.
 const pageSize = 4096
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,8 @@ type worker struct {
 	module     module
 	descriptor int    // of the connection, in the process
 	inode      uint32 // of the connection
+
+	last atomic.Pointer[glance] // nil: there is none
 
 	mu     sync.RWMutex // held for reading while the process's descriptors are in use
 	closed bool
@@ -55,11 +58,7 @@ func (w *worker) Session() (s Session, err error) {
 }
 
 func (w *worker) session() (Session, error) {
-	m := processMemory(w.process.pid)
-	s, err := readSession(m, w.module.addr, w.module.version)
-	if err == nil && s.ID != "" {
-		s.Opened = w.module.vars.look(m, w.module.addr, s)
-	}
+	s, err := w.look()
 	if holdErr := w.holds(); holdErr != nil {
 		return Session{}, holdErr
 	}
@@ -67,6 +66,23 @@ func (w *worker) session() (Session, error) {
 		return Session{}, err
 	}
 	return w.prove(s), nil
+}
+
+// look reads the session, or finds it as it was at the last look.
+func (w *worker) look() (Session, error) {
+	m := processMemory(w.process.pid)
+	if last := w.last.Load(); last != nil && last.isUnchanged(m, w.module.addr) {
+		return last.session, nil
+	}
+	s, err := readSession(m, w.module.addr, w.module.version)
+	if err != nil {
+		return s, err
+	}
+	if s.ID != "" {
+		s.Opened = w.module.vars.look(m, w.module.addr, s)
+	}
+	w.last.Store(take(m, w.module.addr, s))
+	return s, nil
 }
 
 // prove hides the status as long as nothing has shown that this PHP has the expected layout. An open session with an id
