@@ -66,7 +66,8 @@ type helpedWorker struct {
 
 	mu     sync.Mutex // one request at a time
 	nc     *net.UnixConn
-	broken error // why nc is closed; nil while it is open
+	broken error    // why nc is closed; nil while it is open
+	last   *Session // that was answered last; nil: none was
 }
 
 func (w *helpedWorker) PID() int { return w.pid }
@@ -91,8 +92,8 @@ func (w *helpedWorker) find(conn syscall.RawConn) error {
 
 func (w *helpedWorker) Session() (s Session, err error) {
 	err = w.ask(requestSession, "", &s)
-	if err == nil && (s.Status < Unknown || s.Status > Active) {
-		err = fmt.Errorf("%w: its answer makes no sense: status %d", ErrHelper, s.Status)
+	if err == nil && (s.Status < Unknown || s.Status > Active || s.Opened < NotKnown || s.Opened > Before) {
+		err = fmt.Errorf("%w: its answer makes no sense: status %d, opened %d", ErrHelper, s.Status, s.Opened)
 	}
 	return s, err
 }
@@ -133,11 +134,13 @@ func (w *helpedWorker) roundTrip(v any, send func() error) error {
 	if err := send(); err != nil {
 		return w.breakOff(sendError(err))
 	}
-	answer, err := w.receive()
+	buffer := packets.Get().(*[maxPacket]byte)
+	defer packets.Put(buffer)
+	answer, err := w.receive(buffer[:])
 	if err != nil {
 		return w.breakOff(err)
 	}
-	if err := parseAnswer(answer, v); err != nil {
+	if err := w.parse(answer, v); err != nil {
 		if _, sound := errors.AsType[*helperError](err); !sound {
 			return w.breakOff(err)
 		}
@@ -153,9 +156,26 @@ func sendError(err error) error {
 	return fmt.Errorf("%w: %w", ErrHelper, err)
 }
 
-// receive receives one answer.
-func (w *helpedWorker) receive() ([]byte, error) {
-	b := make([]byte, maxPacket)
+// packets are buffers for answers.
+var packets = sync.Pool{New: func() any { return new([maxPacket]byte) }}
+
+// parse parses an answer into v. A session that is the same as before comes as one byte.
+func (w *helpedWorker) parse(answer []byte, v any) error {
+	s, isSession := v.(*Session)
+	if isSession && len(answer) == 1 && answer[0] == answerSame && w.last != nil {
+		*s = *w.last
+		return nil
+	}
+	err := parseAnswer(answer, v)
+	if isSession && err == nil {
+		last := *s
+		w.last = &last
+	}
+	return err
+}
+
+// receive receives one answer into b.
+func (w *helpedWorker) receive(b []byte) ([]byte, error) {
 	n, _, flags, _, err := w.nc.ReadMsgUnix(b, nil)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):

@@ -114,6 +114,7 @@ func (s *Server) serve(nc *net.UnixConn) {
 	defer w.Close()
 	_ = nc.SetReadDeadline(time.Time{})
 	answer := appendAnswer(nil, foundAnswer{w.PID()}, nil)
+	var last *Session // that was answered
 	for {
 		_ = nc.SetWriteDeadline(time.Now().Add(findTimeout))
 		if _, err := nc.Write(answer); err != nil {
@@ -125,6 +126,13 @@ func (s *Server) serve(nc *net.UnixConn) {
 		}
 		v, err := answerTo(w, b[0], string(b[1:n]))
 		s.report(err)
+		if s, ok := v.(Session); ok && err == nil {
+			if last != nil && *last == s {
+				answer = append(answer[:0], answerSame)
+				continue
+			}
+			last = &s
+		}
 		answer = appendAnswer(answer[:0], v, err)
 	}
 }

@@ -269,7 +269,10 @@ func TestAHelperThatDiesOrHangs(t *testing.T) {
 	mustDo(t, h.cmd.Process.Kill())
 	_, err = w.Session()
 	mustBeHelper(t, "has died", err, "it has closed the connection")
-	_, err = h.client.Find(s.raw())
+	eventually(t, "the helper's socket is closed", func() bool {
+		_, err = h.client.Find(s.raw())
+		return strings.Contains(fmt.Sprint(err), "systemctl enable --now")
+	})
 	mustBeHelper(t, "is not there", err, "systemctl enable --now")
 	if !phpworker.Temporary(err) {
 		t.Error("a helper that is not there is taken to be away for good")
