@@ -185,6 +185,7 @@ func (g *Gate) Shutdown(ctx context.Context, grace time.Duration) error {
 	done := make(chan struct{})
 	go func() {
 		g.serving.Wait()
+		g.outliving.wait() // scripts that go on after their response
 		close(done)
 	}()
 	defer func() { g.setup.Load().close() }()

@@ -316,8 +316,9 @@ func (h *hold) measure(outcome HoldOutcome, script []byte) {
 
 // outliving is the set of holds that outlive their requests.
 type outliving struct {
-	mu  sync.Mutex
-	all map[*hold]struct{}
+	mu   sync.Mutex
+	all  map[*hold]struct{}
+	none chan struct{} // closed when all is empty; nil: no goroutine waits for that
 }
 
 func (o *outliving) add(h *hold) {
@@ -333,6 +334,25 @@ func (o *outliving) remove(h *hold) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.all, h)
+	if len(o.all) == 0 && o.none != nil {
+		close(o.none)
+		o.none = nil
+	}
+}
+
+// wait waits until all of them have ended.
+func (o *outliving) wait() {
+	o.mu.Lock()
+	if len(o.all) == 0 {
+		o.mu.Unlock()
+		return
+	}
+	if o.none == nil {
+		o.none = make(chan struct{})
+	}
+	none := o.none
+	o.mu.Unlock()
+	<-none
 }
 
 // end ends all of them.

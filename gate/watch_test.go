@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -463,6 +464,33 @@ func TestALockThatOutlivesItsRequestEndsOnceItCannotBeSeen(t *testing.T) {
 			next.want("next")
 			s.unlocked()
 			receive(t, "the end of the options", s.Configure(s.options(nil)))
+		})
+	}
+}
+
+// A script that goes on after its response is waited for as long as its session is open, and no longer than one that has
+// not responded yet.
+func TestShutdownWaitsForALockThatOutlivesItsRequest(t *testing.T) {
+	for name, end := range map[string]func(*sessions, context.CancelFunc){
+		"until it ends":    func(php *sessions, _ context.CancelFunc) { php.close("one") },
+		"until it is over": func(_ *sessions, timeIsUp context.CancelFunc) { timeIsUp() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, php := newWatchedStand(t, nil)
+			b := s.ask(session("one")...)
+			script := s.php.next()
+			php.open("one")
+			script.end(page + "done")
+			b.want("done")
+			b.Close()
+			await(t, "no conn is there", func() bool { return s.Conns() == 0 })
+			timeIsUp, done := s.shutdown(time.Millisecond)
+			pending(t, "the session is open", done)
+			end(php, timeIsUp)
+			if err := receive(t, "the end of the shutdown", done); (err != nil) != (name == "until it is over") {
+				t.Errorf("got %v", err)
+			}
+			s.unlocked()
 		})
 	}
 }
