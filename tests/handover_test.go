@@ -117,6 +117,7 @@ func controlGroup(t *testing.T) string {
 // Where no other process comes, or none can be handed over to, the main process waits for the last request.
 func TestAUnitThatCannotHandOverWaitsForScripts(t *testing.T) {
 	t.Parallel()
+	withControlGroup := filepath.Dir(controlGroup(t)) + ":" + os.Getenv("PATH")
 	for name, c := range map[string]struct {
 		job, env, log string
 	}{
@@ -124,7 +125,7 @@ func TestAUnitThatCannotHandOverWaitsForScripts(t *testing.T) {
 		"without systemd":            {"restart", "PATH=/nowhere", "systemctl"},
 		"without a runtime folder":   {"restart", "RUNTIME_DIRECTORY=", "RuntimeDirectory="},
 		"with one that is not there": {"restart", "RUNTIME_DIRECTORY=/nowhere", "no such file"},
-		"where systemd ends it":      {"restart", "PATH=" + filepath.Dir(controlGroup(t)) + ":" + os.Getenv("PATH"), "KillMode=control-group"},
+		"where systemd ends it":      {"restart", "PATH=" + withControlGroup, "KillMode=control-group"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -191,7 +192,9 @@ func TestAUnitGoesOnWhenItsMainProcessIsKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = gate.cmd.Wait()
-	eventually(t, "the process that serves leaves the unit", func() bool { return strings.Contains(gate.text(), "handing over") })
+	eventually(t, "the process that serves leaves the unit", func() bool {
+		return strings.Contains(gate.text(), "handing over")
+	})
 	gate.start()
 	next := begin(site, request{path: "/wait.php?mark=b", session: session})
 	ask(site, request{path: "/hello.php"}).mustBe(t, "hello\n")
@@ -241,7 +244,8 @@ func TestRestartsOfAUnitLoseNoUpdate(t *testing.T) {
 		want := fmt.Sprintf("%d\n", counts[n].Load())
 		ask(site, request{path: "/unlocked.php?read=1", session: session}).mustBe(t, want)
 	}
-	t.Logf("%d pages in %d restarts, %d of them with a hand-over", pages.Load(), restarts, strings.Count(gate.text(), "handing over"))
+	handed := strings.Count(gate.text(), "handing over")
+	t.Logf("%d pages in %d restarts, %d of them with a hand-over", pages.Load(), restarts, handed)
 	if !strings.Contains(gate.text(), "locks are taken over") {
 		t.Error("no process has taken locks over")
 	}

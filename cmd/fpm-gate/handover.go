@@ -41,7 +41,8 @@ func (s *server) takeOver() {
 	s.log.Info("the previous process still serves requests, its locks are taken over", "locks", s.taken.Len())
 }
 
-// awaitTaken waits for the end of the process before this one: while it serves, this one holds its locks against the next.
+// awaitTaken waits for the end of the process before this one. While it serves, this one holds its locks against the
+// next.
 func (s *server) awaitTaken(ctx context.Context) {
 	if s.taken == nil {
 		return

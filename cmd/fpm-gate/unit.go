@@ -66,8 +66,8 @@ func (f *serveFlags) supervise() error {
 	}
 }
 
-// listenToServing passes on to systemd what the process that serves has to report, as systemd listens to the main process
-// only. It closes handedOver when that process leaves the unit.
+// listenToServing passes on to systemd what the process that serves has to report, as systemd listens to the main
+// process only. It closes handedOver when that process leaves the unit.
 func listenToServing(lifeline *os.File, handedOver chan<- struct{}) {
 	b := make([]byte, 64<<10)
 	for {

@@ -29,7 +29,11 @@ echo $n + 1;
 func testRestartBesideAScript(t *testing.T) {
 	const dir = "/var/www/slow"
 	write(t, "/var/www/html/slow.php", slowScript)
-	for _, step := range [][]string{{"systemctl", "restart", service}, installCommand(t), {"systemctl", "kill", "--kill-who=main", "--signal=KILL", service}} {
+	for _, step := range [][]string{
+		{"systemctl", "restart", service},
+		installCommand(t),
+		{"systemctl", "kill", "--kill-who=main", "--signal=KILL", service},
+	} {
 		_ = os.RemoveAll(dir)
 		mustDo(t, "install", "-d", "-o", "www-data", dir)
 		var answers []<-chan string
@@ -50,12 +54,14 @@ func testRestartBesideAScript(t *testing.T) {
 		begun := time.Now()
 		restarted := make(chan string, 1)
 		go func() { restarted <- output(step[0], step[1:]...) }()
-		eventually(t, "the gate begins to restart", func() bool { return state(t, service) != "active" || show(t, service, "MainPID") != strconv.Itoa(pid) })
+		eventually(t, "the gate begins to restart", func() bool {
+			return state(t, service) != "active" || show(t, service, "MainPID") != strconv.Itoa(pid)
+		})
 		asked := time.Now()
 		if got, want := get(t, "/lock.php", "other"), "held"; got != want {
 			t.Errorf("%s: got %q, want %q", step, got, want)
 		}
-		t.Logf("%s: another page came after %v, %v after the begin", step, time.Since(asked).Round(time.Millisecond), time.Since(begun).Round(time.Millisecond))
+		t.Logf("%s: another page came after %v, %v after the command", step, since(asked), since(begun))
 		visit()
 		<-restarted
 		awaitOther(t, service, pid)
@@ -72,6 +78,8 @@ func testRestartBesideAScript(t *testing.T) {
 	}
 }
 
+func since(t time.Time) time.Duration { return time.Since(t).Round(time.Millisecond) }
+
 // processes returns the processes of a unit, by their cgroups.
 func processes(t *testing.T, unit string) []int {
 	t.Helper()
@@ -81,8 +89,9 @@ func processes(t *testing.T, unit string) []int {
 	}
 	var all []int
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if pid, isNumber := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil && isNumber == nil && strings.Contains(string(text), "/"+unit) {
+		text, _ := os.ReadFile(file) // of a process that has ended, it may be
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err == nil && strings.Contains(string(text), "/"+unit) {
 			all = append(all, pid)
 		}
 	}
