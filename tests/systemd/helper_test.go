@@ -116,6 +116,37 @@ func acceptedByPHP(t *testing.T) syscall.RawConn {
 	}
 }
 
+// testStuckScript has a script hang with its session, and frees the session as an operator would.
+func testStuckScript(t *testing.T) {
+	write(t, "/var/www/html/hang.php", `<?php session_start(); sleep(300);`)
+	stuck := make(chan struct{})
+	go func() {
+		defer close(stuck)
+		_, _ = ask("/hang.php", "stuck") // PHP's error page
+	}()
+	var key string
+	eventually(t, "a script holds its session", func() bool {
+		found := regexp.MustCompile(`"key": ?"([0-9a-f]{32})"`).FindStringSubmatch(output("fpm-gate", "locks", "--json"))
+		if found != nil {
+			key = found[1]
+		}
+		return found != nil
+	})
+	var why string
+	eventually(t, "the gate sees what the script does", func() bool {
+		why = output("fpm-gate", "why", key)
+		return strings.Contains(why, "session  open, handler files") && strings.Contains(why, "nanosleep")
+	})
+	if !regexp.MustCompile(`(?m)^script +/var/www/html/hang.php$`).MatchString(why) {
+		t.Errorf("got\n%s", why)
+	}
+	mustDo(t, "fpm-gate", "break", key, "--terminate")
+	if got, want := get(t, "/count.php", "stuck"), "1"; got != want { // waits for PHP's own lock, too
+		t.Errorf("got %q, want %q", got, want)
+	}
+	<-stuck
+}
+
 // testNoHelper turns the helper off as the documentation says, and on again.
 func testNoHelper(t *testing.T) {
 	mustDo(t, "systemctl", "disable", "--now", helperSocket, helperService)

@@ -29,6 +29,7 @@ func TestInside(t *testing.T) {
 		{"and_so_do_those_for_a_new_one", testNewSite},
 		{"the_sandbox_is_in_force", testSandbox},
 		{"the_helper_sees_the_workers_with_two_capabilities", testHelper},
+		{"the_gate_sees_and_ends_scripts_by_the_helper", testStuckScript},
 		{"the_helper_can_be_turned_off", testNoHelper},
 		{"reload_takes_a_config", testReload},
 		{"a_wrong_config_fails_the_reload_and_the_running_one_stays", testWrongReload},
