@@ -15,7 +15,7 @@ const (
 
 func (s *story) exports(ctx context.Context) (err error) {
 	s.progress.begin()
-	blind, err := s.stage("6a", conditions{})
+	blind, err := s.stage("6a", conditions{gateSettings: `session { watch = "none" }`})
 	if err != nil {
 		return err
 	}
@@ -25,6 +25,15 @@ func (s *story) exports(ctx context.Context) (err error) {
 		return err
 	}
 	defer watching.stop(&err)
+	ini, err := s.unlocked()
+	if err != nil {
+		return err
+	}
+	unlocked, err := s.stage("6c", conditions{ini: ini})
+	if err != nil {
+		return err
+	}
+	defer unlocked.stop(&err)
 	s.progress.step("an export, and its progress bar")
 	f := new(Export)
 	s.figures.Export = f
@@ -32,6 +41,8 @@ func (s *story) exports(ctx context.Context) (err error) {
 		func() error { return exportOn(ctx, watching.without, &f.Without) },
 		func() error { return exportOn(ctx, blind.with, &f.Blind) },
 		func() error { return exportOn(ctx, watching.with, &f.With) },
+		func() error { return exportOn(ctx, unlocked.without, &f.Unlocked.Without) },
+		func() error { return exportOn(ctx, unlocked.with, &f.Unlocked.With) },
 	)
 }
 

@@ -134,6 +134,8 @@ type Export struct {
 	Without ExportSide `json:"without_gate"`
 	Blind   ExportSide `json:"gate_that_does_not_watch"`
 	With    ExportSide `json:"with_gate"`
+	// Unlocked is with a handler without a lock, whose sessions the gate can see in PHP-FPM's workers only.
+	Unlocked Pair[ExportSide] `json:"unlocked"`
 }
 
 // ExportSide is one run of an Export.

@@ -19,6 +19,7 @@ const (
 
 	// Settings of the gates. The defaults are 10 s, 60 s and 5 s.
 	hangMaxWait      = 3 * time.Second
+	hangTerminate    = 6 * time.Second // expiry of the gate that ends the script
 	hangExpiry       = 3 * time.Second
 	hangAbandonAfter = 2 * time.Second
 )
@@ -26,7 +27,11 @@ const (
 // hangs runs all measurements concurrently, to save time: scripts that hang do not disturb each other.
 func (s *story) hangs(ctx context.Context) (err error) {
 	s.progress.begin()
-	files, err := s.stage("3a", conditions{gateSettings: fmt.Sprintf(`lock { max_wait = "%v" }`, hangMaxWait)})
+	files, err := s.stage("3a", conditions{gateSettings: fmt.Sprintf(`lock {
+    max_wait  = "%v"
+    expiry    = "%v"
+    on_expiry = "terminate"
+  }`, hangMaxWait, hangTerminate)})
 	if err != nil {
 		return err
 	}

@@ -188,11 +188,16 @@ func (h *Hang) unlockedRow(label string, wait func(HangUnlocked) Wait) row {
 
 func hangWords(p *Pair[HangSide]) string {
 	without, with := p.Without, p.With
-	return fmt.Sprintf("Without the gate each page takes a worker: %s held, and %d of %d other visitors get nothing."+
-		" With it %s held, %d get nothing, and the visitor is asked to try again after max_wait (%s here). PHP's own"+
-		" lock on the file lasts as long as the script, gate or no gate.",
+	words := fmt.Sprintf("Without the gate each page takes a worker: %s held, and %d of %d other visitors get nothing."+
+		" With it %s held, %d get nothing, and the visitor is asked to try again after max_wait (%s here).",
 		workersAre(without.Workers.Median), without.Others-without.OthersAnswered, without.Others,
 		workersAre(with.Workers.Median), with.Others-with.OthersAnswered, millis(hangMaxWait).whole())
+	if !with.Freed.Done {
+		return words + " PHP's own lock on the file lasts as long as the script, as this gate may not end scripts:" +
+			" that takes root, or the helper of the packages."
+	}
+	return words + fmt.Sprintf(" When the script has held its session for expiry (%s here), PHP ends it as at"+
+		" max_execution_time, and its own lock is free too.", millis(hangTerminate).whole())
 }
 
 func tellReloads(p *Pair[Reloads]) section {
@@ -238,20 +243,36 @@ func tellFleet(f *Fleet) section {
 }
 
 func tellExport(e *Export) section {
-	p := &Pair[ExportSide]{e.Without, e.With}
 	return section{
 		title: fmt.Sprintf("6  An export of %s closes its session, and a progress bar polls every %v",
 			millis(exportWork).whole(), millis(exportEvery)),
 		blocks: []block{{
-			rows: []row{
-				measured(p, "times that the bar moves", func(s ExportSide) (string, float64) { return fmt.Sprint(s.Polls), 0 }),
-				measured(p, "its slowest poll", func(s ExportSide) (string, float64) { return s.Slowest.String(), 0 }),
-				measured(p, "the export is answered after", func(s ExportSide) (string, float64) { return s.Total.seconds(), 0 }),
-			},
+			conditions: conditionsOf["files"],
+			rows:       exportRows(&Pair[ExportSide]{e.Without, e.With}),
 			words: fmt.Sprintf("A script can close its session so that other requests need not wait for it, and the gate sees"+
-				" that: the bar moves %d times without the gate and %d times with it. A gate that does not know where the"+
-				" sessions are holds its lock until the export ends: the bar moves %d times.",
+				" that: the bar moves %d times without the gate and %d times with it. A gate that does not look holds its"+
+				" lock until the export ends: the bar moves %d times.",
 				e.Without.Polls, e.With.Polls, e.Blind.Polls),
+		}, {
+			conditions: conditionsOf["unlocked"],
+			rows:       exportRows(&e.Unlocked),
+			words:      unlockedExportWords(&e.Unlocked),
 		}},
 	}
+}
+
+func exportRows(p *Pair[ExportSide]) []row {
+	return []row{
+		measured(p, "times that the bar moves", func(s ExportSide) (string, float64) { return fmt.Sprint(s.Polls), 0 }),
+		measured(p, "its slowest poll", func(s ExportSide) (string, float64) { return s.Slowest.String(), 0 }),
+		measured(p, "the export is answered after", func(s ExportSide) (string, float64) { return s.Total.seconds(), 0 }),
+	}
+}
+
+func unlockedExportWords(p *Pair[ExportSide]) string {
+	if p.With.Polls == 0 && p.Without.Polls > 0 {
+		return "No lock shows when PHP closes such a session. This gate may not look into PHP-FPM's workers, which takes" +
+			" root or the helper of the packages, so its lock lasts until the export ends."
+	}
+	return "No lock shows when PHP closes such a session. The gate sees it in PHP-FPM's worker."
 }

@@ -34,7 +34,8 @@ func sample() *Figures {
 		Hang: &Hang{Bound: 20000,
 			Files: Pair[HangSide]{
 				HangSide{Pages: 12, Workers: Held{10, 10}, Others: 190, OthersAnswered: 18, Freed: Wait{20001, false}},
-				HangSide{Pages: 12, PagesAnswered: 12, PageStatus: 503, PageWait: 3003, Workers: Held{1, 2}, Others: 190, OthersAnswered: 190, Freed: Wait{20001, false}},
+				HangSide{Pages: 12, PagesAnswered: 12, PageStatus: 503, PageWait: 3003, Workers: Held{1, 2},
+					Others: 190, OthersAnswered: 190, Freed: Wait{6031, true}},
 			},
 			Unlocked: Pair[HangUnlocked]{
 				HangUnlocked{Stays: Wait{2.3, true}, Leaves: Wait{1.8, true}},
@@ -44,7 +45,8 @@ func sample() *Figures {
 		Fleet: &Fleet{Requests: 40, Without: FleetSide{Total: 310, Answers: map[string]int{"200": 40}, Lost: 35},
 			Alone: FleetSide{Total: 1120, Answers: map[string]int{"200": 40}, Lost: 19},
 			With:  FleetSide{Total: 2230, Answers: map[string]int{"200": 40}}},
-		Export:  &Export{Without: ExportSide{14, 2.1, 3005}, Blind: ExportSide{0, 2803, 3004}, With: ExportSide{14, 3.2, 3006}},
+		Export: &Export{Without: ExportSide{14, 2.1, 3005}, Blind: ExportSide{0, 2803, 3004}, With: ExportSide{14, 3.2, 3006},
+			Unlocked: Pair[ExportSide]{ExportSide{14, 1.9, 3003}, ExportSide{14, 4.1, 3007}}},
 		Reloads: &Pair[Reloads]{Reloads{21, 21, 8620, Held{9, 10}}, Reloads{21, 5, 702, Held{1, 1}}},
 	}
 }
@@ -175,5 +177,20 @@ func TestFiguresComeBackFromJSON(t *testing.T) {
 	}
 	if render(&got, style{}) != render(sample(), style{}) {
 		t.Errorf("the table of the figures is another one after a round trip:\n%s", text.String())
+	}
+}
+
+func TestAGateThatMayNotLookAtWorkersIsTold(t *testing.T) {
+	f := sample()
+	f.Hang.Files.With.Freed = Wait{20001, false}
+	f.Export.Unlocked.With.Polls = 0
+	text := strings.Join(strings.Fields(render(f, style{})), " ")
+	for _, want := range []string{
+		"as this gate may not end scripts: that takes root, or the helper of the packages",
+		"This gate may not look into PHP-FPM's workers, which takes root or the helper of the packages",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the report has no %q", want)
+		}
 	}
 }
