@@ -1,0 +1,291 @@
+package gate
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/phpworker"
+	"github.com/fpm-gate/fpm-gate/sessionwatch"
+)
+
+// fakeWorker is the worker of every connection: its session is the test's to set, and signals are counted.
+type fakeWorker struct {
+	mu          sync.Mutex
+	failure     error // of Find
+	session     phpworker.Session
+	interrupted chan struct{}
+	terminated  chan struct{}
+	found       int // workers that have not been closed
+	finds       int
+}
+
+func newFakeWorker() *fakeWorker {
+	return &fakeWorker{
+		session:     phpworker.Session{Status: phpworker.None, Handler: "files"},
+		interrupted: make(chan struct{}, 9), terminated: make(chan struct{}, 9),
+	}
+}
+
+func (w *fakeWorker) Find(syscall.RawConn) (phpworker.Worker, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.finds++
+	if w.failure != nil {
+		return nil, w.failure
+	}
+	w.found++
+	return w, nil
+}
+
+func (w *fakeWorker) set(s phpworker.Session) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.session = s
+}
+
+func (w *fakeWorker) Session() (phpworker.Session, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.session, nil
+}
+
+func (w *fakeWorker) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.found--
+	return nil
+}
+
+func (w *fakeWorker) PID() int                              { return 1 }
+func (w *fakeWorker) Activity() (phpworker.Activity, error) { return phpworker.Activity{}, nil }
+func (w *fakeWorker) Interrupt(string) error                { w.interrupted <- struct{}{}; return nil }
+func (w *fakeWorker) Terminate(string) error                { w.terminated <- struct{}{}; return nil }
+
+// newWorkerStand is a stand whose gate looks at w.
+func newWorkerStand(t *testing.T, w *fakeWorker, edit func(*Options)) *stand {
+	t.Helper()
+	workers := NewWorkers(w, hclog.NewNullLogger())
+	s := newStand(t, func(o *Options) {
+		o.Workers = workers
+		if edit != nil {
+			edit(o)
+		}
+	})
+	t.Cleanup(func() {
+		await(t, "each worker that was found is closed", func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.found == 0
+		})
+		workers.Close()
+	})
+	return s
+}
+
+func active(id string) phpworker.Session {
+	return phpworker.Session{Status: phpworker.Active, ID: id, Handler: "files", Opened: phpworker.Before}
+}
+
+func none(id string, opened phpworker.Opened) phpworker.Session {
+	return phpworker.Session{Status: phpworker.None, ID: id, Handler: "files", Opened: opened}
+}
+
+// TestWhatAWorkerShowsOfASession: the rules of evidence. "Not opened" counts only of a session that PHP uses, with a
+// handler that locks; "closed" only if the session was open, or the id shows that it was.
+func TestWhatAWorkerShowsOfASession(t *testing.T) {
+	redis := func(s phpworker.Session) phpworker.Session { s.Handler = "redis"; return s }
+	const yes, no, perhaps = phpworker.Before, phpworker.NotYet, phpworker.NotKnown
+	for name, c := range map[string]struct {
+		used  bool // PHP was seen to use the session before
+		isNew bool
+		seen  []phpworker.Session
+		want  sessionwatch.State
+	}{
+		"nothing, of a session that was never used": {seen: []phpworker.Session{none("", perhaps)}, want: sessionwatch.Unknown},
+		"nothing":                     {used: true, seen: []phpworker.Session{none("", perhaps)}, want: sessionwatch.Unopened},
+		"nothing, no lock of PHP's":   {used: true, seen: []phpworker.Session{redis(none("", perhaps))}, want: sessionwatch.Unknown},
+		"open":                        {seen: []phpworker.Session{active("own")}, want: sessionwatch.Open},
+		"another one is open":         {seen: []phpworker.Session{active("other")}, want: sessionwatch.Open},
+		"open, then closed":           {seen: []phpworker.Session{active("own"), none("own", yes)}, want: sessionwatch.Closed},
+		"open, then destroyed":        {seen: []phpworker.Session{active("own"), none("", no)}, want: sessionwatch.Closed},
+		"open, renewed, then closed":  {seen: []phpworker.Session{active("own"), active("other"), none("other", yes)}, want: sessionwatch.Closed},
+		"closed unseen":               {seen: []phpworker.Session{none("own", yes)}, want: sessionwatch.Closed},
+		"closed unseen, by the id":    {seen: []phpworker.Session{none("own", perhaps)}, want: sessionwatch.Closed},
+		"renewed and closed unseen":   {seen: []phpworker.Session{none("other", yes)}, want: sessionwatch.Closed},
+		"its id was set, no more":     {used: true, seen: []phpworker.Session{none("own", no)}, want: sessionwatch.Unknown},
+		"another id was set, no more": {used: true, seen: []phpworker.Session{none("other", no)}, want: sessionwatch.Unknown},
+		"another id, not known":       {used: true, seen: []phpworker.Session{none("other", perhaps)}, want: sessionwatch.Unknown},
+		"closed and open again":       {seen: []phpworker.Session{none("own", yes), active("own")}, want: sessionwatch.Closed},
+		"new, and open":               {isNew: true, seen: []phpworker.Session{active("own")}, want: sessionwatch.Open},
+		"new, another one is open":    {isNew: true, seen: []phpworker.Session{active("other")}, want: sessionwatch.Unknown},
+		"new, and gone":               {isNew: true, seen: []phpworker.Session{none("", no)}, want: sessionwatch.Closed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			workers := NewWorkers(newFakeWorker(), hclog.NewNullLogger())
+			defer workers.Close()
+			if c.used {
+				workers.noteUse("own")
+			}
+			closed, reopened := 0, 0
+			v := &sessionView{
+				script: &phpScript{workers: workers, exch: new(fcgi.Exchange), users: 1}, own: "own", isNew: c.isNew,
+				locks:  new(setup).locks,
+				closed: func() { closed++ }, reopened: func() { reopened++ },
+			}
+			v.begin()
+			for range 2 { // the same again changes nothing
+				for _, s := range c.seen {
+					v.saw(&s)
+				}
+			}
+			if got, ok := v.seen(); got != c.want || !ok {
+				t.Errorf("got state %v, %v; want %v", got, ok, c.want)
+			}
+			if want := map[bool]int{true: 1}[c.want == sessionwatch.Closed]; closed != want {
+				t.Errorf("closed was called %d times, want %d", closed, want)
+			}
+			v.stop()
+			v.saw(&c.seen[0])
+			if closed > 1 || reopened > 1 {
+				t.Error("something was called after the stop, or twice")
+			}
+		})
+	}
+}
+
+func TestALockEndsWhenTheWorkerShowsThatItsSessionIsClosed(t *testing.T) {
+	w := newFakeWorker()
+	s := newWorkerStand(t, w, nil)
+	export := s.ask(session("one")...)
+	exporting := s.php.next()
+	w.set(active("one"))
+	poll := s.ask(session("one")...)
+	s.waiters(1)
+	time.Sleep(10 * minLookPause)
+	s.php.none(t)
+	w.set(none("one", phpworker.Before))
+	polling := s.php.next() // while the export goes on
+	w.set(active("one"))    // the export opens it once more
+	await(t, "the session is seen open again", func() bool { return s.Stats().Reopened == 1 })
+	polling.end(page + "poll")
+	poll.want("poll")
+	exporting.end(page + "export")
+	export.want("export")
+	s.unlocked()
+}
+
+// TestAWorkerIsLeftAloneWhileNoRequestWaits, once it is known that its PHP is understood.
+func TestAWorkerIsLeftAloneWhileNoRequestWaits(t *testing.T) {
+	w := newFakeWorker()
+	s := newWorkerStand(t, w, nil)
+	w.set(active("one"))
+	first := s.ask(session("one")...)
+	script := s.php.next()
+	await(t, "a sample is looked at", func() bool { return s.setup.Load().Workers.cover(s.setup.Load().Upstream.Addrs) })
+	script.end(page + "x")
+	first.want("x")
+	w.mu.Lock()
+	before := w.finds
+	w.mu.Unlock()
+	for range 50 {
+		s.serve(session("one"))
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.finds != before {
+		t.Errorf("%d workers were searched though no request waited", w.finds-before)
+	}
+}
+
+// TestWhereWorkersCannotBeSeenThePlaceIsWatched, and the reason is kept.
+func TestWhereWorkersCannotBeSeenThePlaceIsWatched(t *testing.T) {
+	w := newFakeWorker()
+	w.failure = fmt.Errorf("find: %w", phpworker.ErrOtherHost)
+	seen := &sessions{all: map[string]*sessionState{}}
+	s := newWorkerStand(t, w, func(o *Options) { o.Watcher, o.OpenWithin = seen, time.Hour })
+	export := s.ask(session("one")...)
+	exporting := s.php.next()
+	seen.open("one")
+	poll := s.ask(session("one")...)
+	s.waiters(1)
+	o := s.setup.Load()
+	await(t, "the reason is known", func() bool {
+		return errors.Is(o.Workers.Failing(o.Upstream.Addrs[0]), phpworker.ErrOtherHost)
+	})
+	seen.close("one")
+	s.php.next().end(page + "poll")
+	poll.want("poll")
+	exporting.end(page + "export")
+	export.want("export")
+}
+
+// TestAScriptThatKeepsItsLockIsTerminated: by PHP's limit, else by the end of its worker, else its lock is released.
+func TestAScriptThatKeepsItsLockIsTerminated(t *testing.T) {
+	for name, c := range map[string]struct {
+		failure  error
+		obeys    string // which signal
+		status   string // of the answer; empty: PHP's
+		outcomes map[string]int
+		count    func(Stats) uint64
+	}{
+		"by the limit":  {nil, "limit", "", map[string]int{" terminated": 1}, func(s Stats) uint64 { return s.Interrupted }},
+		"by its worker": {nil, "term", "504", map[string]int{" terminated": 1}, func(s Stats) uint64 { return s.Terminated }},
+		"by none":       {nil, "", "504", map[string]int{" expired": 1}, func(s Stats) uint64 { return s.Unterminated }},
+		"without the rights": {phpworker.ErrRights, "", "504", map[string]int{" expired": 1},
+			func(s Stats) uint64 { return s.Unterminated }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, holds := newFakeWorker(), newLedger()
+			w.failure = c.failure
+			unlocked := make(chan string, 9)
+			s := newWorkerStand(t, w, func(o *Options) {
+				o.Policy.OnExpiry, o.Policy.Expiry, o.Policy.TerminateGrace = OverdueTerminate, 20*time.Millisecond, 20*time.Millisecond
+				o.Meter = holds.meter
+				o.Unlock = func(handler, id string) { unlocked <- handler + " " + id }
+			})
+			w.set(active("one"))
+			b := s.ask(session("one")...)
+			script := s.php.next()
+			next := s.ask(session("one")...)
+			if c.failure == nil {
+				receive(t, "the script is interrupted", w.interrupted)
+			}
+			if c.obeys == "limit" {
+				script.end(page + "PHP's own error")
+				b.want("PHP's own error")
+			} else if c.failure == nil {
+				receive(t, "the worker is ended", w.terminated)
+			}
+			if c.obeys == "term" {
+				script.die()
+				if got := receive(t, "the lock of PHP is removed", unlocked); got != "files one" {
+					t.Errorf("removed the lock of %q", got)
+				}
+			}
+			if c.status != "" {
+				b.wantStatus(c.status)
+			}
+			s.php.next().end(page + "next")
+			next.want("next")
+			await(t, "it is counted", func() bool { return c.count(s.Stats()) == 1 })
+			await(t, "the hold is measured", func() bool {
+				holds.mu.Lock()
+				defer holds.mu.Unlock()
+				for outcome, n := range c.outcomes {
+					if holds.holds[outcome] != n {
+						return false
+					}
+				}
+				return true
+			})
+		})
+	}
+}
