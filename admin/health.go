@@ -82,6 +82,7 @@ func checkReadiness(s Served) *ReadinessPage {
 	}
 	checks.Wait()
 	page.Warnings = append(page.Warnings, busyUpstreams(s.Gates)...)
+	page.Warnings = append(page.Warnings, unseenWorkers(s.Gates)...)
 	for i, err := range failures {
 		if err != nil && !s.Draining {
 			page.Reasons = append(page.Reasons, fmt.Sprintf("gate %q: %v", s.Gates[i].Name, err))
@@ -125,6 +126,19 @@ func busyUpstreams(gates []Gate) (busy []string) {
 		}
 	}
 	return busy
+}
+
+// unseenWorkers returns a warning for each PHP-FPM whose workers cannot be looked at.
+func unseenWorkers(gates []Gate) (unseen []string) {
+	for _, g := range gates {
+		for _, u := range g.Upstreams() {
+			if u.Unseen != nil {
+				unseen = append(unseen, fmt.Sprintf("gate %q: upstream %s: cannot watch PHP sessions in its workers: %v",
+					g.Name, u.Addr, u.Unseen))
+			}
+		}
+	}
+	return unseen
 }
 
 // checkUpstream returns nil if PHP-FPM can be reached. An open connection is proof enough; else it dials one.

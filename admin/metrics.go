@@ -130,6 +130,8 @@ var upstreamMetrics = newFamily(
 		func(u upstreamFigures) bool { return !u.Down && !u.Failing }, "gate", "address"),
 	flag("fpm_gate_upstream_busy", "Whether the ping of PHP-FPM waits for a worker while requests of the gate run.",
 		func(u upstreamFigures) bool { return u.Saturated }, "gate", "address"),
+	flag("fpm_gate_upstream_workers_unseen", "Whether the workers of PHP-FPM cannot be looked at although they should be.",
+		func(u upstreamFigures) bool { return u.Unseen != nil }, "gate", "address"),
 )
 
 // fpmMetrics come from PHP-FPM's status page.

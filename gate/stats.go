@@ -1,6 +1,11 @@
 package gate
 
-import "github.com/fpm-gate/fpm-gate/fcgi"
+import (
+	"errors"
+
+	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/phpworker"
+)
 
 // Stats count what a gate has seen since it was created: requests, unless a comment names something else.
 type Stats struct {
@@ -70,15 +75,29 @@ func (g *Gate) Upstreams() []UpstreamStats {
 		if page, ok := pages[a.Addr]; ok {
 			u.Status = &page
 		}
+		if s.Workers != nil {
+			u.Unseen = mendable(s.Workers.Failing(a.Addr))
+		}
 		all = append(all, u)
 	}
 	return all
+}
+
+// mendable returns why workers cannot be looked at, unless that is as it must be: they are another host's.
+func mendable(err error) error {
+	if errors.Is(err, phpworker.ErrOtherHost) {
+		return nil
+	}
+	return err
 }
 
 // UpstreamStats describe one address of PHP-FPM.
 type UpstreamStats struct {
 	fcgi.AddrStats
 	Status *fcgi.Status // its last status page; nil: not configured, or none so far
+	// Unseen is why its workers cannot be looked at; nil: they can, need not be, are another host's, or it is not known
+	// yet.
+	Unseen error
 }
 
 // Misfits returns what currently does not fit between config and application.
