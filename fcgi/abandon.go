@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// cutGrace is how long a script that prints after its web server has gone may still go on before its connection is
-// reset: it may be about to end. Output that comes within cutGrace of the last is the same output.
+// cutGrace is how long a script that prints after its web server has gone may go on before its connection is reset: it
+// may be about to end. Output within cutGrace of earlier output counts as the same output.
 const cutGrace = 50 * time.Millisecond
 
-// rhythm is how a script prints.
+// rhythm describes how often a script prints.
 type rhythm struct {
 	outputs int
-	began   time.Time     // the last of them
-	pause   time.Duration // the longest between two of them
+	began   time.Time     // when the last output began
+	pause   time.Duration // the longest between two outputs
 }
 
-// count notes that PHP-FPM was waited for before a read.
+// count records a read that had to wait for PHP-FPM.
 func (r *rhythm) count(waited time.Duration) {
 	if r.outputs > 0 && waited < cutGrace {
 		return
@@ -30,16 +30,17 @@ func (r *rhythm) count(waited time.Duration) {
 	r.began = time.Now()
 }
 
-// known reports whether the next output can be expected in time: there was a pause, or there is none.
+// known reports whether the time of the next output can be estimated: there was a pause, or the first output has ended.
 func (r *rhythm) known() bool { return r.outputs > 1 || time.Since(r.began) > cutGrace }
 
-// next is how long it may take until the next output, and until the script that fails by it has written its session.
+// next returns how long to wait for the next output, at which the script fails, and for the script to write its
+// session.
 func (r *rhythm) next() time.Duration { return 2 * max(r.pause, cutGrace) }
 
-// cutOff is called when a script has printed something and its web server has gone. Without the gate its next output
-// would fail by that. A unix socket sees to it by itself (see hangUp). Over TCP only a reset makes output fail, and
-// after a reset nothing shows when the script ends. So its rhythm has to be known, and it gets cutGrace to end by
-// itself, which is seen.
+// cutOff is called when a script has printed something after its web server has gone. Without the gate its next output
+// would fail. A unix socket takes care of that (see hangUp). Over TCP only a reset makes output fail, and after a reset
+// the end of the script cannot be seen. So cutOff needs to know the script's rhythm, and first gives the script
+// cutGrace to end by itself, which can be seen.
 func (x *Exchange) cutOff() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -50,15 +51,15 @@ func (x *Exchange) cutOff() {
 	_ = x.up.nc.SetReadDeadline(time.Now().Add(min(cutGrace, x.AbandonAfter)))
 }
 
-// isCut reports whether the connection is to be reset. It is for the goroutine of the exchange.
+// isCut reports whether to reset the connection. Only the goroutine of the exchange may call it.
 func (x *Exchange) isCut() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.cut && x.aborted == nil && !x.finished
 }
 
-// reset resets the connection, so that the script's next output fails, and waits for as long as that output can take,
-// judged by those before.
+// reset resets the connection, so that the script's next output fails, and waits as long as that output should take,
+// judging by earlier ones.
 func (x *Exchange) reset() {
 	resetOnClose(x.up.nc)
 	_ = x.up.nc.Close()
@@ -68,8 +69,8 @@ func (x *Exchange) reset() {
 	}
 }
 
-// afterHangUp waits, at most AbandonAfter, for the script of a web server that has hung up. err is what the
-// relay ended with.
+// afterHangUp waits at most AbandonAfter for the script of a web server that has hung up. err is the error of the
+// relay.
 func (x *Exchange) afterHangUp(err error) error {
 	x.Request.gone = true
 	if !x.finished && x.feed.silenced {
@@ -91,13 +92,13 @@ func (x *Exchange) afterHangUp(err error) error {
 	return ErrHungUp
 }
 
-// awaitScript waits for the end of a script that has been cut off. PHP-FPM reads what is left on the
-// connection when the script has ended, and not before: so one byte that stays unread says that it runs.
+// awaitScript waits for the end of a script that was cut off. PHP-FPM reads the rest of the connection only when the
+// script has ended, so a byte that stays unread shows that the script runs.
 func (x *Exchange) awaitScript() error {
 	ctx, cancel := context.WithTimeout(context.Background(), x.AbandonAfter)
 	defer cancel()
 	if _, err := x.up.nc.Write([]byte{0}); err != nil {
-		return nil // the other side is closed: it has ended
+		return nil // PHP-FPM has closed the connection, so the script has ended
 	}
 	for pause := time.Millisecond; x.interrupted() == nil; pause = min(2*pause, 10*time.Millisecond) {
 		if n, err := x.up.unread(); n == 0 || err != nil {

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// Answer is a response that the gate gives itself, in PHP-FPM's place.
+// Answer is a response of the gate itself, in place of PHP-FPM's.
 type Answer struct {
-	Header []byte // CGI response header lines, each with its \r\n, without the empty line that ends them
-	Body   []byte // left out of the answer to a HEAD request by the caller
-	Stderr string // a line for the web server's error log; empty is none
+	Header []byte // CGI response header lines, each with its \r\n, without the empty line at the end
+	Body   []byte // the caller must leave it out for a HEAD request
+	Stderr string // a line for the web server's error log; "": none
 }
 
-// answerTimeout bounds how long the web server may take to accept an answer of the gate's own.
+// answerTimeout bounds how long the web server may take to accept an Answer.
 const answerTimeout = 5 * time.Second
 
 // Respond answers the request without PHP-FPM and ends it.
@@ -39,15 +39,16 @@ func (r *Request) Respond(a Answer) error {
 	return nil
 }
 
-// Fail ends the request without a response, so that closing the conn is to the web server as if PHP-FPM had refused or
-// dropped it. A line on stderr would say why, but HAProxy 2.6 crashes over one without a response.
+// Fail ends the request without a response. When the conn is closed then, the web server sees what it would see if
+// PHP-FPM had refused or dropped the connection. There is no line on stderr, because HAProxy 2.6 crashes on one without
+// a response.
 func (r *Request) Fail() {
 	r.stopWatching()
 	r.conn.spoilt = true
 }
 
-// OnKeptConn reports whether the conn has served a request before this one. If such a conn ends without a response, a
-// web server may send the request again.
+// OnKeptConn reports whether the conn has served an earlier request. If such a conn ends without a response, a web
+// server may send the request again.
 func (r *Request) OnKeptConn() bool { return r.conn.kept }
 
 // endAborted ends a request that the web server has aborted.
@@ -55,11 +56,10 @@ func (r *Request) endAborted() {
 	_ = r.conn.write(AppendEndRequest(nil, r.ID, 0, StatusRequestComplete))
 }
 
-// finish leaves the conn ready for the next request. Where PHP-FPM has answered without all of stdin, as it does
-// when nothing but its end is missing, Next passes over what still comes of it; and a conn that is closed
-// instead has to be closed gently.
+// finish prepares the conn for the next request. If PHP-FPM has answered before the end of stdin, as it does when only
+// the end is missing, Next skips what still comes of it, and a conn that is closed instead must be closed gently.
 func (r *Request) finish() {
-	_ = r.conn.take() // an error is one of the conn's next reader, too
+	_ = r.conn.take() // the conn's next reader gets the error, too
 	if r.KeepConn && !r.conn.kept {
 		r.conn.looksFirst = looksFirst(r.Params)
 	}
@@ -69,8 +69,8 @@ func (r *Request) finish() {
 	}
 }
 
-// Reusable reports, once the request is over, whether the conn can serve another one. It cannot in the middle of a
-// record of this one. After Shutdown it can too: the web server may have sent a request by now.
+// Reusable reports, once the request has ended, whether the conn can serve another one. It cannot if a record of this
+// one is incomplete. It can after Shutdown, because the web server may have sent a request by then.
 func (r *Request) Reusable() bool {
 	return r.KeepConn && (r.stdin.left == 0 || r.stdin.keep) && !r.HungUp()
 }
@@ -82,8 +82,8 @@ func (r *Request) stopWatching() {
 	}
 }
 
-// refusal is what a web server gets for a request that cannot be served: the reason on stderr, and an end
-// request with the protocol status of the specification.
+// refusal returns the answer to a request that cannot be served: the reason on stderr, and an end request with the
+// protocol status of the specification.
 func refusal(id uint16, reason error) []byte {
 	status := StatusRequestComplete
 	switch {

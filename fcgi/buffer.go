@@ -2,8 +2,8 @@ package fcgi
 
 import "sync"
 
-// The sizes of buffers. A waiting request keeps the smallest that its head fits in, for as long as it waits;
-// the largest holds any whole record with room to spare.
+// The sizes of buffers. A waiting request keeps the smallest one that its head fits into. The largest holds any whole
+// record with room to spare.
 const (
 	smallBuffer  = 4 << 10
 	middleBuffer = 16 << 10
@@ -16,7 +16,7 @@ var (
 	largeBuffers  = sync.Pool{New: func() any { return &buffer{b: make([]byte, largeBuffer)} }}
 )
 
-// buffer is bytes from a peer: b[:n] have come and are not done with.
+// buffer holds bytes from a peer: b[:n] have been read and not yet processed.
 type buffer struct {
 	b []byte
 	n int
@@ -35,7 +35,7 @@ func newBuffer(size int) *buffer {
 	return &buffer{b: make([]byte, size)}
 }
 
-// free gives the buffer back. Nothing may alias it any longer. A nil buffer is nothing to free.
+// free returns the buffer to its pool. Nothing may alias it any longer. It does nothing for a nil buffer.
 func (b *buffer) free() {
 	if b == nil {
 		return
@@ -51,27 +51,27 @@ func (b *buffer) free() {
 	}
 }
 
-// bytes are those that have come.
+// bytes returns the unprocessed bytes.
 func (b *buffer) bytes() []byte { return b.b[:b.n] }
 
-// space is where the next ones go.
+// space returns the free space after them.
 func (b *buffer) space() []byte { return b.b[b.n:] }
 
-// drop takes the first n bytes out, and moves the rest to the front.
+// drop removes the first n bytes, and moves the rest to the front.
 func (b *buffer) drop(n int) { b.cut(0, n) }
 
-// cut takes the n bytes at offset from out.
+// cut removes the n bytes at offset from.
 func (b *buffer) cut(from, n int) {
 	copy(b.b[from:], b.b[from+n:b.n])
 	b.n -= n
 }
 
-// grown returns a buffer of at least size bytes with the same bytes in it, and frees b if it is another.
+// grown returns a buffer of at least size bytes with the same content. If that is not b, it frees b.
 func (b *buffer) grown(size int) *buffer {
 	if size <= len(b.b) {
 		return b
 	}
-	larger := newBuffer(max(size, 2*len(b.b))) // twice, so that what comes bit by bit is not copied each time
+	larger := newBuffer(max(size, 2*len(b.b))) // double, so that small reads do not each copy
 	larger.n = copy(larger.b, b.bytes())
 	b.free()
 	return larger

@@ -10,59 +10,60 @@ import (
 	"time"
 )
 
-// Limits are what a web server is allowed on its conn. A zero duration or size is no limit.
+// Limits bound what a web server can do on its conn. A zero duration or size is no limit.
 type Limits struct {
 	MaxParams   int           // bytes of params of one request
-	HeadTimeout time.Duration // until begin request and params are whole
+	HeadTimeout time.Duration // to read begin request and params
 	IdleTimeout time.Duration // of a kept conn between two requests
 }
 
-// Errors of Conn.Next, beside io.EOF and those of the network.
+// Errors of a Conn and its requests. Conn.Next also returns io.EOF and errors of the network.
 var (
-	// ErrIdle is that of a conn which sent nothing at all for as long as it may.
+	// ErrIdle is returned when a conn sends nothing within its timeout.
 	ErrIdle = errors.New("nothing came in time")
-	// ErrParamsTooLarge is that of a request with more params than Limits.MaxParams.
+	// ErrParamsTooLarge is returned when a request has more params than Limits.MaxParams.
 	ErrParamsTooLarge = errors.New("params are too large")
-	// ErrUnknownRole is that of a request which asks for a role that FastCGI does not know.
+	// ErrUnknownRole is returned when a request has a role that FastCGI does not know.
 	ErrUnknownRole = errors.New("unknown role")
-	// ErrKilled is that of a request whose conn was ended by Conn.Kill.
+	// ErrKilled is returned when Conn.Kill has ended the conn of a request.
 	ErrKilled = errors.New("the conn was killed")
-	// ErrShutdown is what a context ends with when Conn.Shutdown ended it.
+	// ErrShutdown is the cause of a request's Context after Conn.Shutdown.
 	ErrShutdown = errors.New("the gate is shutting down")
 )
 
-// Conn is a connection from a web server. Next returns its requests one at a time; those that begin earlier are kept
-// until then. All that is written to it is whole records, so an answer to a management record can go between any two
-// writes.
+// Conn is a connection from a web server. Next returns its requests one at a time; it keeps those that begin earlier.
+// Only whole records are written to it, so an answer to a management record can go between any two writes.
 //
-// One goroutine calls Next and works on the Request it returned; Shutdown may be called from any other.
+// One goroutine calls Next and works on the Request it returns. Shutdown, Kill, Retire and IdleSince can be called from
+// any goroutine.
 type Conn struct {
 	nc         stream
 	limits     Limits
 	req        Request
-	buf        *buffer // what has come: the head of req, then what came with it
-	aliased    *buffer // where req.Params are, if buf was too small for what was added to them; else nil
-	early      early   // requests that have begun before their turn
+	buf        *buffer // what was read: the head of req, then what came with it
+	aliased    *buffer // holds req.Params if buf was too small for what was added to them; else nil
+	early      early   // requests that began before their turn
 	kept       bool    // a request has been served before
-	lastID     uint16  // of the last request that has been served
+	lastID     uint16  // of the last request served
 	looksFirst bool    // see looksFirst
-	spoilt     bool    // bytes of the web server are left unread: close gently
+	spoilt     bool    // bytes of the web server may be left unread: close gently
 	unread     leftInSocket
 
 	mu         sync.Mutex
-	waiting    *hangUp // what Shutdown has to end
+	waiting    *hangUp // the context that Shutdown must end
 	idle       bool    // between two requests
 	idleSince  time.Time
-	asking     bool      // the web server has been asked to close; what ends idle conns has nothing more to do
-	askedUntil time.Time // when that is no longer waited for; zero: the conn is not to end
-	retired    bool      // by Retire
+	asking     bool      // the web server has been asked to close
+	askedUntil time.Time // how long to wait for that; zero: the conn is not to end
+	retired    bool      // Retire has been called
 	shutdown   bool
 	endWaiters bool
-	exchange   *Exchange // what Kill has to abort
+	exchange   *Exchange // the one that Kill must abort
 	killed     bool
 }
 
-// NewConn serves nc, which it owns from now on. It must be from a Listener, or a *net.TCPConn or *net.UnixConn.
+// NewConn returns a Conn on nc and takes ownership of nc, which must be from a Listener, a *net.TCPConn or
+// *net.UnixConn.
 func NewConn(nc net.Conn, limits Limits) (*Conn, error) {
 	s, ok := nc.(stream)
 	if !ok {
@@ -71,12 +72,12 @@ func NewConn(nc net.Conn, limits Limits) (*Conn, error) {
 	return &Conn{nc: s, limits: limits}, nil
 }
 
-// Next reads the head of the next request: its begin request and the whole of its params. It answers
-// management records on the way. The Request is valid until the next call of Next or Close.
+// Next reads the head of the next request: its begin request and all of its params. It answers management records on
+// the way. The Request is valid until the next call of Next or Close.
 //
-// io.EOF says that the web server closed the conn between two requests, ErrIdle that it sent nothing for too
-// long. After any error there is nothing to do but Close; a web server whose request was refused has been
-// told why by then, with the protocol status of the specification.
+// Next returns io.EOF if the web server closed the conn between two requests, and ErrIdle if it sent nothing for too
+// long. After any error the caller must Close the conn. If Next refuses a request, it has already answered it with the
+// protocol status of the specification.
 func (c *Conn) Next() (*Request, error) {
 	if c.buf == nil {
 		c.buf = newBuffer(smallBuffer)
@@ -84,7 +85,7 @@ func (c *Conn) Next() (*Request, error) {
 	c.keepRest()
 	h := c.req.hangUp
 	if h == nil || h.asked() {
-		h = &hangUp{conn: c} // who has asked the old one for Done may still do so
+		h = &hangUp{conn: c} // the old one's Done channel may still be in use
 	}
 	c.req = Request{conn: c, hangUp: h}
 	if err := c.readHead(); err != nil {
@@ -96,7 +97,7 @@ func (c *Conn) Next() (*Request, error) {
 	return &c.req, nil
 }
 
-// keepRest keeps what has come after the last request, if there was one, and lets go of the rest of it.
+// keepRest keeps what was read after the last request, if there was one, and frees the rest of its memory.
 func (c *Conn) keepRest() {
 	c.aliased.free()
 	c.aliased = nil
@@ -124,7 +125,7 @@ func (c *Conn) readHead() error {
 	}
 }
 
-// fill reads what has come, as much as there is room for.
+// fill reads once, waiting for at least one byte.
 func (c *Conn) fill() error {
 	empty := c.buf.n == 0
 	if err := c.setHeadDeadline(); err != nil {
@@ -153,8 +154,8 @@ func (c *Conn) fill() error {
 	return err
 }
 
-// setHeadDeadline bounds the wait for the next bytes: a kept conn may idle before the first of a request,
-// and all of a head has to come within HeadTimeout from then on.
+// setHeadDeadline bounds the wait for the next bytes: a kept conn may idle before the first byte of a request; from
+// then on the whole head must come within HeadTimeout.
 func (c *Conn) setHeadDeadline() error {
 	if c.buf.n == 0 && c.kept {
 		c.req.deadlineSet = false
@@ -167,7 +168,7 @@ func (c *Conn) setHeadDeadline() error {
 	return c.nc.SetReadDeadline(deadline(c.limits.HeadTimeout))
 }
 
-// beginIdle is setHeadDeadline between two requests, where Shutdown may come in between.
+// beginIdle is setHeadDeadline between two requests, where Shutdown and Retire can interrupt.
 func (c *Conn) beginIdle() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -179,8 +180,7 @@ func (c *Conn) beginIdle() error {
 	return c.nc.SetReadDeadline(deadline(c.limits.IdleTimeout))
 }
 
-// endIdle keeps Shutdown from interrupting: a request whose first byte has come is served. If it was faster, the
-// deadline that it has set is not that of the head which has begun.
+// endIdle prevents Shutdown and Retire from interrupting a request whose first byte has been read.
 func (c *Conn) endIdle() {
 	if !c.kept {
 		return
@@ -190,8 +190,8 @@ func (c *Conn) endIdle() {
 	c.idle, c.asking = false, false
 }
 
-// makeRoom makes room for n more bytes. What has come stays where it is as well, because the Params alias it, and
-// others than us may look at them as long as the request lasts.
+// makeRoom makes room for n more bytes. If it needs a larger buffer, it keeps the old one as well, because the Params
+// alias it, and callers may use them as long as the request lasts.
 func (c *Conn) makeRoom(n int) {
 	if c.buf.n+n <= len(c.buf.b) {
 		return
@@ -201,7 +201,7 @@ func (c *Conn) makeRoom(n int) {
 	c.aliased, c.buf = c.buf, larger
 }
 
-// deadline is the time after timeout, or none for a timeout of zero.
+// deadline returns the time after timeout, or no deadline for a timeout of zero.
 func deadline(timeout time.Duration) time.Time {
 	if timeout == 0 {
 		return time.Time{}
@@ -209,24 +209,23 @@ func deadline(timeout time.Duration) time.Time {
 	return time.Now().Add(timeout)
 }
 
-// Shutdown ends what the conn waits for: one that idles between two requests is ended, and a Request whose Context is
-// waited for gets ErrShutdown if waiters is set. A request that is being served, or that comes on a new conn, is left
-// alone; its conn ends when it is done. Until the web server has closed a kept conn, for half a second at most, Next
-// still returns requests that come; then it returns io.EOF.
+// Shutdown ends the conn once it is idle. With waiters it also ends the Context of a request that waits, with
+// ErrShutdown. A request that is being served, or that comes on a new conn, is served to its end. Until the web server
+// has closed a kept conn, for at most half a second, Next still returns requests that come; then it returns io.EOF.
 func (c *Conn) Shutdown(waiters bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.shutdown = true
 	c.endWaiters = c.endWaiters || waiters
 	if c.idle && !c.asking {
-		_ = c.nc.SetReadDeadline(past) // fill takes it for the end
+		_ = c.nc.SetReadDeadline(past) // interrupts fill
 	}
 	if waiters && c.waiting != nil {
 		c.waiting.end(ErrShutdown)
 	}
 }
 
-// IdleSince returns when the conn began to wait for its next request, and the zero time while it does not.
+// IdleSince returns when the conn began to wait for its next request, or the zero time if it does not wait.
 func (c *Conn) IdleSince() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -236,7 +235,7 @@ func (c *Conn) IdleSince() time.Time {
 	return c.idleSince
 }
 
-// Retire ends the conn as soon as it idles between two requests, as if it had idled for IdleTimeout.
+// Retire ends the conn as soon as it is idle between two requests, as if IdleTimeout were over.
 func (c *Conn) Retire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -253,7 +252,7 @@ func (c *Conn) Retired() bool {
 	return c.retired
 }
 
-// shuttingDown says whether Shutdown has been called.
+// shuttingDown reports whether Shutdown has been called.
 func (c *Conn) shuttingDown() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -266,8 +265,8 @@ func (c *Conn) write(b []byte) error {
 	return err
 }
 
-// Close closes the conn and frees its memory. A conn from which bytes are unread, or may yet come, is closed
-// gently: closing it at once would reset the peer, which would lose the answer that is on its way to it.
+// Close closes the conn and frees its memory. If bytes of the web server are unread or may still come, it closes
+// gently: closing at once would reset the connection, and the web server could lose the answer that is on its way.
 func (c *Conn) Close() error {
 	defer func() {
 		c.buf.free()
@@ -284,7 +283,7 @@ func (c *Conn) Close() error {
 // lingerTimeout bounds how long a conn is drained before it is closed.
 const lingerTimeout = 2 * time.Second
 
-// linger says that nothing more will come from here, and reads until the web server has seen it.
+// linger closes the sending side, and reads until the web server has closed its own.
 func (c *Conn) linger() {
 	if c.nc.CloseWrite() != nil || c.nc.SetReadDeadline(time.Now().Add(lingerTimeout)) != nil {
 		return
@@ -298,18 +297,19 @@ func (c *Conn) linger() {
 	}
 }
 
-// Break ends the conn so that the web server cannot take what it got for a whole response. A plain close
-// would not do: nginx and Caddy take the end of the file for the end of the response.
+// Break ends the conn so that the web server cannot take what it got for a complete response. A plain close would not
+// do: nginx and Caddy take the end of the file for the end of the response.
 //
-// lighttpd completes even a broken response if it has not sent its header yet; so it gets a moment for that first.
+// lighttpd completes even a broken response if it has not sent the header yet, so Break first gives it a moment for
+// that.
 func (c *Conn) Break() {
 	time.Sleep(breakPause)
 	c.breakOff()
 	c.spoilt = isUnix(c.nc) && !c.resetsOnClose()
 }
 
-// Kill breaks the conn off and closes it, from any goroutine, whatever it is busy with. An exchange is aborted with
-// ErrKilled: its script is not waited for.
+// Kill breaks the conn off and closes it, from any goroutine, whatever it is doing. It aborts an exchange with
+// ErrKilled, without waiting for its script.
 func (c *Conn) Kill() {
 	c.mu.Lock()
 	c.killed = true
@@ -322,7 +322,7 @@ func (c *Conn) Kill() {
 	_ = c.nc.Close()
 }
 
-// setExchange notes what Kill has to abort, and says whether it has been called already.
+// setExchange sets the exchange that Kill must abort, and reports whether Kill has already been called.
 func (c *Conn) setExchange(x *Exchange) (killed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -330,10 +330,10 @@ func (c *Conn) setExchange(x *Exchange) (killed bool) {
 	return c.killed
 }
 
-// breakOff makes sure that closing the conn is not taken for the end of a response: the web server's next read fails.
-// A unix socket on which nothing is unread, because stdin is still to come, cannot do that; there a record of version
-// 255 that ends before its content is too much for every web server. Its request id must not be 0: HAProxy 2.6 takes
-// that for a management record, and crashes.
+// breakOff ensures that closing the conn makes the web server's next read fail, so that it does not take the close for
+// the end of the response. A unix socket without unread bytes (when stdin is still to come) cannot do that. There
+// breakOff sends a record of version 255 that ends before its content, which no web server accepts. Its request id must
+// not be 0: HAProxy 2.6 takes that for a management record, and crashes.
 func (c *Conn) breakOff() {
 	switch {
 	case !isUnix(c.nc):
@@ -344,11 +344,11 @@ func (c *Conn) breakOff() {
 	}
 }
 
-// breakPause is longer than a web server takes, on a busy day, to pass on what it has got. Tests shorten it.
+// breakPause is longer than a busy web server takes to pass on what it has got. Tests shorten it.
 var breakPause = 50 * time.Millisecond
 
-// breakTimeout bounds how long a web server that reads nothing is waited for in order to tell it so.
+// breakTimeout bounds the write of that record to a web server that does not read.
 const breakTimeout = 100 * time.Millisecond
 
-// past is a deadline that has been reached.
+// past is a deadline in the past.
 var past = time.Unix(1, 0)

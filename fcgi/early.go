@@ -1,18 +1,18 @@
 package fcgi
 
-// maxEarly bounds what a conn keeps of requests whose turn has not come: for a web server that multiplexes 20 requests,
-// about 100 kB of each.
+// maxEarly bounds the bytes that a conn keeps of requests whose turn has not come: about 100 kB each for a web server
+// that multiplexes 20 requests.
 const maxEarly = 2 << 20
 
-// early keeps the records of requests that begin on a conn before the request ahead of them has ended, as a web server
-// that multiplexes sends them. They are served afterwards, in the order in which they began, as PHP-FPM does.
+// early keeps the records of requests that begin before the request ahead of them has ended, as a multiplexing web
+// server sends them. They are served afterwards in the order in which they began, as PHP-FPM does.
 type early struct {
-	records []byte // as they came; the last one may not be whole yet
+	records []byte // as they came; the last one may be incomplete
 	ids     map[uint16]bool
 }
 
-// keepsEarly reports whether a record has to be kept because it belongs to a request whose turn has not come. Such a
-// request that is aborted, or that does not fit in maxEarly while the one ahead still has to be read, ends here.
+// keepsEarly reports whether to keep a record because it belongs to a request whose turn has not come. It ends such a
+// request if it is aborted, or if it does not fit into maxEarly while the one ahead is still being read.
 func (c *Conn) keepsEarly(h Header, aheadWhole bool) (bool, error) {
 	e := &c.early
 	switch {
@@ -40,10 +40,10 @@ func (e *early) begin(id uint16) {
 	e.ids[id] = true
 }
 
-// keep adds a piece of a record.
+// keep appends a piece of a record.
 func (e *early) keep(piece []byte) { e.records = append(e.records, piece...) }
 
-// remove takes all records of a request out. They are whole: another record has begun since.
+// remove removes all records of a request. They are complete, because another record has begun.
 func (e *early) remove(id uint16) {
 	delete(e.ids, id)
 	kept := e.records[:0]
@@ -57,7 +57,7 @@ func (e *early) remove(id uint16) {
 	e.records = kept
 }
 
-// take returns what has been kept, for the next request to begin with.
+// take returns and forgets the kept records, which start the next request.
 func (e *early) take() []byte {
 	records := e.records
 	*e = early{}

@@ -8,36 +8,36 @@ import (
 	"time"
 )
 
-// How long a web server is waited for that has been asked to close its conn. Where another conn waits for its place it is
-// shorter.
+// How long to wait for a web server that has been asked to close its conn. It is shorter if another conn waits for the
+// place.
 const (
 	closeTimeout  = 500 * time.Millisecond
 	retireTimeout = 100 * time.Millisecond
 )
 
-// askToClose ends the wait for the next request of a kept conn, and loses none that is on its way. To close the conn, or
-// one side of it, would lose what the web server is just sending, and it does not send a POST again. So the web server
-// has to close first. FastCGI has no record for that, but nginx and HAProxy close an idle conn on which anything comes.
-// An empty stderr record of a request that is over does not disturb them if a request of theirs is faster.
+// askToClose ends the wait for the next request of a kept conn without losing one that is on its way. Closing the conn,
+// or one side of it, would lose what the web server is just sending, and web servers do not resend a POST. So the web
+// server must close first. FastCGI has no record for that, but nginx and HAProxy close an idle conn on which anything
+// arrives. An empty stderr record of an ended request does not disturb them if they are just sending a request.
 //
-// It returns what has come, or os.ErrDeadlineExceeded if nothing has and the conn is to be closed.
+// It returns what has come, or os.ErrDeadlineExceeded if nothing has come and the conn is to be closed.
 func (c *Conn) askToClose() (n int, err error) {
 	n, err = c.lookNow(c.buf.space())
 	if !errors.Is(err, os.ErrDeadlineExceeded) || c.looksFirst || !c.beginAsking() {
 		return n, err
 	}
 	_ = c.nc.SetWriteDeadline(time.Now().Add(breakTimeout))
-	_ = c.write(AppendRecord(nil, TypeStderr, c.lastID, nil)) // one that has gone is noticed by look
+	_ = c.write(AppendRecord(nil, TypeStderr, c.lastID, nil)) // look notices a web server that has gone
 	_ = c.nc.SetWriteDeadline(time.Time{})
 	n, err = c.look(c.buf.space())
 	if n == 0 && !errors.Is(err, os.ErrDeadlineExceeded) {
-		err = io.EOF // it may be a reset, as the record is unread
+		err = io.EOF // it may be a reset, because the record is unread
 	}
 	return n, err
 }
 
-// beginAsking bounds the wait for the web server to close, and reports whether there is time left for it. Requests that
-// come meanwhile do not make it longer, so that a web server that never closes cannot keep the conn for good.
+// beginAsking bounds the wait for the web server to close, and reports whether there is time left. Requests that come
+// in the meantime do not extend it, so that a web server that never closes cannot keep the conn forever.
 func (c *Conn) beginAsking() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -55,8 +55,8 @@ func (c *Conn) beginAsking() bool {
 	return c.nc.SetReadDeadline(c.askedUntil) == nil
 }
 
-// looksFirst reports whether the web server of a request looks for the end of a kept conn before it sends the next one,
-// and for nothing else, as Apache does. Such a conn is just closed: a record that comes before the end would hide it.
+// looksFirst reports whether the web server of a request checks only for the end of a kept conn before it sends the
+// next request, as Apache does. Such a conn is simply closed: a record before the end would hide the end.
 func looksFirst(params Params) bool {
 	return bytes.Contains(params.Get("SERVER_SOFTWARE"), []byte("Apache"))
 }

@@ -11,20 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrHungUp is that of a request whose web server has closed its conn, or has aborted it.
+// ErrHungUp is returned when the web server has closed the conn of a request or aborted the request.
 var ErrHungUp = errors.New("the web server has hung up")
 
-// queueWatchDelay is how long a request may wait before its web server is watched for hanging up. Most have their
-// turn by then, where they wait for a connection, and never cost a goroutine.
+// queueWatchDelay is how long a request may wait before its conn is watched for a hang-up. Most requests that wait for
+// a connection have one by then, and never cost a goroutine.
 const queueWatchDelay = 5 * time.Millisecond
 
-// hangUp is the context of a request that waits. It is done when the web server hangs up; a goroutine
-// watches for that, from shortly after the first call of Done until stop.
+// hangUp is the context of a request that waits. It is done when the web server hangs up. A goroutine watches for that
+// from shortly after the first call of Done until stop.
 type hangUp struct {
 	conn *Conn
 
 	mu      sync.Mutex
-	done    chan struct{} // nil until somebody asks
+	done    chan struct{} // nil until Done is called
 	cause   error         // set before done is closed
 	timer   *time.Timer   // starts watch
 	stopped chan struct{} // closed by watch when it returns
@@ -42,7 +42,7 @@ func (h *hangUp) err() error {
 	return h.cause
 }
 
-// Done starts the watching, the first time that somebody means to wait.
+// Done returns the channel, and the first time starts the watching.
 func (h *hangUp) Done() <-chan struct{} {
 	h.mu.Lock()
 	first := h.done == nil
@@ -59,8 +59,7 @@ func (h *hangUp) Done() <-chan struct{} {
 	return h.done
 }
 
-// watch waits for the web server to hang up, or for stop. What it sends meanwhile stays unread: its request
-// is not being served yet.
+// watch waits for the web server to hang up, or for stop. It does not read what the web server sends.
 func (h *hangUp) watch() {
 	defer close(h.stopped)
 	raw, err := h.conn.nc.SyscallConn()
@@ -69,10 +68,10 @@ func (h *hangUp) watch() {
 	}
 }
 
-// look asks, without waiting, whether the web server has hung up, or has aborted the request.
+// look reports, without waiting, whether the web server has hung up or has aborted the request.
 func (h *hangUp) look(fd uintptr) bool { return hungUp(fd) || h.conn.aborts(fd) }
 
-// end makes the context done, with the first cause that is given.
+// end makes the context done. The first cause counts.
 func (h *hangUp) end(cause error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -82,7 +81,7 @@ func (h *hangUp) end(cause error) {
 	}
 }
 
-// stop ends the watching, if it was ever begun, so that somebody else can read from the conn.
+// stop ends the watching, if it has started, so that the conn can be read.
 func (h *hangUp) stop() {
 	if !h.asked() {
 		return
@@ -98,7 +97,7 @@ func (h *hangUp) stop() {
 	_ = h.conn.nc.SetReadDeadline(time.Time{})
 }
 
-// lookOnce is for a wait that was over before it was watched.
+// lookOnce looks once after a wait that ended before the watching started.
 func (h *hangUp) lookOnce() {
 	raw, err := h.conn.nc.SyscallConn()
 	if err != nil {
@@ -111,14 +110,14 @@ func (h *hangUp) lookOnce() {
 	})
 }
 
-// asked says whether Done has been called.
+// asked reports whether Done has been called.
 func (h *hangUp) asked() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.done != nil
 }
 
-// setWaiting notes what Shutdown has to end, and says whether it has been called to end waiters already.
+// setWaiting sets the context that Shutdown must end, and reports whether Shutdown has already ended waiters.
 func (c *Conn) setWaiting(h *hangUp) (ended bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -126,12 +125,12 @@ func (c *Conn) setWaiting(h *hangUp) (ended bool) {
 	return c.endWaiters
 }
 
-// hungUp asks the kernel whether the peer has closed its conn, without reading what it may have sent before.
-// A unix socket tells a peer that has closed from one that has only shut its sending side. TCP does not: a
-// FIN is taken for the end.
+// hungUp reports whether the peer has closed its conn, without reading what it may have sent before. A unix socket
+// shows whether the peer has closed or only shut its sending side. TCP does not, so a FIN counts as closed.
 func hungUp(fd uintptr) bool {
 	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}
-	n, _, errno := syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&unix.Timespec{})), 0, 0, 0)
+	n, _, errno := syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1,
+		uintptr(unsafe.Pointer(&unix.Timespec{})), 0, 0, 0)
 	if errno != 0 || n == 0 {
 		return false
 	}
@@ -141,8 +140,8 @@ func hungUp(fd uintptr) bool {
 	return p.Revents&unix.POLLRDHUP != 0 && !isUnixFD(fd)
 }
 
-// aborts reports whether the record that comes next is an abort request for the request that is being served. It takes
-// nothing, and does not wait.
+// aborts reports whether the next record is an abort request for the request that is being served. It consumes nothing
+// and does not wait.
 func (c *Conn) aborts(fd uintptr) bool {
 	taken := int(c.unread.n.Load())
 	b := newBuffer(taken + headerLen)

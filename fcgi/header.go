@@ -8,16 +8,16 @@ import (
 )
 
 const (
-	// maxHeader is the longest header block that is read.
+	// maxHeader is the longest header block that the hook can see.
 	maxHeader = 64 << 10
-	// maxHeld bounds how much of a response is kept back until its header block is whole: with stderr in between,
-	// heads of records and padding.
+	// maxHeld bounds how much of a response is held back until its header block is complete, including stderr, headers
+	// of records and padding.
 	maxHeld = 128 << 10
 )
 
 // ResponseHeader is the header block of a response, as the script made it.
 type ResponseHeader struct {
-	block  []byte // its lines, with the empty one that ends them
+	block  []byte // its lines, including the empty one at the end
 	edited bool
 }
 
@@ -33,7 +33,7 @@ func (h *ResponseHeader) All() iter.Seq2[[]byte, []byte] {
 	}
 }
 
-// Remove takes all lines of that name out.
+// Remove removes all lines of that name.
 func (h *ResponseHeader) Remove(name string) {
 	kept := make([]byte, 0, len(h.block))
 	for line := range bytes.Lines(h.block) {
@@ -46,15 +46,15 @@ func (h *ResponseHeader) Remove(name string) {
 	h.block = kept
 }
 
-// Add puts a line at the head of the block.
+// Add adds a line at the start of the block.
 func (h *ResponseHeader) Add(name, value string) {
 	h.block = slices.Concat([]byte(name+": "+value+"\r\n"), h.block)
 	h.edited = true
 }
 
-// readHeader shows the header block to the hook, once it is whole in b[:whole], which are whole records. It
-// returns how much of b can be passed on: nothing while there is half a block, unless final says that nothing
-// more will come.
+// readHeader calls the hook with the header block once b[:whole], which holds whole records, has all of it. It returns
+// how many bytes of b can be passed on: none while the block is incomplete, unless final is set because nothing more
+// will come.
 func (x *Exchange) readHeader(b **buffer, whole int, final bool) int {
 	if !x.inHeader || x.Header == nil {
 		return whole
@@ -83,24 +83,24 @@ func (x *Exchange) readHeader(b **buffer, whole int, final bool) int {
 	return replace(b, whole, records)
 }
 
-// replace puts records in the place of the first n bytes of b, and returns their length.
+// replace replaces the first n bytes of b with records, and returns their length.
 func replace(b **buffer, n int, records []byte) int {
-	behind := (*b).b[n:(*b).n]
-	grown := newBuffer(len(records) + len(behind))
+	after := (*b).b[n:(*b).n]
+	grown := newBuffer(len(records) + len(after))
 	grown.n = copy(grown.b, records)
-	grown.n += copy(grown.b[grown.n:], behind)
+	grown.n += copy(grown.b[grown.n:], after)
 	(*b).free()
 	*b = grown
 	return len(records)
 }
 
-// stdoutStream is what has come of a response's stdout.
+// stdoutStream is the part of a response's stdout that was read so far.
 type stdoutStream struct {
-	content []byte // aliases the records where it stands in one of them
+	content []byte // aliases the records if it is in a single one
 	ended   bool
 }
 
-// splitStdout takes whole records apart: the content of those of stdout, and all others.
+// splitStdout splits whole records into the content of stdout, and all other records.
 func splitStdout(records []byte) (stdout stdoutStream, others []byte) {
 	for rest := records; len(rest) > 0; {
 		h := ParseHeader(rest)
@@ -119,7 +119,7 @@ func splitStdout(records []byte) (stdout stdoutStream, others []byte) {
 	return stdout, others
 }
 
-// headerEnd returns the length of the header block that content begins with, or 0 if it is not whole.
+// headerEnd returns the length of the header block at the start of content, or 0 if it is incomplete.
 func headerEnd(content []byte) int {
 	for i := 0; ; {
 		n := bytes.IndexByte(content[i:], '\n')

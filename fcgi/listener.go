@@ -9,13 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listener accepts conns for NewConn from a net.Listener, which it owns.
+// Listener accepts connections for NewConn from a net.Listener, which it owns.
 type Listener struct {
 	net.Listener
-	socket *socket // a second descriptor of the same listening socket
+	socket *socket // a duplicate descriptor of the listening socket
 }
 
-// NewListener makes a Listener of a *net.UnixListener or *net.TCPListener, or of one around them.
+// NewListener returns a Listener on a *net.UnixListener or *net.TCPListener, or on a wrapper of one.
 func NewListener(l net.Listener) (*Listener, error) {
 	sc, ok := l.(rawConn)
 	if !ok {
@@ -41,7 +41,7 @@ func NewListener(l net.Listener) (*Listener, error) {
 	return &Listener{Listener: l, socket: s}, nil
 }
 
-// Accept waits for the next conn. A web server that has gone again by then is no error.
+// Accept waits for the next connection. It ignores connections that are gone before they are accepted.
 func (l *Listener) Accept() (net.Conn, error) {
 	var fd int
 	var errno syscall.Errno

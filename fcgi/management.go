@@ -24,8 +24,8 @@ func (c *Conn) answer(h Header, content []byte) error {
 	return nil
 }
 
-// answerGetValues answers get values as PHP-FPM does (section 4.1): requests of one conn are served one at a time. It
-// states no limit on conns or requests.
+// answerGetValues answers a get values record as PHP-FPM does (section 4.1): requests on one conn are served one at a
+// time. It gives no limit of conns or requests.
 func answerGetValues(content []byte) ([]byte, error) {
 	var values []byte
 	for len(content) > 0 {
@@ -41,7 +41,7 @@ func answerGetValues(content []byte) ([]byte, error) {
 	return values, nil
 }
 
-// refuse tells the web server why its request, if it has begun one, ends here, and returns err.
+// refuse ends the current request, if any, with an answer that has the reason err. It returns err.
 func (c *Conn) refuse(err error) error {
 	c.spoilt = true
 	if c.req.begun {

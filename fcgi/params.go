@@ -7,15 +7,14 @@ import (
 	"iter"
 )
 
-// Params are the name-value pairs of a request as they came: whole params records, one behind the other.
-// The zero value holds no pair.
+// Params are the name-value pairs of a request as they came: whole params records, one after the other. The zero value
+// has no pairs.
 type Params struct {
 	records []byte
 }
 
-// ParseParams checks that records holds whole params records of whole name-value pairs. PHP-FPM reads each
-// record by itself and drops the connection over a pair that spans two; so that is an error here too. The
-// Params alias records.
+// ParseParams checks that records contains whole params records of whole name-value pairs. PHP-FPM reads each record by
+// itself and drops the connection if a pair spans two, so that is an error here too. The Params alias records.
 func ParseParams(records []byte) (Params, error) {
 	for rest := records; len(rest) > 0; {
 		if len(rest) < headerLen {
@@ -37,8 +36,8 @@ func ParseParams(records []byte) (Params, error) {
 	return Params{records: records}, nil
 }
 
-// All yields the pairs in their order. Names and values alias the request's buffer, and are valid as long
-// as it is. A name can come more than once: PHP takes the last one.
+// All yields the pairs in their order. Names and values alias the request's buffer, and are valid as long as it is. A
+// name can be repeated: PHP uses the last pair.
 func (p Params) All() iter.Seq2[[]byte, []byte] {
 	return func(yield func(name, value []byte) bool) {
 		for rest := p.records; len(rest) > 0; {
@@ -55,8 +54,8 @@ func (p Params) All() iter.Seq2[[]byte, []byte] {
 	}
 }
 
-// Get returns the value of name as PHP will see it: the last pair of that name, up to its first NUL.
-// Nil means that there is none.
+// Get returns the value of name as PHP will see it: of the last pair with that name, up to its first NUL. It returns
+// nil if there is none.
 func (p Params) Get(name string) []byte {
 	var found []byte
 	for n, value := range p.All() {
@@ -67,7 +66,7 @@ func (p Params) Get(name string) []byte {
 	return found
 }
 
-// CString cuts a value at its first NUL, where C ends it. The result is never nil.
+// CString returns a value up to its first NUL, where a C string ends. The result is never nil.
 func CString(value []byte) []byte {
 	if i := bytes.IndexByte(value, 0); i >= 0 {
 		return value[:i:i]
@@ -86,8 +85,8 @@ func AppendPair[N, V string | []byte](b []byte, name N, value V) []byte {
 	return append(b, value...)
 }
 
-// appendParams appends name-value pairs as records of a params stream, each of whole pairs. No pairs are no record:
-// an empty one would end the stream.
+// appendParams appends name-value pairs as records of a params stream, each of whole pairs. For no pairs it appends no
+// record, because an empty one would end the stream.
 func appendParams(b []byte, id uint16, pairs []byte) []byte {
 	for len(pairs) > maxContent {
 		n := 0
@@ -107,7 +106,7 @@ func appendParams(b []byte, id uint16, pairs []byte) []byte {
 	return AppendStream(b, TypeParams, id, pairs)
 }
 
-// pair reads the name-value pair at the head of b, and says how many bytes it took.
+// pair parses the name-value pair at the start of b, and returns its length in bytes.
 func pair(b []byte) (name, value []byte, n int, err error) {
 	nameLen, i, ok := length(b)
 	if !ok {
@@ -121,12 +120,13 @@ func pair(b []byte) (name, value []byte, n int, err error) {
 	// Both lengths are under 2^31, so the sum cannot overflow an int of 64 bits.
 	end := start + nameLen + valueLen
 	if end > len(b) {
-		return nil, nil, 0, fmt.Errorf("%w: name-value pair of %d bytes is cut short by its record, which holds %d", ErrMalformed, end-start, len(b)-start)
+		return nil, nil, 0, fmt.Errorf("%w: name-value pair of %d bytes is cut short by its record, which holds %d",
+			ErrMalformed, end-start, len(b)-start)
 	}
 	return b[start : start+nameLen], b[start+nameLen : end : end], end, nil
 }
 
-// length reads the length of a name or value: one byte, or four with the top bit set (section 3.4).
+// length parses the length of a name or value: one byte, or four with the top bit set (section 3.4).
 func length(b []byte) (length, n int, ok bool) {
 	if len(b) >= 1 && b[0] < 0x80 {
 		return int(b[0]), 1, true

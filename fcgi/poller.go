@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// poller tells sockets that they are ready. It is an epoll instance of our own, within that of Go's runtime:
-// a socket joins it only when it has to wait for the first time, and never has to leave it. The runtime's own
-// way costs a request six system calls that nobody needs, and a scheduler that wakes for each of the others.
+// poller notifies sockets that they are ready. It is an epoll instance of our own, nested in the one of Go's runtime: a
+// socket joins it only when it first has to wait, and never has to leave it. The runtime's own way would cost a request
+// six unnecessary system calls, and the scheduler would wake for each of the others.
 type poller struct {
 	epfd   int
 	chunks [1 << 10]atomic.Pointer[[slotsPerChunk]slot] // by file descriptor
@@ -22,11 +22,11 @@ type poller struct {
 
 const slotsPerChunk = 1 << 10
 
-// slot is what is kept of a file descriptor's number; the sockets that get the number use it one behind the other.
-// A wake that comes late, for a socket that is gone, wakes the next for nothing: it looks, and waits again.
+// slot is the wait state of one descriptor number, reused by successive sockets with that number. A late wake for an
+// earlier socket can wake the current one, which finds nothing and waits again.
 type slot struct {
 	serial atomic.Uint32 // of the socket that has the number now
-	hungUp atomic.Bool   // its peer has ended its side, which is told once only
+	hungUp atomic.Bool   // its peer has shut its side, which epoll reports only once
 	read   waitState
 	write  waitState
 }
@@ -37,7 +37,7 @@ type waitState struct {
 	timer *time.Timer   // wakes for the deadline
 }
 
-// wake makes the one that waits, or the next, look again.
+// wake makes the goroutine that waits, or the next one, check again.
 func (w *waitState) wake() {
 	select {
 	case w.ready <- struct{}{}:
@@ -56,7 +56,7 @@ func (w *waitState) waitUntil(t time.Time) {
 	w.timer.Stop()
 }
 
-// sharedPoller is started with the first socket.
+// sharedPoller starts the poller with the first socket.
 var sharedPoller = sync.OnceValues(newPoller)
 
 func newPoller() (*poller, error) {
@@ -64,7 +64,7 @@ func newPoller() (*poller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
-	if err := unix.SetNonblock(epfd, true); err != nil { // so that Go's runtime waits for it
+	if err := unix.SetNonblock(epfd, true); err != nil { // so that Go's runtime polls it
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
 	raw, err := os.NewFile(uintptr(epfd), "epoll").SyscallConn()
@@ -76,7 +76,7 @@ func newPoller() (*poller, error) {
 	return p, nil
 }
 
-// run passes events on, for as long as the process lives.
+// run dispatches events. It never returns.
 func (p *poller) run(raw syscall.RawConn) {
 	events := make([]unix.EpollEvent, 256)
 	_ = raw.Read(func(uintptr) bool {
@@ -86,7 +86,7 @@ func (p *poller) run(raw syscall.RawConn) {
 				p.dispatch(e)
 			}
 			if n < len(events) {
-				return false // wait: whatever comes from now on is news to the runtime
+				return false // wait: the runtime will report what comes from now on
 			}
 		}
 	})
@@ -104,7 +104,7 @@ func (p *poller) take(events []unix.EpollEvent) int {
 func (p *poller) dispatch(e unix.EpollEvent) {
 	s := p.slot(int(e.Fd))
 	if s.serial.Load() != uint32(e.Pad) {
-		return // of a socket that is closed
+		return // the socket has been closed
 	}
 	if e.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		s.hungUp.Store(true)
@@ -117,7 +117,7 @@ func (p *poller) dispatch(e unix.EpollEvent) {
 	}
 }
 
-// slot returns that of a file descriptor, which it makes with all its neighbours.
+// slot returns the slot of a file descriptor. It creates slots in chunks.
 func (p *poller) slot(fd int) *slot {
 	chunk := &p.chunks[fd/slotsPerChunk]
 	slots := chunk.Load()
@@ -138,7 +138,7 @@ func (p *poller) slot(fd int) *slot {
 // maxFD is the largest file descriptor that a poller has a slot for.
 const maxFD = (1<<10)*slotsPerChunk - 1
 
-// watch has the events of a socket passed on, from now on: what it is ready for already is passed on too.
+// watch makes epoll report the events of a socket from now on, including those that it is already ready for.
 func (p *poller) watch(fd int, serial uint32, op int, events uint32) error {
 	e := unix.EpollEvent{Events: events | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(fd), Pad: int32(serial)}
 	_, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.epfd), uintptr(op), uintptr(fd),

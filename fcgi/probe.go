@@ -17,14 +17,14 @@ import (
 )
 
 var (
-	// ErrProbe is returned when PHP-FPM answers its ping or status page with something else than it should.
+	// ErrProbe is returned when PHP-FPM's answer to a ping or status request is not as expected.
 	ErrProbe = errors.New("unexpected answer")
-	// ErrNoAnswer is returned when PHP-FPM accepts, and does not answer its ping or status page in time. Its workers
-	// may all be busy.
+	// ErrNoAnswer is returned when PHP-FPM accepts but does not answer a ping or status request in time. All its workers
+	// may be busy.
 	ErrNoAnswer = errors.New("no answer in time")
 )
 
-// Status is what PHP-FPM says of a pool on its status page.
+// Status is PHP-FPM's status page.
 type Status struct {
 	Pool               string `json:"pool"`
 	ProcessManager     string `json:"process manager"`
@@ -40,8 +40,8 @@ type Status struct {
 	SlowRequests       uint64 `json:"slow requests"`
 }
 
-// Ping asks the PHP-FPM at a for its ping page, and returns an error unless the answer is its pong: status 200
-// and a body. It takes a worker for a moment, and at most timeout.
+// Ping requests the ping page of the PHP-FPM at a, and returns an error unless the answer is a pong: status 200 and a
+// body. It occupies a worker for a moment, and takes at most timeout.
 func Ping(ctx context.Context, a Addr, path string, timeout time.Duration) error {
 	status, body, err := get(ctx, a, path, "", timeout)
 	switch {
@@ -53,7 +53,8 @@ func Ping(ctx context.Context, a Addr, path string, timeout time.Duration) error
 	return nil
 }
 
-// QueryStatus asks the PHP-FPM at a for its status page. It takes a worker for a moment, and at most timeout.
+// QueryStatus requests the status page of the PHP-FPM at a. It occupies a worker for a moment, and takes at most
+// timeout.
 func QueryStatus(ctx context.Context, a Addr, path string, timeout time.Duration) (Status, error) {
 	var s Status
 	status, body, err := get(ctx, a, path, "full&json", timeout)
@@ -61,7 +62,8 @@ func QueryStatus(ctx context.Context, a Addr, path string, timeout time.Duration
 	case err != nil:
 		return s, fmt.Errorf("status of %s: %w", a, err)
 	case status != http.StatusOK:
-		return s, fmt.Errorf("status of %s: %w: status %d for %s; is it the pool's pm.status_path?", a, ErrProbe, status, path)
+		return s, fmt.Errorf("status of %s: %w: status %d for %s; is it the pool's pm.status_path?",
+			a, ErrProbe, status, path)
 	}
 	if err := json.Unmarshal(body, &s); err != nil {
 		return s, fmt.Errorf("status of %s: %w: %w", a, ErrProbe, err)
@@ -69,8 +71,7 @@ func QueryStatus(ctx context.Context, a Addr, path string, timeout time.Duration
 	return s, nil
 }
 
-// get makes one request of the gate's own. What is asked for is small and comes seldom: this is not the way
-// that the requests of web servers take.
+// get sends a request of the gate's own. Such requests are small and rare; web servers' requests do not go this way.
 func get(ctx context.Context, a Addr, path, query string, timeout time.Duration) (status int, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -86,9 +87,9 @@ func get(ctx context.Context, a Addr, path, query string, timeout time.Duration)
 		return 0, nil, err
 	}
 	defer client.Close()
-	defer context.AfterFunc(ctx, func() { _ = nc.Close() })() // ends what reads and writes there
+	defer context.AfterFunc(ctx, func() { _ = nc.Close() })() // ends reads and writes in progress
 	r := gofast.NewRequest(nil)
-	r.Raw = new(http.Request).WithContext(ctx) // without it, an answer that is not understood is waited for without end
+	r.Raw = new(http.Request).WithContext(ctx) // without it, the client waits forever after an answer that it cannot parse
 	r.Params = map[string]string{
 		"SCRIPT_NAME": path, "SCRIPT_FILENAME": path, "REQUEST_URI": path, "QUERY_STRING": query,
 		"REQUEST_METHOD": http.MethodGet, "SERVER_PROTOCOL": "HTTP/1.1", "GATEWAY_INTERFACE": "CGI/1.1",
@@ -114,7 +115,7 @@ func get(ctx context.Context, a Addr, path, query string, timeout time.Duration)
 	return p.status, p.body.Bytes(), nil
 }
 
-// page keeps a response.
+// page is an http.ResponseWriter that keeps the response.
 type page struct {
 	status int
 	header http.Header
@@ -125,31 +126,31 @@ func (p *page) Header() http.Header         { return p.header }
 func (p *page) WriteHeader(status int)      { p.status = status }
 func (p *page) Write(b []byte) (int, error) { return p.body.Write(b) }
 
-// ProbeOptions say what a Prober asks for. Without a path it asks for nothing.
+// ProbeOptions configure a Prober. Without a path it does nothing.
 type ProbeOptions struct {
 	PingPath   string
 	StatusPath string
 	Interval   time.Duration
-	// Changed is called when the health of an address changes, with the reason unless it is Healthy. Nil: nothing is.
+	// Changed is called when the health of an address changes, with the reason unless it is Healthy. It may be nil.
 	Changed func(Addr, Health, error)
 }
 
-// Health is how the ping of an address went.
+// Health is the result of an address's last ping.
 type Health int
 
-// What there is.
+// The possible values.
 const (
-	Healthy Health = iota // it answers, or has not been asked
-	Busy                  // it accepts, and the ping waits while requests of the pool are there: all workers are taken
+	Healthy Health = iota // it answers, or was not pinged
+	Busy                  // it accepts, but all workers are busy with requests of the pool
 	Failing               // it does not answer
 )
 
-// Prober asks each address of a pool, again and again, how it is. One that fails its ping is passed over as long
-// as there is another. It ends by Stop.
+// Prober probes each address of a pool periodically. The pool avoids an address that fails its ping as long as there is
+// another. Stop ends the Prober.
 type Prober struct {
 	pool     *Pool
 	options  ProbeOptions
-	life     context.Context // ends by Stop
+	life     context.Context // ended by Stop
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 	mu       sync.Mutex
@@ -169,13 +170,13 @@ func StartProber(pool *Pool, options ProbeOptions) *Prober {
 	return p
 }
 
-// Stop ends the probing, a probe that is under way too, and waits until it has ended. It may be called again.
+// Stop ends the probing, including a probe in progress, and waits for that. It can be called again.
 func (p *Prober) Stop() {
 	p.stop()
 	p.running.Wait()
 }
 
-// Statuses returns the last status page of each address that has shown one.
+// Statuses returns the last status page of each address, if there was one.
 func (p *Prober) Statuses() map[Addr]Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -215,12 +216,12 @@ func (p *Prober) probe(b *backend) {
 	}
 }
 
-// ping pings an address. A worker that is busy with a request of the pool is no failure: that is what it is for.
+// ping pings an address. That all workers are busy with requests of the pool is no failure.
 func (p *Prober) ping(b *backend) {
 	busy := p.pool.isBusy(b)
 	err := Ping(p.life, b.addr, p.options.PingPath, p.options.Interval)
 	if p.life.Err() != nil {
-		return // that it was stopped says nothing of the address
+		return // stopped, which says nothing about the address
 	}
 	health := Healthy
 	switch {
@@ -235,14 +236,14 @@ func (p *Prober) ping(b *backend) {
 	}
 }
 
-// isBusy reports whether a request of the pool is at b.
+// isBusy reports whether b serves a request of the pool.
 func (p *Pool) isBusy(b *backend) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return b.busy > 0
 }
 
-// setHealth notes how the ping of b went, and reports whether that is news.
+// setHealth records the result of a ping of b, and reports whether it has changed.
 func (p *Pool) setHealth(b *backend, health Health) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,10 +1,11 @@
-// Package fcgi is the wire between a web server, the gate and PHP-FPM: FastCGI records and params, the
-// server side of a conn, the relay of one request, and the pool of upstream connections.
+// Package fcgi speaks FastCGI between web servers, the gate and PHP-FPM: records and params, the server side of a
+// connection, the relay of a request, and the pool of connections to PHP-FPM.
 //
-// It follows the record boundaries of what it relays and leaves the contents alone; the one thing it reads
-// is the header block of a response. It knows nothing of PHP sessions or of locks.
+// A conn is a connection from a web server (Conn), an upstream connection one to PHP-FPM (Pool). The package follows
+// the record boundaries of what it relays but does not read the contents, except the header block of a response. It
+// knows nothing of PHP sessions or of locks.
 //
-// The words are those of the FastCGI specification, version 1.0; section numbers in this package are its.
+// It uses the words of the FastCGI specification, version 1.0; section numbers in comments refer to it.
 package fcgi
 
 import (
@@ -31,7 +32,7 @@ const (
 	TypeUnknownType     RecordType = 11 // 1B type + 7B reserved; a management record
 )
 
-// Role is what a web server asks an application to be (section 6).
+// Role is the role that a web server wants the application to play (section 6).
 type Role uint16
 
 // The roles.
@@ -48,7 +49,7 @@ type ProtocolStatus uint8
 const (
 	StatusRequestComplete ProtocolStatus = 0 // the normal end
 	StatusCantMpxConn     ProtocolStatus = 1 // a second request on a busy conn
-	StatusOverloaded      ProtocolStatus = 2 // some resource has run out
+	StatusOverloaded      ProtocolStatus = 2 // out of some resource
 	StatusUnknownRole     ProtocolStatus = 3
 )
 
@@ -67,7 +68,7 @@ const (
 	endRequestLen = headerLen + endBodyLen
 )
 
-// ErrMalformed is at the bottom of every error about bytes that are not FastCGI.
+// ErrMalformed is wrapped by every error about bytes that are not FastCGI.
 var ErrMalformed = errors.New("malformed FastCGI")
 
 // Header is the head of a record: 1B version, 1B type, 2B request id, 2B content length, 1B padding
@@ -77,10 +78,10 @@ type Header struct {
 	Type          RecordType
 	RequestID     uint16
 	ContentLength int // bytes of content, at most 65535
-	PaddingLength int // bytes of padding behind it, at most 255
+	PaddingLength int // bytes of padding after it, at most 255
 }
 
-// ParseHeader reads the first eight bytes of b, which must be there.
+// ParseHeader parses the first eight bytes of b, which must exist.
 func ParseHeader(b []byte) Header {
 	_ = b[headerLen-1]
 	return Header{
@@ -92,10 +93,10 @@ func ParseHeader(b []byte) Header {
 	}
 }
 
-// Len is the length of the whole record in bytes: head, content and padding.
+// Len returns the length of the whole record in bytes: header, content and padding.
 func (h Header) Len() int { return headerLen + h.ContentLength + h.PaddingLength }
 
-// append writes the eight bytes of h behind b.
+// append appends the eight bytes of h to b.
 func (h Header) append(b []byte) []byte {
 	b = append(b, h.Version, byte(h.Type))
 	b = binary.BigEndian.AppendUint16(b, h.RequestID)
@@ -103,10 +104,10 @@ func (h Header) append(b []byte) []byte {
 	return append(b, uint8(h.PaddingLength), 0)
 }
 
-// setRequestID changes the id of the record that b begins with.
+// setRequestID changes the id of the first record in b.
 func setRequestID(b []byte, id uint16) { binary.BigEndian.PutUint16(b[2:], id) }
 
-// setRequestIDs changes the id of all records in b, of which the last one need not be whole.
+// setRequestIDs changes the id of all records in b. The last one need not be complete.
 func setRequestIDs(b []byte, id uint16) {
 	for len(b) >= headerLen {
 		setRequestID(b, id)
@@ -114,7 +115,7 @@ func setRequestIDs(b []byte, id uint16) {
 	}
 }
 
-// check says what is wrong with a header that no peer of ours sends.
+// check returns an error if the header is not one of FastCGI 1.
 func (h Header) check() error {
 	if h.Version != version {
 		return fmt.Errorf("%w: record has version %d, want %d", ErrMalformed, h.Version, version)
@@ -122,14 +123,14 @@ func (h Header) check() error {
 	return nil
 }
 
-// AppendRecord appends one record without padding. The content must fit in it: at most 65535 bytes.
+// AppendRecord appends one record without padding. The content must have at most 65535 bytes.
 func AppendRecord(b []byte, t RecordType, id uint16, content []byte) []byte {
 	b = Header{Version: version, Type: t, RequestID: id, ContentLength: len(content)}.append(b)
 	return append(b, content...)
 }
 
-// AppendStream appends content as records of a stream, as many as it takes, without the empty record that
-// ends the stream. Empty content appends nothing.
+// AppendStream appends content as one or more records of a stream, without the empty record that ends the stream. Empty
+// content appends nothing.
 func AppendStream(b []byte, t RecordType, id uint16, content []byte) []byte {
 	for len(content) > 0 {
 		n := min(len(content), maxContent)
@@ -156,7 +157,7 @@ func AppendEndRequest(b []byte, id uint16, appStatus uint32, status ProtocolStat
 	return AppendRecord(b, TypeEndRequest, id, body[:])
 }
 
-// appendUnknownType appends the answer to a management record of a type we do not know.
+// appendUnknownType appends the answer to a management record of an unknown type.
 func appendUnknownType(b []byte, t RecordType) []byte {
 	body := [8]byte{0: byte(t)}
 	return AppendRecord(b, TypeUnknownType, managementID, body[:])

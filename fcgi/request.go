@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Request is one request of a web server, from its begin request and params on. It belongs to the goroutine
-// that called Conn.Next.
+// Request is a request of a web server, from its begin request and params on. It belongs to the goroutine that called
+// Conn.Next.
 type Request struct {
 	ID       uint16
 	Role     Role
@@ -16,19 +16,19 @@ type Request struct {
 	conn        *Conn
 	begun       bool
 	begin       int // length of the begin request record
-	paramsSize  int // bytes of the params records so far, with their heads and padding, which take memory too
-	head        int // length of what parseHead has taken: begin request and params records
-	ending      int // length of the last of them, the empty one
+	paramsSize  int // bytes of the params records so far, with headers and padding, which take memory too
+	head        int // length of what parseHead has processed: begin request and params records
+	ending      int // length of the last params record, the empty one
 	deadlineSet bool
 	stdin       stdinScan
-	stdinTaken  bool   // what came with the head has been scanned
-	rest        []byte // the begin of a record that has not come whole, behind all that has been scanned
+	stdinTaken  bool   // the bytes that came with the head have been scanned
+	rest        []byte // the start of an incomplete record, after everything that was scanned
 	hangUp      *hangUp
 	gone        bool // the web server has hung up, or aborted the request
 }
 
-// parseHead takes the records of a head out of the conn's buffer: it leaves those of the request in place and
-// cuts all others out. It says whether the params have ended; if not, how large a buffer the next step needs.
+// parseHead processes the records of a head in the conn's buffer: it leaves those of the request in place and cuts out
+// all others. It reports whether the params have ended; if not, it returns the buffer size that the next step needs.
 func (r *Request) parseHead(c *Conn) (done bool, need int, err error) {
 	for {
 		rest := c.buf.bytes()[r.head:]
@@ -58,7 +58,7 @@ func (r *Request) parseHead(c *Conn) (done bool, need int, err error) {
 	}
 }
 
-// setAside deals with a record that is not the request's own and stands in its head.
+// setAside handles a record in the request's head that is not the request's own.
 func (r *Request) setAside(c *Conn, h Header, record []byte) error {
 	keep, err := false, error(nil)
 	if r.begun {
@@ -74,8 +74,8 @@ func (r *Request) setAside(c *Conn, h Header, record []byte) error {
 	return c.answer(h, record[headerLen:headerLen+h.ContentLength])
 }
 
-// checkHead refuses records that cannot stand in a head, by their header alone: before their content is
-// waited for and kept.
+// checkHead refuses records that are not allowed in a head, by their header alone, before their content is read and
+// kept.
 func (r *Request) checkHead(h Header) error {
 	if err := h.check(); err != nil {
 		return err
@@ -103,7 +103,7 @@ func (r *Request) checkHead(h Header) error {
 	return nil
 }
 
-// belongs says whether a record is the request's own: its begin request, or one with its id.
+// belongs reports whether a record is the request's own: its begin request, or one with its id.
 func (r *Request) belongs(h Header) bool {
 	if h.RequestID == managementID {
 		return false
@@ -114,7 +114,7 @@ func (r *Request) belongs(h Header) bool {
 	return h.RequestID == r.ID
 }
 
-// takeHead reads one record of the request's head, which begins rest and is whole.
+// takeHead processes one record of the request's head, which is complete at the start of rest.
 func (r *Request) takeHead(c *Conn, h Header, rest []byte) (done bool, err error) {
 	record := rest[:h.Len()]
 	r.head += len(record)
@@ -139,7 +139,7 @@ func (r *Request) takeBegin(c *Conn, h Header, record []byte) error {
 	r.ID = h.RequestID
 	r.Role = Role(record[headerLen])<<8 | Role(record[headerLen+1])
 	r.KeepConn = record[flagsOffset]&flagKeepConn != 0
-	// An authorizer gets no stdin (section 6.3); some web servers end it all the same.
+	// An authorizer gets no stdin (section 6.3), but some web servers send its end nevertheless.
 	r.stdin = stdinScan{request: r, wantsData: r.Role == RoleFilter, ended: r.Role == RoleAuthorizer}
 	if r.Role < RoleResponder || r.Role > RoleFilter {
 		return c.refuse(fmt.Errorf("%w %d", ErrUnknownRole, r.Role))
@@ -147,16 +147,15 @@ func (r *Request) takeBegin(c *Conn, h Header, record []byte) error {
 	return nil
 }
 
-// Conn is the conn that the request came on.
+// Conn returns the conn of the request.
 func (r *Request) Conn() *Conn { return r.conn }
 
-// Context is done when the web server hangs up or Conn.Shutdown ends waiters: for what a request does before
-// it is relayed. It watches the conn only once somebody asks for Done, so it costs nothing where nobody has to
-// wait. The first read from the conn, by Exchange or Respond, ends the watching; after that it is
-// never done.
+// Context returns a context for the time before the request is relayed. It is done when the web server hangs up or
+// Conn.Shutdown ends waiters. It watches the conn only after the first call of Done, so it costs nothing if nothing
+// waits. The first read from the conn, by Exchange or Respond, ends the watching; after that it is never done.
 func (r *Request) Context() context.Context {
 	return r.hangUp
 }
 
-// HungUp says whether the web server is known to have hung up, or to have aborted the request.
+// HungUp reports whether the web server is known to have hung up or to have aborted the request.
 func (r *Request) HungUp() bool { return r.gone || r.hangUp.err() == ErrHungUp }

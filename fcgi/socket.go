@@ -13,33 +13,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socket is a net.Conn for the sockets of the data path. Its system calls do not block and are over in a
-// microsecond, so they are made without telling Go's scheduler, which would otherwise take the processor away
-// from under them and look for another thread to go on with, for each.
+// socket is a net.Conn for the sockets of the data path. Its system calls do not block and take about a microsecond, so
+// it makes them without telling Go's scheduler, which would otherwise detach the processor and look for another thread
+// for each call.
 type socket struct {
 	fd     int
 	unix   bool // else TCP
 	poller *poller
 	slot   *slot
 	serial uint32
-	state  atomic.Int64 // the goroutines that use fd; and closing, once it is to be closed
+	state  atomic.Int64 // the number of goroutines that use fd, plus closing once Close was called
 
 	reading deadlineState
 	writing deadlineState
-	writeMu sync.Mutex // one Write at a time: what one writes stays together
-	watched uint32     // the events that the poller passes on; guarded by watchMu
+	writeMu sync.Mutex // serializes Write, so that the bytes of each stay together
+	watched uint32     // the events that epoll reports; guarded by watchMu
 	watchMu sync.Mutex
 }
 
 var _ stream = (*socket)(nil)
 
-// closing is the bit of a socket's state that says that Close has been called.
+// closing is the bit of a socket's state that is set by Close. The last goroutine to leave then sets closing|1, so that
+// exactly one of them closes fd.
 const closing = 1 << 32
 
-// serials tell the sockets apart that have had the same file descriptor.
+// serials distinguishes sockets that have had the same file descriptor.
 var serials atomic.Uint32
 
-// newSocket makes a socket of fd, which must not block, and which it owns from now on, in any case.
+// newSocket returns a socket on fd, which must be non-blocking. It owns fd, even if it returns an error.
 func newSocket(fd int, isUnix bool) (*socket, error) {
 	p, err := sharedPoller()
 	if err == nil && fd > maxFD {
@@ -51,29 +52,33 @@ func newSocket(fd int, isUnix bool) (*socket, error) {
 	}
 	s := &socket{fd: fd, unix: isUnix, poller: p, slot: p.slot(fd), serial: serials.Add(1)}
 	s.slot.hungUp.Store(false)
-	s.slot.serial.Swap(s.serial) // whoever had the number is done with the slot
+	s.slot.serial.Swap(s.serial) // the previous socket with this number no longer uses the slot
 	return s, nil
 }
 
-// dialUnix connects to a unix socket. That is done at once, or refused.
+// dialUnix connects to a unix socket, which succeeds or fails at once.
 func dialUnix(path string) (*socket, error) {
 	sa, err := unixAddr(path)
 	if err != nil {
 		return nil, err
 	}
-	fd, _, errno := syscall.RawSyscall(unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, _, errno := syscall.RawSyscall(unix.SYS_SOCKET, unix.AF_UNIX,
+		unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if errno != 0 {
 		return nil, os.NewSyscallError("socket", errno)
 	}
 	_, _, errno = syscall.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&sa.raw)), uintptr(sa.length))
 	if errno != 0 {
 		_ = unix.Close(int(fd))
-		return nil, &net.OpError{Op: "dial", Net: "unix", Addr: &net.UnixAddr{Net: "unix", Name: path}, Err: os.NewSyscallError("connect", errno)}
+		return nil, &net.OpError{
+			Op: "dial", Net: "unix", Addr: &net.UnixAddr{Net: "unix", Name: path},
+			Err: os.NewSyscallError("connect", errno),
+		}
 	}
 	return newSocket(int(fd), true)
 }
 
-// sockaddr is the address of a unix socket as the kernel wants it.
+// sockaddr is the address of a unix socket in the kernel's form.
 type sockaddr struct {
 	raw    unix.RawSockaddrUnix
 	length int
@@ -91,7 +96,7 @@ func unixAddr(path string) (sockaddr, error) {
 	return sa, nil
 }
 
-// enter says that fd is in use until leave, or that it is closed.
+// enter takes a reference to fd until leave. It returns net.ErrClosed after Close.
 func (s *socket) enter() error {
 	if s.state.Add(1)&closing != 0 {
 		s.leave()
@@ -100,7 +105,7 @@ func (s *socket) enter() error {
 	return nil
 }
 
-// leave closes fd, if that is wanted and nobody else uses it.
+// leave drops a reference, and closes fd with the last one after Close.
 func (s *socket) leave() {
 	if s.state.Add(-1) == closing && s.state.CompareAndSwap(closing, closing|1) {
 		s.slot.serial.Store(0)
@@ -108,14 +113,14 @@ func (s *socket) leave() {
 	}
 }
 
-// Close closes the socket. Who waits for it gets net.ErrClosed.
+// Close closes the socket. Reads and writes in progress return net.ErrClosed.
 func (s *socket) Close() error {
 	if err := s.enter(); err != nil {
 		return err
 	}
 	for {
 		old := s.state.Load()
-		if old&closing != 0 { // somebody else was faster
+		if old&closing != 0 { // another Close was faster
 			s.leave()
 			return net.ErrClosed
 		}
@@ -129,7 +134,7 @@ func (s *socket) Close() error {
 	return nil
 }
 
-// Read reads what is there, and waits only if nothing is.
+// Read reads what has arrived, and waits only if nothing has.
 func (s *socket) Read(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
@@ -160,7 +165,7 @@ func (s *socket) Read(b []byte) (int, error) {
 	}
 }
 
-// Write writes all of b. What two goroutines write at the same time is not mixed.
+// Write writes all of b. Concurrent writes are not interleaved.
 func (s *socket) Write(b []byte) (int, error) {
 	if err := s.enter(); err != nil {
 		return 0, err
@@ -173,7 +178,7 @@ func (s *socket) Write(b []byte) (int, error) {
 		if s.writing.passed() {
 			return written, os.ErrDeadlineExceeded
 		}
-		// MSG_NOSIGNAL: a peer that has gone is an error here, and not a signal.
+		// MSG_NOSIGNAL: a peer that has gone is an error, not a signal.
 		n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(unsafe.Pointer(&b[written])),
 			uintptr(len(b)-written), unix.MSG_NOSIGNAL, 0, 0)
 		switch errno {
@@ -191,8 +196,8 @@ func (s *socket) Write(b []byte) (int, error) {
 	return written, nil
 }
 
-// ReadAnswer is Read where no data can have come yet: it waits first, and saves a look for nothing. What can have
-// come is the end, along with the data of an earlier Read.
+// ReadAnswer is Read when no data can have arrived yet: it waits first, which saves a system call. Only the end can
+// have arrived, along with the data of an earlier Read.
 func (s *socket) ReadAnswer(b []byte) (int, error) {
 	if err := s.enter(); err != nil {
 		return 0, err
@@ -206,12 +211,12 @@ func (s *socket) ReadAnswer(b []byte) (int, error) {
 	return s.Read(b)
 }
 
-// wait waits until the socket may be ready, for as long as the deadline allows. It may be woken for nothing.
+// wait waits until the socket may be ready, as long as the deadline allows. It can return spuriously.
 func (s *socket) wait(w *waitState, d *deadlineState, events uint32) error {
 	if err := s.watch(events); err != nil {
 		return err
 	}
-	d.waiting.Store(true) // from now on a deadline that is set wakes us
+	d.waiting.Store(true) // from now on a change of the deadline wakes us
 	if err := s.mayWait(d); err != nil {
 		return err
 	}
@@ -224,7 +229,7 @@ func (s *socket) wait(w *waitState, d *deadlineState, events uint32) error {
 	return s.mayWait(d)
 }
 
-// mayWait says why there is nothing to wait for any more, if so.
+// mayWait returns an error if waiting is no longer possible.
 func (s *socket) mayWait(d *deadlineState) error {
 	if s.state.Load()&closing != 0 {
 		return net.ErrClosed
@@ -235,7 +240,7 @@ func (s *socket) mayWait(d *deadlineState) error {
 	return nil
 }
 
-// watch has the poller pass events on, if it does not do so yet.
+// watch makes the poller report events, if it does not yet.
 func (s *socket) watch(events uint32) error {
 	s.watchMu.Lock()
 	defer s.watchMu.Unlock()
@@ -253,10 +258,10 @@ func (s *socket) watch(events uint32) error {
 	return nil
 }
 
-// deadlineState is until when one direction may wait: nanoseconds of Unix time, or 0.
+// deadlineState is the deadline of one direction, in nanoseconds of Unix time, or 0.
 type deadlineState struct {
 	at      atomic.Int64
-	waiting atomic.Bool // somebody waits, or is about to
+	waiting atomic.Bool // a goroutine waits, or is about to
 }
 
 func (d *deadlineState) passed() bool {
@@ -264,7 +269,7 @@ func (d *deadlineState) passed() bool {
 	return at != 0 && time.Now().UnixNano() >= at
 }
 
-// set sets the deadline. Who waits is woken, to wait for that one.
+// set sets the deadline, and wakes a goroutine that waits so that it uses the new one.
 func (d *deadlineState) set(t time.Time, w *waitState) {
 	if t.IsZero() {
 		d.at.Store(0)
@@ -301,12 +306,12 @@ func (s *socket) shutdown(how int) error {
 	defer s.leave()
 	err := os.NewSyscallError("shutdown", unix.Shutdown(s.fd, how))
 	if how == unix.SHUT_RD {
-		s.slot.read.wake() // epoll tells it to others than us
+		s.slot.read.wake() // epoll does not report our own shutdown
 	}
 	return err
 }
 
-// The addresses of the data path's sockets are of no use to anybody.
+// The addresses of the data path's sockets are not needed.
 
 func (s *socket) LocalAddr() net.Addr  { return &net.UnixAddr{Net: "unix"} }
 func (s *socket) RemoteAddr() net.Addr { return &net.UnixAddr{Net: "unix"} }

@@ -20,7 +20,7 @@ type rawConn interface {
 	SyscallConn() (syscall.RawConn, error)
 }
 
-// isUnix says whether s is a unix socket; else it is TCP.
+// isUnix reports whether s is a unix socket; otherwise it is TCP.
 func isUnix(s stream) bool {
 	if own, ok := s.(*socket); ok {
 		return own.unix
@@ -34,7 +34,7 @@ func isUnixFD(fd uintptr) bool {
 	return err == nil && domain == unix.AF_UNIX
 }
 
-// resetOnClose makes the closing of a TCP connection a reset.
+// resetOnClose makes closing a TCP connection reset it.
 func resetOnClose(s stream) {
 	raw, err := s.SyscallConn()
 	if err != nil {

@@ -10,17 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// leftInSocket is what of a request stays in the socket of its conn until the response is whole: how many bytes at the
-// head of the kernel's queue have been looked at and not been taken.
+// leftInSocket is the number of bytes at the head of the kernel's receive queue that have been read (peeked) but not
+// removed. They stay there until the response is complete.
 //
-// A web server takes the end of the file for the end of a response. A unix socket cannot be reset, but if it is
-// closed while bytes of its peer are unread, the peer's next read fails with ECONNRESET, whatever closed it: Break, a
-// write that failed in the middle of a record, the end of the process. PHP-FPM looks the same to a web server when a
-// worker dies, as it leaves the end of stdin unread. Over TCP a reset is there to be had, and nothing stays unread.
+// A web server takes the end of the file for the end of a response. A unix socket cannot be reset, but if it is closed
+// while bytes of its peer are unread, the peer's next read fails with ECONNRESET, whatever the reason for the close:
+// Break, a failed write in the middle of a record, or the end of the process. PHP-FPM looks the same to a web server
+// when a worker dies, because the end of stdin is unread. Over TCP the gate resets the connection, and leaves nothing
+// unread.
 type leftInSocket struct{ n atomic.Int64 }
 
-// look reads what has come into b like Read, but where the conn is a unix socket it leaves it there as well. The
-// bytes of the last look must have been taken.
+// look reads into b like Read, but on a unix socket it also leaves the bytes in the socket. The bytes of the last look
+// must have been taken.
 func (c *Conn) look(b []byte) (int, error) {
 	if !isUnix(c.nc) {
 		return c.nc.Read(b)
@@ -30,7 +31,7 @@ func (c *Conn) look(b []byte) (int, error) {
 	return n, err
 }
 
-// lookNow is look without waiting, whatever the deadline: if nothing has come, it returns os.ErrDeadlineExceeded.
+// lookNow is look without waiting, whatever the deadline. If nothing has arrived, it returns os.ErrDeadlineExceeded.
 func (c *Conn) lookNow(b []byte) (n int, err error) {
 	raw, err := c.nc.SyscallConn()
 	if err != nil {
@@ -57,8 +58,7 @@ func (c *Conn) lookNow(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// take takes the bytes out of the socket that look has left there. They are there, so it does not wait, and heeds no
-// deadline.
+// take removes the bytes that look has left in the socket. It does not wait, so no deadline applies.
 func (c *Conn) take() error {
 	left := int(c.unread.n.Swap(0))
 	if left == 0 {
@@ -89,7 +89,7 @@ func (c *Conn) take() error {
 // resetsOnClose reports whether closing the conn makes the web server's next read fail.
 func (c *Conn) resetsOnClose() bool { return c.unread.n.Load() > 0 }
 
-// peek waits for what comes next, and copies it to b without taking it.
+// peek waits for the next bytes, and copies them to b without removing them.
 func peek(s stream, b []byte) (n int, err error) {
 	raw, err := s.SyscallConn()
 	if err != nil {
@@ -111,7 +111,7 @@ func peek(s stream, b []byte) (n int, err error) {
 	return n, nil
 }
 
-// receiveNow reads what has come, as much as there is room for in b, without waiting: 0 is the end.
+// receiveNow reads what has arrived into b without waiting. It returns 0 at the end of the file.
 func receiveNow(fd uintptr, b []byte, flags uintptr) (int, syscall.Errno) {
 	for {
 		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
