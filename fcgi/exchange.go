@@ -379,7 +379,7 @@ func (x *Exchange) isAborted() bool {
 	return x.aborted != nil
 }
 
-// Abort ends the exchange, from any goroutine: its error will be the first cause. A response that has begun is broken off.
+// Abort ends the exchange, from any goroutine. Its error will be the first cause. A response that has begun is broken.
 // An exchange that has ended is left alone.
 func (x *Exchange) Abort(cause error) {
 	x.mu.Lock()

@@ -2,8 +2,8 @@ package fcgi
 
 import "encoding/json"
 
-// UnmarshalJSON decodes a status page. If the page lists the processes, it counts them by their states: PHP-FPM's own sums
-// count a worker with a kept connection once more for each request.
+// UnmarshalJSON decodes a status page. If the page lists the processes, it counts them by their states: PHP-FPM's own
+// sums count a worker with a kept connection once more for each request.
 func (s *Status) UnmarshalJSON(b []byte) error {
 	type summary Status
 	var page struct {

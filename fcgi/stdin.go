@@ -113,7 +113,8 @@ func (s *stdinScan) begin(h Header) (forward bool, err error) {
 	case h.Type == TypeData && s.wantsData && !s.ended:
 		s.ended = h.ContentLength == 0
 	default:
-		return false, fmt.Errorf("%w: record of type %d in request %d, where it has no place", ErrMalformed, h.Type, h.RequestID)
+		return false, fmt.Errorf("%w: record of type %d in request %d, where it has no place",
+			ErrMalformed, h.Type, h.RequestID)
 	}
 	return true, nil
 }

@@ -30,8 +30,8 @@ const (
 	// are; else half of those. The others are for the requests whose locks the uploads will wait for.
 	lateUploads = 2
 
-	// maxBodies bounds how many requests of a gate have the first bytes of their body in memory, while the gate awaits
-	// it and while they wait for the lock after that.
+	// maxBodies bounds how many requests of a gate have the first bytes of their body in memory while the gate awaits it,
+	// and while they wait for the lock after that.
 	maxBodies = 64
 )
 

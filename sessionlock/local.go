@@ -17,7 +17,7 @@ type localShard struct {
 	mu        sync.Mutex
 	leases    map[Key]*localLease
 	successor Successor               // nil: the store has not been handed over
-	asked     map[Key]<-chan struct{} // leases that the successor has been asked for, and that nobody has taken yet
+	asked     map[Key]<-chan struct{} // leases requested from the successor that no manager has taken yet
 }
 
 // localLease is the lease of a key. Once it is released to waiting managers, it is the turn of the first of them.

@@ -13,9 +13,10 @@ import (
 //
 // Release and Withdraw are called with a mutex held, so a store that needs a round trip for them can only begin it. Yet
 // what a manager calls next for the same key must see what it has called before: a Release, then an Acquire, leads to
-// the lease at the first attempt, if no other manager was there. So a store that works in the background has to keep one
-// order for each key: nothing begins on a server for a key before what was begun earlier for that key on that server is
-// over, by its answer or by a timeout. Different keys must not wait for each other, and neither must different servers.
+// the lease at the first attempt, if no other manager was there. So a store that works in the background has to keep
+// one order for each key: nothing begins on a server for a key before what was begun earlier for that key on that
+// server is over, by its answer or by a timeout. Different keys must not wait for each other, and neither must
+// different servers.
 //
 // The same order is needed where the answer to a write is lost, as the write may be done late: what it leaves has to be
 // looked for and removed in that order, too. internal/sharedlock does both with tickets. Nothing of this holds between

@@ -24,7 +24,7 @@ func (s *server) notify(state ...string) {
 		_, err = daemon.SdNotify(false, text)
 	}
 	if err != nil {
-		s.log.Debug("systemd is not told", "error", err)
+		s.log.Debug("sd_notify failed", "error", err)
 	}
 }
 
@@ -32,7 +32,8 @@ func (s *server) notify(state ...string) {
 func (s *server) notifyReloading() {
 	var now unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // never fails
-	s.notify(daemon.SdNotifyReloading, fmt.Sprintf("MONOTONIC_USEC=%d", now.Nano()/int64(time.Microsecond/time.Nanosecond)))
+	usec := now.Nano() / int64(time.Microsecond/time.Nanosecond)
+	s.notify(daemon.SdNotifyReloading, fmt.Sprintf("MONOTONIC_USEC=%d", usec))
 }
 
 // notifyReady says that the service serves.
@@ -45,7 +46,7 @@ func (s *server) status() string {
 	s.mu.Unlock()
 	line := fmt.Sprintf("STATUS=gates: %d, connections: %d", gates, s.conns())
 	if refused {
-		line += "; the config file is wrong, the one before it is served"
+		line += "; config file invalid, still serving the previous one"
 	}
 	return line
 }
@@ -62,7 +63,7 @@ func (s *server) feedWatchdog() {
 	}
 	for range time.Tick(interval / 3) {
 		if err := s.health(); err != nil {
-			s.log.Error("not well, and the watchdog is not told otherwise", "error", err)
+			s.log.Error("health check failed, withholding the watchdog ping", "error", err)
 			continue
 		}
 		s.notify(daemon.SdNotifyWatchdog, s.status())

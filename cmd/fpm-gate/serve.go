@@ -51,9 +51,11 @@ immediately. SIGHUP reads the config again: an invalid one is reported and ignor
 	}
 	cmd.Flags().StringVarP(&f.config, "config", "c", "", "the config `file`")
 	_ = cmd.MarkFlagFilename("config", "hcl")
-	cmd.Flags().StringVar(&f.listen, "listen", "", "where the web server connects, instead of a config: unix:/path or host:port (`address`)")
+	cmd.Flags().StringVar(&f.listen, "listen", "",
+		"where the web server connects, instead of a config: unix:/path or host:port (`address`)")
 	cmd.Flags().StringVar(&f.upstream, "upstream", "", "where PHP-FPM listens, with --listen (`address`)")
-	cmd.Flags().StringVar(&f.unit, "unit", "", "the systemd unit that this is: a restart does not wait for running requests (`name`)")
+	cmd.Flags().StringVar(&f.unit, "unit", "",
+		"the systemd unit that this is: a restart does not wait for running requests (`name`)")
 	cmd.Flags().DurationVar(&f.drain, "drain-timeout", 30*time.Second, "how long requests may take to end after SIGTERM")
 	return cmd
 }
@@ -66,7 +68,7 @@ func (f *serveFlags) load() (*config.Config, error) {
 	case f.config == "" && f.listen != "" && f.upstream != "":
 		return config.Default(f.listen, f.upstream)
 	}
-	return nil, &usageError{errors.New("say what to serve: --config FILE, or --listen ADDRESS with --upstream ADDRESS")}
+	return nil, &usageError{errors.New("--config FILE is required, or --listen ADDRESS with --upstream ADDRESS")}
 }
 
 // serve serves in this process or, for a unit of systemd, in one that it starts.
@@ -126,8 +128,8 @@ func (f *serveFlags) run(u *unit) error {
 	return failed(s.drain(f.drain))
 }
 
-// sameSignal is how long after a signal another one may be the same: systemctl kill sends one to each process of a unit,
-// and the main process passes its own on.
+// sameSignal is how long after a signal another one may be the same: systemctl kill sends one to each process of a
+// unit, and the main process passes its own on.
 const sameSignal = time.Second
 
 // exitAtTheNext exits the process at the next signal to end it.
@@ -257,7 +259,9 @@ func (s *server) apply(c *config.Config) error {
 	s.gates, s.applied = next, time.Now()
 	s.mu.Unlock()
 	s.operators.serve(s, c.Admin, forOperators)
-	s.sockets.warnUnused(func(name string) bool { return s.at(config.Address{Network: "systemd", Address: name}) != nil }, s.log)
+	s.sockets.warnUnused(func(name string) bool {
+		return s.at(config.Address{Network: "systemd", Address: name}) != nil
+	}, s.log)
 	return nil
 }
 
@@ -375,7 +379,7 @@ func (s *server) reconfigure(n *serving, o gate.Options) {
 
 // remove drains a gate that the config does not have any more, beside those that it has.
 func (s *server) remove(g *serving) {
-	s.log.Info("gate is not in the config any more, draining it", "gate", g.config.Name)
+	s.log.Info("gate removed from the config, draining it", "gate", g.config.Name)
 	s.removed.Go(func() {
 		defer g.leave()
 		ctx, cancel := context.WithTimeout(s.life, time.Minute)
@@ -401,7 +405,7 @@ func (s *server) shutdown(timeout time.Duration) error {
 		all.Go(func() {
 			defer g.leave()
 			if err := g.gate.Shutdown(ctx, drainGrace); err != nil {
-				errs <- fmt.Errorf("gate %q: requests were still there after %v", name, timeout+drainGrace)
+				errs <- fmt.Errorf("gate %q: requests still running after %v", name, timeout+drainGrace)
 			}
 		})
 	}

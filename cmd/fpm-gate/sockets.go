@@ -35,7 +35,8 @@ func takeSockets() sockets {
 func (s sockets) listen(name string) ([]net.Listener, error) {
 	files := s[name]
 	if len(files) == 0 {
-		return nil, fmt.Errorf("%w; it has passed %s. Sockets come with the start of the service: start the socket unit, see its FileDescriptorName=, then restart the service", errNoSocket, s.names())
+		return nil, fmt.Errorf("%w; it has passed %s. Sockets come with the start of the service: start the socket unit,"+
+			" check its FileDescriptorName=, then restart the service", errNoSocket, s.names())
 	}
 	var all []net.Listener
 	for _, f := range files {
@@ -136,7 +137,7 @@ func (s sockets) refuse() {
 func (s sockets) warnUnused(used func(name string) bool, log hclog.Logger) {
 	for name := range s {
 		if !used(name) {
-			log.Warn("systemd has passed a socket that no gate listens on, and who connects there waits in vain",
+			log.Warn("unused socket from systemd: connections to it will hang; give a gate its listen, or disable it",
 				"socket", name, "listen", "systemd:"+name)
 		}
 	}

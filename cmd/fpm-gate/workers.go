@@ -14,7 +14,8 @@ import (
 )
 
 // probeWorkers tries for each upstream address whether its workers can be looked at, by this process if it has the
-// rights and by the helper, and writes a line for each try. A gate serves without that too, so nothing of it is an error.
+// rights and by the helper, and writes a line for each try. A gate serves without that too, so nothing of it is an
+// error.
 func probeWorkers(w io.Writer, c *config.Config) {
 	finders := []struct {
 		name string

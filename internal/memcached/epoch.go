@@ -143,8 +143,9 @@ func (e *epochs) knows(epoch *kv.Item, asked time.Time) bool {
 	return e.meet(string(epoch.Value), asked) == nil
 }
 
-// report adds what is known to a kv.State. What is missing was just lost if that is so short a time ago that none of the
-// server's users can have made a new claim on it: each of them lets a grace pass, which begins when the loss is noticed.
+// report adds what is known to a kv.State. What is missing was just lost if that is so short a time ago that none of
+// the server's users can have made a new claim on it: each of them lets a grace pass, which begins when the loss is
+// noticed.
 func (e *epochs) report(s *kv.State) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -9,9 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 const module = "github.com/fpm-gate/fpm-gate/"
@@ -41,6 +43,80 @@ func TestImportDirections(t *testing.T) {
 			}
 		}
 	}
+}
+
+// maxColumns is the longest line of code, in characters.
+const maxColumns = 120
+
+func TestNoLineIsTooLong(t *testing.T) {
+	for file, lines := range sources(t) {
+		for i, line := range lines {
+			if n := utf8.RuneCountInString(line); n > maxColumns {
+				t.Errorf("%s:%d has %d columns, want at most %d", file, i+1, n, maxColumns)
+			}
+		}
+	}
+}
+
+// unplain are phrases that CONTRIBUTING.md rules out, each with what to write instead. A word that is also a name in code
+// must stand alone there.
+var unplain = []struct {
+	phrase  *regexp.Regexp
+	instead string
+}{
+	{regexp.MustCompile(`\b(?:say|says|tell|tells) whether\b`), "reports whether"},
+	{regexp.MustCompile(`\b(?:is that of|are those of)\b`), "is returned when, or the noun"},
+	{regexp.MustCompile(`\bthe begin of\b`), "the start of, or a prefix of"},
+	{regexp.MustCompile(`\bany more\b`), "no longer"},
+	{regexp.MustCompile(`(?i)\b(?:nobody|somebody|whom)\b`), "no request, another gate, a caller that"},
+	{regexp.MustCompile(`\b(?:he|him|his)\b`), "it"},
+	{regexp.MustCompile(`\b(?:seldom|mostly)\b`), "rarely, usually"},
+	{regexp.MustCompile(`\b(?:is|was|been) told\b`), "notified, reported"},
+	{regexp.MustCompile(`(?i)\bbeside\b`), "next to, concurrently with"},
+	{regexp.MustCompile(`\bbehind each other\b`), "one after the other"},
+}
+
+// notPlainYet are files that still have some of these phrases. None may be added.
+var notPlainYet = []string{
+	"cmd/fpm-gate/notify.go", "cmd/fpm-gate/serve.go", "cmd/fpm-gate/sockets.go",
+	"fcgi/exchange.go", "fcgi/feed.go", "fcgi/follow.go", "fcgi/pool.go", "fcgi/stdin.go", "fcgi/upstream.go",
+	"internal/rig/apache.go", "internal/rig/process.go", // the system's user nobody
+}
+
+func TestTextsArePlain(t *testing.T) {
+	for file, lines := range sources(t) {
+		if slices.Contains(notPlainYet, file) {
+			continue
+		}
+		for i, line := range lines {
+			for _, u := range unplain {
+				if found := u.phrase.FindString(line); found != "" {
+					t.Errorf("%s:%d: write %s for %q (see CONTRIBUTING.md)", file, i+1, u.instead, found)
+				}
+			}
+		}
+	}
+}
+
+// sources returns the lines of all Go files of the repository, without the tests.
+func sources(t *testing.T) map[string][]string {
+	t.Helper()
+	all := make(map[string][]string)
+	for dir, pkg := range packages(t) {
+		for _, name := range slices.Concat(pkg.GoFiles, pkg.IgnoredGoFiles) {
+			text, err := os.ReadFile(filepath.Join(pkg.Dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasSuffix(name, "_test.go") {
+				all[filepath.Join(dir, name)] = strings.Split(string(text), "\n")
+			}
+		}
+	}
+	if len(all) < 100 {
+		t.Fatalf("found %d files, which cannot be all", len(all))
+	}
+	return all
 }
 
 func TestEveryPackageSaysWhatItIsFor(t *testing.T) {

@@ -219,7 +219,7 @@ func testWrongReload(t *testing.T) {
 	// Who sends the signal himself has no check before it.
 	mustDo(t, "systemctl", "kill", "--kill-who=main", "--signal=HUP", service)
 	eventually(t, "systemd is told that the config is wrong", func() bool {
-		return strings.Contains(show(t, service, "StatusText"), "the config file is wrong")
+		return strings.Contains(show(t, service, "StatusText"), "config file invalid")
 	})
 	awaitJournal(t, service, "keeping the running one", "-p", "err")
 	if got, want := get(t, "/lock.php", "one"), "held"; got != want || mainPID(t, service) != pid {

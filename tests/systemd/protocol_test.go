@@ -36,7 +36,7 @@ func TestSystemdIsToldHowTheServiceStands(t *testing.T) {
 
 	g.reload(t, "gate \"www\" {}\n")
 	told.await("RELOADING=1")
-	told.await("READY=1", "STATUS=gates: 2", "the config file is wrong, the one before it is served")
+	told.await("READY=1", "STATUS=gates: 2", "config file invalid, still serving the previous one")
 	g.reload(t, right)
 	told.await("RELOADING=1")
 	if status := told.await("READY=1", "STATUS=gates: 1"); strings.Contains(status, "wrong") {
@@ -97,7 +97,7 @@ func TestASocketCanBeLeftAndTakenAgain(t *testing.T) {
 	g := startGate(t, gateOptions{config: both, passed: []net.Listener{passed}, names: "www"})
 	checkAnswers(t, passed.Addr())
 	g.reload(t, unixConfig(dir, "more"))
-	g.awaitLog(t, `a socket that no gate listens on, and who connects there waits in vain: socket=www listen=systemd:www`)
+	g.awaitLog(t, `unused socket from systemd: connections to it will hang; give a gate its listen, or disable it: socket=www listen=systemd:www`)
 	g.reload(t, both)
 	checkAnswers(t, passed.Addr())
 }
