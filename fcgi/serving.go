@@ -61,7 +61,7 @@ func (s Serving) While(f func()) bool {
 
 // closeFollowed closes the connection of a script that was followed.
 func (x *Exchange) closeFollowed() {
-	x.Unfollow() // nobody looks at it from now on
+	x.Unfollow() // it is not looked at from now on
 	x.kept.Lock()
 	defer x.kept.Unlock()
 	x.followed.close()

@@ -469,7 +469,7 @@ func (r *request) follow() bool {
 }
 
 // needsScript reports whether one of the locks has to last until the script has ended, should that go on. Over TCP
-// nothing tells whether it does; so where PHP locks the session, and no request waits for it, it is not followed.
+// nothing shows if it does; so where PHP locks the session, and no request waits for it, it is not followed.
 func (r *request) needsScript() bool {
 	at, _ := r.exch.Serving()
 	optional := r.setup.PHPLocks && r.setup.Workers != nil && at.Addr().Network != "unix"

@@ -8,9 +8,9 @@ import (
 )
 
 // A script that keeps its lock for too long keeps PHP's own lock too, if its handler has one: to hand on the gate's
-// lock alone does not free the session. So the script can be ended. First PHP ends it as at max_execution_time, with its
-// own error page, and gives back whatever lock its handler has. A script that is deaf to that, as in a blocking read of a
-// socket, loses its worker: PHP-FPM starts another one.
+// lock alone does not free the session. So the script can be ended. First PHP ends it as at max_execution_time, with
+// its own error page, and gives back whatever lock its handler has. A script that is deaf to that, as in a blocking
+// read of a socket, loses its worker: PHP-FPM starts another one.
 
 // maxTermination bounds how long a lock is held beyond its expiry while its script is ended; lastWord is the part of it
 // in which the gate gives up, before the lock ends by itself.

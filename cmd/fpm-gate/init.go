@@ -71,8 +71,8 @@ func initialize(o initOptions, in io.Reader, out, messages io.Writer) error {
 // errKept is returned when an existing config was not to be replaced.
 var errKept = errors.New("kept the existing config; --print shows the new one")
 
-// writeConfig writes the config, whole or not at all. It asks before it replaces a file, whose mode and owner the new one
-// gets: a config with a secret in it is readable by the service only.
+// writeConfig writes the config, whole or not at all. It asks before it replaces a file, whose mode and owner the new
+// one gets: a config with a secret in it is readable by the service only.
 func writeConfig(file, text string, in io.Reader, messages io.Writer) error {
 	old, err := os.Stat(file)
 	switch {
