@@ -30,8 +30,8 @@ func Activity(by sessionlock.Holder) (phpworker.Activity, error) {
 }
 
 // Terminate begins to end the script of a lock's holder, as an expiry does with on_expiry = "terminate", and returns
-// without waiting for it: the lock is free two seconds later at the latest. The error is ErrNoScript if there is none, or
-// if it is being ended already.
+// without waiting for it: the lock is free two seconds later at the latest. The error is ErrNoScript if there is none,
+// or if it is being ended already.
 func Terminate(by sessionlock.Holder) error {
 	h, ok := by.(*hold)
 	switch {

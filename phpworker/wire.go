@@ -10,8 +10,8 @@ import (
 
 // A gate and its helper exchange packets over a unix socket of type SOCK_SEQPACKET. Each connection is about one
 // worker. The gate sends one request at a time: a byte for what it wants, then the session's id where that matters. The
-// first is requestFind and carries the upstream connection itself (SCM_RIGHTS). An answer is answerOK and JSON, answerSame,
-// or answerError, the reason's word, a space and a text.
+// first is requestFind and carries the upstream connection itself (SCM_RIGHTS). An answer is answerOK and JSON,
+// answerSame, or answerError, the reason's word, a space and a text.
 const (
 	requestFind      = 'f' // followed by protocolVersion; answer: a foundAnswer
 	requestSession   = 's' // answer: a Session
