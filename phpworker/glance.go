@@ -13,7 +13,7 @@ type gatherer interface {
 	gather(parts ...part) error
 }
 
-// glance is the memory from which a session was read last. Most looks find it unchanged, and one system call shows that.
+// glance is the memory from which a session was read last. Most looks find it unchanged, which takes one system call.
 type glance struct {
 	globals [psGlobalsSize]byte
 	vars    [varsSize]byte
@@ -32,7 +32,8 @@ func take(m gatherer, addr uint64, s Session) *glance {
 		return nil
 	}
 	id := native.Uint64(g.globals[offsetID:])
-	if status := Disabled + Status(int32(native.Uint32(g.globals[offsetStatus:]))); status != s.Status || (id != 0) != (s.ID != "") {
+	status := Disabled + Status(int32(native.Uint32(g.globals[offsetStatus:])))
+	if status != s.Status || (id != 0) != (s.ID != "") {
 		return nil
 	}
 	if id != 0 {

@@ -40,7 +40,8 @@ later. The gate needs the right to look at PHP-FPM's workers.`,
 			if err := c.do(cmd.Context(), http.MethodDelete, path, &l); err != nil {
 				return failed(err)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, held for %s by %s\n", done, l.Key, age(l.HeldMS), describe(l.Holder))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, held for %s by %s\n",
+				done, l.Key, age(l.HeldMS), describe(l.Holder))
 			return failed(err)
 		},
 	}

@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	// shortDrain is how long requests may take to end before the next process is started beside them. Nearly all do.
+	// shortDrain is how long requests may take to end before the next process is started. Nearly all do.
 	shortDrain = 100 * time.Millisecond
 	// overdue is how long after its last deadline a process that has handed over is ended, whatever it waits for.
 	overdue = 5 * time.Second
 )
 
 // takeOver takes the locks of the process that served before this one and has not ended yet. Without them requests of
-// one session could run in both: so it has to be done before anything is served. There is seldom such a process.
+// one session could run in both, so it has to be done before anything is served. Usually there is no such process.
 func (s *server) takeOver() {
 	path, err := s.unit.socket()
 	if err != nil {
@@ -58,8 +58,8 @@ func (s *server) awaitTaken(ctx context.Context) {
 	}
 }
 
-// drain ends the server. At a restart of its unit, the next process is started as soon as it is clear that requests
-// take longer, and this one goes on beside it. If that cannot be done, all waits for the last request.
+// drain ends the server. At a restart of its unit, the next process starts as soon as it is clear that requests take
+// longer, and serves while this one finishes them. If that cannot be done, the next process waits for the last request.
 func (s *server) drain(timeout time.Duration) error {
 	done := make(chan error, 1)
 	go func() { done <- s.shutdown(timeout) }()
