@@ -52,11 +52,19 @@ func (l *Local) Find(conn syscall.RawConn) (Worker, error) {
 		return nil, fmt.Errorf("find the worker: %w", err)
 	}
 	w, err := l.find(end)
+	if errors.Is(err, errNoOwner) {
+		if now, again := endOf(conn); again == nil && now == end { // no worker has died meanwhile
+			err = fmt.Errorf("%w: another program has accepted the connection, such as a relay", ErrProgram)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("find the worker: %w", err)
 	}
 	return w, nil
 }
+
+// errNoOwner is returned when no worker of any PHP-FPM has a TCP connection, after a fresh look at all of them.
+var errNoOwner = fmt.Errorf("%w: no worker has it", ErrGone)
 
 func (l *Local) find(end peerEnd) (*worker, error) {
 	p, n, err := l.search(end)
@@ -179,7 +187,11 @@ func (l *Local) search(end peerEnd) (*process, int, error) {
 	l.mu.Lock()
 	l.masters, l.scanned = masters, time.Now()
 	l.mu.Unlock()
-	return l.searchAll(masters, end.inode)
+	p, n, err := l.searchAll(masters, end.inode)
+	if errors.Is(err, ErrGone) {
+		err = errNoOwner
+	}
+	return p, n, err
 }
 
 // scanPause is between two looks at all processes of the host, which take several milliseconds.

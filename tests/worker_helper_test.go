@@ -173,35 +173,44 @@ func TestAHelperReachesNoOtherProgram(t *testing.T) {
 		}
 	}
 	h := startHelper(t, helperCaps)
-	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "own"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	nc, err := net.Dial("unix", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	raw, err := nc.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := h.client.Find(raw); !errors.Is(err, phpworker.ErrWaiting) {
-		t.Errorf("in a backlog: got %v, want %v", err, phpworker.ErrWaiting)
-	}
-	if _, err := l.Accept(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := h.client.Find(raw); !errors.Is(err, phpworker.ErrProgram) {
-		t.Errorf("another program: got %v, want %v", err, phpworker.ErrProgram)
+	for network, address := range map[string]string{"unix": filepath.Join(t.TempDir(), "own"), "tcp": "127.0.0.1:0"} {
+		l, err := net.Listen(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		nc, err := net.Dial(network, l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		raw, err := nc.(syscall.Conn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.client.Find(raw); !errors.Is(err, phpworker.ErrWaiting) {
+			t.Errorf("%s, in a backlog: got %v, want %v", network, err, phpworker.ErrWaiting)
+		}
+		accepted, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer accepted.Close()
+		eventually(t, "another program is told from PHP-FPM", func() bool { // by TCP, all processes are looked at once a second
+			_, err := h.client.Find(raw)
+			if err == nil || !errors.Is(err, phpworker.ErrProgram) && !errors.Is(err, phpworker.ErrGone) {
+				t.Fatalf("%s, another program: got %v, want %v", network, err, phpworker.ErrProgram)
+			}
+			return errors.Is(err, phpworker.ErrProgram)
+		})
 	}
 	file, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	if raw, err = file.SyscallConn(); err != nil {
+	raw, err := file.SyscallConn()
+	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := h.client.Find(raw); err == nil {
