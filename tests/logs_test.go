@@ -30,7 +30,7 @@ func TestNoLogTellsASessionID(t *testing.T) {
   lock {
     max_wait    = "1ms"
     max_waiters = 1
-    expiry      = "200ms"
+    expiry      = "2s"
   }
   route "observed" {
     path    = ["/hello.php"]
