@@ -43,10 +43,10 @@ type workerPool struct {
 const (
 	// A script is looked at after a part of the time since it was begun to be looked at, within these bounds.
 	minLookPause = 2 * time.Millisecond
-	maxLookPause = 20 * time.Millisecond
+	maxLookPause = 100 * time.Millisecond
 	lookPart     = 128
 	// maxLookRate bounds the looks a second of all scripts together.
-	maxLookRate = 10_000
+	maxLookRate = 2000
 	// closedPause is the pause of a script whose sessions have been closed, as it may open them again, and of a sample.
 	closedPause = 30 * time.Millisecond
 	// maxSearches bounds the searches for workers at once.
