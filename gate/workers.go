@@ -24,6 +24,7 @@ type Workers struct {
 	wake   chan struct{} // a script is due
 	end    chan struct{} // closed by Close
 	ended  chan struct{}
+	since  time.Time // when it was made
 
 	mu      sync.Mutex
 	looked  map[*phpScript]struct{} // that are looked at
@@ -69,6 +70,7 @@ func NewWorkers(finder phpworker.Finder, log hclog.Logger) *Workers {
 		wake:   make(chan struct{}, 1),
 		end:    make(chan struct{}),
 		ended:  make(chan struct{}),
+		since:  time.Now(),
 		looked: make(map[*phpScript]struct{}),
 		pools:  make(map[fcgi.Addr]*workerPool),
 		used:   usedSessions{seed: maphash.MakeSeed()},
@@ -121,11 +123,17 @@ func (w *Workers) due() (due []*phpScript, pause time.Duration) {
 		}
 		if s.due.Sub(now) <= minLookPause/4 {
 			due = append(due, s)
-			s.due = now.Add(s.pause(now))
+			s.due = w.after(now, s.pause(now))
 		}
 		pause = min(pause, s.due.Sub(now))
 	}
 	return due, pause
+}
+
+// after is the end of a pause that begins now, a little earlier where that lets several scripts be looked at in one
+// round.
+func (w *Workers) after(now time.Time, pause time.Duration) time.Time {
+	return w.since.Add((now.Sub(w.since) + pause).Truncate(pause / 4))
 }
 
 // pause is how long a script is left alone after a look. It is called with the mutex of w held.
