@@ -215,7 +215,7 @@ func checkCookies(b *found, s *Session) {
 				key = given
 			}
 		}
-		b.fail(key, `Such as keys = [env("APP_KEY")], with APP_KEY of the application's .env.`,
+		b.fail(key, `For example: keys = [env("APP_KEY")], with APP_KEY of the application's .env.`,
 			"the cookies of laravel need keys to be opened")
 	case s.Format != FormatLaravel && len(s.Keys) > 0:
 		b.warn("keys", "", `keys have no effect without format = "laravel"`)

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"os"
 	"reflect"
+	"regexp"
+	"slices"
 	"testing"
 	"time"
 
@@ -63,17 +66,26 @@ func TestFilesOfATLSBlockThatAreNotThereAreNamed(t *testing.T) {
 func TestAllOfAGateBlockReachesTheGate(t *testing.T) {
 	plain := parseConfig(t, "")
 	was := gateOptions(plain, plain.Gates[0])
-	for _, line := range []string{
+	lines := []string{
 		`realm = "x"`, `max_conns = 7`, `max_params = "8KiB"`, `head_timeout = "7s"`, `idle_timeout = "7s"`,
-		`session { cookies = ["x"] }`, `session { query = ["x"] }`, `session { param = "X" }`, `session { handler = "files" }`,
+		`session { application = "drupal" }`, `session { cookies = ["x"] }`, `session { id_pattern = "^(.*)x" }`,
+		"session {\nformat = \"laravel\"\nkeys = [\"0123456789abcdef\"]\n}",
+		`session { locks = true }`, `session { query = ["x"] }`, `session { param = "X" }`, `session { handler = "files" }`,
 		`session { max_input_vars = 7 }`, `session { open_within = "7s" }`,
 		`lock { max_wait = "7s" }`, `lock { expiry = "7s" }`, `lock { max_waiters = 7 }`, `lock { on_max_wait = "pass" }`,
-		`lock { on_rotation = "pass" }`,
-		`lock { on_expiry = "abort" }`, `lock { on_store_failure = "reject" }`, `lock { on_store_failure = "pass" }`,
+		`lock { on_rotation = "pass" }`, `lock { on_abandon = "terminate" }`, `lock { terminate_grace = "700ms" }`,
+		`lock { on_expiry = "abort" }`, `lock { on_expiry = "terminate" }`, `lock { release_on = "end" }`, `lock { on_store_failure = "reject" }`, `lock { on_store_failure = "pass" }`,
 		`lock { abandon_after = "7s" }`, `lock { release_on = "headers" }`, `lock { status = 418 }`, `lock { retry_after = "7s" }`,
 		`lock { server_timing = true }`, `lock { observe = true }`,
 		`route "x" { path = ["/x"] }`, `route "x" { methods = ["GET"] }`, `route "x" { host = ["x"] }`,
-	} {
+	}
+	for _, key := range keysOfSample(t) {
+		named := regexp.MustCompile(`\b` + key + ` = `)
+		if !slices.ContainsFunc(lines, named.MatchString) {
+			t.Errorf("%s of the sample is not tried here", key)
+		}
+	}
+	for _, line := range lines {
 		c := parseConfig(t, "", line)
 		if got := gateOptions(c, c.Gates[0]); reflect.DeepEqual(got, was) {
 			t.Errorf("%s: nothing has changed", line)
@@ -95,6 +107,27 @@ func TestAllOfAGateBlockReachesTheGate(t *testing.T) {
 			t.Errorf("upstream: %s: nothing has changed", line)
 		}
 	}
+}
+
+// keysOfSample returns the keys of the blocks session and lock that become options of a gate.
+func keysOfSample(t *testing.T) (keys []string) {
+	t.Helper()
+	sample, err := os.ReadFile("../../config/fpm-gate.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := []string{"save_path", "key_prefix", "watch", "store"} // they choose a watcher and a store
+	for _, block := range regexp.MustCompile(`(?ms)^  (?:session|lock) \{$.*?^  \}$`).FindAllString(string(sample), -1) {
+		for _, key := range regexp.MustCompile(`(?m)^    # ([a-z_]+) = `).FindAllStringSubmatch(block, -1) {
+			if !slices.Contains(elsewhere, key[1]) {
+				keys = append(keys, key[1])
+			}
+		}
+	}
+	if len(keys) < 20 {
+		t.Fatalf("got the keys %q, want those of both blocks", keys)
+	}
+	return keys
 }
 
 // parseConfig parses a config of one gate, with extra blocks outside and lines inside it.
