@@ -15,6 +15,7 @@ var measures = []measure{
 	{"handoff", withStores, measureHandoff},
 	{"fleet", withStores, measureFleet},
 	{"watch", []string{"nginx", "php-fpm"}, measureWatch},
+	{"closed", []string{"nginx", "php-fpm", "redis-server", "php-redis"}, measureClosed},
 	{"memory", []string{"php-fpm"}, measureMemory},
 	{"bytes", []string{"nginx", "nginx-stream", "php-fpm"}, measureBytes},
 }

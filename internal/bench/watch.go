@@ -13,10 +13,16 @@ import (
 // watchRate is the rate of sessions per second for which the cost of watching is given.
 const watchRate = 5000
 
-// measureWatch compares what a request of a session costs the gate that sees PHP open and close the session's file
-// with what it costs one that does not look; and what others cost it that use the same folder.
+// measureWatch compares what a request of a session costs a gate that sees PHP open and close the session, by its file
+// or in PHP-FPM's worker, with what it costs one that does not look; and what others cost it that use the same folder.
 func measureWatch(st *stage) ([]row, error) {
-	blind, err := st.startChain("not watched", rig.PHPOptions{Workers: workers}, &recommended)
+	notWatching, inWorkers := recommended, recommended
+	notWatching.block, inWorkers.block = `session { watch = "none" }`, `session { watch = "workers" }`
+	blind, err := st.startChain("not watched", rig.PHPOptions{Workers: workers}, &notWatching)
+	if err != nil {
+		return nil, err
+	}
+	looking, err := st.startChain("watched in the workers", rig.PHPOptions{Workers: workers}, &inWorkers)
 	if err != nil {
 		return nil, err
 	}
@@ -28,8 +34,8 @@ func measureWatch(st *stage) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, b := watchLoad(st, watching), watchLoad(st, blind)
-	if err := interleave(st.plan("requests of sessions", 21), a, b); err != nil {
+	a, b, w := watchLoad(st, watching), watchLoad(st, blind), watchLoad(st, looking)
+	if err := interleave(st.plan("requests of sessions", 21), a, b, w); err != nil {
 		return nil, err
 	}
 	others := &side[time.Duration]{name: "others", measure: func() (time.Duration, error) { return othersCost(st, idle) }}
@@ -37,11 +43,17 @@ func measureWatch(st *stage) ([]row, error) {
 		return nil, err
 	}
 	cpu := func(s served) float64 { return s.cpu.gate }
-	with, without := of(a, cpu), of(b, cpu)
+	with, without, worker := of(a, cpu), of(b, cpu), of(w, cpu)
 	other := of(others, micros).median()
 	return []row{
 		{
-			what:   "CPU of the gate per request of a session",
+			what:   "CPU of the gate per request of a session, workers watched",
+			gate:   fmt.Sprintf("%.1f µs", worker.median()),
+			other:  fmt.Sprintf("%.1f µs: not watched", without.median()),
+			ratios: worker.over(without),
+		},
+		{
+			what:   "the same, files watched",
 			gate:   fmt.Sprintf("%.1f µs", with.median()),
 			other:  fmt.Sprintf("%.1f µs: not watched", without.median()),
 			ratios: with.over(without),
@@ -64,7 +76,7 @@ func (st *stage) startWatching(name string) (*chain, error) {
 		return nil, err
 	}
 	settings := recommended
-	settings.block = fmt.Sprintf("session {\n handler = \"files\"\n save_path = %q\n}", sessions)
+	settings.block = fmt.Sprintf("session {\n watch = \"files\"\n handler = \"files\"\n save_path = %q\n}", sessions)
 	php := rig.PHPOptions{Workers: workers, INI: map[string]string{"session.save_path": sessions}}
 	return st.startChain(name, php, &settings)
 }
