@@ -265,13 +265,13 @@ func TestInitAsksBeforeItReplacesAConfig(t *testing.T) {
 	root := system(t, map[string]string{"etc/php/8.2/fpm/pool.d/www.conf": debianPool})
 	file := filepath.Join(t.TempDir(), "new", "fpm-gate.hcl")
 	o := initOptions{root: root, file: file}
-	try := func(answer string) (error, string) {
+	try := func(answer string) (text string, err error) {
 		var out, messages strings.Builder
-		err := initialize(o, strings.NewReader(answer), &out, &messages)
-		text, _ := os.ReadFile(file)
-		return err, string(text)
+		err = initialize(o, strings.NewReader(answer), &out, &messages)
+		written, _ := os.ReadFile(file)
+		return string(written), err
 	}
-	if err, text := try(""); err != nil || !strings.Contains(text, "gate \"www\"") {
+	if text, err := try(""); err != nil || !strings.Contains(text, "gate \"www\"") {
 		t.Fatalf("a new file: got error %v and %q", err, text)
 	}
 	if err := os.WriteFile(file, []byte("mine"), 0o600); err != nil {
@@ -281,11 +281,11 @@ func TestInitAsksBeforeItReplacesAConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, answer := range []string{"", "n\n", "\n", "never\n"} {
-		if err, text := try(answer); err == nil || text != "mine" {
+		if text, err := try(answer); err == nil || text != "mine" {
 			t.Errorf("answer %q: got error %v and %q", answer, err, text)
 		}
 	}
-	err, text := try("y\n")
+	text, err := try("y\n")
 	old, _ := os.ReadFile(file + ".old")
 	if err != nil || !strings.Contains(text, "gate \"www\"") || string(old) != "mine" {
 		t.Errorf("answer y: got error %v, %q and of old %q", err, text, old)
@@ -298,7 +298,7 @@ func TestInitAsksBeforeItReplacesAConfig(t *testing.T) {
 		if err := os.Chown(file, owner, owner); err != nil {
 			t.Fatal(err)
 		}
-		if err, _ := try("yes\n"); err != nil {
+		if _, err := try("yes\n"); err != nil {
 			t.Error(err)
 		}
 		info, err := os.Stat(file)
