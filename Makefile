@@ -15,7 +15,7 @@ help: ## Show these targets
 build: need-go ## Build build/fpm-gate
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o build/fpm-gate ./cmd/fpm-gate
 
-demo: need-go ## Compare real servers with and without the gate (about a minute)
+demo: need-go ## Compare real servers with and without the gate (75 seconds)
 	@scripts/install-deps demo
 	@$(MAKE) --no-print-directory build
 	@build/fpm-gate demo

@@ -29,7 +29,8 @@ log {
 }
 
 
-# Where metrics, health, the page and the commands "locks" and "break" are served. Anyone who can
+# Where metrics, health, the page and the commands that ask a running gate ("locks", "why", "break",
+# "health") are served. Anyone who can
 # connect can see and break locks, so keep it to a socket or to an address that only you can reach.
 # admin {
   # A unix socket or a TCP address.

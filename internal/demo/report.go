@@ -196,8 +196,8 @@ func hangWords(p *Pair[HangSide]) string {
 		return words + " PHP's own lock on the file lasts as long as the script, as this gate may not end scripts:" +
 			" that takes root, or the helper of the packages."
 	}
-	return words + fmt.Sprintf(" When the script has held its session for expiry (%s here), PHP ends it as at"+
-		" max_execution_time, and its own lock is free too.", millis(hangTerminate).whole())
+	return words + fmt.Sprintf(" With on_expiry = \"terminate\" PHP ends the script, as at max_execution_time, when it"+
+		" has held its session for expiry (%s here): its own lock is free too.", millis(hangTerminate).whole())
 }
 
 func tellReloads(p *Pair[Reloads]) section {
