@@ -155,7 +155,7 @@ func sessionBlock(g *Gate) block {
 			{"keys", appKeys(&s.Keys)},
 			{"query", many(&s.Query, sessionName)},
 			{"param", one(&s.Param, paramName)},
-			{"handler", one(&s.Handler, choice(HandlerAny, HandlerFiles, HandlerMemcached))},
+			{"handler", one(&s.Handler, handlerName)},
 			{"save_path", one(&s.SavePath, text)}, // read by checkSession, once the handler is known
 			{"key_prefix", one(&s.KeyPrefix, sessionKeyPrefix)},
 			{"watch", one(&s.Watch, choice(WatchAuto, WatchWorkers, WatchFiles, WatchMemcached, WatchNone))},

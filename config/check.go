@@ -37,7 +37,7 @@ func (f *file) checkRealms(b *found) {
 			first[g.Realm] = g
 			continue
 		}
-		if other.Lock.Store != g.Lock.Store {
+		if other.Lock.Store != g.Lock.Store && other.Name != g.Name { // a name given twice is an error anyway
 			b.warn("", "Use one store for both, or a different realm for each.",
 				"gates %q and %q have the realm %q but different stores: they run requests of one session concurrently",
 				other.Name, g.Name, g.Realm)

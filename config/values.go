@@ -269,6 +269,15 @@ func choice(words ...string) kind[string] {
 	}}
 }
 
+// handlerName is a choice that knows why other handlers of PHP's are not among its words.
+var handlerName = kind[string]{choice(HandlerAny, HandlerFiles, HandlerMemcached).form, func(s string) (string, error) {
+	handler, err := choice(HandlerAny, HandlerFiles, HandlerMemcached).parse(s)
+	if slices.Contains([]string{"redis", "rediscluster", "user", "memcache", "sqlite", "rdc"}, s) {
+		err = formHint(fmt.Sprintf("Leave it at \"any\" for %s: the gate sees such sessions in PHP-FPM's workers.", s))
+	}
+	return handler, err
+}}
+
 // shown returns a value as written in a config, shortened.
 func shown(v cty.Value) string {
 	const most = 80
