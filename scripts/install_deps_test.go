@@ -41,6 +41,7 @@ var packages = map[string]struct {
 	"phpmyadmin":                {"test bench", "usr/share/phpmyadmin/index.php"},
 	"php-illuminate-cache":      {"test bench", "usr/share/php/Illuminate/Cache/autoload.php"},
 	"php-illuminate-config":     {"test bench", "usr/share/php/Illuminate/Config/autoload.php"},
+	"php-illuminate-container":  {"test bench", "usr/share/php/Illuminate/Container/autoload.php"},
 	"php-illuminate-cookie":     {"test bench", "usr/share/php/Illuminate/Cookie/autoload.php"},
 	"php-illuminate-encryption": {"test bench", "usr/share/php/Illuminate/Encryption/autoload.php"},
 	"php-illuminate-http":       {"test bench", "usr/share/php/Illuminate/Http/autoload.php"},

@@ -479,7 +479,7 @@ func testUnusedSocket(t *testing.T) {
 	}()
 	write(t, configPath, strings.Replace(smallConfig, "systemd:www", "unix:/run/fpm-gate/other.sock", 1))
 	mustDo(t, "systemctl", "restart", service)
-	awaitJournal(t, service, "a socket that no gate listens on", "-p", "warning")
+	awaitJournal(t, service, "unused socket from systemd", "-p", "warning")
 	write(t, configPath, strings.Replace(smallConfig, "systemd:www", "unix:/run/fpm-gate/www.sock", 1))
 	mustDo(t, "systemctl", "kill", "--kill-who=main", "--signal=HUP", service)
 	awaitJournal(t, service, `set listen = \"systemd:www\"`)
