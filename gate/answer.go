@@ -88,6 +88,9 @@ func (r *request) verdict(err error) verdict {
 		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter,
 			text: "The service is not ready. Please try again in a moment.",
 			log:  "rejected: the lock store failed", level: hclog.Error, outcome: OutcomeStoreFailed}
+	case r.byOperator.Load() && r.wasTerminated(err):
+		return verdict{status: http.StatusGatewayTimeout, text: "This request was ended by an operator.",
+			log: "aborted: terminated by an operator", level: hclog.Warn, outcome: OutcomeTerminated}
 	case errors.Is(err, sessionlock.ErrExpired), r.wasTerminated(err):
 		return verdict{status: http.StatusGatewayTimeout, text: "The page took too long to generate.",
 			log: "aborted: the lock has expired", level: hclog.Warn, outcome: OutcomeExpired}

@@ -118,7 +118,7 @@ func (h *hold) lost(holder sessionlock.Description, err error) {
 	r, outcome := h.request, lossOf(err)
 	h.end(outcome, []byte(holder.Script))
 	r.logLoss(h.key, holder, err)
-	if outcome == HoldExpired && !h.isNew && r.policy.OnExpiry != OverdueRelease && !r.policy.Observe {
+	if outcome == HoldExpired && !h.isNew && r.policy.OnExpiry == OverdueAbort && !r.policy.Observe {
 		r.exch.Abort(sessionlock.ErrExpired)
 	}
 }

@@ -113,8 +113,20 @@ func (r *request) logOtherSession() {
 
 // logTerminated logs that the gate has ended a script, and by what.
 func (r *request) logTerminated(key sessionlock.Key, holder sessionlock.Description, after, by string) {
-	r.gate.lines.write(hclog.Warn, "script terminated, it kept its lock for too long", &key, func() []any {
+	text := "script terminated, it kept its lock for too long"
+	if after == byOperator {
+		text = "script terminated by an operator"
+	}
+	r.gate.lines.write(hclog.Warn, text, &key, func() []any {
 		return append(holderPairs(key, holder), "after", after, "by", by)
+	})
+}
+
+// logPowerless logs and counts that the gate lacks what it takes to end a script, which goes on without its lock.
+func (r *request) logPowerless(key sessionlock.Key, holder sessionlock.Description, after string, err error) {
+	r.gate.counters.expired.Add(1)
+	r.gate.lines.write(hclog.Warn, "script cannot be terminated, it goes on without its lock", &key, func() []any {
+		return append(holderPairs(key, holder), "after", after, "error", err)
 	})
 }
 

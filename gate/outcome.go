@@ -19,6 +19,7 @@ const (
 	OutcomeShutdown       // rejected: the gate is shutting down
 	OutcomeStoreFailed    // rejected: the lock store failed
 	OutcomeExpired        // ended with its lock
+	OutcomeTerminated     // an operator has ended its script
 	OutcomeUpstreamBusy   // no upstream connection was free
 	OutcomeUpstreamFailed // PHP-FPM did not answer
 	OutcomeHungUp         // its web server hung up
@@ -31,7 +32,7 @@ const (
 // outcomeNames are the names that operators see.
 var outcomeNames = [Outcomes]string{
 	"none", "held", "read", "passed", "observed",
-	"redirected", "max_wait", "max_waiters", "shutdown", "store_failed", "expired",
+	"redirected", "max_wait", "max_waiters", "shutdown", "store_failed", "expired", "terminated",
 	"upstream_busy", "upstream_failed", "hung_up", "abandoned", "broken", "failed",
 }
 

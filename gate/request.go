@@ -64,9 +64,11 @@ type request struct {
 	exch      fcgi.Exchange
 	ending    atomic.Bool // its script is being ended by the gate
 	killed    atomic.Bool // with its worker
-	scriptMu  sync.Mutex
-	script    *phpScript // as its worker shows it; nil: nothing has asked for it
-	scratch   [320]byte  // of params, to keep them off the heap
+	// byOperator: an operator has asked for the end of the script.
+	byOperator atomic.Bool
+	scriptMu   sync.Mutex
+	script     *phpScript // as its worker shows it; nil: nothing has asked for it
+	scratch    [320]byte  // of params, to keep them off the heap
 }
 
 func newRequest(g *Gate, fr *fcgi.Request) *request {

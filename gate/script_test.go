@@ -238,7 +238,7 @@ func TestAScriptThatKeepsItsLockIsTerminated(t *testing.T) {
 		"by the limit":  {nil, "limit", "", map[string]int{" terminated": 1}, func(s Stats) uint64 { return s.Interrupted }},
 		"by its worker": {nil, "term", "504", map[string]int{" terminated": 1}, func(s Stats) uint64 { return s.Terminated }},
 		"by none":       {nil, "", "504", map[string]int{" expired": 1}, func(s Stats) uint64 { return s.Unterminated }},
-		"without the rights": {phpworker.ErrRights, "", "504", map[string]int{" expired": 1},
+		"without the rights": {phpworker.ErrRights, "", "", map[string]int{" expired": 1},
 			func(s Stats) uint64 { return s.Unterminated }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -275,6 +275,10 @@ func TestAScriptThatKeepsItsLockIsTerminated(t *testing.T) {
 			}
 			s.php.next().end(page + "next")
 			next.want("next")
+			if c.failure != nil { // as with release
+				script.end(page + "goes on")
+				b.want("goes on")
+			}
 			await(t, "it is counted", func() bool { return c.count(s.Stats()) == 1 })
 			await(t, "the hold is measured", func() bool {
 				holds.mu.Lock()
@@ -288,4 +292,26 @@ func TestAScriptThatKeepsItsLockIsTerminated(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAnOperatorWithoutRightsChangesNothing: the error has the reason, and the request keeps its lock.
+func TestAnOperatorWithoutRightsChangesNothing(t *testing.T) {
+	w := newFakeWorker()
+	w.failure = phpworker.ErrRights
+	s := newWorkerStand(t, w, nil)
+	b := s.ask(session("one")...)
+	script := s.php.next()
+	next := s.ask(session("one")...)
+	s.waiters(1)
+	locks := s.setup.Load().Locks
+	for _, state := range locks.Snapshot() {
+		if err := Terminate(locks.Holder(state.Key)); !errors.Is(err, phpworker.ErrRights) {
+			t.Errorf("got %v, want %v", err, phpworker.ErrRights)
+		}
+	}
+	s.php.none(t)
+	script.end(page + "goes on")
+	b.want("goes on")
+	s.php.next().end(page + "next")
+	next.want("next")
 }

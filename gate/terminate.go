@@ -28,16 +28,22 @@ type termination struct {
 	script *phpScript
 	reason string    // for the log: what has passed
 	giveUp time.Time // when the lock ends whatever becomes of the script
+	found  bool      // its worker is known
 }
 
 // errScriptOver is returned when there is no script to be ended any longer.
 var errScriptOver = errors.New("the script has ended")
 
-// terminate ends the script of a hold, unless the hold has ended or its script is being ended already.
-func (h *hold) terminate(reason string) {
+// byOperator is the reason of a termination that an operator asked for.
+const byOperator = "an operator's request"
+
+// terminate ends the script of a hold, unless the hold has ended or its script is being ended already. Without the
+// rights to end it, an operator gets the error and nothing changes; otherwise the request goes on without the lock.
+func (h *hold) terminate(reason string) error {
 	if !h.beginTermination() {
-		return
+		return ErrNoScript
 	}
+	h.request.byOperator.Store(reason == byOperator)
 	t := &termination{hold: h, script: h.request.useScript(), reason: reason}
 	t.giveUp = time.Now().Add(maxTermination - lastWord)
 	defer t.script.leave()
@@ -47,22 +53,53 @@ func (h *hold) terminate(reason string) {
 	if err == nil && t.awaitEnd(time.Now().Add(h.request.policy.TerminateGrace)) {
 		c.interrupted.Add(1)
 		t.log("PHP's time limit")
-		return
+		return nil
 	}
 	if err == nil || phpworker.Temporary(err) {
 		err = t.send(t.kill)
 	}
 	switch {
 	case errors.Is(err, errScriptOver):
+		return nil
 	case err == nil && t.awaitEnd(t.giveUp):
 		c.terminated.Add(1)
 		t.log("SIGTERM")
+		return nil
+	case t.isPowerless(err):
+		return t.letGo(err)
 	default:
 		c.unterminated.Add(1)
 		h.request.logNotTerminated(h.key, h.describe(), reason, err)
 		h.end(HoldExpired, h.scriptName())
 		h.request.exch.Abort(errOverdue)
+		return errOverdue
 	}
+}
+
+// isPowerless reports whether the gate cannot end the script at all: its worker cannot be found, or not be signaled.
+func (t *termination) isPowerless(err error) bool {
+	return !t.found || errors.Is(err, phpworker.ErrRights) || errors.Is(err, phpworker.ErrHelper)
+}
+
+// letGo leaves a script alone that the gate cannot end. An operator's request changes nothing; otherwise the request
+// goes on without its lock, as with "release".
+func (t *termination) letGo(err error) error {
+	h := t.hold
+	if err == nil {
+		err = phpworker.ErrWaiting
+	}
+	h.mu.Lock()
+	h.terminating = false
+	h.mu.Unlock()
+	h.request.byOperator.Store(false)
+	h.request.ending.Store(false)
+	if t.reason == byOperator {
+		return err
+	}
+	h.request.gate.counters.unterminated.Add(1)
+	h.request.logPowerless(h.key, h.describe(), t.reason, err)
+	h.end(HoldExpired, h.scriptName())
+	return err
 }
 
 // errOverdue is the cause of an abort of a request whose script could not be ended.
@@ -78,6 +115,7 @@ func (t *termination) send(signal func(phpworker.Worker) error) error {
 		case err != nil:
 			return err
 		case worker != nil:
+			t.found = true
 			if !at.While(func() { err = signal(worker) }) {
 				err = errScriptOver
 			}
@@ -146,7 +184,7 @@ func (h *hold) terminateAfter(d time.Duration, reason string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.state != holdEnded {
-		h.timers = append(h.timers, time.AfterFunc(d, func() { h.terminate(reason) }))
+		h.timers = append(h.timers, time.AfterFunc(d, func() { _ = h.terminate(reason) }))
 	}
 }
 

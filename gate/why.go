@@ -29,9 +29,9 @@ func Activity(by sessionlock.Holder) (phpworker.Activity, error) {
 	return a, err
 }
 
-// Terminate begins to end the script of a lock's holder, as an expiry does with on_expiry = "terminate", and returns
-// without waiting for it: the lock is free two seconds later at the latest. The error is ErrNoScript if there is none,
-// or if it is being ended already.
+// Terminate ends the script of a lock's holder, as an expiry does with on_expiry = "terminate", and waits for that, two
+// seconds at most. The error is ErrNoScript if there is none, or if it is being ended already. Where the worker cannot
+// be looked at or signaled, the error has the reason, and the request keeps its lock.
 func Terminate(by sessionlock.Holder) error {
 	h, ok := by.(*hold)
 	switch {
@@ -43,8 +43,10 @@ func Terminate(by sessionlock.Holder) error {
 	if _, runs := h.request.exch.Serving(); !runs {
 		return ErrNoScript
 	}
-	go h.terminate("an operator's request")
-	return nil
+	if _, err := h.activity(); err != nil {
+		return err
+	}
+	return h.terminate(byOperator)
 }
 
 // activity looks at the worker of the hold's request. The worker is found anew, so that an operator sees the reason if

@@ -64,7 +64,7 @@ func TestWhyNamesWhatAScriptWaitsFor(t *testing.T) {
 	}
 
 	code, stdout, stderr := admin.run(t, "break", key, "--terminate")
-	if code != 0 || !strings.HasPrefix(stdout, "its script is being ended: "+key) {
+	if code != 0 || !strings.HasPrefix(stdout, "its script has ended: "+key) {
 		t.Errorf("got exit code %d, %q and %q", code, stdout, stderr)
 	}
 	(<-next).mustBe(t, "0\n") // what the stuck script had counted was not written

@@ -35,7 +35,7 @@ later. The gate needs the right to look at PHP-FPM's workers.`,
 			var l admin.Lock
 			path, done := "/locks/"+url.PathEscape(args[0]), "broken"
 			if terminate {
-				path, done = path+"?terminate=true", "its script is being ended"
+				path, done = path+"?terminate=true", "its script has ended"
 			}
 			if err := c.do(cmd.Context(), http.MethodDelete, path, &l); err != nil {
 				return failed(err)
