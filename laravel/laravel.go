@@ -69,16 +69,13 @@ func newKey(raw []byte) (*key, error) {
 	}, nil
 }
 
-// maxValue bounds the cookies that are looked at: a session's has about 350 bytes, and browsers keep 4 KiB at most.
-const maxValue = 4096
-
 // Open returns the session id in the value of the cookie of that name, as PHP has it in $_COOKIE. It returns false for
 // a value that the application would not take: for one that no key opens, one that was made for another cookie, and
 // one with no session id in it. The id is Open's own.
+//
+// The caller bounds the length of value, and Open's time grows with it: PHP passes over any number of bytes that are no
+// base64.
 func (c *Cookies) Open(name string, value []byte) (id []byte, ok bool) {
-	if len(value) > maxValue {
-		return nil, false
-	}
 	p, ok := readPayload(value)
 	if !ok {
 		return nil, false
@@ -208,7 +205,7 @@ func readPayload(value []byte) (p payload, ok bool) {
 	if p, ok := readPlainly(text); ok {
 		return p, true
 	}
-	var fields map[string]any // not a struct, which would take "IV" for "iv"
+	var fields map[string]json.RawMessage // not a struct, which would take "IV" for "iv"; PHP takes any number in others
 	if json.Unmarshal(text, &fields) != nil {
 		return payload{}, false
 	}
@@ -217,12 +214,13 @@ func readPayload(value []byte) (p payload, ok bool) {
 		to       *[]byte
 		required bool
 	}{{"iv", &p.iv, true}, {"value", &p.value, true}, {"mac", &p.mac, true}, {"tag", &p.tag, false}} {
-		v, given := fields[f.name]
-		s, isString := v.(string)
-		if !isString && (f.required || given && v != nil) {
+		var s *string // nil: the field is null
+		if v, given := fields[f.name]; given && json.Unmarshal(v, &s) != nil || s == nil && f.required {
 			return payload{}, false
 		}
-		*f.to = []byte(s)
+		if s != nil {
+			*f.to = []byte(*s)
+		}
 	}
 	return p, true
 }

@@ -210,6 +210,7 @@ var changes = []struct {
 	{"escaped slashes", func(_ *rand.Rand, s string) string { return strings.ReplaceAll(s, "/", `\/`) }},
 	{"escaped letters", func(_ *rand.Rand, s string) string { return strings.ReplaceAll(s, "A", `\u0041`) }},
 	{"more fields", func(_ *rand.Rand, s string) string { return `{"x":[1,{"iv":2}],` + s[1:] }},
+	{"a number that is too large", func(_ *rand.Rand, s string) string { return `{"x":1e999,` + s[1:] }},
 	{"a field twice", func(_ *rand.Rand, s string) string { return `{"mac":"x",` + s[1:] }},
 	{"a field in capitals", func(_ *rand.Rand, s string) string { return s[:len(s)-1] + `,"IV":"x"}` }},
 	{"a field twice, and the last one wrong", func(_ *rand.Rand, s string) string { return s[:len(s)-1] + `,"mac":"x"}` }},
@@ -250,6 +251,23 @@ func TestValuesThatAreNoCookieOfLaravels(t *testing.T) {
 	} {
 		if id, ok := c.Open(name, []byte(value)); ok {
 			t.Errorf("%s: Open = %q, want none", what, id)
+		}
+	}
+}
+
+// PHP passes over what is no base64, however much there is of it.
+func TestLongValuesAreOpened(t *testing.T) {
+	ref := newReferee(t)
+	for _, v := range variants {
+		for _, n := range []int{4000, 60_000} {
+			value := base64.StdEncoding.EncodeToString([]byte(forge(v, name, sessionID))) + strings.Repeat("!", n)
+			q := question{Key: v.key, Cipher: v.cipher, Name: name, Open: hex.EncodeToString([]byte(value))}
+			if want := ref.ask(t, q); want != sessionID {
+				t.Fatalf("%s: Illuminate takes %q", v.cipher, want)
+			}
+			if id, ok := newCookies(t, v.key).Open(name, []byte(value)); !ok || string(id) != sessionID {
+				t.Errorf("%s, and %d bytes: Open = %q, %v; want the session id", v.cipher, n, id, ok)
+			}
 		}
 	}
 }
