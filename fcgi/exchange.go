@@ -28,7 +28,8 @@ type Exchange struct {
 	// PHP runs the script only when it has returned; or when no more of the body comes. It is called by a goroutine of
 	// the exchange's, at most once, and is over before Header, Ended and Exchange's return. Its context is done when
 	// the exchange ends, or PHP-FPM responds early: PHP runs the script without its body where CONTENT_LENGTH is more
-	// than post_max_size, and enable_post_data_reading=0 has it do so at once.
+	// than post_max_size, with a part of it where multipart/form-data is malformed, and enable_post_data_reading=0 has it
+	// do so at once.
 	Late func(context.Context)
 	// ContentLength is how many bytes of stdin PHP reads before it runs the script. Late needs it.
 	ContentLength int64

@@ -49,7 +49,7 @@ func (r *Request) bodyEnds() bool {
 
 // holdback is the part of stdin that PHP-FPM does not get before Late has returned: the last byte of its content and
 // what comes after it. PHP reads as many bytes as CONTENT_LENGTH says before it runs the script, and does not wait for
-// the end of stdin.
+// the end of stdin. Of multipart/form-data it may read fewer: it gives up at a part that it does not understand.
 type holdback struct {
 	left    int64 // how many bytes of content may still be sent
 	content int   // how many are left of the present record
@@ -97,6 +97,7 @@ type lateCall struct {
 	cancel context.CancelFunc
 	over   chan struct{} // closed when Late has returned
 	gone   bool          // the web server has hung up meanwhile
+	early  bool          // PHP-FPM responded before
 }
 
 // lateState is how far the call of Late is.
@@ -157,13 +158,25 @@ func (l *lateCall) settle() {
 	l.mu.Lock()
 	called := l.state == lateCalled
 	if l.state == lateAhead {
-		l.state = lateOver
+		l.state, l.early = lateOver, true
 	}
 	l.mu.Unlock()
 	l.cancel()
 	if called {
 		<-l.over
 	}
+}
+
+// RespondedEarly reports whether PHP-FPM responded before Late was due: PHP did not read the whole body before it ran
+// the script. It may be called when Exchange has returned.
+func (x *Exchange) RespondedEarly() bool {
+	l := x.feed.late
+	if l == nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.early
 }
 
 // callLate calls Late, and then sends what was held back.

@@ -150,6 +150,65 @@ func (f *fpm) mustPrintAll(t *testing.T, run *running, contentType, body string)
 	}
 }
 
+// PHP may give up multipart/form-data, and run the script before the body is there; no body of another type.
+func TestPHPGivesUpMultipartBodiesOnly(t *testing.T) {
+	const field = "--XX\r\nContent-Disposition: form-data; name=\"a[]\"\r\n\r\nvalue\r\n"
+	const nameless = "--XX\r\nContent-Disposition: form-data\r\n\r\nvalue\r\n"
+	form, tail := "application/x-www-form-urlencoded", strings.Repeat("tail", 25_000)
+	f := startFPM(t, "unix", rig.PHPOptions{Workers: 2})
+	f.script("late.php", `touch($_GET['f'] . '.on'); echo 'x'; while (ob_get_level()) ob_end_flush(); flush();`)
+	for name, c := range map[string]struct {
+		contentType, body string
+		early             bool
+	}{
+		"a part without a name":  {multipart, field + nameless + tail, true},
+		"no boundary":            {"multipart/form-data", field + tail, true},
+		"a boundary that is cut": {"Multipart/Form-Data, boundary=\"XX", field + tail, true},
+		"too many parts":         {multipart, strings.Repeat(field, 1200) + tail, true},
+		"too many fields":        {form, strings.Repeat("a[]=1&", 3000) + tail, false},
+		"fields that are deep":   {form, "a" + strings.Repeat("[a]", 500) + "=1&" + tail, false},
+		"a form that is garbled": {form + "; boundary=XX", "%%%=&&&=\x00&" + field + tail, false},
+		"text":                   {"text/plain", tail, false},
+		"broken JSON":            {"application/json", "{" + tail, false},
+		"another multipart":      {"multipart/mixed; boundary=XX", nameless + tail, false},
+		"a type that is cut":     {";", tail, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mark := filepath.Join(t.TempDir(), "mark")
+			come, rest := slowRequest(f, "f="+mark, c.contentType, c.body)
+			begun, x := false, (*Exchange)(nil)
+			run := start(t, newPool(t, nil, f.addr), "unix", func(e *Exchange) {
+				x, e.ContentLength = e, int64(len(c.body))
+				e.Late = func(context.Context) { begun = sooner(appears(mark+".on"), 30*time.Millisecond) }
+			}, come)
+			if c.early {
+				_, _ = run.web.record()
+			}
+			run.web.send(rest)
+			_ = run.web.response(1)
+			_ = run.result()
+			if begun || x.RespondedEarly() != c.early {
+				t.Errorf("begun: %t; responded early: %t, want %t", begun, x.RespondedEarly(), c.early)
+			}
+		})
+	}
+}
+
+// appears returns a channel that is closed if a file is there.
+func appears(file string) <-chan struct{} {
+	there := make(chan struct{})
+	go func() {
+		for range 20 {
+			if exists(file) {
+				close(there)
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	return there
+}
+
 // Where PHP does not wait for the body, Late is over when it responds, and the rest of the body passes.
 func TestLateEndsWhenPHPRespondsBeforeTheBodyIsThere(t *testing.T) {
 	both(t, func(t *testing.T, network string) {

@@ -125,6 +125,9 @@ func (r *request) acquire(ctx context.Context) error {
 	h, policy := newHold(r, r.key, false)
 	policy.MaxWait = max(policy.MaxWait-r.waited, 0) // waited is not 0 if the lock is acquired again
 	policy.LateExpiry = true
+	if r.exch.Late != nil {
+		policy.MaxWaiters = 0 // it runs in any case; lateUploads bounds how many there are
+	}
 	entered := time.Now()
 	stop := lookElsewhere(r.setup.Holder, r.key, r.setup.SlowWait/2, &r.elsewhere)
 	lock, err := r.setup.Locks.Acquire(ctx, r.key, h, policy)

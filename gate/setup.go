@@ -23,6 +23,7 @@ type setup struct {
 	retired atomic.Bool  // no more users will come
 	bodies  atomic.Int32 // requests whose first bytes of the body are in memory
 	late    atomic.Int32 // requests that get their lock once their body is there
+	early   atomic.Int64 // length of the shortest body before whose end PHP has responded; 0: none
 	idle    chan struct{}
 	closed  sync.Once // closes idle
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -130,6 +131,7 @@ type php struct {
 	addr    fcgi.Addr
 	running chan *script
 	closing chan struct{}
+	early   atomic.Bool // a POST runs before its body is there
 }
 
 // script is a request that the application has got, and will answer when the test says so.
@@ -139,6 +141,7 @@ type script struct {
 	body   string
 	conn   net.Conn
 	keep   bool
+	early  bool
 	id     uint16
 	done   chan struct{} // closed by end
 }
@@ -183,7 +186,7 @@ func (p *php) serve(nc net.Conn) {
 		}
 	}()
 	for {
-		s, err := readScript(nc)
+		s, err := readScript(nc, p.early.Load())
 		if err != nil {
 			return
 		}
@@ -193,13 +196,16 @@ func (p *php) serve(nc net.Conn) {
 		case <-p.closing:
 			return
 		}
-		if !s.keep {
+		if s.early {
+			_, _ = io.Copy(io.Discard, nc)
+		}
+		if !s.keep || s.early {
 			return
 		}
 	}
 }
 
-func readScript(nc net.Conn) (*script, error) {
+func readScript(nc net.Conn, early bool) (*script, error) {
 	s := &script{conn: nc, params: map[string]string{}, done: make(chan struct{})}
 	var params []byte
 	for {
@@ -212,6 +218,13 @@ func readScript(nc net.Conn) (*script, error) {
 			s.id, s.keep = h.RequestID, content[2] != 0
 		case fcgi.TypeParams:
 			params = append(params, raw...)
+			if early && len(content) == 0 {
+				if err := s.readParams(params); err != nil || s.params["REQUEST_METHOD"] == "POST" {
+					s.early = true
+					return s, err
+				}
+				s.names = nil
+			}
 		case fcgi.TypeStdin:
 			s.body += string(content)
 			if len(content) == 0 {

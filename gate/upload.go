@@ -16,6 +16,10 @@ import (
 // lock, but for its last byte: PHP reads the whole body of a POST before it runs the script, so the session is not used
 // until then. The lock is acquired when the last byte is there.
 //
+// Of multipart/form-data PHP may read a part only: it gives up where there is no boundary, at a part without a name,
+// and when it has had enough parts. A visitor could have scripts run without the lock by that. So such a body is sent
+// late only where PHP locks the session itself.
+//
 // That takes a worker, as it would without the gate, and the worker goes on to wait for the lock. So only a body that
 // is slow is sent so, and lateUploads bounds how many are.
 
@@ -27,8 +31,9 @@ const (
 	slowBody     = 250 * time.Millisecond
 
 	// lateUploads is how many slow bodies are sent at once where max_connections does not say how many workers there
-	// are; else half of those. The others are for the requests whose locks the uploads will wait for.
-	lateUploads = 2
+	// are; else half of those. The others are for the requests whose locks the uploads will wait for: a pool of two
+	// workers has one then.
+	lateUploads = 1
 
 	// maxBodies bounds how many requests of a gate have the first bytes of their body in memory while the gate awaits it,
 	// and while they wait for the lock after that.
@@ -42,7 +47,7 @@ func (r *request) locksLate() bool {
 		return false
 	}
 	length, err := strconv.ParseInt(string(r.Params.Get("CONTENT_LENGTH")), 10, 64)
-	if err != nil || length <= 0 || r.startsBeforeBody() {
+	if err != nil || length <= 0 || r.startsBeforeBody(length) {
 		return false
 	}
 	if !r.enterBody() {
@@ -59,14 +64,24 @@ func (r *request) locksLate() bool {
 	return true
 }
 
-// startsBeforeBody reports whether the web server has PHP run the script before it has read the body.
-func (r *request) startsBeforeBody() bool {
+// startsBeforeBody reports whether PHP may run the script before it has read the body, and does not lock the session
+// itself; or whether the web server has PHP do so.
+func (r *request) startsBeforeBody(length int64) bool {
+	early := r.setup.early.Load()
+	if !r.setup.PHPLocks && (isMultipart(r.Params.Get("CONTENT_TYPE")) || early > 0 && length >= early) {
+		return true
+	}
 	for _, name := range []string{"PHP_VALUE", "PHP_ADMIN_VALUE"} {
 		if bytes.Contains(r.Params.Get(name), []byte("enable_post_data_reading")) {
 			return true
 		}
 	}
 	return false
+}
+
+// isMultipart reports whether PHP may take a content type for multipart/form-data.
+func isMultipart(contentType []byte) bool {
+	return bytes.Contains(bytes.ToLower(contentType), []byte("multipart"))
 }
 
 // expected is how long a body of that length takes at the rate of what has come.
@@ -101,8 +116,31 @@ func (r *request) leaveUpload() {
 	if r.bodyAwaited {
 		r.setup.bodies.Add(-1)
 	}
-	if r.exch.Late != nil {
-		r.setup.late.Add(-1)
+	if r.exch.Late == nil {
+		return
+	}
+	r.setup.late.Add(-1)
+	if r.exch.RespondedEarly() && !r.setup.PHPLocks {
+		r.noteEarly()
+	}
+}
+
+// noteEarly notes that PHP ran a script before its body was there, so that no body of that length or more is sent late
+// from now on.
+func (r *request) noteEarly() {
+	for {
+		early := r.setup.early.Load()
+		if early > 0 && early <= r.exch.ContentLength {
+			return
+		}
+		if !r.setup.early.CompareAndSwap(early, r.exch.ContentLength) {
+			continue
+		}
+		if early == 0 {
+			r.logLine(hclog.Warn, "php ran a script before its body was there, without the lock of its session: "+
+				"look at post_max_size and enable_post_data_reading", nil)
+		}
+		return
 	}
 }
 

@@ -145,6 +145,8 @@ func TestLockBeginsWithTheHeadOfOtherRequests(t *testing.T) {
 		"no length":                  {"CONTENT_LENGTH", ""},
 		"a script before its body":   {"PHP_VALUE", "enable_post_data_reading=0\nmemory_limit=1G"},
 		"the same by an admin value": {"PHP_ADMIN_VALUE", "enable_post_data_reading=off"},
+		"multipart":                  {"CONTENT_TYPE", "multipart/form-data; boundary=XX"},
+		"multipart, spelled oddly":   {"CONTENT_TYPE", "MultiPart/form-Data"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStand(t, nil)
@@ -167,6 +169,69 @@ func TestLockBeginsWithTheHeadOfOtherRequests(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestMultipartIsLateWherePHPLocks(t *testing.T) {
+	s := newStand(t, func(o *Options) { o.LocksGiven, o.PHPLocks = true, true })
+	up := s.upload("one", "CONTENT_TYPE", "multipart/form-data; boundary=XX")
+	s.late(1)
+	up.finish()
+	s.php.next().end(page + "uploaded")
+	up.want("uploaded")
+}
+
+// An upload whose lock is acquired late runs in any case, so it waits, however many do.
+func TestSlowUploadWaitsBesideMaxWaiters(t *testing.T) {
+	s := newStand(t, func(o *Options) { o.Policy.MaxWaiters = 1 })
+	up := s.upload("one")
+	s.late(1)
+	holds := s.ask(session("one")...)
+	holder := s.php.next()
+	waits := s.ask(session("one")...)
+	s.waiters(1)
+	up.finish()
+	s.waiters(2)
+	s.php.none(t)
+	holder.end(page + "held")
+	holds.want("held")
+	s.php.next().end(page + "waited")
+	waits.want("waited")
+	s.php.next().end(page + "uploaded")
+	up.want("uploaded")
+	if got := s.Stats(); got.Passed != 0 {
+		t.Errorf("got %+v, want none that has passed", got)
+	}
+}
+
+// A PHP that responds before the body is there has not waited for it, and will not for others of that length.
+func TestPHPThatRespondsEarlyIsNoted(t *testing.T) {
+	s := newStand(t, nil)
+	s.setup.Load().early.Store(int64(len(uploadBody)) + 1) // a longer one has been noted: this one is late
+	s.early()
+	if got := s.setup.Load().early.Load(); got != int64(len(uploadBody)) {
+		t.Errorf("noted %d bytes, want %d", got, len(uploadBody))
+	}
+	s.lockedByUpload(s.upload("one"))
+
+	s.setup.Load().early.Store(0)
+	s.early()
+	if !strings.Contains(s.log.String(), "[WARN]  php ran a script before its body was there") {
+		t.Error("that is not logged")
+	}
+	s.lockedByUpload(s.upload("one"))
+}
+
+// early has PHP respond to a slow upload before its body is there.
+func (s *stand) early() {
+	s.t.Helper()
+	s.php.early.Store(true)
+	up := s.upload("one")
+	s.late(1)
+	s.php.next().end(page + "early")
+	up.want("early")
+	up.Close()
+	s.late(0)
+	s.php.early.Store(false)
 }
 
 // lockedByUpload checks that an upload of session one has its lock, and ends it.
