@@ -66,6 +66,7 @@ func (o *Offer) serve(nc net.Conn) {
 		all = append(all, newMessage(held, key, by[key]))
 	}
 	s.begin(append(all, message{Kind: complete}))
+	o.locks.AssumeWaiters() // a script that has closed its session is to hold up no request of the other process
 	var writing sync.WaitGroup
 	writing.Go(func() { s.out.run(nc) })
 	_ = read(nc, s.got)

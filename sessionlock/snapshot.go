@@ -42,6 +42,21 @@ func (m *Manager) Snapshot() []SessionState {
 	return all
 }
 
+// AssumeWaiters calls OnWaiter for each lock that is held, as if a request waited for it: one may wait in another
+// process.
+func (m *Manager) AssumeWaiters() {
+	for i := range m.shards {
+		sh := &m.shards[i]
+		sh.mu.Lock()
+		for _, s := range sh.sessions {
+			if s.holder != nil {
+				s.holder.notifyWaiter()
+			}
+		}
+		sh.mu.Unlock()
+	}
+}
+
 func heldLongest(a, b SessionState) int {
 	switch {
 	case a.Held && !b.Held:

@@ -104,6 +104,33 @@ func TestARestartOfAUnitDoesNotWaitForAScript(t *testing.T) {
 	gate.awaitEnds(2)
 }
 
+// A script that has closed its session holds up no request of it that comes to the next process.
+func TestARestartOfAUnitSeesSessionsThatAreClosed(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("looking at workers takes root")
+	}
+	r, site, gate := unitStack(t, "restart")
+	for range 40 { // afterwards the gate knows this PHP, and looks only where a request waits
+		ask(site, request{path: "/count.php", session: newSession()})
+	}
+	session := newSession()
+	export := begin(site, request{path: "/export.php?how=close&mark=a", session: session})
+	awaitMark(t, r, "a.closed")
+	gate.restart()
+	if answer := ask(site, request{path: "/count.php", session: session}); answer.failure() != nil {
+		t.Error(answer.failure())
+	}
+	if marked(r, "a.ended") {
+		t.Error("the request waited for the script to end, though its session was closed")
+	}
+	letGo(t, r, "a")
+	if answer := <-export; answer.failure() != nil {
+		t.Error(answer.failure())
+	}
+	gate.awaitEnds(1)
+}
+
 // controlGroup makes a systemctl of a systemd that would end all processes of the unit.
 func controlGroup(t *testing.T) string {
 	t.Helper()
