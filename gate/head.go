@@ -17,6 +17,7 @@ type head struct {
 	target   []byte // REQUEST_URI
 	host     []byte // HTTP_HOST
 	accept   []byte // HTTP_ACCEPT
+	upload   bool   // the body may be an upload whose progress PHP keeps: multipart/form-data
 	foreign  bool   // the request sets params named FPM_GATE_*, which only the gate may set
 }
 
@@ -43,6 +44,8 @@ func (h *head) read(params fcgi.Params, idParam string) {
 			h.host = fcgi.CString(value)
 		case "HTTP_ACCEPT":
 			h.accept = fcgi.CString(value)
+		case "CONTENT_TYPE":
+			h.upload = bytes.Contains(bytes.ToLower(fcgi.CString(value)), []byte("multipart/"))
 		}
 		if idParam != "" && string(name) == idParam {
 			h.param = fcgi.CString(value)

@@ -491,7 +491,7 @@ func (r *request) useScript() *phpScript {
 	r.scriptMu.Lock()
 	defer r.scriptMu.Unlock()
 	if r.script == nil || !r.script.use() {
-		r.script = &phpScript{workers: r.setup.Workers, exch: &r.exch, users: 1}
+		r.script = &phpScript{workers: r.setup.Workers, exch: &r.exch, uploads: r.head.upload, users: 1}
 	}
 	return r.script
 }

@@ -17,6 +17,9 @@ import (
 type phpScript struct {
 	workers *Workers
 	exch    *fcgi.Exchange
+	// uploads: PHP may open and close the session itself while it reads the body (session.upload_progress), before the
+	// script begins. When it has begun cannot be seen.
+	uploads bool
 	settled atomic.Bool // all sessions that are looked at are closed
 	looking sync.Mutex  // one look at a time, so that they are taken in their order
 
@@ -33,6 +36,7 @@ type phpScript struct {
 	searches bool
 	again    time.Time // when the worker is searched again
 	failed   error     // why it will not be found
+	insists  bool      // it is searched even where the workers were given up for a while
 }
 
 // use adds a user, and reports whether it could: a script that has lost its last one gets no other.
@@ -69,7 +73,7 @@ func (s *phpScript) leave() {
 func (s *phpScript) look() {
 	s.looking.Lock()
 	defer s.looking.Unlock()
-	at, worker, _ := s.find()
+	at, worker, _ := s.locate(false)
 	if worker == nil {
 		return
 	}
@@ -95,8 +99,12 @@ func (s *phpScript) look() {
 	s.settled.Store(settled)
 }
 
-// find returns the worker, or nil: then it is being searched, or cannot be found, for the reason that is returned.
-func (s *phpScript) find() (fcgi.Serving, phpworker.Worker, error) {
+// find is locate for a script that is to be ended: what other workers were like does not count.
+func (s *phpScript) find() (fcgi.Serving, phpworker.Worker, error) { return s.locate(true) }
+
+// locate returns the worker, or nil: then it is being searched, or cannot be found, for the reason that is returned.
+// After a call with insist it is searched even where the workers at its address were given up for a while.
+func (s *phpScript) locate(insist bool) (fcgi.Serving, phpworker.Worker, error) {
 	at, ok := s.exch.Serving()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,20 +115,24 @@ func (s *phpScript) find() (fcgi.Serving, phpworker.Worker, error) {
 		_ = s.worker.Close()
 		s.worker, s.failed = nil, nil
 	}
+	if insist && !s.insists {
+		s.insists, s.failed = true, nil
+	}
 	if s.worker == nil && s.failed == nil && !s.searches && !time.Now().Before(s.again) {
 		s.searches = true
-		go s.search(at)
+		go s.search(at, s.insists)
 	}
 	return at, s.worker, s.failed
 }
 
-// search searches the worker.
-func (s *phpScript) search(at fcgi.Serving) {
+// search searches the worker; with insists, even where the workers were given up for a while.
+func (s *phpScript) search(at fcgi.Serving, insists bool) {
 	s.workers.places <- struct{}{}
 	defer func() { <-s.workers.places }()
 	var worker phpworker.Worker
 	var err error
-	if s.workers.mayLook(at.Addr()) {
+	given := !insists && !s.workers.mayLook(at.Addr())
+	if !given {
 		worker, err = s.findAt(at)
 	} else {
 		err = s.workers.Failing(at.Addr())
@@ -135,14 +147,16 @@ func (s *phpScript) search(at fcgi.Serving) {
 		return
 	}
 	s.at, s.worker = at, worker
-	lasting := isNow && err != nil && !isPassing(err)
+	lasting := isNow && err != nil && !isPassing(err) && insists == s.insists
 	if lasting {
 		s.failed = err
 	}
 	s.mu.Unlock()
 	switch {
 	case lasting:
-		s.workers.fails(at.Addr(), err)
+		if !given {
+			s.workers.fails(at.Addr(), err, 0)
+		}
 	case worker != nil:
 		s.look()
 	}
@@ -167,11 +181,13 @@ func (s *phpScript) lose(at fcgi.Serving, err error) {
 	worker := s.worker
 	s.worker, s.again = nil, time.Now().Add(searchPause)
 	s.mu.Unlock()
+	pid := 0
 	if worker != nil {
+		pid = worker.PID()
 		_ = worker.Close()
 	}
 	if !isPassing(err) {
-		s.workers.fails(at.Addr(), err)
+		s.workers.fails(at.Addr(), err, pid)
 	}
 }
 
@@ -193,6 +209,7 @@ type sessionView struct {
 	isKnown   bool
 	sawOwn    bool   // PHP had this very session open
 	other     string // another one that it had open instead
+	foreign   bool   // another id was there before this session was seen open
 	destroyed bool   // PHP no longer has it
 	again     bool   // it was opened again
 }
@@ -245,32 +262,49 @@ func (v *sessionView) saw(s *phpworker.Session) bool {
 }
 
 // next is the state after what was seen. PHP sets the id before it opens a session, and keeps it when it has closed it,
-// until the request ends or the session is destroyed. So that another id is there shows nothing.
+// until the request ends or the session is destroyed. So an id alone shows nothing, and neither does another session
+// that was opened and closed: a script can go on to this one. What is in doubt is Unknown: the lock lasts.
 func (v *sessionView) next(s *phpworker.Session) sessionwatch.State {
 	own := s.ID != "" && string(phpsession.LockName([]byte(s.ID))) == v.own
-	if own && s.Opened != phpworker.NotYet && v.state != sessionwatch.Open {
-		v.script.workers.noteUse(v.own)
+	switch {
+	case v.script.uploads:
+		return sessionwatch.Unknown
+	case s.Status == phpworker.Active && own:
+		v.noteUse(s.Handler)
+		v.sawOwn = true
+		if v.state == sessionwatch.Closed {
+			return sessionwatch.Closed
+		}
+		return sessionwatch.Open
+	case s.ID != "" && !own && !v.sawOwn:
+		v.foreign = true
 	}
 	switch {
 	case v.state == sessionwatch.Closed:
 		return sessionwatch.Closed
-	case s.Status == phpworker.Active && own:
-		v.sawOwn = true
-		return sessionwatch.Open
 	case s.Status == phpworker.Active:
 		v.other = s.ID
-		if v.isNew && v.state != sessionwatch.Open {
-			return sessionwatch.Unknown
+		if v.sawOwn { // it has a new id
+			return sessionwatch.Open
 		}
-		return sessionwatch.Open
-	case v.state == sessionwatch.Open, v.isNew && s.ID == "",
-		s.Opened == phpworker.Before, own && s.Opened == phpworker.NotKnown:
+	case v.sawOwn, own && s.Opened == phpworker.Before && !v.foreign:
 		v.destroyed = !own
 		return sessionwatch.Closed
 	case s.ID == "" && v.locks(s.Handler) && v.script.workers.uses(v.own):
 		return sessionwatch.Unopened
 	}
 	return sessionwatch.Unknown
+}
+
+// noteUse notes with which handler PHP has the session open: only now is it known which one the script uses, as it may
+// set another one than php.ini at any time before.
+func (v *sessionView) noteUse(handler string) {
+	switch {
+	case !v.locks(handler):
+		v.script.workers.forgetUse(v.own)
+	case v.state != sessionwatch.Open:
+		v.script.workers.noteUse(v.own)
+	}
 }
 
 // seen returns the state that was seen last, and whether there was anything to be seen.

@@ -98,34 +98,84 @@ func none(id string, opened phpworker.Opened) phpworker.Session {
 }
 
 // TestWhatAWorkerShowsOfASession: the rules of evidence. "Not opened" counts only of a session that PHP uses, with a
-// handler that locks; "closed" only if the session was open, or the id shows that it was.
+// handler that locks; "closed" only if this very session was seen open, or its id and $_SESSION show that it was and no
+// other one was there before.
 func TestWhatAWorkerShowsOfASession(t *testing.T) {
 	redis := func(s phpworker.Session) phpworker.Session { s.Handler = "redis"; return s }
 	const yes, no, perhaps = phpworker.Before, phpworker.NotYet, phpworker.NotKnown
 	for name, c := range map[string]struct {
-		used  bool // PHP was seen to use the session before
-		isNew bool
-		seen  []phpworker.Session
-		want  sessionwatch.State
+		used    bool // PHP was seen to use the session before
+		isNew   bool
+		uploads bool
+		seen    []phpworker.Session
+		want    sessionwatch.State
+		uses    bool // it is noted that PHP uses the session, with a lock
 	}{
 		"nothing, of a session that was never used": {seen: []phpworker.Session{none("", perhaps)}, want: sessionwatch.Unknown},
-		"nothing":                     {used: true, seen: []phpworker.Session{none("", perhaps)}, want: sessionwatch.Unopened},
-		"nothing, no lock of PHP's":   {used: true, seen: []phpworker.Session{redis(none("", perhaps))}, want: sessionwatch.Unknown},
-		"open":                        {seen: []phpworker.Session{active("own")}, want: sessionwatch.Open},
-		"another one is open":         {seen: []phpworker.Session{active("other")}, want: sessionwatch.Open},
-		"open, then closed":           {seen: []phpworker.Session{active("own"), none("own", yes)}, want: sessionwatch.Closed},
-		"open, then destroyed":        {seen: []phpworker.Session{active("own"), none("", no)}, want: sessionwatch.Closed},
-		"open, renewed, then closed":  {seen: []phpworker.Session{active("own"), active("other"), none("other", yes)}, want: sessionwatch.Closed},
-		"closed unseen":               {seen: []phpworker.Session{none("own", yes)}, want: sessionwatch.Closed},
-		"closed unseen, by the id":    {seen: []phpworker.Session{none("own", perhaps)}, want: sessionwatch.Closed},
-		"renewed and closed unseen":   {seen: []phpworker.Session{none("other", yes)}, want: sessionwatch.Closed},
-		"its id was set, no more":     {used: true, seen: []phpworker.Session{none("own", no)}, want: sessionwatch.Unknown},
-		"another id was set, no more": {used: true, seen: []phpworker.Session{none("other", no)}, want: sessionwatch.Unknown},
-		"another id, not known":       {used: true, seen: []phpworker.Session{none("other", perhaps)}, want: sessionwatch.Unknown},
-		"closed and open again":       {seen: []phpworker.Session{none("own", yes), active("own")}, want: sessionwatch.Closed},
-		"new, and open":               {isNew: true, seen: []phpworker.Session{active("own")}, want: sessionwatch.Open},
-		"new, another one is open":    {isNew: true, seen: []phpworker.Session{active("other")}, want: sessionwatch.Unknown},
-		"new, and gone":               {isNew: true, seen: []phpworker.Session{none("", no)}, want: sessionwatch.Closed},
+		"nothing": {used: true, seen: []phpworker.Session{none("", perhaps)}, want: sessionwatch.Unopened, uses: true},
+		"nothing, no lock of PHP's": {
+			used: true, seen: []phpworker.Session{redis(none("", perhaps))}, want: sessionwatch.Unknown, uses: true,
+		},
+		"nothing, then another handler than php.ini's": {
+			used: true, seen: []phpworker.Session{none("", perhaps), redis(active("own"))}, want: sessionwatch.Open,
+		},
+		"open":                   {seen: []phpworker.Session{active("own")}, want: sessionwatch.Open, uses: true},
+		"open, no lock of PHP's": {seen: []phpworker.Session{redis(active("own"))}, want: sessionwatch.Open},
+		"another one is open":    {seen: []phpworker.Session{active("other")}, want: sessionwatch.Unknown},
+		"open, then closed":      {seen: []phpworker.Session{active("own"), none("own", yes)}, want: sessionwatch.Closed, uses: true},
+		"open, then closed, by itself": {
+			seen: []phpworker.Session{active("own"), none("own", perhaps)}, want: sessionwatch.Closed, uses: true,
+		},
+		"open, then destroyed": {seen: []phpworker.Session{active("own"), none("", no)}, want: sessionwatch.Closed, uses: true},
+		"open, renewed": {
+			seen: []phpworker.Session{active("own"), active("other")}, want: sessionwatch.Open, uses: true,
+		},
+		"open, renewed, then closed": {
+			seen: []phpworker.Session{active("own"), active("other"), none("other", yes)}, want: sessionwatch.Closed, uses: true,
+		},
+		"another one, opened and closed": {
+			seen: []phpworker.Session{active("other"), none("other", yes)}, want: sessionwatch.Unknown,
+		},
+		"another one, then its id": {
+			seen: []phpworker.Session{active("other"), none("other", yes), none("own", yes)}, want: sessionwatch.Unknown,
+		},
+		"another one, closed, then its id": {
+			seen: []phpworker.Session{none("other", yes), none("own", yes)}, want: sessionwatch.Unknown,
+		},
+		"another one, then it is open": {
+			seen: []phpworker.Session{active("other"), none("own", yes), active("own")}, want: sessionwatch.Open, uses: true,
+		},
+		"another one, then it, closed": {
+			seen: []phpworker.Session{active("other"), active("own"), none("own", yes)}, want: sessionwatch.Closed, uses: true,
+		},
+		"closed unseen":             {seen: []phpworker.Session{none("own", yes)}, want: sessionwatch.Closed},
+		"its id, not known":         {seen: []phpworker.Session{none("own", perhaps)}, want: sessionwatch.Unknown},
+		"renewed and closed unseen": {seen: []phpworker.Session{none("other", yes)}, want: sessionwatch.Unknown},
+		"opened, without an id":     {seen: []phpworker.Session{none("", yes)}, want: sessionwatch.Unknown},
+		"its id was set, no more": {
+			used: true, seen: []phpworker.Session{none("own", no)}, want: sessionwatch.Unknown, uses: true,
+		},
+		"another id was set, no more": {
+			used: true, seen: []phpworker.Session{none("other", no)}, want: sessionwatch.Unknown, uses: true,
+		},
+		"another id, not known": {
+			used: true, seen: []phpworker.Session{none("other", perhaps)}, want: sessionwatch.Unknown, uses: true,
+		},
+		"closed and open again": {
+			seen: []phpworker.Session{none("own", yes), active("own")}, want: sessionwatch.Closed, uses: true,
+		},
+		"new, and open":            {isNew: true, seen: []phpworker.Session{active("own")}, want: sessionwatch.Open, uses: true},
+		"new, another one is open": {isNew: true, seen: []phpworker.Session{active("other")}, want: sessionwatch.Unknown},
+		"new, and not there":       {isNew: true, seen: []phpworker.Session{none("", no)}, want: sessionwatch.Unknown},
+		"new, and gone": {
+			isNew: true, seen: []phpworker.Session{active("own"), none("", no)}, want: sessionwatch.Closed, uses: true,
+		},
+		"an upload, its progress is kept": {
+			uploads: true, seen: []phpworker.Session{active("own"), none("own", yes)}, want: sessionwatch.Unknown,
+		},
+		"an upload, nothing": {
+			uploads: true, used: true, seen: []phpworker.Session{none("", perhaps)}, want: sessionwatch.Unknown, uses: true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			workers := NewWorkers(newFakeWorker(), hclog.NewNullLogger())
@@ -135,21 +185,25 @@ func TestWhatAWorkerShowsOfASession(t *testing.T) {
 			}
 			closed, reopened := 0, 0
 			v := &sessionView{
-				script: &phpScript{workers: workers, exch: new(fcgi.Exchange), users: 1}, own: "own", isNew: c.isNew,
+				script: &phpScript{workers: workers, exch: new(fcgi.Exchange), users: 1, uploads: c.uploads},
+				own:    "own",
+				isNew:  c.isNew,
 				locks:  new(setup).locks,
 				closed: func() { closed++ }, reopened: func() { reopened++ },
 			}
 			v.begin()
-			for range 2 { // the same again changes nothing
-				for _, s := range c.seen {
-					v.saw(&s)
-				}
+			for _, s := range c.seen {
+				v.saw(&s)
+				v.saw(&s) // the same again changes nothing
 			}
 			if got, ok := v.seen(); got != c.want || !ok {
 				t.Errorf("got state %v, %v; want %v", got, ok, c.want)
 			}
 			if want := map[bool]int{true: 1}[c.want == sessionwatch.Closed]; closed != want {
 				t.Errorf("closed was called %d times, want %d", closed, want)
+			}
+			if got := workers.uses("own"); got != c.uses {
+				t.Errorf("noted that it is used: %v, want %v", got, c.uses)
 			}
 			v.stop()
 			v.saw(&c.seen[0])
@@ -224,6 +278,51 @@ func TestWhereWorkersCannotBeSeenThePlaceIsWatched(t *testing.T) {
 	poll.want("poll")
 	exporting.end(page + "export")
 	export.want("export")
+}
+
+// TestOneStrangeWorkerDoesNotGiveTheOthersUp, once one was understood: it takes several in a row.
+func TestOneStrangeWorkerDoesNotGiveTheOthersUp(t *testing.T) {
+	w := NewWorkers(newFakeWorker(), hclog.NewNullLogger())
+	defer w.Close()
+	var at fcgi.Addr
+	w.fails(at, phpworker.ErrLayout, 1)
+	if w.mayLook(at) {
+		t.Error("workers of which none was ever understood are looked at again at once")
+	}
+	w.saw(at, true)
+	for _, pid := range []int{1, 1, 1, 2, 2} {
+		if w.fails(at, phpworker.ErrLayout, pid); !w.mayLook(at) {
+			t.Fatalf("given up for worker %d", pid)
+		}
+	}
+	w.saw(at, true)
+	for _, pid := range []int{0, 0} {
+		if w.fails(at, phpworker.ErrLayout, pid); !w.mayLook(at) {
+			t.Fatal("what came before one that was understood counts still")
+		}
+	}
+	if w.fails(at, phpworker.ErrLayout, 3); w.mayLook(at) {
+		t.Error("not given up after three in a row")
+	}
+	w.saw(at, true)
+	if w.fails(at, phpworker.ErrRights, 1); w.mayLook(at) {
+		t.Error("not given up without the rights")
+	}
+}
+
+// TestAScriptIsTerminatedThoughItsWorkersWereGivenUp for a while.
+func TestAScriptIsTerminatedThoughItsWorkersWereGivenUp(t *testing.T) {
+	w := newFakeWorker()
+	s := newWorkerStand(t, w, func(o *Options) {
+		o.Policy.OnExpiry, o.Policy.Expiry, o.Policy.TerminateGrace = OverdueTerminate, 20*time.Millisecond, time.Minute
+	})
+	o := s.setup.Load()
+	o.Workers.fails(o.Upstream.Addrs[0], phpworker.ErrProgram, 0)
+	b := s.ask(session("one")...)
+	script := s.php.next()
+	receive(t, "the script is interrupted", w.interrupted)
+	script.end(page + "PHP's own error")
+	b.want("PHP's own error")
 }
 
 // TestAScriptThatKeepsItsLockIsTerminated: by PHP's limit, else by the end of its worker, else its lock is released.

@@ -39,6 +39,9 @@ type workerPool struct {
 	known  bool      // and it can be told whether a session was opened before
 	failed error     // why they cannot be looked at, or not now; nil: nothing is known to be in the way
 	again  time.Time // when they are looked at again after that
+	// Workers that were not understood since one was the last time. One that is known counts once in a row.
+	strange    int
+	strangePID int
 }
 
 const (
@@ -57,6 +60,9 @@ const (
 	// failedPause is how long workers that cannot be looked at are left alone, helperPause where the helper failed.
 	failedPause = time.Minute
 	helperPause = 5 * time.Second
+	// maxStrange is how many workers in a row must not be understood before the others at an address are given up, once
+	// one was understood: a single one may be damaged.
+	maxStrange = 3
 	// maxWorkerSamples bounds the scripts that are looked at although no request waits, until their PHP is understood.
 	maxWorkerSamples = 4
 )
@@ -197,7 +203,7 @@ func (w *Workers) leave(s *phpScript) {
 	delete(w.looked, s)
 }
 
-// usedSessions are hashes of sessions that PHP was seen to use lately: only of these it is believed that a script has
+// usedSessions are hashes of sessions that PHP was seen to have open lately, with a handler that locks: only of these it is believed that a script has
 // not opened its session. An application that keeps sessions in its own way never opens one. What is forgotten costs a
 // session the turns that its scripts could have given away.
 type usedSessions struct {
@@ -211,7 +217,7 @@ const (
 	usedTime = 10 * time.Minute
 )
 
-// noteUse notes that PHP was seen to use the session of id.
+// noteUse notes that PHP was seen to have the session of id open, with a handler that locks.
 func (w *Workers) noteUse(id string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -223,7 +229,16 @@ func (w *Workers) noteUse(id string) {
 	u.young[maphash.String(u.seed, id)] = struct{}{}
 }
 
-// uses reports whether PHP was seen to use the session of id lately.
+// forgetUse notes that PHP was seen to have the session of id open with a handler that does not lock.
+func (w *Workers) forgetUse(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	hash := maphash.String(w.used.seed, id)
+	delete(w.used.young, hash)
+	delete(w.used.old, hash)
+}
+
+// uses reports whether PHP was seen to have the session of id open lately, with a handler that locks.
 func (w *Workers) uses(id string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -275,8 +290,8 @@ func (w *Workers) saw(a fcgi.Addr, known bool) {
 	*p = workerPool{seen: true, known: p.known || known}
 }
 
-// fails notes why a worker cannot be looked at, and logs that once.
-func (w *Workers) fails(a fcgi.Addr, err error) {
+// fails notes why a worker cannot be looked at, and logs that once. The worker's pid is 0 if it is not known.
+func (w *Workers) fails(a fcgi.Addr, err error, pid int) {
 	pause := failedPause
 	if errors.Is(err, phpworker.ErrHelper) {
 		pause = helperPause
@@ -284,11 +299,23 @@ func (w *Workers) fails(a fcgi.Addr, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := w.pool(a)
+	if p.seen && errors.Is(err, phpworker.ErrLayout) && !p.isStrange(pid) {
+		return
+	}
 	if p.failed == nil {
 		w.log.Warn("cannot watch PHP sessions in the workers; what handler and save_path say is watched, if anything",
 			"upstream", a.String(), "error", err)
 	}
 	p.failed, p.again = err, time.Now().Add(pause)
+}
+
+// isStrange counts a worker that was not understood, and reports whether there were enough of them in a row.
+func (p *workerPool) isStrange(pid int) bool {
+	if pid == 0 || pid != p.strangePID {
+		p.strange++
+	}
+	p.strangePID = pid
+	return p.strange >= maxStrange
 }
 
 // activity looks at the worker that serves a connection.

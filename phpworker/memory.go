@@ -96,9 +96,11 @@ func cString(m memory, addr uint64, limit int) (string, error) {
 const (
 	stringLength = 16
 	stringBytes  = 24
+	// maxString is more bytes than a string of PHP can have with any sensible memory_limit.
+	maxString = 1 << 30
 )
 
-// zendString reads a zend_string of at most limit bytes.
+// zendString reads a zend_string of at most limit bytes. The error is errTooLong if it is longer.
 func zendString(m memory, addr uint64, limit int) (string, error) {
 	b, err := readSome(m, addr, make([]byte, stringBytes+limit+1))
 	if err != nil {
@@ -111,8 +113,11 @@ func zendString(m memory, addr uint64, limit int) (string, error) {
 		}
 	}
 	length := native.Uint64(b[stringLength:])
-	if native.Uint32(b) == 0 || length > uint64(limit) {
+	switch {
+	case native.Uint32(b) == 0 || length > maxString:
 		return "", errNotUnderstood
+	case length > uint64(limit):
+		return "", errTooLong
 	}
 	whole := stringBytes + int(length) + 1
 	if len(b) < whole {
@@ -126,6 +131,9 @@ func zendString(m memory, addr uint64, limit int) (string, error) {
 	}
 	return string(b[stringBytes : whole-1]), nil
 }
+
+// errTooLong is returned for a string that is longer than what is read of it. A visitor may have sent it.
+var errTooLong = errors.New("the string is too long to be read")
 
 // errNotUnderstood is returned when something does not look as it should. It may have changed while it was read.
 var errNotUnderstood = errors.New("what stands there is not what was expected")

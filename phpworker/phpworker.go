@@ -73,10 +73,11 @@ type Status int
 // The values of Status. To tell a session that is closed from one that was never opened takes the ID or an earlier
 // look.
 const (
-	Unknown  Status = iota // this PHP's version is unknown, and nothing has shown yet that it is understood
-	Disabled               // sessions are disabled
-	None                   // PHP has no session open
-	Active                 // PHP has its session open
+	// This PHP's version is unknown, and nothing has shown yet that it is understood; or the id is too long to be read.
+	Unknown  Status = iota
+	Disabled        // sessions are disabled
+	None            // PHP has no session open
+	Active          // PHP has its session open
 )
 
 // String returns a word for logs.

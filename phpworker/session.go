@@ -24,7 +24,7 @@ const (
 	psGlobalsSize = 128
 )
 
-// Longer ones are not believed.
+// Longer ones are not believed. A session whose id is longer is Unknown: visitors can send any id.
 const (
 	maxName    = 128
 	maxID      = 1024
@@ -71,13 +71,16 @@ func readSessionOnce(m memory, addr uint64, v version) (s Session, err error) {
 	}
 	id := native.Uint64(before[offsetID:])
 	if id != 0 {
-		if s.ID, err = zendString(m, id, maxID); err != nil {
+		switch s.ID, err = zendString(m, id, maxID); {
+		case errors.Is(err, errTooLong):
+			return Session{Name: s.Name, Handler: s.Handler}, nil
+		case err != nil:
 			return s, err
 		}
 	}
 	file := native.Uint64(before[offsetFile:])
 	if v.hasStarted() && file != 0 {
-		if s.StartedFile, err = zendString(m, file, maxPath); err != nil {
+		if s.StartedFile, err = zendString(m, file, maxPath); err != nil && !errors.Is(err, errTooLong) {
 			return s, err
 		}
 		s.StartedLine = int(native.Uint32(before[offsetLine:]))

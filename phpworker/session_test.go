@@ -90,6 +90,10 @@ func TestSessionsAreRead(t *testing.T) {
 			m.write(globalsAt+offsetStatus, []byte{0})
 		}, Session{Disabled, "", "PHPSESSID", "files", "", 0, 0}},
 		"an id as long as can be": {"8.2.36", func(m fakeMemory) { m.writeString(idAt, long) }, Session{Active, long, "PHPSESSID", "files", "", 0, 0}},
+		"an id that is too long": {
+			"8.2.36", func(m fakeMemory) { m.writeString(idAt, long+"x") },
+			Session{Unknown, "", "PHPSESSID", "files", "", 0, 0},
+		},
 		"an id at the end of memory": {"8.2.36", func(m fakeMemory) {
 			m.writeString(0x9000-28, "abc") // up to the last byte of its page
 			m.write(globalsAt+offsetID, pointer(0x9000-28))
@@ -125,7 +129,7 @@ func TestWhatDoesNotLookLikeASessionIsRefused(t *testing.T) {
 		"a handler nowhere":           func(m fakeMemory) { m.write(moduleAt, pointer(0xdead0000)) },
 		"a handler with a space":      func(m fakeMemory) { m.write(handlerAt, []byte("a b\x00")) },
 		"an id nowhere":               func(m fakeMemory) { m.write(globalsAt+offsetID, pointer(0xdead0000)) },
-		"an id that is too long":      func(m fakeMemory) { m.writeString(idAt, strings.Repeat("x", maxID+1)) },
+		"an id of an absurd length":   func(m fakeMemory) { m.write(idAt+stringLength, pointer(maxString+1)) },
 		"an id without an end":        func(m fakeMemory) { m.write(idAt+stringBytes+3, []byte("x")) },
 		"an id that nobody refers to": func(m fakeMemory) { m.write(idAt, []byte{0, 0, 0, 0}) },
 		"nothing":                     func(m fakeMemory) { clear(m) },
@@ -202,7 +206,7 @@ func FuzzSession(f *testing.F) {
 				continue
 			}
 			if len(s.ID) > maxID || len(s.Name) > maxName || s.Name == "" || len(s.Handler) > maxHandler || len(s.StartedFile) > maxPath ||
-				s.Status < Disabled || s.Status > Active {
+				s.Status < Unknown || s.Status > Active {
 				t.Fatalf("got %+v", s)
 			}
 		}
