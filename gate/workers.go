@@ -204,8 +204,8 @@ func (w *Workers) leave(s *phpScript) {
 }
 
 // usedSessions are hashes of sessions that PHP was seen to have open lately, with a handler that locks: only of these
-// it is believed that a script has not opened its session. An application that keeps sessions in its own way never opens
-// one. What is forgotten costs a session the turns that its scripts could have given away.
+// it is believed that a script has not opened its session. An application that keeps sessions in its own way never
+// opens one. What is forgotten costs a session the turns that its scripts could have given away.
 type usedSessions struct {
 	seed       maphash.Seed
 	young, old map[uint64]struct{}
