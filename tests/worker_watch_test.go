@@ -102,6 +102,9 @@ func TestANextRequestEntersWhenTheSessionIsClosed(t *testing.T) {
 					s.awaitQueue(t, session, 1) // the session is open still
 					mark(t, s.Rig, "finish.close")
 				}
+				if strings.HasPrefix(how, "re") { // the id may change before the first look: then the lock lasts
+					letGo(t, s.Rig, how)
+				}
 				(<-next).mustBe(t, fmt.Sprintf("%d\n", after+1))
 				letGo(t, s.Rig, how) // it works still
 				if how != "finish" {
