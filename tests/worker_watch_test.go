@@ -106,7 +106,9 @@ func TestANextRequestEntersWhenTheSessionIsClosed(t *testing.T) {
 					letGo(t, s.Rig, how)
 				}
 				(<-next).mustBe(t, fmt.Sprintf("%d\n", after+1))
-				letGo(t, s.Rig, how) // it works still
+				if !strings.HasPrefix(how, "re") {
+					letGo(t, s.Rig, how) // it works still
+				}
 				if how != "finish" {
 					r := <-script
 					r.mustBe(t, "given back\n")
