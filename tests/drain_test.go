@@ -71,8 +71,8 @@ func TestAScriptThatOutlivesTheDrainIsBrokenOff(t *testing.T) {
 		t.Errorf("got a whole response with %q, want an error", r.body)
 	}
 	s.mustExit(t, 1)
-	if !strings.Contains(s.Gate.Log(), "requests were still there") {
-		t.Errorf("the log does not say that requests were still there")
+	if !strings.Contains(s.Gate.Log(), "requests still running") {
+		t.Errorf("the log does not say that requests were still running")
 	}
 	letGo(t, s.Rig, "hold")
 }
