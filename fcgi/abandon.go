@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 )
 
 // cutGrace is how long a script that prints after its web server has gone may go on before its connection is reset: it
@@ -61,7 +63,7 @@ func (x *Exchange) isCut() bool {
 // reset resets the connection, so that the script's next output fails, and waits as long as that output should take,
 // judging by earlier ones.
 func (x *Exchange) reset() {
-	resetOnClose(x.up.nc)
+	netpoll.ResetOnClose(x.up.nc)
 	_ = x.up.nc.Close()
 	end := time.Now().Add(min(x.rhythm.next(), x.AbandonAfter))
 	for left := time.Until(end); left > 0 && x.interrupted() == nil; left = time.Until(end) {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 )
 
 // script is a fake script that goes on after its web server has gone.
@@ -39,7 +41,7 @@ func (s *script) serve(p *phpConn) {
 	s.failed <- err
 	<-s.end
 	p.answer(r.id, "")
-	_ = p.Conn.(stream).CloseWrite()
+	_ = p.Conn.(netpoll.Conn).CloseWrite()
 	p.ended()
 }
 
@@ -78,7 +80,7 @@ func TestSilentScriptWhoseWebServerHasGoneKeepsItsLockUntilItEnds(t *testing.T) 
 			close(started)
 			<-end
 			p.answer(r.id, "\r\n")
-			_ = p.Conn.(stream).CloseWrite()
+			_ = p.Conn.(netpoll.Conn).CloseWrite()
 			p.ended()
 		}))
 		run := start(t, pool, web, nil, requestOf(1, true, "body"))
@@ -267,7 +269,7 @@ func TestHalfClosedUnixConnGetsItsResponse(t *testing.T) {
 			whole := requestOf(1, true, strings.Repeat("body", 1000))
 			run := start(t, pool, "unix", nil, whole[:len(whole)-cut])
 			await(t, "what came is read", func() bool { return unreadBytes(t, run.conn, run.web) == 0 })
-			if err := run.web.Conn.(stream).CloseWrite(); err != nil {
+			if err := run.web.Conn.(netpoll.Conn).CloseWrite(); err != nil {
 				t.Fatal(err)
 			}
 			close(closed)
@@ -298,7 +300,7 @@ func TestAbortRequestEndsAtOnceAndItsScriptWhenItEnds(t *testing.T) {
 				close(started)
 				<-end
 				p.answer(1, "\r\n")
-				_ = p.Conn.(stream).CloseWrite()
+				_ = p.Conn.(netpoll.Conn).CloseWrite()
 				p.ended()
 			}))
 			request := requestOf(1, true, "body")
@@ -383,7 +385,7 @@ func TestWebServerThatStopsToSpeakFastCGI(t *testing.T) {
 				close(started)
 				<-end
 				p.answer(1, "\r\n")
-				_ = p.Conn.(stream).CloseWrite()
+				_ = p.Conn.(netpoll.Conn).CloseWrite()
 				p.ended()
 			}))
 			cut := requestOf(1, true, "body")

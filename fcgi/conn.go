@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 )
 
 // Limits bound what a web server can do on its conn. A zero duration or size is no limit.
@@ -37,7 +39,7 @@ var (
 // One goroutine calls Next and works on the Request it returns. Shutdown, Kill, Retire and IdleSince can be called from
 // any goroutine.
 type Conn struct {
-	nc         stream
+	nc         netpoll.Conn
 	limits     Limits
 	req        Request
 	buf        *buffer // what was read: the head of req, then what came with it
@@ -62,10 +64,14 @@ type Conn struct {
 	killed     bool
 }
 
-// NewConn returns a Conn on nc and takes ownership of nc, which must be from a Listener, a *net.TCPConn or
-// *net.UnixConn.
+// NewListener returns a listener for NewConn that accepts on l, a *net.UnixListener or *net.TCPListener or a wrapper of
+// one. It owns l.
+func NewListener(l net.Listener) (net.Listener, error) { return netpoll.NewListener(l) }
+
+// NewConn returns a Conn on nc and takes ownership of nc, which must be from such a listener, a *net.TCPConn
+// or a *net.UnixConn.
 func NewConn(nc net.Conn, limits Limits) (*Conn, error) {
-	s, ok := nc.(stream)
+	s, ok := nc.(netpoll.Conn)
 	if !ok {
 		return nil, fmt.Errorf("cannot serve a %T", nc)
 	}
@@ -305,7 +311,7 @@ func (c *Conn) linger() {
 func (c *Conn) Break() {
 	time.Sleep(breakPause)
 	c.breakOff()
-	c.spoilt = isUnix(c.nc) && !c.resetsOnClose()
+	c.spoilt = netpoll.IsUnix(c.nc) && !c.resetsOnClose()
 }
 
 // Kill breaks the conn off and closes it, from any goroutine, whatever it is doing. It aborts an exchange with
@@ -336,8 +342,8 @@ func (c *Conn) setExchange(x *Exchange) (killed bool) {
 // not be 0: HAProxy 2.6 takes that for a management record, and crashes.
 func (c *Conn) breakOff() {
 	switch {
-	case !isUnix(c.nc):
-		resetOnClose(c.nc)
+	case !netpoll.IsUnix(c.nc):
+		netpoll.ResetOnClose(c.nc)
 	case !c.resetsOnClose():
 		_ = c.nc.SetWriteDeadline(time.Now().Add(breakTimeout))
 		_ = c.write(Header{Version: 255, Type: TypeStdout, RequestID: 1<<16 - 1, ContentLength: maxContent}.append(nil))

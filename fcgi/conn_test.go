@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/netpolltest"
 )
 
 // readHeads reads requests from pieces until an error, and describes each by its head and its stdin.
@@ -257,7 +259,7 @@ func readFirst(pieces [][]byte) (string, error) {
 // newConn returns a conn and its web server.
 func newConn(t testing.TB, network string, limits Limits) (*Conn, *peer) {
 	t.Helper()
-	server, client := socketPair(t, network)
+	server, client := netpolltest.Pair(t, network)
 	c, err := NewConn(server, limits)
 	if err != nil {
 		t.Fatal(err)

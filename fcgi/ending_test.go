@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 )
 
 // ways are what ends a kept conn that idles.
@@ -120,7 +122,7 @@ func TestWebServerThatClosesWhenItIsAskedToEndsTheConn(t *testing.T) {
 		go func() { done <- answerAll(c) }()
 		awaitIdle(t, c)
 		ways[way].end(c)
-		raw, err := web.Conn.(stream).SyscallConn()
+		raw, err := web.Conn.(netpoll.Conn).SyscallConn()
 		if err == nil {
 			err = raw.Read(readable)
 		}
@@ -137,7 +139,7 @@ func TestWebServerThatClosesWhenItIsAskedToEndsTheConn(t *testing.T) {
 // readable reports whether anything has come.
 func readable(fd uintptr) bool {
 	var b [1]byte
-	n, errno := receiveNow(fd, b[:], unix.MSG_PEEK)
+	n, errno := netpoll.ReceiveNow(fd, b[:], unix.MSG_PEEK)
 	return n > 0 && errno == 0
 }
 

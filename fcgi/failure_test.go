@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 )
 
 // pooled serves one whole request, so that its connection is pooled, and hands the next to serve.
@@ -370,7 +372,7 @@ func TestResponseThatIsCutWhileTheWebServerDoesNotReadNeverLooksWhole(t *testing
 			"aborted": func(run *running) { run.x.Abort(errors.New("enough")) },
 			"killed":  func(run *running) { run.conn.Kill() },
 			"closed, as by the end of the process": func(run *running) {
-				resetOnClose(run.conn.nc) // which the end of a process cannot do; TCP has no other way
+				netpoll.ResetOnClose(run.conn.nc) // which the end of a process cannot do; TCP has no other way
 				run.conn.nc.Close()
 			},
 		} {

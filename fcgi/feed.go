@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 )
 
 // watchDelay is how long a script may run before its web server is watched for hanging up. Most are done by
@@ -154,7 +156,7 @@ func (f *feed) watch() {
 	aborted := false
 	err = raw.Read(func(fd uintptr) bool {
 		aborted = r.conn.aborts(fd)
-		return aborted || hungUp(fd)
+		return aborted || netpoll.PeerClosed(fd)
 	})
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded): // stop
@@ -241,7 +243,7 @@ func (f *feed) readFailed(err error) {
 		if !f.whole.Load() {
 			f.endStdin()
 		}
-		gone = raw.Read(hungUp) == nil
+		gone = raw.Read(netpoll.PeerClosed) == nil
 	}
 	if gone {
 		f.hangUp()

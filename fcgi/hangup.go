@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 )
 
 // ErrHungUp is returned when the web server has closed the conn of a request or aborted the request.
@@ -69,7 +69,7 @@ func (h *hangUp) watch() {
 }
 
 // look reports, without waiting, whether the web server has hung up or has aborted the request.
-func (h *hangUp) look(fd uintptr) bool { return hungUp(fd) || h.conn.aborts(fd) }
+func (h *hangUp) look(fd uintptr) bool { return netpoll.PeerClosed(fd) || h.conn.aborts(fd) }
 
 // end makes the context done. The first cause counts.
 func (h *hangUp) end(cause error) {
@@ -125,28 +125,13 @@ func (c *Conn) setWaiting(h *hangUp) (ended bool) {
 	return c.endWaiters
 }
 
-// hungUp reports whether the peer has closed its conn, without reading what it may have sent before. A unix socket
-// shows whether the peer has closed or only shut its sending side. TCP does not, so a FIN counts as closed.
-func hungUp(fd uintptr) bool {
-	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}
-	n, _, errno := syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1,
-		uintptr(unsafe.Pointer(&unix.Timespec{})), 0, 0, 0)
-	if errno != 0 || n == 0 {
-		return false
-	}
-	if p.Revents&(unix.POLLHUP|unix.POLLERR) != 0 {
-		return true
-	}
-	return p.Revents&unix.POLLRDHUP != 0 && !isUnixFD(fd)
-}
-
 // aborts reports whether the next record is an abort request for the request that is being served. It consumes nothing
 // and does not wait.
 func (c *Conn) aborts(fd uintptr) bool {
 	taken := int(c.unread.n.Load())
 	b := newBuffer(taken + headerLen)
 	defer b.free()
-	n, errno := receiveNow(fd, b.b[:taken+headerLen], unix.MSG_PEEK)
+	n, errno := netpoll.ReceiveNow(fd, b.b[:taken+headerLen], unix.MSG_PEEK)
 	if errno != 0 || n < taken+headerLen {
 		return false
 	}

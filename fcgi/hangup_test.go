@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 )
 
 // newRequest returns a request whose head has come, and its web server.
@@ -84,7 +86,7 @@ func TestAbortOfAnotherRequestEndsNoWait(t *testing.T) {
 func TestHalfClosedUnixConnGetsItsAnswer(t *testing.T) {
 	r, web := newRequest(t, "unix", stdinOf(1, ""))
 	done := r.Context().Done()
-	if err := web.Conn.(stream).CloseWrite(); err != nil {
+	if err := web.Conn.(netpoll.Conn).CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
 	select {

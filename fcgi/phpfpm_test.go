@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
 )
@@ -173,7 +174,7 @@ func TestPHPReadsOnUntilWeClose(t *testing.T) {
 // notRead is how many bytes that were sent on a unix socket have not been read.
 func notRead(t testing.TB, p *peer) int {
 	t.Helper()
-	n, err := (&upstream{nc: p.Conn.(stream)}).unread()
+	n, err := (&upstream{nc: p.Conn.(netpoll.Conn)}).unread()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +243,7 @@ func TestPHPLeavesAByteUnreadUntilAScriptThatWasCutOffHasEnded(t *testing.T) {
 		p := f.dial()
 		p.send(request(mark))
 		await(t, "the script runs", func() bool { return exists(mark + ".begun") })
-		if err := p.Conn.(stream).CloseRead(); err != nil {
+		if err := p.Conn.(netpoll.Conn).CloseRead(); err != nil {
 			t.Fatal(err)
 		}
 		p.send([]byte{0})
@@ -274,7 +275,7 @@ for ($i = 0; $i < 100000; $i++) { echo "x"; flush(); usleep(1000); }`)
 		p := f.dial()
 		p.send(f.get(1, keep, "writes.php", "f="+mark))
 		p.record()
-		if err := p.Conn.(stream).CloseRead(); err != nil {
+		if err := p.Conn.(netpoll.Conn).CloseRead(); err != nil {
 			t.Fatal(err)
 		}
 		p.send([]byte{0})
@@ -351,7 +352,7 @@ func TestPHPRunsAScriptWhoseBodyIsCutShort(t *testing.T) {
 		request := requestOf(1, false, strings.Repeat("x", 1000), f.params("length.php", "", "CONTENT_LENGTH", "1000", "CONTENT_TYPE", "text/plain", "REQUEST_METHOD", "POST")...)
 		p := f.dial()
 		p.send(request[:len(request)-headerLen-500])
-		if err := p.Conn.(stream).CloseWrite(); err != nil {
+		if err := p.Conn.(netpoll.Conn).CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
 		if got := p.response(1); got.body() != "500" {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 )
 
 // startIdle listens and keeps each connection open until the pool closes it.
@@ -417,7 +419,7 @@ func fullBacklog(t testing.TB) (a Addr, accept func()) {
 		t.Fatal(err)
 	}
 	for {
-		s, err := dialUnix(path)
+		s, err := netpoll.DialUnix(path)
 		if errors.Is(err, unix.EAGAIN) {
 			break
 		}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 )
 
 func TestShutdownEndsAnIdleConn(t *testing.T) {
@@ -76,9 +78,9 @@ func TestShutdownLetsAHeadThatHasBegunComeToItsEnd(t *testing.T) {
 func unreadBytes(t testing.TB, c *Conn, web *peer) int {
 	t.Helper()
 	onTheWay := 0
-	if !isUnix(c.nc) {
+	if !netpoll.IsUnix(c.nc) {
 		var err error
-		if onTheWay, err = (&upstream{nc: web.Conn.(stream)}).unread(); err != nil {
+		if onTheWay, err = (&upstream{nc: web.Conn.(netpoll.Conn)}).unread(); err != nil {
 			t.Fatal(err)
 		}
 	}

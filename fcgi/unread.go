@@ -5,9 +5,10 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 )
 
 // leftInSocket is the number of bytes at the head of the kernel's receive queue that have been read (peeked) but not
@@ -23,10 +24,10 @@ type leftInSocket struct{ n atomic.Int64 }
 // look reads into b like Read, but on a unix socket it also leaves the bytes in the socket. The bytes of the last look
 // must have been taken.
 func (c *Conn) look(b []byte) (int, error) {
-	if !isUnix(c.nc) {
+	if !netpoll.IsUnix(c.nc) {
 		return c.nc.Read(b)
 	}
-	n, err := peek(c.nc, b)
+	n, err := netpoll.Peek(c.nc, b)
 	c.unread.n.Store(int64(n))
 	return n, err
 }
@@ -38,11 +39,11 @@ func (c *Conn) lookNow(b []byte) (n int, err error) {
 		return 0, err
 	}
 	flags := uintptr(0)
-	if isUnix(c.nc) {
+	if netpoll.IsUnix(c.nc) {
 		flags = unix.MSG_PEEK
 	}
 	var errno syscall.Errno
-	err = raw.Control(func(fd uintptr) { n, errno = receiveNow(fd, b, flags) })
+	err = raw.Control(func(fd uintptr) { n, errno = netpoll.ReceiveNow(fd, b, flags) })
 	switch {
 	case err != nil:
 		return 0, err
@@ -74,7 +75,7 @@ func (c *Conn) take() error {
 	err = raw.Control(func(fd uintptr) {
 		for left > 0 && errno == 0 {
 			var n int
-			if n, errno = receiveNow(fd, b.b[:left], 0); n == 0 {
+			if n, errno = netpoll.ReceiveNow(fd, b.b[:left], 0); n == 0 {
 				return
 			}
 			left -= n
@@ -88,40 +89,3 @@ func (c *Conn) take() error {
 
 // resetsOnClose reports whether closing the conn makes the web server's next read fail.
 func (c *Conn) resetsOnClose() bool { return c.unread.n.Load() > 0 }
-
-// peek waits for the next bytes, and copies them to b without removing them.
-func peek(s stream, b []byte) (n int, err error) {
-	raw, err := s.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var errno syscall.Errno
-	err = raw.Read(func(fd uintptr) bool {
-		n, errno = receiveNow(fd, b, unix.MSG_PEEK)
-		return errno != unix.EAGAIN
-	})
-	switch {
-	case err != nil:
-		return 0, err
-	case errno != 0:
-		return 0, errno
-	case n == 0:
-		return 0, io.EOF
-	}
-	return n, nil
-}
-
-// receiveNow reads what has arrived into b without waiting. It returns 0 at the end of the file.
-func receiveNow(fd uintptr, b []byte, flags uintptr) (int, syscall.Errno) {
-	for {
-		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
-			unix.MSG_DONTWAIT|flags, 0, 0)
-		if errno == unix.EINTR {
-			continue
-		}
-		if errno != 0 {
-			return 0, errno
-		}
-		return int(n), 0
-	}
-}

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"net"
 	"sync/atomic"
-	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 )
 
 // Addr is where PHP-FPM listens.
@@ -30,7 +30,7 @@ func (a Addr) String() string {
 
 // upstream is one connection to PHP-FPM. It serves one request at a time.
 type upstream struct {
-	nc       stream
+	nc       netpoll.Conn
 	backend  *backend
 	dialled  time.Time
 	idle     time.Time // since when, where it is pooled
@@ -46,7 +46,7 @@ type upstream struct {
 
 // dial connects to a. A unix socket whose backlog is full refuses with EAGAIN at once: it is asked again until
 // timeout is over, so that a burst waits here instead of failing there.
-func dial(ctx context.Context, a Addr, timeout time.Duration) (stream, error) {
+func dial(ctx context.Context, a Addr, timeout time.Duration) (netpoll.Conn, error) {
 	if a.Network != "unix" {
 		// Without ctx: net would ask for its Done in a goroutine of its own, which may do so when the request is
 		// over and its conn belongs to the next one.
@@ -61,7 +61,7 @@ func dial(ctx context.Context, a Addr, timeout time.Duration) (stream, error) {
 	}
 	until := time.Now().Add(timeout)
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		nc, err := dialUnix(a.Address)
+		nc, err := netpoll.DialUnix(a.Address)
 		if err == nil {
 			return nc, nil
 		}
@@ -91,10 +91,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // readAnswer reads the begin of an answer, which cannot be there yet.
 func (u *upstream) readAnswer(b []byte) (int, error) {
-	if s, ok := u.nc.(*socket); ok {
-		return s.ReadAnswer(b)
-	}
-	return u.nc.Read(b)
+	return netpoll.ReadAnswer(u.nc, b)
 }
 
 // nextID gives the connection's next request an id that none before it had: what PHP-FPM still sends for an earlier
@@ -145,7 +142,7 @@ func (u *upstream) workerIdle() bool {
 		return false
 	}
 	defer u.nc.SetWriteDeadline(time.Time{})
-	return raw.Write(func(fd uintptr) bool { return outQueue(fd) == 0 }) == nil
+	return raw.Write(func(fd uintptr) bool { return netpoll.OutQueue(fd) == 0 }) == nil
 }
 
 // unread says how many bytes of ours PHP-FPM has not read yet. Only a unix socket knows.
@@ -154,18 +151,8 @@ func (u *upstream) unread() (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	err = raw.Control(func(fd uintptr) { n = outQueue(fd) })
+	err = raw.Control(func(fd uintptr) { n = netpoll.OutQueue(fd) })
 	return n, err
 }
 
-// outQueue is the memory that the kernel holds for what has been sent and not been read: 0 if all has.
-func outQueue(fd uintptr) int {
-	var n int32
-	_, _, errno := syscall.RawSyscall(unix.SYS_IOCTL, fd, unix.SIOCOUTQ, uintptr(unsafe.Pointer(&n)))
-	if errno != 0 {
-		return 0 // of a connection that is broken
-	}
-	return int(n)
-}
-
-func (u *upstream) isUnix() bool { return isUnix(u.nc) }
+func (u *upstream) isUnix() bool { return netpoll.IsUnix(u.nc) }

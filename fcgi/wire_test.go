@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/netpoll"
+	"github.com/fpm-gate/fpm-gate/internal/netpolltest"
 )
 
 // There is no web server here that would have to be given time.
@@ -17,63 +19,13 @@ func init() { breakPause = 0 }
 // A busy machine's worker takes its time to come back.
 func init() { idleWait = 100 * time.Millisecond }
 
-// patience is how long a test waits for what must come. Nothing that passes takes so long.
-const patience = 10 * time.Second
+const patience = netpolltest.Patience
 
-// socketPair returns the two ends of a connection, the server's as a gate gets it.
-func socketPair(t testing.TB, network string) (server, client net.Conn) {
-	t.Helper()
-	l, err := NewListener(listen(t, network))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	accepted := make(chan net.Conn, 1)
-	go func() {
-		nc, err := l.Accept()
-		if err != nil {
-			close(accepted)
-			return
-		}
-		accepted <- nc
-	}()
-	client, err = net.Dial(network, l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, ok := <-accepted
-	if !ok {
-		t.Fatal("nothing was accepted")
-	}
-	t.Cleanup(func() {
-		client.Close()
-		server.Close()
-	})
-	return server, client
-}
-
-func listen(t testing.TB, network string) net.Listener {
-	t.Helper()
-	address := "127.0.0.1:0"
-	if network == "unix" {
-		address = filepath.Join(t.TempDir(), "s")
-	}
-	l, err := net.Listen(network, address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
-}
-
-// both runs a test on unix sockets and on TCP.
-func both(t *testing.T, test func(t *testing.T, network string)) {
-	for _, network := range []string{"unix", "tcp"} {
-		t.Run(network, func(t *testing.T) {
-			t.Parallel()
-			test(t, network)
-		})
-	}
-}
+var (
+	both    = netpolltest.Both
+	listen  = netpolltest.Listen
+	waitFor = netpolltest.WaitFor
+)
 
 // await waits until something is so.
 func await(t testing.TB, what string, so func() bool) {
@@ -89,13 +41,7 @@ func await(t testing.TB, what string, so func() bool) {
 // receive takes a value that must come.
 func receive[T any](t testing.TB, what string, from <-chan T) T {
 	t.Helper()
-	select {
-	case v := <-from:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("waited in vain: %s", what)
-		panic("unreachable")
-	}
+	return netpolltest.Receive(t, what, from)
 }
 
 // joined puts records together.
@@ -223,9 +169,9 @@ func (p *peer) atEnd() {
 	}
 }
 
-// memory is a stream of no network: it is read in the pieces that it is given, and keeps what is written.
+// memory is a conn of no network: it is read in the pieces that it is given, and keeps what is written.
 type memory struct {
-	stream
+	netpoll.Conn
 	pieces  [][]byte
 	written bytes.Buffer
 	closed  bool

@@ -22,9 +22,11 @@ const module = "github.com/fpm-gate/fpm-gate/"
 var mayImport = map[string][]string{
 	"admin":                {"admin/page", "gate", "internal/sharedlock", "phpworker", "sessionlock"},
 	"cmd/fpm-gate":         {"admin", "config", "fcgi", "gate", "handover", "internal/demo", "laravel", "memcachelock", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
+	"fcgi":                 {"internal/netpoll"},
 	"gate":                 {"fcgi", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
 	"internal/bench":       {"internal/rig", "fcgi"},
 	"internal/demo":        {"internal/rig"},
+	"internal/netpolltest": {"internal/netpoll"},
 	"internal/rig/browser": {"internal/rig", "internal/rig/rigtest"},
 	"internal/rig/rigtest": {"internal/rig"},
 	"handover":             {"sessionlock"},

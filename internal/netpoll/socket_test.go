@@ -1,4 +1,4 @@
-package fcgi
+package netpoll_test
 
 import (
 	"bytes"
@@ -12,11 +12,14 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/netpoll"
+	"github.com/fpm-gate/fpm-gate/internal/netpolltest"
 )
 
 func TestSocketCarriesAllBytesBothWays(t *testing.T) {
-	both(t, func(t *testing.T, network string) {
-		server, client := socketPair(t, network)
+	netpolltest.Both(t, func(t *testing.T, network string) {
+		server, client := netpolltest.Pair(t, network)
 		sent := make([]byte, 4<<20)
 		for i := range sent {
 			sent[i] = byte(rand.Uint32())
@@ -24,7 +27,7 @@ func TestSocketCarriesAllBytesBothWays(t *testing.T) {
 		echoed := make(chan error, 1)
 		go func() {
 			_, err := io.Copy(struct{ io.Writer }{server}, struct{ io.Reader }{server})
-			echoed <- errors.Join(err, server.(stream).CloseWrite())
+			echoed <- errors.Join(err, server.CloseWrite())
 		}()
 		go func() {
 			for rest := sent; len(rest) > 0; {
@@ -32,21 +35,21 @@ func TestSocketCarriesAllBytesBothWays(t *testing.T) {
 				_, _ = client.Write(rest[:n])
 				rest = rest[n:]
 			}
-			_ = client.(stream).CloseWrite()
+			_ = client.CloseWrite()
 		}()
 		got, err := io.ReadAll(client)
 		if err != nil || !bytes.Equal(got, sent) {
 			t.Errorf("got %d bytes and %v, want %d bytes as they were sent", len(got), err, len(sent))
 		}
-		if err := receive(t, "the end of the echo", echoed); err != nil {
+		if err := netpolltest.Receive(t, "the end of the echo", echoed); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
 func TestSocketDeadlinesEndTheWait(t *testing.T) {
-	both(t, func(t *testing.T, network string) {
-		server, client := socketPair(t, network)
+	netpolltest.Both(t, func(t *testing.T, network string) {
+		server, client := netpolltest.Pair(t, network)
 		flood := make([]byte, 8<<20) // more than any buffer on the way takes
 		for name, use := range map[string]func() error{
 			"read":     func() error { _, err := server.Read(make([]byte, 1)); return err },
@@ -64,7 +67,7 @@ func TestSocketDeadlinesEndTheWait(t *testing.T) {
 			} {
 				_ = server.SetDeadline(time.Time{})
 				set()
-				if err := waitFor(t, name, use); !errors.Is(err, os.ErrDeadlineExceeded) {
+				if err := netpolltest.WaitFor(t, name, use); !errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Errorf("%s: got %v, want a deadline that is exceeded", name, err)
 				}
 			}
@@ -78,25 +81,17 @@ func TestSocketDeadlinesEndTheWait(t *testing.T) {
 }
 
 func rawRead(nc net.Conn, ready func(uintptr) bool) error {
-	raw, err := nc.(stream).SyscallConn()
+	raw, err := nc.(netpoll.Conn).SyscallConn()
 	if err != nil {
 		return err
 	}
 	return raw.Read(ready)
 }
 
-// waitFor calls a function that has to return.
-func waitFor(t testing.TB, name string, f func() error) error {
-	t.Helper()
-	done := make(chan error, 1)
-	go func() { done <- f() }()
-	return receive(t, name, done)
-}
-
 func TestSocketCloseEndsAllThatWait(t *testing.T) {
-	both(t, func(t *testing.T, network string) {
+	netpolltest.Both(t, func(t *testing.T, network string) {
 		for range 20 {
-			server, _ := socketPair(t, network)
+			server, _ := netpolltest.Pair(t, network)
 			errs := make(chan error, 2)
 			go func() { _, err := server.Read(make([]byte, 1)); errs <- err }()
 			go func() { _, err := server.Write(make([]byte, 8<<20)); errs <- err }()
@@ -105,7 +100,7 @@ func TestSocketCloseEndsAllThatWait(t *testing.T) {
 				t.Errorf("close: %v", err)
 			}
 			for range 2 {
-				if err := receive(t, "the end of a wait", errs); !errors.Is(err, net.ErrClosed) {
+				if err := netpolltest.Receive(t, "the end of a wait", errs); !errors.Is(err, net.ErrClosed) {
 					t.Errorf("got %v, want net.ErrClosed", err)
 				}
 			}
@@ -121,8 +116,8 @@ func TestSocketCloseEndsAllThatWait(t *testing.T) {
 
 // Each descriptor's number has one slot in the poller, which the sockets that get the number use one behind the other.
 func TestSocketsThatShareADescriptorOneBehindTheOtherDoNotDisturbEachOther(t *testing.T) {
-	both(t, func(t *testing.T, network string) {
-		l, err := NewListener(listen(t, network))
+	netpolltest.Both(t, func(t *testing.T, network string) {
+		l, err := netpoll.NewListener(netpolltest.Listen(t, network))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -157,7 +152,7 @@ func TestSocketsThatShareADescriptorOneBehindTheOtherDoNotDisturbEachOther(t *te
 // echoOnce answers one message of 32 bytes, some of which it has to wait for, and closes.
 func echoOnce(nc net.Conn) {
 	defer nc.Close()
-	_ = nc.SetReadDeadline(time.Now().Add(patience))
+	_ = nc.SetReadDeadline(time.Now().Add(netpolltest.Patience))
 	b := make([]byte, 32)
 	if _, err := io.ReadFull(nc, b); err != nil {
 		return
@@ -171,7 +166,7 @@ func askOnce(a net.Addr, question string) error {
 		return err
 	}
 	defer nc.Close()
-	_ = nc.SetDeadline(time.Now().Add(patience))
+	_ = nc.SetDeadline(time.Now().Add(netpolltest.Patience))
 	message := fmt.Appendf(nil, "%-32s", question)
 	for _, part := range [][]byte{message[:5], message[5:]} {
 		if _, err := nc.Write(part); err != nil {
@@ -186,20 +181,20 @@ func askOnce(a net.Addr, question string) error {
 }
 
 func TestListenerCloseEndsAccept(t *testing.T) {
-	both(t, func(t *testing.T, network string) {
-		l, err := NewListener(listen(t, network))
+	netpolltest.Both(t, func(t *testing.T, network string) {
+		l, err := netpoll.NewListener(netpolltest.Listen(t, network))
 		if err != nil {
 			t.Fatal(err)
 		}
 		go l.Close()
-		if err := waitFor(t, "accept", func() error { _, err := l.Accept(); return err }); !errors.Is(err, net.ErrClosed) {
+		if err := netpolltest.WaitFor(t, "accept", func() error { _, err := l.Accept(); return err }); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("got %v, want net.ErrClosed", err)
 		}
 	})
 }
 
 func TestListenerDoesNotListenAfterClose(t *testing.T) {
-	l, err := NewListener(listen(t, "tcp"))
+	l, err := netpoll.NewListener(netpolltest.Listen(t, "tcp"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,9 +213,12 @@ func TestDialOfAUnixSocketThatCannotBe(t *testing.T) {
 		"a path too long": "/" + string(bytes.Repeat([]byte("x"), 200)),
 		"nobody there":    filepath.Join(t.TempDir(), "nobody"),
 	} {
-		if s, err := dialUnix(path); err == nil {
+		if s, err := netpoll.DialUnix(path); err == nil {
 			s.Close()
 			t.Errorf("%s: got a socket, want an error", name)
 		}
 	}
 }
+
+// past is a deadline in the past.
+var past = time.Unix(1, 0)

@@ -1,4 +1,4 @@
-package fcgi
+package netpoll
 
 import (
 	"io"
@@ -31,7 +31,7 @@ type socket struct {
 	watchMu sync.Mutex
 }
 
-var _ stream = (*socket)(nil)
+var _ Conn = (*socket)(nil)
 
 // closing is the bit of a socket's state that is set by Close. The last goroutine to leave then sets closing|1, so that
 // exactly one of them closes fd.
@@ -56,8 +56,8 @@ func newSocket(fd int, isUnix bool) (*socket, error) {
 	return s, nil
 }
 
-// dialUnix connects to a unix socket, which succeeds or fails at once.
-func dialUnix(path string) (*socket, error) {
+// DialUnix connects to a unix socket, which succeeds or fails at once.
+func DialUnix(path string) (Conn, error) {
 	sa, err := unixAddr(path)
 	if err != nil {
 		return nil, err
@@ -75,7 +75,11 @@ func dialUnix(path string) (*socket, error) {
 			Err: os.NewSyscallError("connect", errno),
 		}
 	}
-	return newSocket(int(fd), true)
+	s, err := newSocket(int(fd), true)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // sockaddr is the address of a unix socket in the kernel's form.
@@ -196,9 +200,9 @@ func (s *socket) Write(b []byte) (int, error) {
 	return written, nil
 }
 
-// ReadAnswer is Read when no data can have arrived yet: it waits first, which saves a system call. Only the end can
+// readAnswer is Read when no data can have arrived yet: it waits first, which saves a system call. Only the end can
 // have arrived, along with the data of an earlier Read.
-func (s *socket) ReadAnswer(b []byte) (int, error) {
+func (s *socket) readAnswer(b []byte) (int, error) {
 	if err := s.enter(); err != nil {
 		return 0, err
 	}

@@ -1,4 +1,4 @@
-package fcgi
+package netpoll
 
 import (
 	"fmt"
@@ -9,15 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listener accepts connections for NewConn from a net.Listener, which it owns.
-type Listener struct {
+// listener accepts connections as sockets of this package from a net.Listener, which it owns.
+type listener struct {
 	net.Listener
 	socket *socket // a duplicate descriptor of the listening socket
 }
 
-// NewListener returns a Listener on a *net.UnixListener or *net.TCPListener, or on a wrapper of one.
-func NewListener(l net.Listener) (*Listener, error) {
-	sc, ok := l.(rawConn)
+// NewListener returns a listener whose Accept returns Conns of this package. It accepts on l, a *net.UnixListener or
+// *net.TCPListener or a wrapper of one, and owns it.
+func NewListener(l net.Listener) (net.Listener, error) {
+	sc, ok := l.(syscall.Conn)
 	if !ok {
 		return nil, net.UnknownNetworkError(l.Addr().Network())
 	}
@@ -38,11 +39,11 @@ func NewListener(l net.Listener) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Listener{Listener: l, socket: s}, nil
+	return &listener{Listener: l, socket: s}, nil
 }
 
 // Accept waits for the next connection. It ignores connections that are gone before they are accepted.
-func (l *Listener) Accept() (net.Conn, error) {
+func (l *listener) Accept() (net.Conn, error) {
 	var fd int
 	var errno syscall.Errno
 	err := rawSocket{l.socket}.Read(func(listener uintptr) bool {
@@ -76,7 +77,7 @@ func accept(listener uintptr) (int, syscall.Errno) {
 }
 
 // Close ends Accept with net.ErrClosed.
-func (l *Listener) Close() error {
+func (l *listener) Close() error {
 	_ = l.socket.Close()
 	return l.Listener.Close()
 }

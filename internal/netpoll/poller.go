@@ -1,4 +1,4 @@
-package fcgi
+package netpoll
 
 import (
 	"fmt"
