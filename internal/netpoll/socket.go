@@ -22,7 +22,7 @@ type socket struct {
 	poller *poller
 	slot   *slot
 	serial uint32
-	state  atomic.Int64 // the number of goroutines that use fd, plus closing once Close was called
+	state  atomic.Int64 // see closing and closed
 
 	reading deadlineState
 	writing deadlineState
@@ -33,9 +33,14 @@ type socket struct {
 
 var _ Conn = (*socket)(nil)
 
-// closing is the bit of a socket's state that is set by Close. The last goroutine to leave then sets closing|1, so that
-// exactly one of them closes fd.
-const closing = 1 << 32
+// The parts of socket.state. Its lower half counts the goroutines that use fd: enter adds one and leave takes it away.
+const (
+	// closing is set by Close and never cleared. With it enter fails, which lets the count only fall in the end.
+	closing = 1 << 32
+	// closed takes the place of closing when the count has reached zero: whoever sets it closes fd. Its one count is never
+	// taken away, so an enter that fails later and leaves again does not reach zero a second time.
+	closed = closing | 1
+)
 
 // serials distinguishes sockets that have had the same file descriptor.
 var serials atomic.Uint32
@@ -111,7 +116,7 @@ func (s *socket) enter() error {
 
 // leave drops a reference, and closes fd with the last one after Close.
 func (s *socket) leave() {
-	if s.state.Add(-1) == closing && s.state.CompareAndSwap(closing, closing|1) {
+	if s.state.Add(-1) == closing && s.state.CompareAndSwap(closing, closed) {
 		s.slot.serial.Store(0)
 		_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(s.fd), 0, 0)
 	}
