@@ -40,9 +40,9 @@ func (r *rhythm) known() bool { return r.outputs > 1 || time.Since(r.began) > cu
 func (r *rhythm) next() time.Duration { return 2 * max(r.pause, cutGrace) }
 
 // cutOff is called when a script has printed something after its web server has gone. Without the gate its next output
-// would fail. A unix socket takes care of that (see hangUp). Over TCP only a reset makes output fail, and after a reset
-// the end of the script cannot be seen. So cutOff needs to know the script's rhythm, and first gives the script
-// cutGrace to end by itself, which can be seen.
+// would fail. A unix socket takes care of that (see clientReader.leave). Over TCP only a reset makes output fail, and
+// after a reset the end of the script cannot be seen. So cutOff needs to know the script's rhythm, and first gives the
+// script cutGrace to end by itself, which can be seen.
 func (x *Exchange) cutOff() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -75,15 +75,15 @@ func (x *Exchange) reset() {
 // relay.
 func (x *Exchange) afterHangUp(err error) error {
 	x.Request.gone = true
-	if !x.finished && x.feed.silenced {
+	if !x.finished && x.client.silenced {
 		err = x.awaitScript()
 	}
 	if x.isCut() && errors.Is(err, os.ErrDeadlineExceeded) {
 		x.reset()
 		err = nil
 	}
-	if x.feed.err != nil {
-		return x.feed.err
+	if x.client.err != nil {
+		return x.client.err
 	}
 	if cause := x.interrupted(); cause != nil {
 		return fmt.Errorf("%w: %w", ErrAbandoned, cause)

@@ -169,7 +169,7 @@ func TestScriptThatRunsOnIsNotWaitedForAfterAnAbort(t *testing.T) {
 					x.rhythm.pause = patience // so that its next output is waited for
 				}, requestOf(1, true, "body"))
 				receive(t, "the script runs", s.started)
-				want := ErrBroken
+				want := ErrTruncated
 				if gone {
 					want = ErrAbandoned
 					run.web.Close()
@@ -198,7 +198,7 @@ func TestRequestOnAKilledConnNeverReachesPHP(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Kill()
-	if err := pool.Exchange(r.Context(), &Exchange{Request: r}); !errors.Is(err, ErrKilled) {
+	if err := pool.RoundTrip(r.Context(), &Exchange{Request: r}); !errors.Is(err, ErrKilled) {
 		t.Errorf("got %v, want ErrKilled", err)
 	}
 }
@@ -366,7 +366,7 @@ func TestRequestWhoseWebServerHasGoneInTheQueueUnseenNeverReachesPHP(t *testing.
 	}
 	r.Context().Done() // it waited, for too short a time to be watched
 	web.Close()
-	if err := pool.Exchange(r.Context(), &Exchange{Request: r}); !errors.Is(err, ErrHungUp) {
+	if err := pool.RoundTrip(r.Context(), &Exchange{Request: r}); !errors.Is(err, ErrHungUp) {
 		t.Errorf("got %v, want ErrHungUp", err)
 	}
 }

@@ -44,7 +44,7 @@ func (r *Request) Respond(a Answer) error {
 // a response.
 func (r *Request) Fail() {
 	r.stopWatching()
-	r.conn.spoilt = true
+	r.conn.lingers = true
 }
 
 // OnKeptConn reports whether the conn has served an earlier request. If such a conn ends without a response, a web
@@ -65,7 +65,7 @@ func (r *Request) finish() {
 	}
 	r.conn.kept, r.conn.lastID = true, r.ID
 	if !r.stdin.whole() {
-		r.conn.spoilt = true
+		r.conn.lingers = true
 	}
 }
 
@@ -77,8 +77,8 @@ func (r *Request) Reusable() bool {
 
 // stopWatching gives the conn back to its reader.
 func (r *Request) stopWatching() {
-	if r.hangUp != nil {
-		r.hangUp.stop()
+	if r.ctx != nil {
+		r.ctx.stop()
 	}
 }
 

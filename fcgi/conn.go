@@ -48,12 +48,12 @@ type Conn struct {
 	kept       bool    // a request has been served before
 	lastID     uint16  // of the last request served
 	looksFirst bool    // see looksFirst
-	spoilt     bool    // bytes of the web server may be left unread: close gently
+	lingers    bool    // bytes of the web server may be left unread: close gently
 	unread     leftInSocket
 
 	mu         sync.Mutex
-	waiting    *hangUp // the context that Shutdown must end
-	idle       bool    // between two requests
+	waiting    *waitContext // the context that Shutdown must end
+	idle       bool         // between two requests
 	idleSince  time.Time
 	asking     bool      // the web server has been asked to close
 	askedUntil time.Time // how long to wait for that; zero: the conn is not to end
@@ -89,11 +89,11 @@ func (c *Conn) Next() (*Request, error) {
 		c.buf = newBuffer(smallBuffer)
 	}
 	c.keepRest()
-	h := c.req.hangUp
+	h := c.req.ctx
 	if h == nil || h.asked() {
-		h = &hangUp{conn: c} // the old one's Done channel may still be in use
+		h = &waitContext{conn: c} // the old one's Done channel may still be in use
 	}
-	c.req = Request{conn: c, hangUp: h}
+	c.req = Request{conn: c, ctx: h}
 	if err := c.readHead(); err != nil {
 		if err != io.EOF && err != ErrIdle {
 			err = fmt.Errorf("read head: %w", err)
@@ -280,7 +280,7 @@ func (c *Conn) Close() error {
 		c.buf, c.aliased = nil, nil
 	}()
 	c.req.stopWatching()
-	if c.spoilt {
+	if c.lingers {
 		c.linger()
 	}
 	return c.nc.Close()
@@ -303,18 +303,18 @@ func (c *Conn) linger() {
 	}
 }
 
-// Break ends the conn so that the web server cannot take what it got for a complete response. A plain close would not
-// do: nginx and Caddy take the end of the file for the end of the response.
+// Truncate ends the conn so that the web server cannot take what it got for a complete response. A plain close would
+// not do: nginx and Caddy take the end of the file for the end of the response.
 //
-// lighttpd completes even a broken response if it has not sent the header yet, so Break first gives it a moment for
-// that.
-func (c *Conn) Break() {
-	time.Sleep(breakPause)
-	c.breakOff()
-	c.spoilt = netpoll.IsUnix(c.nc) && !c.resetsOnClose()
+// lighttpd completes even a truncated response if it has not sent the header yet, so Truncate first gives it a moment
+// for that.
+func (c *Conn) Truncate() {
+	time.Sleep(truncatePause)
+	c.truncate()
+	c.lingers = netpoll.IsUnix(c.nc) && !c.resetsOnClose()
 }
 
-// Kill breaks the conn off and closes it, from any goroutine, whatever it is doing. It aborts an exchange with
+// Kill truncates the conn and closes it, from any goroutine, whatever it is doing. It aborts an exchange with
 // ErrKilled, without waiting for its script.
 func (c *Conn) Kill() {
 	c.mu.Lock()
@@ -324,7 +324,7 @@ func (c *Conn) Kill() {
 	if x != nil {
 		x.Abort(ErrKilled)
 	}
-	c.breakOff()
+	c.truncate()
 	_ = c.nc.Close()
 }
 
@@ -336,25 +336,25 @@ func (c *Conn) setExchange(x *Exchange) (killed bool) {
 	return c.killed
 }
 
-// breakOff ensures that closing the conn makes the web server's next read fail, so that it does not take the close for
+// truncate ensures that closing the conn makes the web server's next read fail, so that it does not take the close for
 // the end of the response. A unix socket without unread bytes (when stdin is still to come) cannot do that. There
-// breakOff sends a record of version 255 that ends before its content, which no web server accepts. Its request id must
+// truncate sends a record of version 255 that ends before its content, which no web server accepts. Its request id must
 // not be 0: HAProxy 2.6 takes that for a management record, and crashes.
-func (c *Conn) breakOff() {
+func (c *Conn) truncate() {
 	switch {
 	case !netpoll.IsUnix(c.nc):
 		netpoll.ResetOnClose(c.nc)
 	case !c.resetsOnClose():
-		_ = c.nc.SetWriteDeadline(time.Now().Add(breakTimeout))
+		_ = c.nc.SetWriteDeadline(time.Now().Add(truncateTimeout))
 		_ = c.write(Header{Version: 255, Type: TypeStdout, RequestID: 1<<16 - 1, ContentLength: maxContent}.append(nil))
 	}
 }
 
-// breakPause is longer than a busy web server takes to pass on what it has got. Tests shorten it.
-var breakPause = 50 * time.Millisecond
+// truncatePause is longer than a busy web server takes to pass on what it has got. Tests shorten it.
+var truncatePause = 50 * time.Millisecond
 
-// breakTimeout bounds the write of that record to a web server that does not read.
-const breakTimeout = 100 * time.Millisecond
+// truncateTimeout bounds the write of that record to a web server that does not read.
+const truncateTimeout = 100 * time.Millisecond
 
 // past is a deadline in the past.
 var past = time.Unix(1, 0)

@@ -26,7 +26,7 @@ func (c *Conn) askToClose() (n int, err error) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) || c.looksFirst || !c.beginAsking() {
 		return n, err
 	}
-	_ = c.nc.SetWriteDeadline(time.Now().Add(breakTimeout))
+	_ = c.nc.SetWriteDeadline(time.Now().Add(truncateTimeout))
 	_ = c.write(AppendRecord(nil, TypeStderr, c.lastID, nil)) // look notices a web server that has gone
 	_ = c.nc.SetWriteDeadline(time.Time{})
 	n, err = c.look(c.buf.space())

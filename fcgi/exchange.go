@@ -11,14 +11,14 @@ import (
 )
 
 // Exchange relays one request to PHP-FPM and its response back. The hooks are called by the goroutine that
-// called Pool.Exchange.
+// called Pool.RoundTrip.
 type Exchange struct {
 	Request *Request
 	// Params are name-value pairs, as of AppendPair, that are sent after the request's own, so that they win. Each
 	// of them must fit in a record. Sending may set them.
 	Params []byte
 	// Sending is called when there is a connection, before the request is sent. If it returns an error, nothing is
-	// sent, Exchange returns that error without a call of Ended, and the Exchange can be used again. Nil: the
+	// sent, RoundTrip returns that error without a call of Ended, and the Exchange can be used again. Nil: the
 	// request is sent in any case.
 	Sending func() error
 	// Sent is called, once and by any goroutine, when PHP-FPM has been sent all of the request: PHP runs no script
@@ -26,7 +26,7 @@ type Exchange struct {
 	Sent func()
 	// Late, unless nil, is called when PHP-FPM has been sent all of the request but the last byte of its body, so that
 	// PHP runs the script only when it has returned; or when no more of the body comes. It is called by a goroutine of
-	// the exchange's, at most once, and is over before Header, Ended and Exchange's return. Its context is done when
+	// the exchange's, at most once, and is over before Header, Ended and RoundTrip's return. Its context is done when
 	// the exchange ends, or PHP-FPM responds early: PHP runs the script without its body where CONTENT_LENGTH is more
 	// than post_max_size, with a part of it where multipart/form-data is malformed, and enable_post_data_reading=0 has it
 	// do so at once.
@@ -34,32 +34,32 @@ type Exchange struct {
 	// ContentLength is how many bytes of stdin PHP reads before it runs the script. Late needs it.
 	ContentLength int64
 	// Header is called with the header block of the response, before the web server gets it; not at all where
-	// there is none, or none that is whole within 64 KiB. Nil: nobody wants to see it.
+	// there is none, or none that is whole within 64 KiB. Nil: it is not called.
 	Header func(*ResponseHeader)
 	// Ended is called once: when the script has ended and before the web server gets its end request, or when the
 	// script can no longer be observed. Nil: it is not called.
 	Ended func()
 	// Follow is called when the response has ended and its script may go on, as after fastcgi_finish_request(). If
-	// it returns true, the script is followed: the caller must call AwaitScript when Exchange has returned, and
+	// it returns true, the script is followed: the caller must call AwaitScript when RoundTrip has returned, and
 	// Ended is called by that. Nil: a script has ended when its response has.
 	Follow func() bool
-	// HungUp is called, once and by any goroutine, when the web server has hung up while the script runs. It must not
+	// OnHangUp is called, once and by any goroutine, when the web server has hung up while the script runs. It must not
 	// block. Nil: it is not called.
-	HungUp func()
+	OnHangUp func()
 	// AbandonAfter bounds how long a script is waited for after the web server has hung up. Over TCP the end of one
 	// that goes on to print cannot be seen: it fails at its next output, and Ended is called when that should have come.
 	AbandonAfter time.Duration
 
 	pool     *Pool
 	kept     keeping    // comes before mu
-	mu       sync.Mutex // guards up, since, aborted, followed and cut against Abort, Connected, Unfollow and the feed
+	mu       sync.Mutex // guards up, since, aborted, followed and cut against Abort, Connected, Unfollow and client
 	up       *upstream  // nil before it is there, and once it has been given back
 	since    time.Time  // when it was there
 	aborted  error
 	followed *upstream // of a script that goes on after its response
 	after    []byte    // what of that has been read from it, after the end request
 	left     bool      // Unfollow has been called
-	feed     feed
+	client   clientReader
 	back     holdback
 	stdin    int    // how many bytes of stdin came with the head
 	out      []byte // what goes out first, kept to be sent again
@@ -72,27 +72,27 @@ type Exchange struct {
 	ended    bool   // Ended has been called
 }
 
-// Errors of Pool.Exchange, beside those of Pool and the context's.
+// Errors of Pool.RoundTrip, in addition to those of Pool and the context's.
 var (
-	// ErrUpstream is that of a request whose connection to PHP-FPM failed, or did not speak FastCGI, before the
-	// web server got anything of a response: it can still be answered.
+	// ErrUpstream is returned when the connection to PHP-FPM failed, or did not speak FastCGI, before the web server
+	// got anything of a response: the request can still be answered.
 	ErrUpstream = errors.New("PHP-FPM failed")
-	// ErrBroken is that of a response that was cut short. The conn to the web server has been broken too.
-	ErrBroken = errors.New("the response is cut short")
-	// ErrAbandoned is that of a request whose web server hung up and whose script did not end in AbandonAfter, or
-	// before Abort.
+	// ErrTruncated is returned when a response was cut short. The conn has been truncated too; see Conn.Truncate.
+	ErrTruncated = errors.New("the response is cut short")
+	// ErrAbandoned is returned when the web server hung up and the script did not end within AbandonAfter, or before
+	// Abort.
 	ErrAbandoned = errors.New("the script was abandoned")
 
-	// errClosedUnread is that of a pooled connection that PHP-FPM had closed before it read the request.
+	// errClosedUnread is returned when PHP-FPM had closed a pooled connection before it read the request.
 	errClosedUnread = errors.New("the connection had been closed")
 )
 
-// Exchange sends x.Request to PHP-FPM and relays the response. It waits for a connection as long as ctx
-// allows, which has no meaning after that. If a pooled connection turns out to have been closed by PHP-FPM
-// before it took the request, the request is sent once more over a fresh one.
+// RoundTrip sends x.Request to PHP-FPM and relays the response. ctx bounds only the wait for a connection; it is
+// ignored afterwards. If PHP-FPM closed a pooled connection before it read the request, RoundTrip sends the request
+// once more over a fresh one.
 //
-// ErrHungUp says that the web server hung up and that the script has ended since.
-func (p *Pool) Exchange(ctx context.Context, x *Exchange) error {
+// It returns ErrHungUp when the web server has hung up and the script has ended since.
+func (p *Pool) RoundTrip(ctx context.Context, x *Exchange) error {
 	x.pool = p
 	x.inHeader = true
 	up, err := x.prepare(ctx)
@@ -112,7 +112,7 @@ func (p *Pool) Exchange(ctx context.Context, x *Exchange) error {
 		return err
 	}
 	defer x.freeUpstream(false)
-	x.compose()
+	x.buildHead()
 	err = x.attempt(up)
 	if errors.Is(err, errClosedUnread) {
 		p.countRetry()
@@ -147,10 +147,10 @@ func (x *Exchange) prepare(ctx context.Context) (*upstream, error) {
 	return x.pool.get(ctx)
 }
 
-// compose puts together what goes out first: the head, with x.Params in records of their own before the end of
+// buildHead puts together what goes out first: the head, with x.Params in records of their own before the end of
 // the params stream, and what came with it. Bytes that came together go on together, because some FastCGI
 // applications take a whole small request with one read. It works in the conn's buffer.
-func (x *Exchange) compose() {
+func (x *Exchange) buildHead() {
 	r := x.Request
 	c := r.conn
 	records := appendParams(nil, r.ID, x.Params)
@@ -179,8 +179,8 @@ func (x *Exchange) attempt(up *upstream) error {
 	if x.Sent != nil && x.Late == nil && x.Request.stdin.whole() {
 		x.Sent()
 	}
-	x.feed.start(x)
-	return x.judge(x.relay())
+	x.client.start(x)
+	return x.classify(x.relay())
 }
 
 // send writes what goes out first, under an id that no earlier request of the connection had.
@@ -197,7 +197,7 @@ func (x *Exchange) send() error {
 	if err != nil && n == 0 && up.reused {
 		return fmt.Errorf("send request: %w: %w", errClosedUnread, err)
 	}
-	// After any other error PHP-FPM may have answered without reading all of it: the answer tells.
+	// After any other error PHP-FPM may have answered without reading all of it: its answer decides.
 	return nil
 }
 
@@ -214,7 +214,7 @@ func (x *Exchange) relay() error {
 			return err
 		}
 		x.rhythm.count(time.Since(waiting))
-		x.feed.late.settle()
+		x.client.late.settle()
 		read = x.up.nc.Read
 		b.n += n
 		x.pool.answered(x.up)
@@ -232,7 +232,7 @@ func (x *Exchange) relay() error {
 			}
 			b.drop(whole)
 		}
-		if x.feed.hungUp() {
+		if x.client.isGone() {
 			x.cutOff()
 		}
 		if b.n == len(b.b) || n > middleBuffer/2 {
@@ -269,7 +269,7 @@ func (x *Exchange) measure(b *buffer) (whole, end int, err error) {
 	return whole, 0, nil
 }
 
-// checkResponse judges a record of PHP-FPM by its header, and reports whether it belongs to an earlier request of the
+// checkResponse checks a record of PHP-FPM by its header, and reports whether it belongs to an earlier request of the
 // connection.
 func (x *Exchange) checkResponse(h Header) (late bool, err error) {
 	if err := h.check(); err != nil {
@@ -287,10 +287,10 @@ func (x *Exchange) checkResponse(h Header) (late bool, err error) {
 	return h.RequestID != x.up.id, nil
 }
 
-// pass sends whole records to the web server. That it has hung up is found here, or by the feed. An error says that
-// Abort has interrupted it, maybe in the middle of a record.
+// pass sends whole records to the web server. It notices here, or client does, that the web server has
+// hung up. It returns an error when Abort has interrupted it, maybe in the middle of a record.
 func (x *Exchange) pass(b []byte) error {
-	if len(b) == 0 || x.feed.hungUp() {
+	if len(b) == 0 || x.client.isGone() {
 		return nil
 	}
 	x.passed = true
@@ -301,7 +301,7 @@ func (x *Exchange) pass(b []byte) error {
 	if x.interrupted() != nil {
 		return err
 	}
-	x.feed.hangUp()
+	x.client.onGone()
 	return nil
 }
 
@@ -316,16 +316,16 @@ func (x *Exchange) interrupted() error {
 }
 
 // passEnd ends the response. If the script has ended too, its connection and its lock are free again before the web
-// server learns it, so that a browser that has its response never waits for its own lock.
+// server gets the end, so that a browser that has its response never waits for its own lock.
 func (x *Exchange) passEnd(b **buffer, whole, end int) error {
 	rest := end - whole
 	after := append([]byte(nil), (*b).bytes()[end:]...) // output that came after the end request
 	whole = x.readHeader(b, whole, true)
-	x.feed.stop()
+	x.client.stop()
 	x.finished = true
-	idle := x.feed.whole.Load() && x.up.workerIdle()
+	idle := x.client.whole.Load() && x.up.workerIdle()
 	if idle || x.Follow == nil || !x.Follow() {
-		x.freeUpstream(idle && len(after) == 0 && !x.late && x.feed.clean())
+		x.freeUpstream(idle && len(after) == 0 && !x.late && x.client.clean())
 		x.end()
 	} else {
 		x.follow(after)
@@ -380,8 +380,8 @@ func (x *Exchange) isAborted() bool {
 	return x.aborted != nil
 }
 
-// Abort ends the exchange, from any goroutine. Its error will be the first cause. A response that has begun is broken.
-// An exchange that has ended is left alone.
+// Abort ends the exchange, from any goroutine. Its error will be the first cause. A response that has begun is
+// truncated. An exchange that has ended is left alone.
 func (x *Exchange) Abort(cause error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -400,17 +400,17 @@ func (x *Exchange) end() {
 	x.ended = true
 }
 
-// judge says how a request ended whose relay ended with err. One that can still be answered is left to be
-// answered, and a conn that got part of a response is broken.
-func (x *Exchange) judge(err error) error {
-	x.feed.stop()
+// classify returns the error of a request whose relay ended with err. A request that can still be answered is left to
+// its caller; a conn that got part of a response is truncated.
+func (x *Exchange) classify(err error) error {
+	x.client.stop()
 	r := x.Request
 	switch {
-	case x.feed.hungUp():
+	case x.client.isGone():
 		return x.afterHangUp(err)
 	case x.finished && err == nil:
 		r.finish()
-		return x.feed.err
+		return x.client.err
 	case x.closedUnread(err):
 		return fmt.Errorf("read response: %w", errClosedUnread)
 	case err == io.EOF:
@@ -425,14 +425,15 @@ func (x *Exchange) judge(err error) error {
 	if !x.passed {
 		return fmt.Errorf("%w: read response: %w", ErrUpstream, err)
 	}
-	r.conn.Break()
-	return fmt.Errorf("%w: read response: %w", ErrBroken, err)
+	r.conn.Truncate()
+	return fmt.Errorf("%w: read response: %w", ErrTruncated, err)
 }
 
-// closedUnread says whether the request can be sent again without any doubt. A worker that reads no more
+// closedUnread reports whether the request can safely be sent again. A worker that reads no more
 // requests on its pooled connection ends it with a clean end of file, whatever was sent. A worker that dies at
 // work leaves bytes unread, at the least the end of stdin, and that shows as a reset; unless that end has not been
 // sent yet.
 func (x *Exchange) closedUnread(err error) bool {
-	return err == io.EOF && x.up.reused && !x.up.answered && !x.feed.forwarded && x.Request.stdin.whole() && x.Late == nil
+	return err == io.EOF && x.up.reused && !x.up.answered && !x.client.forwarded &&
+		x.Request.stdin.whole() && x.Late == nil
 }

@@ -502,7 +502,7 @@ func TestUnreachablePHPLeavesTheRequestToBeAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := 0
-	err = pool.Exchange(r.Context(), &Exchange{Request: r, Ended: func() { ended++ }})
+	err = pool.RoundTrip(r.Context(), &Exchange{Request: r, Ended: func() { ended++ }})
 	if !errors.Is(err, ErrUnreachable) || ended != 1 {
 		t.Errorf("got %v and %d calls of Ended, want ErrUnreachable and one", err, ended)
 	}

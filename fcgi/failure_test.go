@@ -144,7 +144,7 @@ func TestResponseThatIsCutShortNeverLooksWhole(t *testing.T) {
 			run := start(t, pool, web, func(x *Exchange) { x.Header = look }, requestOf(1, true, ""))
 			err := run.waitBroken(web)
 			whole := i >= headerLen+len(block)+4
-			if whole && !errors.Is(err, ErrBroken) || !whole && !errors.Is(err, ErrUpstream) {
+			if whole && !errors.Is(err, ErrTruncated) || !whole && !errors.Is(err, ErrUpstream) {
 				t.Errorf("cut at %d: got %v", i, err)
 			}
 			if !run.isEnded() {
@@ -161,7 +161,7 @@ func TestResponseThatIsCutShortNeverLooksWhole(t *testing.T) {
 func (run *running) waitBroken(network string) error {
 	run.t.Helper()
 	err := run.result()
-	if errors.Is(err, ErrBroken) {
+	if errors.Is(err, ErrTruncated) {
 		if _, err := run.broken(network); err != nil {
 			run.t.Error(err)
 		}
@@ -199,7 +199,7 @@ func TestUpstreamThatDoesNotSpeakFastCGI(t *testing.T) {
 				want := ErrUpstream
 				if before != nil {
 					run.web.record()
-					want = ErrBroken
+					want = ErrTruncated
 					close(sent)
 				}
 				if err := run.waitBroken(web); !errors.Is(err, want) || !errors.Is(err, ErrMalformed) {
@@ -253,11 +253,11 @@ func TestAbortEndsAnExchange(t *testing.T) {
 			})
 		}},
 		{"before anything", ErrUpstream, func(p *phpConn) { p.ended() }, func(*testing.T, *running) {}},
-		{"in the middle of a response", ErrBroken, func(p *phpConn) {
+		{"in the middle of a response", ErrTruncated, func(p *phpConn) {
 			p.send(AppendRecord(nil, TypeStdout, 1, []byte("half")))
 			p.ended()
 		}, func(t *testing.T, run *running) { run.web.record() }},
-		{"while the web server reads nothing", ErrBroken, func(p *phpConn) {
+		{"while the web server reads nothing", ErrTruncated, func(p *phpConn) {
 			for {
 				if _, err := p.Write(flood); err != nil {
 					return
@@ -298,7 +298,7 @@ func TestAbortEndsAnExchange(t *testing.T) {
 				if s := pool.Stats(); s.Open != 0 {
 					t.Errorf("got %+v, want no open connection", s)
 				}
-				if c.want == ErrBroken {
+				if c.want == ErrTruncated {
 					if got, err := readResponse(run.web, 1); err == nil {
 						t.Errorf("a whole response of %d bytes", len(got.stdout))
 					}
@@ -347,8 +347,8 @@ func TestAbortAtAnyTimeLeavesNothingBehind(t *testing.T) {
 					t.Errorf("got %v, want the cause", err)
 				case err == nil && (readErr != nil || len(got.stdout) != 3013):
 					t.Errorf("got no error, and a response of %d bytes and %v", len(got.stdout), readErr)
-				case errors.Is(err, ErrBroken) && readErr == nil:
-					t.Error("got ErrBroken, and a whole response")
+				case errors.Is(err, ErrTruncated) && readErr == nil:
+					t.Error("got ErrTruncated, and a whole response")
 				}
 				if n := ended.Load(); n != 1 {
 					t.Errorf("Ended was called %d times", n)

@@ -207,7 +207,7 @@ func (run *running) again(pool *Pool, edit func(*Exchange), request ...[]byte) {
 			return
 		}
 		x.Request = r
-		err = pool.Exchange(r.Context(), x)
+		err = pool.RoundTrip(r.Context(), x)
 		if err != nil || !r.Reusable() {
 			defer c.Close()
 		}

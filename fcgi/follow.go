@@ -16,10 +16,10 @@ func (x *Exchange) follow(after []byte) {
 func (x *Exchange) Follows() bool { return x.followed != nil }
 
 // AwaitScript waits until the script that goes on after its response has ended, or until Unfollow, and then calls
-// Ended. The Request need not be valid any longer. What the script prints is dropped.
+// Ended. The Request may be invalid by then. What the script prints is dropped.
 //
 // PHP-FPM reads the connection again when the script has ended, and not before. So it is sent a management record: its
-// answer, or the end of the connection, tells that the worker is back. Unlike what is unread in a socket, that can be
+// answer, or the end of the connection, shows that the worker is back. Unlike what is unread in a socket, that can be
 // seen over TCP too.
 func (x *Exchange) AwaitScript() {
 	defer x.end()
@@ -70,7 +70,7 @@ func (x *Exchange) askForReturn() bool {
 		return false
 	}
 	up := x.followed
-	if !x.feed.whole.Load() || x.feed.unsent {
+	if !x.client.whole.Load() || x.client.unsent {
 		return up.nc.CloseWrite() == nil // the worker comes back to half a request, and ends the connection
 	}
 	_ = up.nc.SetWriteDeadline(time.Now().Add(lingerTimeout))

@@ -18,9 +18,9 @@ var ErrHungUp = errors.New("the web server has hung up")
 // a connection have one by then, and never cost a goroutine.
 const queueWatchDelay = 5 * time.Millisecond
 
-// hangUp is the context of a request that waits. It is done when the web server hangs up. A goroutine watches for that
-// from shortly after the first call of Done until stop.
-type hangUp struct {
+// waitContext is the Context of a request that waits. It is done when the web server hangs up. A goroutine watches for
+// that from shortly after the first call of Done until stop.
+type waitContext struct {
 	conn *Conn
 
 	mu      sync.Mutex
@@ -30,20 +30,20 @@ type hangUp struct {
 	stopped chan struct{} // closed by watch when it returns
 }
 
-var _ context.Context = (*hangUp)(nil)
+var _ context.Context = (*waitContext)(nil)
 
-func (h *hangUp) Deadline() (time.Time, bool) { return time.Time{}, false }
-func (h *hangUp) Value(any) any               { return nil }
-func (h *hangUp) Err() error                  { return h.err() }
+func (h *waitContext) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (h *waitContext) Value(any) any               { return nil }
+func (h *waitContext) Err() error                  { return h.err() }
 
-func (h *hangUp) err() error {
+func (h *waitContext) err() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.cause
 }
 
 // Done returns the channel, and the first time starts the watching.
-func (h *hangUp) Done() <-chan struct{} {
+func (h *waitContext) Done() <-chan struct{} {
 	h.mu.Lock()
 	first := h.done == nil
 	if first {
@@ -60,7 +60,7 @@ func (h *hangUp) Done() <-chan struct{} {
 }
 
 // watch waits for the web server to hang up, or for stop. It does not read what the web server sends.
-func (h *hangUp) watch() {
+func (h *waitContext) watch() {
 	defer close(h.stopped)
 	raw, err := h.conn.nc.SyscallConn()
 	if err == nil && raw.Read(h.look) == nil {
@@ -69,10 +69,10 @@ func (h *hangUp) watch() {
 }
 
 // look reports, without waiting, whether the web server has hung up or has aborted the request.
-func (h *hangUp) look(fd uintptr) bool { return netpoll.PeerClosed(fd) || h.conn.aborts(fd) }
+func (h *waitContext) look(fd uintptr) bool { return netpoll.PeerClosed(fd) || h.conn.aborts(fd) }
 
 // end makes the context done. The first cause counts.
-func (h *hangUp) end(cause error) {
+func (h *waitContext) end(cause error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.cause == nil {
@@ -82,7 +82,7 @@ func (h *hangUp) end(cause error) {
 }
 
 // stop ends the watching, if it has started, so that the conn can be read.
-func (h *hangUp) stop() {
+func (h *waitContext) stop() {
 	if !h.asked() {
 		return
 	}
@@ -98,7 +98,7 @@ func (h *hangUp) stop() {
 }
 
 // lookOnce looks once after a wait that ended before the watching started.
-func (h *hangUp) lookOnce() {
+func (h *waitContext) lookOnce() {
 	raw, err := h.conn.nc.SyscallConn()
 	if err != nil {
 		return
@@ -111,14 +111,14 @@ func (h *hangUp) lookOnce() {
 }
 
 // asked reports whether Done has been called.
-func (h *hangUp) asked() bool {
+func (h *waitContext) asked() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.done != nil
 }
 
 // setWaiting sets the context that Shutdown must end, and reports whether Shutdown has already ended waiters.
-func (c *Conn) setWaiting(h *hangUp) (ended bool) {
+func (c *Conn) setWaiting(h *waitContext) (ended bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waiting = h

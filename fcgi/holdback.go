@@ -133,8 +133,8 @@ func (l *lateCall) isOver() bool {
 	return l.state == lateOver
 }
 
-// hangUp notes that the web server has hung up, and reports whether nothing is held back.
-func (l *lateCall) hangUp() bool {
+// onGone notes that the web server has hung up, and reports whether nothing is held back.
+func (l *lateCall) onGone() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.gone = true
@@ -168,9 +168,9 @@ func (l *lateCall) settle() {
 }
 
 // RespondedEarly reports whether PHP-FPM responded before Late was due: PHP did not read the whole body before it ran
-// the script. It may be called when Exchange has returned.
+// the script. It may be called when RoundTrip has returned.
 func (x *Exchange) RespondedEarly() bool {
-	l := x.feed.late
+	l := x.client.late
 	if l == nil {
 		return false
 	}
@@ -180,46 +180,46 @@ func (x *Exchange) RespondedEarly() bool {
 }
 
 // callLate calls Late, and then sends what was held back.
-func (f *feed) callLate() {
-	defer f.running.Done()
-	x := f.x
-	x.Late(f.late.ctx)
-	f.late.cancel()
-	close(f.late.over)
-	f.sendHeld()
-	f.stdinOver()
-	if f.late.end() {
-		f.leave()
+func (cr *clientReader) callLate() {
+	defer cr.running.Done()
+	x := cr.x
+	x.Late(cr.late.ctx)
+	cr.late.cancel()
+	close(cr.late.over)
+	cr.sendHeld()
+	cr.stdinOver()
+	if cr.late.end() {
+		cr.leave()
 	}
 }
 
 // endStdin is called when no more of stdin comes.
-func (f *feed) endStdin() {
-	if f.late == nil {
-		f.stdinOver()
+func (cr *clientReader) endStdin() {
+	if cr.late == nil {
+		cr.stdinOver()
 		return
 	}
-	switch f.late.begin() {
+	switch cr.late.begin() {
 	case lateAhead:
-		f.running.Add(1)
-		go f.callLate()
+		cr.running.Add(1)
+		go cr.callLate()
 	case lateOver:
-		f.sendHeld()
-		f.stdinOver()
+		cr.sendHeld()
+		cr.stdinOver()
 	}
 }
 
 // sendHeld sends what was held back of stdin. What comes after that is not held back.
-func (f *feed) sendHeld() {
-	f.send(f.x.back.held)
-	f.x.back = holdback{left: math.MaxInt64}
+func (cr *clientReader) sendHeld() {
+	cr.send(cr.x.back.held)
+	cr.x.back = holdback{left: math.MaxInt64}
 }
 
 // stdinOver is called when all that has come of stdin has been sent, and no more comes.
-func (f *feed) stdinOver() {
-	if f.x.Request.stdin.whole() {
-		f.sent()
+func (cr *clientReader) stdinOver() {
+	if cr.x.Request.stdin.whole() {
+		cr.sent()
 	} else {
-		_ = f.x.up.nc.CloseWrite() // PHP-FPM should not wait for it
+		_ = cr.x.up.nc.CloseWrite() // PHP-FPM should not wait for it
 	}
 }

@@ -43,7 +43,7 @@ func answerGetValues(content []byte) ([]byte, error) {
 
 // refuse ends the current request, if any, with an answer that has the reason err. It returns err.
 func (c *Conn) refuse(err error) error {
-	c.spoilt = true
+	c.lingers = true
 	if c.req.begun {
 		_ = c.nc.SetWriteDeadline(deadline(lingerTimeout))
 		_ = c.write(refusal(c.req.ID, err))

@@ -23,7 +23,7 @@ type Request struct {
 	stdin       stdinScan
 	stdinTaken  bool   // the bytes that came with the head have been scanned
 	rest        []byte // the start of an incomplete record, after everything that was scanned
-	hangUp      *hangUp
+	ctx         *waitContext
 	gone        bool // the web server has hung up, or aborted the request
 }
 
@@ -152,10 +152,10 @@ func (r *Request) Conn() *Conn { return r.conn }
 
 // Context returns a context for the time before the request is relayed. It is done when the web server hangs up or
 // Conn.Shutdown ends waiters. It watches the conn only after the first call of Done, so it costs nothing if nothing
-// waits. The first read from the conn, by Exchange or Respond, ends the watching; after that it is never done.
+// waits. The first read from the conn, by RoundTrip or Respond, ends the watching; after that it is never done.
 func (r *Request) Context() context.Context {
-	return r.hangUp
+	return r.ctx
 }
 
 // HungUp reports whether the web server is known to have hung up or to have aborted the request.
-func (r *Request) HungUp() bool { return r.gone || r.hangUp.err() == ErrHungUp }
+func (r *Request) HungUp() bool { return r.gone || r.ctx.err() == ErrHungUp }

@@ -230,7 +230,7 @@ func TestRefusalArrivesThoughMuchIsUnread(t *testing.T) {
 func TestBrokenConnCannotBeTakenForAWholeResponse(t *testing.T) {
 	both(t, func(t *testing.T, network string) {
 		for name, end := range map[string]func(*Conn){
-			"broken and closed": func(c *Conn) { c.Break(); c.Close() },
+			"broken and closed": func(c *Conn) { c.Truncate(); c.Close() },
 			"killed":            func(c *Conn) { c.Kill(); c.Close() },
 		} {
 			c, web := newConn(t, network, Limits{})

@@ -2,7 +2,7 @@ package fcgi
 
 import "fmt"
 
-// stdinScan follows the records that come behind the head of a request: it picks those that go to the
+// stdinScan follows the records that come after the head of a request: it picks those that go to the
 // application, and has the conn answer the others.
 type stdinScan struct {
 	request   *Request
@@ -24,7 +24,7 @@ func (r *Request) takeStdin() (forward []byte, err error) {
 	}
 	r.stdinTaken = true
 	forward, rest, err := r.stdin.scan(r.conn.buf.bytes()[r.head:])
-	r.rest = append([]byte(nil), rest...) // Exchange moves what follows the head
+	r.rest = append([]byte(nil), rest...) // RoundTrip moves what follows the head
 	if err != nil {
 		return nil, r.conn.refuse(fmt.Errorf("read stdin: %w", err))
 	}
@@ -40,9 +40,8 @@ func (r *Request) leaveStdin() {
 // whole reports whether stdin, and a Filter's data, have come to their end.
 func (s *stdinScan) whole() bool { return s.ended && (s.left == 0 || s.keep) }
 
-// scan takes as much of b as can be judged. The records to be forwarded are moved together at the front of b
-// and returned as forward; rest is the begin of a record that has not come whole enough, to be put before
-// what comes next.
+// scan takes as much of b as it can decide about. The records to be forwarded are moved together at the front of b
+// and returned as forward; rest is the start of an incomplete record, to be put before what comes next.
 func (s *stdinScan) scan(b []byte) (forward, rest []byte, err error) {
 	kept := 0
 	for i := 0; i < len(b); {
@@ -93,7 +92,7 @@ func (s *stdinScan) scan(b []byte) (forward, rest []byte, err error) {
 	return b[:kept], nil, nil
 }
 
-// begin judges a record by its header, and reports whether it is to be forwarded. It sets keep.
+// begin checks a record by its header, and reports whether it is to be forwarded. It sets keep.
 func (s *stdinScan) begin(h Header) (forward bool, err error) {
 	s.keep = false
 	if err := h.check(); err != nil {

@@ -20,7 +20,7 @@ type Addr struct {
 	Address string // a path, or host:port
 }
 
-// String is the address as it stands in a config.
+// String returns the address as it is written in a config.
 func (a Addr) String() string {
 	if a.Network == "unix" {
 		return "unix:" + a.Address
@@ -44,12 +44,12 @@ type upstream struct {
 	unanswered *list.Element // its place in the pool's list, while it is not answered
 }
 
-// dial connects to a. A unix socket whose backlog is full refuses with EAGAIN at once: it is asked again until
-// timeout is over, so that a burst waits here instead of failing there.
+// dial connects to a. A unix socket whose backlog is full refuses with EAGAIN at once: dial tries again until timeout
+// is over, so that a burst waits here instead of failing there.
 func dial(ctx context.Context, a Addr, timeout time.Duration) (netpoll.Conn, error) {
 	if a.Network != "unix" {
-		// Without ctx: net would ask for its Done in a goroutine of its own, which may do so when the request is
-		// over and its conn belongs to the next one.
+		// Without ctx: net would call its Done in a goroutine of its own, maybe after the request, when its conn
+		// belongs to the next one.
 		nc, err := (&net.Dialer{Timeout: timeout, KeepAlive: -1}).Dial(a.Network, a.Address)
 		if e, is := errors.AsType[net.Error](err); is && e.Timeout() { // net has two errors of its own for that
 			return nil, fmt.Errorf("%w after %v: its host is down, or its backlog (listen.backlog) is full", err, timeout)
@@ -89,13 +89,13 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// readAnswer reads the begin of an answer, which cannot be there yet.
+// readAnswer reads the start of an answer, which cannot be there yet.
 func (u *upstream) readAnswer(b []byte) (int, error) {
 	return netpoll.ReadAnswer(u.nc, b)
 }
 
-// nextID gives the connection's next request an id that none before it had: what PHP-FPM still sends for an earlier
-// one can be told by its id.
+// nextID gives the connection's next request an id that none before it had: that marks what PHP-FPM still sends for an
+// earlier one.
 func (u *upstream) nextID() uint16 {
 	u.id++
 	return u.id
@@ -129,7 +129,7 @@ var idleWait = 500 * time.Microsecond
 
 // workerIdle reports whether the worker has come back for its next request. After fastcgi_finish_request() its
 // script goes on when the response has ended: it leaves the end of stdin unread until then. A unix socket can see
-// that, and has an event for it. TCP cannot, so there the answer is always no.
+// that, and has an event for it. TCP cannot, so there it returns false.
 func (u *upstream) workerIdle() bool {
 	if !u.isUnix() {
 		return false
@@ -145,7 +145,7 @@ func (u *upstream) workerIdle() bool {
 	return raw.Write(func(fd uintptr) bool { return netpoll.OutQueue(fd) == 0 }) == nil
 }
 
-// unread says how many bytes of ours PHP-FPM has not read yet. Only a unix socket knows.
+// unread returns how many bytes of ours PHP-FPM has not read yet. It needs a unix socket.
 func (u *upstream) unread() (n int, err error) {
 	raw, err := u.nc.SyscallConn()
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 )
 
 // There is no web server here that would have to be given time.
-func init() { breakPause = 0 }
+func init() { truncatePause = 0 }
 
 // A busy machine's worker takes its time to come back.
 func init() { idleWait = 100 * time.Millisecond }

@@ -40,7 +40,7 @@ func (r *request) answer(err error) error {
 // hintLostPost logs, at most once a minute, a POST that has not reached PHP because its web server hung up while it
 // waited. A site that sends requests to itself without waiting for the responses loses tasks that way.
 func (r *request) hintLostPost() {
-	if string(r.head.method) != http.MethodPost || !r.exch.Connected().IsZero() {
+	if string(r.head.method) != http.MethodPost || !r.exchange.Connected().IsZero() {
 		return
 	}
 	now, last := time.Now().UnixNano(), r.gate.lostPost.Load()
@@ -65,7 +65,7 @@ type verdict struct {
 // verdict returns what err means.
 func (r *request) verdict(err error) verdict {
 	switch {
-	case errors.Is(err, fcgi.ErrBroken): // first: whatever the cause, it is too late for an answer
+	case errors.Is(err, fcgi.ErrTruncated): // first: whatever the cause, it is too late for an answer
 		return verdict{log: "response broken off", level: hclog.Error, outcome: OutcomeBroken}
 	case errors.Is(err, fcgi.ErrAbandoned): // the web server has gone
 		return verdict{log: "script abandoned", level: hclog.Warn, outcome: OutcomeAbandoned}

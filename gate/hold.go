@@ -119,7 +119,7 @@ func (h *hold) lost(holder sessionlock.Description, err error) {
 	h.end(outcome, []byte(holder.Script))
 	r.logLoss(h.key, holder, err)
 	if outcome == HoldExpired && !h.isNew && r.policy.OnExpiry == OverdueAbort && !r.policy.Observe {
-		r.exch.Abort(sessionlock.ErrExpired)
+		r.exchange.Abort(sessionlock.ErrExpired)
 	}
 }
 
@@ -164,7 +164,7 @@ func (h *hold) mayOpenFor() time.Duration {
 		return 0
 	}
 	left := h.request.setup.OpenWithin
-	if since := h.request.exch.Connected(); !since.IsZero() {
+	if since := h.request.exchange.Connected(); !since.IsZero() {
 		if granted := h.lock.Since(); granted.After(since) { // its body came slowly
 			since = granted
 		}

@@ -61,7 +61,7 @@ type request struct {
 	waited    time.Duration
 	behind    sessionlock.Description   // the holder when the wait began
 	elsewhere atomic.Pointer[Elsewhere] // the holder in another process; nil: unknown
-	exch      fcgi.Exchange
+	exchange  fcgi.Exchange
 	ending    atomic.Bool // its script is being ended by the gate
 	killed    atomic.Bool // with its worker
 	// byOperator: an operator has asked for the end of the script.
@@ -73,7 +73,7 @@ type request struct {
 
 func newRequest(g *Gate, fr *fcgi.Request) *request {
 	r := &request{Request: fr, gate: g, setup: g.enter(), status: lockNone}
-	r.exch.Request, r.exch.Sending, r.exch.Header = fr, r.sending, r.readHeader
+	r.exchange.Request, r.exchange.Sending, r.exchange.Header = fr, r.sending, r.readHeader
 	r.head.read(fr.Params, r.setup.Param)
 	return r
 }
@@ -125,7 +125,7 @@ func (r *request) acquire(ctx context.Context) error {
 	h, policy := newHold(r, r.key, false)
 	policy.MaxWait = max(policy.MaxWait-r.waited, 0) // waited is not 0 if the lock is acquired again
 	policy.LateExpiry = true
-	if r.exch.Late != nil {
+	if r.exchange.Late != nil {
 		policy.MaxWaiters = 0 // it runs in any case; lateUploads bounds how many there are
 	}
 	entered := time.Now()
@@ -165,7 +165,7 @@ func (r *request) acquire(ctx context.Context) error {
 // waited for lock, from entered on. If so, replaced releases the lock and waits until the response with the new cookie
 // is sent.
 func (r *request) replaced(lock *sessionlock.Lock, entered time.Time) bool {
-	if r.policy.PassRotated || r.exch.Late != nil {
+	if r.policy.PassRotated || r.exchange.Late != nil {
 		return false
 	}
 	rot, pause := r.gate.rotations.during(r.key, entered, r.head.target)
@@ -275,17 +275,17 @@ func (r *request) leaveSession() {
 // relay sends the request to PHP-FPM and the response back. It calls release when the script has ended, before it sends
 // the web server the end of the response: a browser that has its response never waits for its own lock.
 func (r *request) relay(release func()) error {
-	r.exch.Ended = release
-	r.exch.AbandonAfter = r.policy.AbandonAfter
+	r.exchange.Ended = release
+	r.exchange.AbandonAfter = r.policy.AbandonAfter
 	if r.policy.terminatesAbandoned(r.setup) {
-		r.exch.AbandonAfter += maxTermination
-		r.exch.HungUp = r.abandoned
+		r.exchange.AbandonAfter += maxTermination
+		r.exchange.OnHangUp = r.abandoned
 	}
 	if r.mayFollow() {
-		r.exch.Follow = r.follow
+		r.exchange.Follow = r.follow
 	}
 	for {
-		err := r.setup.pool.Exchange(r.Context(), &r.exch)
+		err := r.setup.pool.RoundTrip(r.Context(), &r.exchange)
 		if !errors.Is(err, errLockEnded) {
 			r.followScript()
 			return err
@@ -309,19 +309,19 @@ var errLockEnded = errors.New("the lock ended while its request waited for a con
 // sending is called when the request has got a connection to PHP-FPM. Its lock may have ended in the meantime.
 // Otherwise the expiry of the lock starts, once the whole request is there.
 func (r *request) sending() error {
-	r.exch.Sent = nil
-	if r.exch.Late != nil {
-		r.exch.Sent = r.startExpiry
+	r.exchange.Sent = nil
+	if r.exchange.Late != nil {
+		r.exchange.Sent = r.startExpiry
 	} else if r.hold != nil {
 		if r.hold.endedUnsent() {
 			return errLockEnded
 		}
-		r.exch.Sent = r.hold.startExpiry
-		if r.exch.StdinWhole() {
+		r.exchange.Sent = r.hold.startExpiry
+		if r.exchange.StdinWhole() {
 			r.hold.startExpiry() // now, so that FPM_GATE_EXPIRES is known
 		}
 	}
-	r.exch.Params = r.gateParams(r.scratch[:0])
+	r.exchange.Params = r.gateParams(r.scratch[:0])
 	return nil
 }
 
@@ -476,7 +476,7 @@ func (r *request) follow() bool {
 // needsScript reports whether one of the locks has to last until the script has ended, should that go on. Over TCP
 // nothing shows if it does; so where PHP locks the session, and no request waits for it, it is not followed.
 func (r *request) needsScript() bool {
-	at, _ := r.exch.Serving()
+	at, _ := r.exchange.Serving()
 	optional := r.setup.PHPLocks && r.setup.Workers != nil && at.Addr().Network != "unix"
 	return slices.ContainsFunc(r.holds, func(h *hold) bool {
 		if optional && !h.watch.isOutside() && !h.watch.isWanted() {
@@ -491,7 +491,7 @@ func (r *request) useScript() *phpScript {
 	r.scriptMu.Lock()
 	defer r.scriptMu.Unlock()
 	if r.script == nil || !r.script.use() {
-		r.script = &phpScript{workers: r.setup.Workers, exch: &r.exch, uploads: r.head.upload, users: 1}
+		r.script = &phpScript{workers: r.setup.Workers, exchange: &r.exchange, uploads: r.head.upload, users: 1}
 	}
 	return r.script
 }
@@ -499,8 +499,8 @@ func (r *request) useScript() *phpScript {
 // followScript awaits in the background the end of a script that goes on after its response. Shutdown waits for it as
 // for a request.
 func (r *request) followScript() {
-	if r.exch.Follows() {
-		r.gate.serving.Go(r.exch.AwaitScript)
+	if r.exchange.Follows() {
+		r.gate.serving.Go(r.exchange.AwaitScript)
 	}
 }
 
@@ -508,7 +508,7 @@ func (r *request) followScript() {
 // awaits the script.
 func (r *request) outlivingEnds() {
 	if r.outliving.Add(-1) == 0 {
-		r.exch.Unfollow()
+		r.exchange.Unfollow()
 	}
 }
 
@@ -516,7 +516,7 @@ func (r *request) outlivingEnds() {
 // id, nothing follows for the request's own: in strict mode PHP opens no session of an unknown id, and a visitor can
 // send any id.
 func (r *request) learn() {
-	if r.exch.Connected().IsZero() {
+	if r.exchange.Connected().IsZero() {
 		return
 	}
 	for _, h := range r.holds {

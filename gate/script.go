@@ -15,8 +15,8 @@ import (
 
 // phpScript is the script of one request, as the worker shows it that runs it. It lasts as long as it has users.
 type phpScript struct {
-	workers *Workers
-	exch    *fcgi.Exchange
+	workers  *Workers
+	exchange *fcgi.Exchange
 	// uploads: PHP may open and close the session itself while it reads the body (session.upload_progress), before the
 	// script begins. When it has begun cannot be seen.
 	uploads bool
@@ -105,7 +105,7 @@ func (s *phpScript) find() (fcgi.Serving, phpworker.Worker, error) { return s.lo
 // locate returns the worker, or nil: then it is being searched, or cannot be found, for the reason that is returned.
 // After a call with insist it is searched even where the workers at its address were given up for a while.
 func (s *phpScript) locate(insist bool) (fcgi.Serving, phpworker.Worker, error) {
-	at, ok := s.exch.Serving()
+	at, ok := s.exchange.Serving()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !ok || s.users == 0 {

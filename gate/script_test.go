@@ -185,7 +185,7 @@ func TestWhatAWorkerShowsOfASession(t *testing.T) {
 			}
 			closed, reopened := 0, 0
 			v := &sessionView{
-				script: &phpScript{workers: workers, exch: new(fcgi.Exchange), users: 1, uploads: c.uploads},
+				script: &phpScript{workers: workers, exchange: new(fcgi.Exchange), users: 1, uploads: c.uploads},
 				own:    "own",
 				isNew:  c.isNew,
 				locks:  new(setup).locks,

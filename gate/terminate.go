@@ -71,7 +71,7 @@ func (h *hold) terminate(reason string) error {
 		c.unterminated.Add(1)
 		h.request.logNotTerminated(h.key, h.describe(), reason, err)
 		h.end(HoldExpired, h.scriptName())
-		h.request.exch.Abort(errOverdue)
+		h.request.exchange.Abort(errOverdue)
 		return errOverdue
 	}
 }

@@ -60,7 +60,7 @@ func (r *request) locksLate() bool {
 	}
 	r.key = r.setup.keyFor(r.id)
 	r.status = lockLater
-	r.exch.Late, r.exch.ContentLength = r.acquireLate, length
+	r.exchange.Late, r.exchange.ContentLength = r.acquireLate, length
 	return true
 }
 
@@ -116,11 +116,11 @@ func (r *request) leaveUpload() {
 	if r.bodyAwaited {
 		r.setup.bodies.Add(-1)
 	}
-	if r.exch.Late == nil {
+	if r.exchange.Late == nil {
 		return
 	}
 	r.setup.late.Add(-1)
-	if r.exch.RespondedEarly() && !r.setup.PHPLocks {
+	if r.exchange.RespondedEarly() && !r.setup.PHPLocks {
 		r.noteEarly()
 	}
 }
@@ -130,10 +130,10 @@ func (r *request) leaveUpload() {
 func (r *request) noteEarly() {
 	for {
 		early := r.setup.early.Load()
-		if early > 0 && early <= r.exch.ContentLength {
+		if early > 0 && early <= r.exchange.ContentLength {
 			return
 		}
-		if !r.setup.early.CompareAndSwap(early, r.exch.ContentLength) {
+		if !r.setup.early.CompareAndSwap(early, r.exchange.ContentLength) {
 			continue
 		}
 		if early == 0 {

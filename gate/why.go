@@ -40,7 +40,7 @@ func Terminate(by sessionlock.Holder) error {
 	case h.request.setup.Workers == nil:
 		return errNoWorkers
 	}
-	if _, runs := h.request.exch.Serving(); !runs {
+	if _, runs := h.request.exchange.Serving(); !runs {
 		return ErrNoScript
 	}
 	if _, err := h.activity(); err != nil {
@@ -56,7 +56,7 @@ func (h *hold) activity() (a phpworker.Activity, err error) {
 	if workers == nil {
 		return a, errNoWorkers
 	}
-	at, runs := h.request.exch.Serving()
+	at, runs := h.request.exchange.Serving()
 	if !runs {
 		return a, ErrNoScript
 	}

@@ -148,7 +148,7 @@ func (s *phpScript) pause(now time.Time) time.Duration {
 		return closedPause
 	}
 	since := s.since
-	if connected := s.exch.Connected(); connected.After(since) {
+	if connected := s.exchange.Connected(); connected.After(since) {
 		since = connected
 	}
 	return min(max(now.Sub(since)/lookPart, minLookPause), maxLookPause)
@@ -185,7 +185,7 @@ func (w *Workers) lookAt(s *phpScript, wanted bool) {
 // isSettled reports whether no sample is needed: the workers can be looked at, or cannot. It is called with the mutex
 // held.
 func (w *Workers) isSettled(s *phpScript) bool {
-	at, ok := s.exch.Serving()
+	at, ok := s.exchange.Serving()
 	if !ok {
 		return false
 	}

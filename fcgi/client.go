@@ -1,0 +1,296 @@
+package fcgi
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/netpoll"
+)
+
+// watchDelay is how long a script may run before its web server is watched for hanging up. Most are done by
+// then, and never cost a goroutine.
+const watchDelay = 20 * time.Millisecond
+
+// clientReader reads what the web server sends while its request is served: it forwards stdin, has management records
+// answered, and notices when the web server hangs up. It runs in a goroutine of its own, from start to stop:
+// at once where stdin has yet to come, else only if the script takes its time.
+type clientReader struct {
+	x         *Exchange
+	timer     *time.Timer
+	running   sync.WaitGroup // of the goroutine, from start on
+	stopped   bool
+	late      *lateCall   // nil: Late is not to be called
+	whole     atomic.Bool // stdin has come whole, and has been sent
+	gone      atomic.Bool // the web server has hung up
+	once      sync.Once   // of onGone
+	silenced  bool        // upstream's reading side is shut: PHP-FPM's next write fails
+	forwarded bool        // something beyond what went out first has been sent
+	unsent    bool        // PHP-FPM did not take all of it
+	err       error       // what the web server did wrong
+
+	mu     sync.Mutex // guards ending, and the conn's deadline with it: run may only begin when stop is called
+	ending bool
+}
+
+func (cr *clientReader) start(x *Exchange) {
+	*cr = clientReader{x: x}
+	cr.running.Add(1)
+	if x.Late != nil {
+		cr.late = newLateCall()
+	}
+	cr.whole.Store(x.Request.stdin.whole() && cr.late == nil)
+	if cr.whole.Load() {
+		cr.timer = time.AfterFunc(watchDelay, cr.run)
+		return
+	}
+	go cr.run()
+}
+
+// stop ends the goroutine, and hands the conn over to its next reader. A second call does nothing.
+func (cr *clientReader) stop() {
+	if cr.x == nil || cr.stopped {
+		return
+	}
+	cr.stopped = true
+	if cr.timer != nil && cr.timer.Stop() {
+		cr.running.Done()
+		return
+	}
+	c := cr.x.Request.conn
+	cr.mu.Lock()
+	cr.ending = true
+	_ = c.nc.SetReadDeadline(past)
+	cr.mu.Unlock()
+	if cr.late != nil {
+		cr.late.cancel()
+	}
+	_ = cr.x.up.nc.SetWriteDeadline(past)
+	cr.running.Wait()
+	_ = c.nc.SetReadDeadline(time.Time{})
+	_ = cr.x.up.nc.SetWriteDeadline(time.Time{})
+}
+
+// run copies until stdin is whole, and then watches, until it is stopped or the web server is gone. What the web server
+// sends after the end of stdin is left to the conn's next reader.
+func (cr *clientReader) run() {
+	defer cr.running.Done()
+	cr.forgetHeadDeadline()
+	if cr.whole.Load() {
+		cr.watch()
+	} else if cr.copy() {
+		cr.endStdin()
+		cr.watch()
+	}
+}
+
+// copy forwards stdin, and reports whether it has come whole and the web server is still there.
+func (cr *clientReader) copy() bool {
+	r := cr.x.Request
+	b := newBuffer(max(middleBuffer, len(r.rest)))
+	b.n = copy(b.b, r.rest)
+	defer func() {
+		// What is left belongs to the next request; its place is the conn's buffer, which is free now
+		// that all of this request has been sent from it, or cannot be sent again.
+		r.rest = append([]byte(nil), b.bytes()...)
+		b.free()
+	}()
+	if cr.late != nil && b.n > 0 { // it came with the head, and has been left to us
+		if err := cr.forward(b); err != nil {
+			cr.fail(err)
+			return false
+		}
+	}
+	for !r.stdin.whole() {
+		if b.n == len(b.b) {
+			if b = b.grown(maxRecord); b.n == len(b.b) {
+				cr.fail(fmt.Errorf("%w: record is too long", ErrMalformed))
+				return false
+			}
+		}
+		n, err := cr.read(b.space())
+		b.n += n
+		if n > 0 {
+			if err := cr.forward(b); err != nil {
+				cr.fail(err)
+				return false
+			}
+			if r.stdin.aborted {
+				cr.abort()
+				return false
+			}
+		}
+		if err != nil {
+			cr.readFailed(err)
+			return false
+		}
+	}
+	return true
+}
+
+// read reads what comes next of stdin. What may hold its end is left in the socket as well; see leftInSocket.
+func (cr *clientReader) read(b []byte) (int, error) {
+	c := cr.x.Request.conn
+	if err := c.take(); err != nil {
+		return 0, err
+	}
+	if left := cr.x.Request.stdin.left; left > smallBuffer {
+		return c.nc.Read(b[:min(left, len(b))]) // within a record: stdin does not end here, and need not be copied twice
+	}
+	return c.look(b)
+}
+
+// watch waits until the web server hangs up or aborts the request.
+func (cr *clientReader) watch() {
+	r := cr.x.Request
+	raw, err := r.conn.nc.SyscallConn()
+	if err != nil {
+		cr.onGone()
+		return
+	}
+	aborted := false
+	err = raw.Read(func(fd uintptr) bool {
+		aborted = r.conn.aborts(fd)
+		return aborted || netpoll.PeerClosed(fd)
+	})
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded): // stop
+	case aborted:
+		r.stdin.aborted = true
+		cr.abort()
+	default:
+		cr.onGone()
+	}
+}
+
+// abort ends a request that the web server has aborted.
+func (cr *clientReader) abort() {
+	cr.onGone()
+	cr.x.Request.endAborted()
+}
+
+// forgetHeadDeadline lifts the deadline that the head of the request had, but not the one by which stop ends run.
+func (cr *clientReader) forgetHeadDeadline() {
+	cr.mu.Lock()
+	defer cr.mu.Unlock()
+	if !cr.ending {
+		_ = cr.x.Request.conn.nc.SetReadDeadline(time.Time{})
+	}
+}
+
+// forward sends on what of b is the application's, and keeps what is not whole.
+func (cr *clientReader) forward(b *buffer) error {
+	forward, rest, err := cr.x.Request.stdin.scan(b.bytes())
+	if cr.late != nil {
+		forward = cr.x.back.split(forward)
+		if len(cr.x.back.held) > maxRecord {
+			err = cmp.Or(err, fmt.Errorf("%w: stdin is longer than CONTENT_LENGTH", ErrMalformed))
+		}
+	}
+	cr.send(forward)
+	if cr.late != nil && cr.late.isOver() {
+		cr.sendHeld()
+	}
+	b.n = copy(b.b, rest)
+	if cr.late == nil && cr.x.Request.stdin.whole() {
+		cr.sent()
+	}
+	return err
+}
+
+// send sends bytes of stdin to PHP-FPM. An error says that PHP-FPM wants no more of it. It may have answered before it
+// closed, so its answer decides; what still comes is read and dropped.
+func (cr *clientReader) send(b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	cr.forwarded = true
+	if _, err := cr.x.up.nc.Write(b); err != nil {
+		cr.unsent = true
+	}
+}
+
+// sent is called when all of stdin has been sent.
+func (cr *clientReader) sent() {
+	if !cr.whole.Swap(true) && cr.x.Sent != nil {
+		cr.x.Sent()
+	}
+}
+
+// fail ends a request whose web server no longer speaks FastCGI.
+func (cr *clientReader) fail(err error) {
+	cr.err = cr.x.Request.conn.refuse(fmt.Errorf("read stdin: %w", err))
+	cr.onGone()
+}
+
+// readFailed tells a web server that has gone from one that has only said all it has to say.
+func (cr *clientReader) readFailed(err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return // stop
+	}
+	raw, rawErr := cr.x.Request.conn.nc.SyscallConn()
+	if rawErr != nil {
+		cr.onGone()
+		return
+	}
+	gone := err != io.EOF
+	if !gone {
+		if !cr.whole.Load() {
+			cr.endStdin()
+		}
+		gone = raw.Read(netpoll.PeerClosed) == nil
+	}
+	if gone {
+		cr.onGone()
+	}
+}
+
+// isGone reports whether the web server has hung up.
+func (cr *clientReader) isGone() bool { return cr.gone.Load() }
+
+// clean reports whether the connection to PHP-FPM has got all of the request and nothing else.
+func (cr *clientReader) clean() bool { return cr.whole.Load() && !cr.unsent && !cr.isGone() }
+
+// onGone applies the web server's hanging up to the script. On a unix socket its next write fails, as if the gate had
+// gone too, while the connection still shows when the script ends. On TCP its connection is reset if it prints; see
+// cutOff. On a unix socket whose stdin is cut short, its output is read to the end and dropped.
+func (cr *clientReader) onGone() {
+	cr.once.Do(func() {
+		cr.gone.Store(true)
+		if cr.x.finished {
+			return
+		}
+		if cr.late != nil && !cr.late.onGone() {
+			cr.endStdin() // the script is still to begin, with as much of its body as has come
+			return
+		}
+		cr.leave()
+	})
+}
+
+// leave is onGone once the script may have begun.
+func (cr *clientReader) leave() {
+	x := cr.x
+	if x.OnHangUp != nil {
+		x.OnHangUp()
+	}
+	whole := cr.whole.Load()
+	if whole && x.up.isUnix() {
+		cr.silenced = true
+		_ = x.up.nc.CloseRead()
+		return
+	}
+	if !whole {
+		_ = x.up.nc.CloseWrite()
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.aborted == nil && !x.cut {
+		_ = x.up.nc.SetReadDeadline(time.Now().Add(x.AbandonAfter))
+	}
+}
