@@ -17,7 +17,7 @@ type LocksPage struct {
 	Host  string `json:"host"`  // the host that answers
 	Locks []Lock `json:"locks"` // held longest first
 
-	Warnings []string `json:"warnings,omitempty"` // about session blocks that do not fit their application
+	Warnings []string `json:"warnings,omitempty"` // what an operator should mend in the config or its surroundings
 }
 
 // Lock is a lock that is held or waited for.
@@ -65,7 +65,7 @@ func (a *Admin) locks(ctx context.Context) *LocksPage {
 	page := &LocksPage{At: timeText(now), Host: a.options.Host, Locks: []Lock{}}
 	lookups := 0
 	served := a.options.Served()
-	page.Warnings = misfitsOf(served)
+	page.Warnings = warningsOf(served)
 	for _, locks := range served.Locks {
 		for _, s := range locks.Snapshot() {
 			if s.Key == (sessionlock.Key{}) {
@@ -82,9 +82,13 @@ func (a *Admin) locks(ctx context.Context) *LocksPage {
 	return page
 }
 
-// misfitsOf returns a warning for each session block that does not fit what the gate sees of its application.
-func misfitsOf(s Served) (all []string) {
+// warningsOf returns a warning for each session block that does not fit what the gate sees of its application, and for
+// each gate that cannot end scripts although it should.
+func warningsOf(s Served) (all []string) {
 	for _, g := range s.Gates {
+		if err := g.CannotTerminate(); err != nil {
+			all = append(all, fmt.Sprintf("gate %q: %v", g.Name, err))
+		}
 		for _, m := range g.Misfits() {
 			all = append(all, fmt.Sprintf("gate %q: %s", g.Name, m.Text))
 		}

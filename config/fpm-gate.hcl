@@ -260,7 +260,7 @@ gate "www" {
     # the script. terminate: the script is ended as at max_execution_time, or, if it is still there
     # terminate_grace later, with its worker. The lock is free when PHP has closed the session, at most
     # 2 seconds after expiry. Takes a PHP-FPM on this host, and rights (docs/WORKERS.md); without
-    # them it is as release.
+    # them it is as release, and the log and /readyz say what is missing.
     # on_expiry = "release"
 
     # How long a script may take to end before its worker is ended. At most "1.5s".

@@ -44,6 +44,12 @@ func (w *fakeWorker) Find(syscall.RawConn) (phpworker.Worker, error) {
 	return w, nil
 }
 
+func (w *fakeWorker) Ready() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failure
+}
+
 func (w *fakeWorker) set(s phpworker.Session) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

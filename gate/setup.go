@@ -18,6 +18,7 @@ type setup struct {
 	pool    *fcgi.Pool
 	probe   *fcgi.Prober
 	misfits *misfits
+	power   *power
 
 	users   atomic.Int64 // requests and outliving holds that have not ended
 	retired atomic.Bool  // no more users will come
@@ -30,6 +31,8 @@ type setup struct {
 
 func newSetup(o Options, c *counters, log hclog.Logger) *setup {
 	s := &setup{Options: o, pool: fcgi.NewPool(o.Upstream), idle: make(chan struct{}), misfits: newMisfits(&o, log)}
+	s.power = newPower(&o, log)
+	_ = s.power.check() // it logs what is missing
 	s.Session.Unread = func() {
 		c.unread.Add(1)
 		s.misfits.sawUnread()

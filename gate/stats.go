@@ -100,5 +100,9 @@ type UpstreamStats struct {
 	Unseen error
 }
 
+// CannotTerminate returns why the gate cannot end scripts although on_expiry or on_abandon says so; nil if it can, or
+// need not.
+func (g *Gate) CannotTerminate() error { return g.setup.Load().power.check() }
+
 // Misfits returns what currently does not fit between config and application.
 func (g *Gate) Misfits() []Misfit { return g.setup.Load().misfits.all() }

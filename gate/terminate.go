@@ -52,6 +52,7 @@ func (h *hold) terminate(reason string) error {
 	err := t.send(func(w phpworker.Worker) error { return w.Interrupt("") })
 	if err == nil && t.awaitEnd(time.Now().Add(h.request.policy.TerminateGrace)) {
 		c.interrupted.Add(1)
+		_ = h.request.setup.power.check() // it may have lacked something before
 		t.log("PHP's time limit")
 		return nil
 	}

@@ -31,6 +31,10 @@ type Workers struct {
 	samples int                     // of them, those that no request waits for
 	pools   map[fcgi.Addr]*workerPool
 	used    usedSessions
+
+	asking  sync.Mutex // guards the fields below
+	unready error      // why no worker at all could be found when finder was asked last
+	asked   time.Time
 }
 
 // workerPool is what is known of the workers at one address.
@@ -326,6 +330,16 @@ func (w *Workers) activity(conn syscall.RawConn) (phpworker.Activity, error) {
 	}
 	defer worker.Close()
 	return worker.Activity()
+}
+
+// ready returns why no worker at all can be found; nil: nothing is known to be in the way. It asks every few seconds.
+func (w *Workers) ready() error {
+	w.asking.Lock()
+	defer w.asking.Unlock()
+	if now := time.Now(); now.Sub(w.asked) > helperPause {
+		w.unready, w.asked = w.finder.Ready(), now
+	}
+	return w.unready
 }
 
 // Failing returns why the workers at an address cannot be looked at; nil if they can, or if that is not known.

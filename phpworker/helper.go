@@ -26,13 +26,9 @@ type Helper struct {
 
 // Find asks the helper for the worker that has accepted conn.
 func (h *Helper) Find(conn syscall.RawConn) (Worker, error) {
-	path := h.Path
-	if path == "" {
-		path = DefaultHelper
-	}
-	nc, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+	nc, err := h.dial()
 	if err != nil {
-		return nil, dialError(path, err)
+		return nil, err
 	}
 	w := &helpedWorker{nc: nc, timeout: h.Timeout}
 	if w.timeout == 0 {
@@ -43,6 +39,27 @@ func (h *Helper) Find(conn syscall.RawConn) (Worker, error) {
 		return nil, err
 	}
 	return w, nil
+}
+
+// Ready looks whether a helper listens, and for this process.
+func (h *Helper) Ready() error {
+	nc, err := h.dial()
+	if err != nil {
+		return err
+	}
+	return nc.Close()
+}
+
+func (h *Helper) dial() (*net.UnixConn, error) {
+	path := h.Path
+	if path == "" {
+		path = DefaultHelper
+	}
+	nc, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		return nil, dialError(path, err)
+	}
+	return nc, nil
 }
 
 // defaultTimeout is longer than a helper takes to stop a process that the kernel does not let go of.

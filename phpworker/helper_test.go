@@ -15,6 +15,7 @@ type fakeWorker struct {
 }
 
 func (w *fakeWorker) Find(syscall.RawConn) (Worker, error) { return w, nil }
+func (w *fakeWorker) Ready() error                         { return nil }
 func (w *fakeWorker) PID() int                             { return 4711 }
 func (w *fakeWorker) Activity() (Activity, error)          { return Activity{PID: 4711, State: "sleeping"}, nil }
 func (w *fakeWorker) Interrupt(id string) error            { return &helperError{"not " + id, ErrSession} }

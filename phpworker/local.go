@@ -63,6 +63,9 @@ func (l *Local) Find(conn syscall.RawConn) (Worker, error) {
 	return w, nil
 }
 
+// Ready looks whether this process has the rights.
+func (l *Local) Ready() error { return Rights() }
+
 // errNoOwner is returned when no worker of any PHP-FPM has a TCP connection, after a fresh look at all of them.
 var errNoOwner = fmt.Errorf("%w: no worker has it", ErrGone)
 

@@ -25,6 +25,9 @@ type Finder interface {
 	// A Helper passes conn to another process. A connection that was passed must be shut down before it is closed:
 	// otherwise PHP-FPM would not notice its end for as long as a helper that hangs has it too.
 	Find(conn syscall.RawConn) (Worker, error)
+	// Ready returns nil if workers can be looked for: the rights are there, or a helper listens. It shows what is
+	// missing before there is a connection to be asked about. The error wraps ErrRights or ErrHelper.
+	Ready() error
 }
 
 // Worker is the process that serves one upstream connection. Its methods may be called concurrently. All but PID and

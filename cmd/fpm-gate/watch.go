@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
@@ -21,6 +22,7 @@ type watching struct {
 	workers *gate.Workers // nil: not needed so far
 
 	mu         sync.Mutex
+	byWorkers  map[string]bool           // by the folder of sessions: whether the workers are looked at, too
 	memcacheds map[string]*sharedWatcher // by their options
 }
 
@@ -36,13 +38,17 @@ func (s *sharedWatcher) Close() { s.leave() }
 
 // inWorkers returns what looks at the workers of a gate, which all gates share; nil: they are not looked at.
 func (w *watching) inWorkers(g *config.Gate) *gate.Workers {
-	if g.Session.Watch != config.WatchAuto && g.Session.Watch != config.WatchWorkers {
+	if !looksAtWorkers(g) {
 		return nil
 	}
 	if w.workers == nil {
 		w.workers = gate.NewWorkers(workerFinder(), w.log)
 	}
 	return w.workers
+}
+
+func looksAtWorkers(g *config.Gate) bool {
+	return g.Session.Watch == config.WatchAuto || g.Session.Watch == config.WatchWorkers
 }
 
 // workerFinder returns what finds workers: this process, if it has the rights, else the helper.
@@ -66,6 +72,7 @@ func (w *watching) watcher(g *config.Gate) sessionwatch.Watcher {
 	if w.files == nil {
 		w.files = sessionwatch.NewFiles(w.report)
 	}
+	w.note(filepath.Clean(g.Session.SavePath), looksAtWorkers(g))
 	return w.files.Folder(g.Session.SavePath, g.Session.Depth)
 }
 
@@ -90,7 +97,7 @@ func (w *watching) memcached(g *config.Gate) sessionwatch.Watcher {
 func (w *watching) memcachedOptions(g *config.Gate) sessionwatch.MemcachedOptions {
 	o := sessionwatch.MemcachedOptions{Prefix: g.Session.KeyPrefix, Report: func(err error) {
 		if err != nil {
-			w.log.Error(cannotWatch, "save_path", g.Session.SavePath, "error", err)
+			w.log.Error(cannotWatch(looksAtWorkers(g)), "save_path", g.Session.SavePath, "error", err)
 			return
 		}
 		w.log.Info(watchedAgain, "save_path", g.Session.SavePath)
@@ -140,28 +147,53 @@ func watchesFiles(g *config.Gate) bool {
 	return watched && s.Handler == config.HandlerFiles && s.SavePath != ""
 }
 
-const (
-	cannotWatch  = "cannot watch PHP sessions; locks last until the script ends"
-	watchedAgain = "PHP sessions are watched again"
-)
+const watchedAgain = "PHP sessions are watched again"
+
+// cannotWatch says what it means that the place of the sessions cannot be watched.
+func cannotWatch(byWorkers bool) string {
+	if byWorkers {
+		return "cannot watch PHP sessions where handler and save_path say; where a worker does not show that PHP has closed" +
+			" its session either, locks last until the script ends"
+	}
+	return "cannot watch PHP sessions; locks last until the script ends"
+}
+
+// note notes whether a gate whose sessions are in a folder looks at the workers, too.
+func (w *watching) note(folder string, byWorkers bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.byWorkers == nil {
+		w.byWorkers = make(map[string]bool)
+	}
+	w.byWorkers[folder] = byWorkers
+}
 
 // report logs once when a folder cannot be watched, and once when it can be again.
 func (w *watching) report(folder string, err error) {
 	if err != nil {
-		w.log.Error(cannotWatch, "folder", folder, "error", err)
+		w.mu.Lock()
+		byWorkers := w.byWorkers[folder]
+		w.mu.Unlock()
+		w.log.Error(cannotWatch(byWorkers), "folder", folder, "error", err)
 		return
 	}
 	w.log.Info(watchedAgain, "folder", folder)
 }
 
-// checkWatching returns a note for each gate of c that, run by the current user, cannot watch PHP's sessions.
+// checkWatching returns a note for each gate of c that, run by the current user, cannot watch PHP's sessions, or that
+// has to end scripts and does not look at their workers.
 func checkWatching(c *config.Config) (notes []string) {
 	for _, g := range c.Gates {
+		options := gateOptions(c, g)
+		if keys := options.TerminatingKeys(); keys != "" && !looksAtWorkers(g) {
+			notes = append(notes, fmt.Sprintf("gate %q: %s cannot end scripts with watch = %q, and is as \"release\"; set watch"+
+				" to \"auto\" or \"workers\"", g.Name, keys, g.Session.Watch))
+		}
 		if !watchesFiles(g) {
 			continue
 		}
 		if err := sessionwatch.CheckFolder(g.Session.SavePath, g.Session.Depth); err != nil {
-			notes = append(notes, fmt.Sprintf("gate %q: %s: %v", g.Name, cannotWatch, err))
+			notes = append(notes, fmt.Sprintf("gate %q: %s: %v", g.Name, cannotWatch(looksAtWorkers(g)), err))
 		}
 	}
 	return notes

@@ -28,9 +28,21 @@ func probeWorkers(w io.Writer, c *config.Config) {
 		}{"a process with these rights", &phpworker.Local{}})
 	}
 	for _, g := range c.Gates {
+		options := gateOptions(c, g)
+		keys := options.TerminatingKeys()
 		for _, a := range upstreamAddrs(g) {
+			seen := false
 			for _, f := range finders {
-				fmt.Fprintf(w, "gate %q: workers of %s, seen by %s: %s\n", g.Name, a, f.name, probeWorker(f, g.Upstream, a))
+				found, err := probeWorker(f, g.Upstream, a)
+				if err != nil {
+					found = "no: " + err.Error()
+				}
+				seen = seen || err == nil
+				fmt.Fprintf(w, "gate %q: workers of %s, seen by %s: %s\n", g.Name, a, f.name, found)
+			}
+			if keys != "" && !seen {
+				fmt.Fprintf(w, "gate %q: warning: %s cannot end scripts of %s, as its workers are not seen: a stuck script goes"+
+					" on without its lock, and keeps PHP's own; docs/WORKERS.md says what to do\n", g.Name, keys, a)
 			}
 		}
 	}
@@ -40,26 +52,26 @@ func probeWorkers(w io.Writer, c *config.Config) {
 const workerPatience = 2 * time.Second
 
 // probeWorker makes a connection, and reports what is seen of the worker that accepts it.
-func probeWorker(f phpworker.Finder, u config.Upstream, a fcgi.Addr) string {
+func probeWorker(f phpworker.Finder, u config.Upstream, a fcgi.Addr) (found string, err error) {
 	nc, err := net.DialTimeout(a.Network, a.Address, u.ConnectTimeout)
 	if err != nil {
-		return err.Error()
+		return "", err
 	}
 	defer nc.Close()
 	raw, err := nc.(syscall.Conn).SyscallConn()
 	if err != nil {
-		return err.Error()
+		return "", err
 	}
 	w, err := awaitWorker(f, raw)
 	if err != nil {
-		return "no: " + err.Error()
+		return "", err
 	}
 	defer w.Close()
 	activity, err := w.Activity()
 	if err != nil {
-		return "no: " + err.Error()
+		return "", err
 	}
-	return fmt.Sprintf("yes, PHP %s, process %d", activity.Version, w.PID())
+	return fmt.Sprintf("yes, PHP %s, process %d", activity.Version, w.PID()), nil
 }
 
 // awaitWorker finds the worker of a connection, once one has accepted it.

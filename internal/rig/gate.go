@@ -30,6 +30,9 @@ type GateOptions struct {
 	Config string
 	Args   []string // more arguments of serve
 	Env    []string
+	// Unprivileged: where the rig is root's, the gate runs as user 65534, which must be able to run the binary. It may
+	// open every file, and has no right to look at other processes.
+	Unprivileged bool
 }
 
 // Gate starts a gate and waits until it accepts on all addresses that its configuration listens on, including its
@@ -46,7 +49,7 @@ func (r *Rig) Gate(o GateOptions) (*Gate, error) {
 		return nil, fmt.Errorf("configure %s: %w", g.Name, err)
 	}
 	args := append([]string{"serve", "--config", g.ConfigFile()}, o.Args...)
-	g.cmd = command{path: o.Binary, args: args, env: o.Env}
+	g.cmd = command{path: o.Binary, args: args, env: o.Env, unprivileged: o.Unprivileged}
 	return g, g.Start()
 }
 

@@ -46,7 +46,7 @@ type command struct {
 	path string
 	args []string
 	env  []string // in addition to the rig's own environment
-	// unprivileged: the program refuses to run as root.
+	// unprivileged: the program refuses to run as root, or is to run as another user.
 	unprivileged bool
 	// stop is the signal that ends the program; SIGTERM if zero.
 	stop syscall.Signal
