@@ -31,14 +31,14 @@ func newMeter(m *metrics, h *history, gateName, route string) *meter {
 }
 
 // Waited observes a wait.
-func (t *meter) Waited(end gate.Outcome, waited time.Duration, behind *sessionlock.Description) {
+func (t *meter) Waited(end gate.Outcome, waited time.Duration, blockedBy *sessionlock.Description) {
 	t.wait[end].observe(waited)
 	if waited == 0 {
 		return
 	}
 	t.history.waited(waited)
-	if behind.Gate != "" {
-		t.all.gate(behind.Gate).blocked(behind.Script, waited)
+	if blockedBy.Gate != "" {
+		t.all.gate(blockedBy.Gate).blocked(blockedBy.Script, waited)
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 // answer ends a request that PHP-FPM did not answer: with the answer that err calls for, if the web server is still
 // there. It returns err if the conn cannot be used any further.
 func (r *request) answer(err error) error {
-	a := r.verdict(err)
+	a := r.newVerdict(err)
 	r.tally.count(a.outcome)
 	r.logEnd(a.level, a.log, err)
 	if errors.Is(err, fcgi.ErrHungUp) {
@@ -62,8 +62,8 @@ type verdict struct {
 	fail       bool // let the web server see that PHP-FPM has failed, and handle that as configured
 }
 
-// verdict returns what err means.
-func (r *request) verdict(err error) verdict {
+// newVerdict returns what err means.
+func (r *request) newVerdict(err error) verdict {
 	switch {
 	case errors.Is(err, fcgi.ErrTruncated): // first: whatever the cause, it is too late for an answer
 		return verdict{log: "response broken off", level: hclog.Error, outcome: OutcomeBroken}

@@ -165,7 +165,7 @@ func TestExpiryInTheMiddleOfAResponseBreaksIt(t *testing.T) {
 		t.Errorf("got %+v, want half a response that does not look whole", got)
 	}
 	holder.die()
-	await(t, "it is counted", func() bool { return s.Stats().Broken == 1 })
+	await(t, "it is counted", func() bool { return s.Stats().Truncated == 1 })
 }
 
 // The web server sees what it would see of PHP-FPM itself, on a kept conn too.
@@ -218,7 +218,7 @@ func TestWorkerThatDies(t *testing.T) {
 		t.Errorf("got %+v, want a response that does not look whole", got)
 	}
 	s.unlocked()
-	if got := s.Stats(); got.Broken != 1 || got.Upstream != 2 {
+	if got := s.Stats(); got.Truncated != 1 || got.Upstream != 2 {
 		t.Errorf("got %+v, want one broken and two failed", got)
 	}
 }

@@ -12,11 +12,11 @@ type counter = atomic.Uint64
 
 // counters count what a gate has seen since it was created.
 type counters struct {
-	requests, none, acquired, passed, observed counter
-	local, expired, lost, broken, malformed    counter
-	givenAway, unread                          counter
-	reopened, mismatched                       counter
-	interrupted, terminated, unterminated      counter
+	requests, none, acquired, passed, observed      counter
+	local, expired, lost, locksBroken, connsRefused counter
+	givenAway, unread                               counter
+	reopened, mismatched                            counter
+	interrupted, terminated, unterminated           counter
 
 	mu     sync.Mutex
 	routes map[string]*routeCounters // by name; "": requests that match none. Entries stay until the gate ends

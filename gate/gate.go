@@ -172,7 +172,7 @@ func (g *Gate) logHead(err error) {
 	case errors.Is(err, net.ErrClosed), errors.Is(err, fcgi.ErrHungUp), isReset(err):
 		g.log.Debug("conn ended", "error", err)
 	default:
-		g.counters.malformed.Add(1)
+		g.counters.connsRefused.Add(1)
 		g.lines.write(hclog.Warn, "conn refused", nil, func() []any { return []any{"error", err} })
 	}
 }

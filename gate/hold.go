@@ -47,7 +47,7 @@ func newHold(r *request, key sessionlock.Key, isNew bool) (*hold, sessionlock.Po
 	h := &hold{request: r, key: key, isNew: isNew}
 	p := r.policy.forLock(r.setup)
 	if r.setup.SharedLocks { // only a shared store can fail
-		p.HoldLocally = r.policy.StoreFailure == StoreFailureLocal && !r.policy.Observe
+		p.HoldLocally = r.policy.OnStoreFailure == OnStoreFailureLocal && !r.policy.Observe
 		p.OnLocal = func(holder sessionlock.Description) { r.logLocal(key, holder) }
 	}
 	p.OnLoss = h.lost

@@ -69,7 +69,7 @@ func (r *request) logLoss(key sessionlock.Key, holder sessionlock.Description, e
 			return append(pairs, "held_ms", r.policy.Expiry.Milliseconds())
 		})
 	case HoldBroken:
-		r.gate.counters.broken.Add(1)
+		r.gate.counters.locksBroken.Add(1)
 		r.gate.log.Warn("lock broken by an operator", pairs...)
 	default:
 		r.gate.counters.lost.Add(1)
@@ -87,10 +87,10 @@ func (r *request) logLocal(key sessionlock.Key, holder sessionlock.Description) 
 
 // logHolder returns the pairs that describe the holder that the request waited for, if it is known.
 func (r *request) logHolder() []any {
-	if r.behind != (sessionlock.Description{}) {
-		return []any{"holder", r.behind.Method + " " + r.behind.Path, "holder_script", r.behind.Script}
+	if r.blockedBy != (sessionlock.Description{}) {
+		return []any{"holder", r.blockedBy.Method + " " + r.blockedBy.Path, "holder_script", r.blockedBy.Script}
 	}
-	h := r.elsewhere.Load()
+	h := r.remoteHolder.Load()
 	if h == nil || r.waited == 0 || r.hold != nil && h.Token == r.hold.lock.LeaseToken() { // the request itself
 		return nil
 	}

@@ -10,8 +10,8 @@ import (
 // fast. They must not retain their arguments.
 type Meter interface {
 	// Waited records how long a request waited for its lock, zero if the lock was free, and what the request does next.
-	// behind is the holder when the wait began, zero if it was none of this process.
-	Waited(outcome Outcome, waited time.Duration, behind *sessionlock.Description)
+	// blockedBy is the holder when the wait began, zero if it was none of this process.
+	Waited(outcome Outcome, waited time.Duration, blockedBy *sessionlock.Description)
 	// Held records how long a script held its lock.
 	Held(outcome HoldOutcome, held time.Duration, script []byte)
 }
@@ -22,18 +22,18 @@ type noMeter struct{}
 func (noMeter) Waited(Outcome, time.Duration, *sessionlock.Description) {}
 func (noMeter) Held(HoldOutcome, time.Duration, []byte)                 {}
 
-// tally counts and measures the requests of one route. It is looked up once per setup, not once per request.
-type tally struct {
+// routeTally counts and measures the requests of one route. It is looked up once per setup, not once per request.
+type routeTally struct {
 	*routeCounters
 	meter Meter
 }
 
-func newTally(c *counters, route string, meter func(string) Meter) tally {
-	t := tally{c.route(route), noMeter{}}
+func newTally(c *counters, route string, meter func(string) Meter) routeTally {
+	t := routeTally{c.route(route), noMeter{}}
 	if meter != nil {
 		t.meter = meter(route)
 	}
 	return t
 }
 
-func (t *tally) count(outcome Outcome) { t.outcomes[outcome].Add(1) }
+func (t *routeTally) count(outcome Outcome) { t.outcomes[outcome].Add(1) }

@@ -30,7 +30,7 @@ type Options struct {
 	PHPLocks    bool                        // PHP locks sessions itself, so a lock may end before its script
 	OpenWithin  time.Duration               // after which an unopened session's script gives its turn away; zero: never
 	Param       string                      // holds the session id and precedes the cookies; "": none
-	Holder      AskHolder                   // finds a holder in another process; nil: there are none
+	FindHolder  FindHolder                  // finds a holder in another process; nil: there are none
 	Policy      Policy                      // of requests that match no route
 	Routes      []Route                     // the first match wins
 	SlowWait    time.Duration               // longer waits are logged
@@ -47,14 +47,32 @@ const (
 	Off                   // ignores it
 )
 
-// StoreFailure is what to do with a request when the lock store fails.
-type StoreFailure int
+// OnMaxWait is what to do with a request that has waited for MaxWait.
+type OnMaxWait int
 
 // The possible values.
 const (
-	StoreFailureLocal  StoreFailure = iota // hold the lock within this process
-	StoreFailureReject                     // reject the request
-	StoreFailurePass                       // let it go on without the lock
+	OnMaxWaitReject OnMaxWait = iota // reject it
+	OnMaxWaitPass                    // let it go on without the lock
+)
+
+// OnRotation is what to do with a request whose session id has been replaced while it waited.
+type OnRotation int
+
+// The possible values.
+const (
+	OnRotationRedirect OnRotation = iota // redirect browsers, so that they come back with the new id
+	OnRotationPass                       // let it go on with the old id
+)
+
+// OnStoreFailure is what to do with a request when the lock store fails.
+type OnStoreFailure int
+
+// The possible values.
+const (
+	OnStoreFailureLocal  OnStoreFailure = iota // hold the lock within this process
+	OnStoreFailureReject                       // reject the request
+	OnStoreFailurePass                         // let it go on without the lock
 )
 
 // Overdue is what becomes of a script that keeps its lock for too long.
@@ -79,21 +97,21 @@ const (
 
 // Policy is how the lock of a request's session is acquired and released.
 type Policy struct {
-	Mode         Mode
-	MaxWait      time.Duration
-	Expiry       time.Duration // the longest hold
-	MaxWaiters   int           // in one session's queue
-	PassMaxWait  bool          // on_max_wait = "pass": go on without the lock; else the request is rejected
-	PassRotated  bool          // on_rotation = "pass": go on with a replaced id; else browsers are redirected
-	OnExpiry     Overdue       // of a hold longer than Expiry
-	OnAbandon    Overdue       // of a script longer than AbandonAfter: OverdueRelease or OverdueTerminate
-	StoreFailure StoreFailure
-	AbandonAfter time.Duration // how long a script keeps its lock after its web server has hung up
-	ReleaseOn    ReleaseOn
-	Status       int           // of a rejected request
-	RetryAfter   time.Duration // of a rejected request; in whole seconds, rounded up
-	ServerTiming bool          // send a Server-Timing response header with the wait
-	Observe      bool          // no request waits; those that would have are counted and logged
+	Mode           Mode
+	MaxWait        time.Duration
+	Expiry         time.Duration // the longest hold
+	MaxWaiters     int           // in one session's queue
+	OnMaxWait      OnMaxWait
+	OnRotation     OnRotation // of an id that has been replaced while the request waited
+	OnExpiry       Overdue    // of a hold longer than Expiry
+	OnAbandon      Overdue    // of a script longer than AbandonAfter: OverdueRelease or OverdueTerminate
+	OnStoreFailure OnStoreFailure
+	AbandonAfter   time.Duration // how long a script keeps its lock after its web server has hung up
+	ReleaseOn      ReleaseOn
+	Status         int           // of a rejected request
+	RetryAfter     time.Duration // of a rejected request; in whole seconds, rounded up
+	ServerTiming   bool          // send a Server-Timing response header with the wait
+	Observe        bool          // no request waits; those that would have are counted and logged
 	// TerminateGrace is how long a script may take to end by PHP's own time limit, before its worker is ended.
 	TerminateGrace time.Duration
 }

@@ -47,23 +47,23 @@ type request struct {
 	key    sessionlock.Key
 	policy *Policy
 	route  string
-	tally  *tally // of the route
+	tally  *routeTally // of the route
 
 	bodyAwaited bool // it counts among those of maxBodies
 
-	status    lockStatus
-	hold      *hold        // of the session's lock; nil: none
-	holds     []*hold      // with those of session ids that the response has set
-	outliving atomic.Int32 // how many of them outlive the request
-	follows   bool         // the gate awaits the end of the script after the response
-	setsID    bool         // the response has set another session id than the request's
-	rotates   rotates
-	waited    time.Duration
-	behind    sessionlock.Description   // the holder when the wait began
-	elsewhere atomic.Pointer[Elsewhere] // the holder in another process; nil: unknown
-	exchange  fcgi.Exchange
-	ending    atomic.Bool // its script is being ended by the gate
-	killed    atomic.Bool // with its worker
+	status       lockStatus
+	hold         *hold        // of the session's lock; nil: none
+	holds        []*hold      // with those of session ids that the response has set
+	outliving    atomic.Int32 // how many of them outlive the request
+	follows      bool         // the gate awaits the end of the script after the response
+	setsID       bool         // the response has set another session id than the request's
+	rotates      rotates
+	waited       time.Duration
+	blockedBy    sessionlock.Description      // the holder when the wait began
+	remoteHolder atomic.Pointer[RemoteHolder] // the holder in another process; nil: unknown
+	exchange     fcgi.Exchange
+	ending       atomic.Bool // its script is being ended by the gate
+	killed       atomic.Bool // with its worker
 	// byOperator: an operator has asked for the end of the script.
 	byOperator atomic.Bool
 	scriptMu   sync.Mutex
@@ -129,14 +129,14 @@ func (r *request) acquire(ctx context.Context) error {
 		policy.MaxWaiters = 0 // it runs in any case; lateUploads bounds how many there are
 	}
 	entered := time.Now()
-	stop := lookElsewhere(r.setup.Holder, r.key, r.setup.SlowWait/2, &r.elsewhere)
+	stop := findRemoteHolder(r.setup.FindHolder, r.key, r.setup.SlowWait/2, &r.remoteHolder)
 	lock, err := r.setup.Locks.Acquire(ctx, r.key, h, policy)
 	stop()
 	if err != nil {
 		return r.notAcquired(err)
 	}
 	r.waited += lock.Waited()
-	r.behind = lock.Behind()
+	r.blockedBy = lock.BlockedBy()
 	if r.replaced(lock, entered) {
 		r.measureWait(OutcomeRedirected)
 		return errReplaced
@@ -165,7 +165,7 @@ func (r *request) acquire(ctx context.Context) error {
 // waited for lock, from entered on. If so, replaced releases the lock and waits until the response with the new cookie
 // is sent.
 func (r *request) replaced(lock *sessionlock.Lock, entered time.Time) bool {
-	if r.policy.PassRotated || r.exchange.Late != nil {
+	if r.policy.OnRotation == OnRotationPass || r.exchange.Late != nil {
 		return false
 	}
 	rot, pause := r.gate.rotations.during(r.key, entered, r.head.target)
@@ -187,7 +187,7 @@ func (r *request) replaced(lock *sessionlock.Lock, entered time.Time) bool {
 // notAcquired handles a wait that ended without the lock. It returns nil if the policy lets the request go on.
 func (r *request) notAcquired(err error) error {
 	if wait := (*sessionlock.WaitError)(nil); errors.As(err, &wait) {
-		r.behind = wait.Behind
+		r.blockedBy = wait.BlockedBy
 		r.waited += wait.Waited
 	}
 	tooLong := errors.Is(err, sessionlock.ErrMaxWait)
@@ -195,13 +195,13 @@ func (r *request) notAcquired(err error) error {
 	case r.policy.Observe && tooLong:
 		r.gate.counters.observed.Add(1)
 		r.logObserved()
-	case r.policy.PassMaxWait && tooLong:
+	case r.policy.OnMaxWait == OnMaxWaitPass && tooLong:
 		r.gate.counters.passed.Add(1)
 		r.logSlowWait()
 	case r.passStoreFailure() && errors.Is(err, sessionlock.ErrStore):
 		r.gate.counters.passed.Add(1) // the store logs its failure, once
 	default:
-		r.measureWait(r.verdict(err).outcome)
+		r.measureWait(r.newVerdict(err).outcome)
 		return err
 	}
 	r.status = lockPassed
@@ -210,7 +210,7 @@ func (r *request) notAcquired(err error) error {
 }
 
 func (r *request) passStoreFailure() bool {
-	return r.policy.Observe || r.policy.StoreFailure == StoreFailurePass
+	return r.policy.Observe || r.policy.OnStoreFailure == OnStoreFailurePass
 }
 
 // servedAs returns the Outcome of a request that was served.
@@ -231,7 +231,7 @@ func (r *request) servedAs() Outcome {
 
 // measureWait records the wait for the lock, which has ended.
 func (r *request) measureWait(outcome Outcome) {
-	r.tally.meter.Waited(outcome, r.waited, &r.behind)
+	r.tally.meter.Waited(outcome, r.waited, &r.blockedBy)
 }
 
 // release releases the locks when the script has ended or can no longer be observed. A lock outlives its request if the

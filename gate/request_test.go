@@ -62,7 +62,7 @@ func TestPHPLearnsOfTheLock(t *testing.T) {
 	s := newStand(t, func(o *Options) {
 		read, pass := o.Policy, o.Policy
 		read.Mode = Read
-		pass.MaxWait, pass.PassMaxWait = time.Millisecond, true
+		pass.MaxWait, pass.OnMaxWait = time.Millisecond, OnMaxWaitPass
 		o.Routes = []Route{
 			{Paths: []string{"/read"}, Policy: read},
 			{Paths: []string{"/pass"}, Policy: pass},

@@ -58,7 +58,7 @@ func TestBrowserThatHasWaitedForAReplacedIDIsSentBack(t *testing.T) {
 		"curl":                           {[]string{"HTTP_USER_AGENT", "curl/8.0"}, nil, false},
 		"nothing is known of it":         {nil, nil, false},
 		"a reader":                       {sameOrigin(), func(o *Options) { o.Routes = []Route{{Methods: []string{"GET"}, Policy: read(o.Policy)}} }, true},
-		"the policy says no":             {sameOrigin(), func(o *Options) { o.Policy.PassRotated = true }, false},
+		"the policy says no":             {sameOrigin(), func(o *Options) { o.Policy.OnRotation = OnRotationPass }, false},
 		"an id that is in no cookie":     {sameOrigin("APP_ID", "old"), func(o *Options) { o.Param = "APP_ID" }, false},
 		"dots for an address":            {sameOrigin("REQUEST_URI", "/a/%2e%2E"), nil, false},
 		"another host for an address":    {sameOrigin("REQUEST_URI", `/\evil`), nil, false},

@@ -14,7 +14,7 @@ import (
 // setup is a gate's options and what is made from them. A request keeps the setup with which it started.
 type setup struct {
 	Options
-	tallies []tally // of the requests that match no route, and of each route
+	tallies []routeTally // of the requests that match no route, and of each route
 	pool    *fcgi.Pool
 	probe   *fcgi.Prober
 	misfits *misfits

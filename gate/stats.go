@@ -19,7 +19,7 @@ type Stats struct {
 	Rejected     uint64 // that were rejected
 	Expired      uint64 // locks that were held for too long
 	Lost         uint64 // locks that were lost in the store
-	Ended        uint64 // locks that an operator has broken
+	LocksBroken  uint64 // locks that an operator has broken
 	Unread       uint64 // whose session cookie contained no id, by its format or pattern
 	Reopened     uint64 // scripts that opened their session again after they had closed it
 	Mismatched   uint64 // scripts that used another session than the one whose lock they held
@@ -30,10 +30,10 @@ type Stats struct {
 	Aborted      uint64 // that were aborted because their lock had expired
 	Abandoned    uint64 // scripts that ran for too long after their web server had hung up
 	HungUp       uint64 // whose web server hung up before their end
-	Broken       uint64 // responses that were cut short
+	Truncated    uint64 // responses that were cut short
 	Upstream     uint64 // that PHP-FPM did not answer
 	Malformed    uint64 // conns and requests that did not speak FastCGI
-	Refused      uint64 // those of Malformed that are conns on which no request was read
+	ConnsRefused uint64 // those of Malformed that are conns on which no request was read
 
 	Routes []RouteStats // by their names
 	Pool   fcgi.PoolStats
@@ -45,10 +45,10 @@ func (g *Gate) Stats() Stats {
 	s := Stats{
 		Conns: g.Conns(), Requests: c.requests.Load(), None: c.none.Load(), Acquired: c.acquired.Load(),
 		Local: c.local.Load(), Passed: c.passed.Load(), Observed: c.observed.Load(),
-		Expired: c.expired.Load(), Lost: c.lost.Load(), Ended: c.broken.Load(), GivenAway: c.givenAway.Load(),
+		Expired: c.expired.Load(), Lost: c.lost.Load(), LocksBroken: c.locksBroken.Load(), GivenAway: c.givenAway.Load(),
 		Reopened: c.reopened.Load(), Mismatched: c.mismatched.Load(),
 		Interrupted: c.interrupted.Load(), Terminated: c.terminated.Load(), Unterminated: c.unterminated.Load(),
-		Unread: c.unread.Load(), Refused: c.malformed.Load(),
+		Unread: c.unread.Load(), ConnsRefused: c.connsRefused.Load(),
 		Routes: c.routeStats(), Pool: g.setup.Load().pool.Stats(),
 	}
 	for _, r := range s.Routes {
@@ -57,11 +57,11 @@ func (g *Gate) Stats() Stats {
 		s.Aborted += r.Outcomes[OutcomeExpired]
 		s.Abandoned += r.Outcomes[OutcomeAbandoned]
 		s.HungUp += r.Outcomes[OutcomeHungUp]
-		s.Broken += r.Outcomes[OutcomeBroken]
+		s.Truncated += r.Outcomes[OutcomeBroken]
 		s.Upstream += r.Outcomes[OutcomeUpstreamBusy] + r.Outcomes[OutcomeUpstreamFailed]
 		s.Malformed += r.Outcomes[OutcomeFailed]
 	}
-	s.Malformed += s.Refused
+	s.Malformed += s.ConnsRefused
 	return s
 }
 

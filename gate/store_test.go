@@ -11,18 +11,18 @@ import (
 )
 
 // withStore gives the gate locks in a store that a test can make fail.
-func withStore(ttl time.Duration, meant StoreFailure) (edit func(*Options), store *locktest.Gate) {
+func withStore(ttl time.Duration, meant OnStoreFailure) (edit func(*Options), store *locktest.Gate) {
 	store = locktest.NewFake(ttl).Gate()
 	locks := sessionlock.NewManager(store)
 	return func(o *Options) {
 		o.Locks = locks
-		o.SharedLocks, o.Policy.StoreFailure = true, meant
+		o.SharedLocks, o.Policy.OnStoreFailure = true, meant
 	}, store
 }
 
 func TestWhatAStoreThatFailsMeansIsForThePolicy(t *testing.T) {
 	t.Run("local: the session has its order within the process", func(t *testing.T) {
-		edit, store := withStore(0, StoreFailureLocal)
+		edit, store := withStore(0, OnStoreFailureLocal)
 		store.Fail(errors.New("down"))
 		s := newStand(t, edit)
 		first := s.ask(session("abc")...)
@@ -41,7 +41,7 @@ func TestWhatAStoreThatFailsMeansIsForThePolicy(t *testing.T) {
 		}
 	})
 	t.Run("reject: no script runs without the lock", func(t *testing.T) {
-		edit, store := withStore(0, StoreFailureReject)
+		edit, store := withStore(0, OnStoreFailureReject)
 		store.Fail(errors.New("down"))
 		s := newStand(t, edit)
 		s.ask(session("abc")...).wantStatus("503 Service Unavailable")
@@ -51,7 +51,7 @@ func TestWhatAStoreThatFailsMeansIsForThePolicy(t *testing.T) {
 		}
 	})
 	t.Run("pass: it runs without", func(t *testing.T) {
-		edit, store := withStore(0, StoreFailurePass)
+		edit, store := withStore(0, OnStoreFailurePass)
 		store.Fail(errors.New("down"))
 		s := newStand(t, edit)
 		b := s.ask(session("abc")...)
@@ -66,7 +66,7 @@ func TestWhatAStoreThatFailsMeansIsForThePolicy(t *testing.T) {
 
 // The lock that a store can renew no more is said to be lost, and goes on.
 func TestLockGoesOnLocallyAndSaysSo(t *testing.T) {
-	edit, store := withStore(2*time.Second, StoreFailureLocal)
+	edit, store := withStore(2*time.Second, OnStoreFailureLocal)
 	s := newStand(t, edit)
 	first := s.ask(session("abc")...)
 	running := s.php.next()

@@ -5,15 +5,15 @@ import "time"
 // Lock is a session's lock, held by a request. It ends by Release, by expiry, by the loss of its lease, or by
 // Manager.Break. Until it is held it is a place in the queue.
 type Lock struct {
-	session *session
-	key     Key
-	token   Token
-	by      Holder
-	policy  Policy
-	entered time.Time     // when Acquire began
-	waited  time.Duration // zero if the lock was free
-	behind  Description   // the holder when Acquire began
-	turn    chan struct{} // closed when this waiter gets the turn; nil if it had it at once
+	session   *session
+	key       Key
+	token     Token
+	by        Holder
+	policy    Policy
+	entered   time.Time     // when Acquire began
+	waited    time.Duration // zero if the lock was free
+	blockedBy Description   // the holder when Acquire began
+	turn      chan struct{} // closed when this waiter gets the turn; nil if it had it at once
 
 	// Guarded by the mutex of the session's shard.
 	prev, next *Lock // in the queue
@@ -40,7 +40,7 @@ const (
 
 // failed returns the error of an Acquire that ends without the lock.
 func (l *Lock) failed(err error) error {
-	return &WaitError{Err: err, Waited: time.Since(l.entered), Behind: l.behind}
+	return &WaitError{Err: err, Waited: time.Since(l.entered), BlockedBy: l.blockedBy}
 }
 
 // begin starts the hold of l. The caller must hold the shard's mutex.
@@ -189,8 +189,8 @@ func (l *Lock) Local() bool {
 // Waited returns how long Acquire waited for other holders, zero if the lock was free.
 func (l *Lock) Waited() time.Duration { return l.waited }
 
-// Behind returns the holder when the wait began, the zero Description if it was none of this process.
-func (l *Lock) Behind() Description { return l.behind }
+// BlockedBy returns the holder when the wait began, the zero Description if it was none of this process.
+func (l *Lock) BlockedBy() Description { return l.blockedBy }
 
 // Since returns the start of the hold, the zero time for a Lock that holds nothing.
 func (l *Lock) Since() time.Time { return l.since }

@@ -69,7 +69,7 @@ func (m *Manager) enter(l *Lock) error {
 		m.open(sh, l.key).push(l)
 		return nil
 	}
-	l.behind = describe(s.holder)
+	l.blockedBy = describe(s.holder)
 	switch {
 	case l.policy.MaxWait <= 0:
 		return ErrMaxWait

@@ -64,8 +64,8 @@ func TestAWaitEndsAtMaxWait(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		got := short.wantError(t, sessionlock.ErrMaxWait)
-		if got.Waited != 3*time.Second || got.Behind.Path != "/" {
-			t.Errorf("got %v behind %q; want 3s behind the holder", got.Waited, got.Behind.Path)
+		if got.Waited != 3*time.Second || got.BlockedBy.Path != "/" {
+			t.Errorf("got %v behind %q; want 3s behind the holder", got.Waited, got.BlockedBy.Path)
 		}
 		time.Sleep(time.Second)
 		holder.release()
@@ -73,7 +73,7 @@ func TestAWaitEndsAtMaxWait(t *testing.T) {
 		if got, want := long.lock().Waited(), 4*time.Second; got != want {
 			t.Errorf("waited %v; want %v", got, want)
 		}
-		if got, want := long.lock().Behind(), path("/").Describe(); got != want {
+		if got, want := long.lock().BlockedBy(), path("/").Describe(); got != want {
 			t.Errorf("waited behind %+v; want %+v", got, want)
 		}
 		long.release()

@@ -115,9 +115,9 @@ var (
 
 // WaitError is returned when Acquire ends without the lock.
 type WaitError struct {
-	Err    error // ErrMaxWait, ErrTooManyWaiters, ErrStore or the context's cause
-	Waited time.Duration
-	Behind Description // the holder when the wait began; zero if it was none of this process
+	Err       error // ErrMaxWait, ErrTooManyWaiters, ErrStore or the context's cause
+	Waited    time.Duration
+	BlockedBy Description // the holder when the wait began; zero if it was none of this process
 }
 
 func (e *WaitError) Error() string {

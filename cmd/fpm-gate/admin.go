@@ -109,7 +109,7 @@ func (s *server) served() admin.Served {
 }
 
 // holder asks who holds the lock of key, for the log of a gate.
-func (s *sharedStore) holder(ctx context.Context, key sessionlock.Key) (gate.Elsewhere, bool) {
+func (s *sharedStore) holder(ctx context.Context, key sessionlock.Key) (gate.RemoteHolder, bool) {
 	h, held, err := s.store.Holder(ctx, key)
-	return gate.Elsewhere{Gate: h.Gate, Host: h.Host, Token: h.Token}, held && err == nil
+	return gate.RemoteHolder{Gate: h.Gate, Host: h.Host, Token: h.Token}, held && err == nil
 }

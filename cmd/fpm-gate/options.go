@@ -93,23 +93,33 @@ func upstreamAddrs(g *config.Gate) []fcgi.Addr {
 
 func lockPolicy(l config.Lock) gate.Policy {
 	return gate.Policy{
-		MaxWait:      l.MaxWait,
-		Expiry:       l.Expiry,
-		MaxWaiters:   l.MaxWaiters,
-		PassMaxWait:  l.OnMaxWait == config.OnMaxWaitPass,
-		PassRotated:  l.OnRotation == config.OnRotationPass,
-		OnExpiry:     overdues[l.OnExpiry],
-		OnAbandon:    overdues[l.OnAbandon],
-		AbandonAfter: l.AbandonAfter,
-		ReleaseOn:    releases[l.ReleaseOn],
-		Status:       l.Status,
-		RetryAfter:   l.RetryAfter,
-		ServerTiming: l.ServerTiming,
-		Observe:      l.Observe,
-		StoreFailure: storeFailures[l.OnStoreFailure],
+		MaxWait:        l.MaxWait,
+		Expiry:         l.Expiry,
+		MaxWaiters:     l.MaxWaiters,
+		OnMaxWait:      maxWaits[l.OnMaxWait],
+		OnRotation:     rotations[l.OnRotation],
+		OnExpiry:       overdues[l.OnExpiry],
+		OnAbandon:      overdues[l.OnAbandon],
+		AbandonAfter:   l.AbandonAfter,
+		ReleaseOn:      releases[l.ReleaseOn],
+		Status:         l.Status,
+		RetryAfter:     l.RetryAfter,
+		ServerTiming:   l.ServerTiming,
+		Observe:        l.Observe,
+		OnStoreFailure: storeFailures[l.OnStoreFailure],
 
 		TerminateGrace: l.TerminateGrace,
 	}
+}
+
+var maxWaits = map[string]gate.OnMaxWait{
+	config.OnMaxWaitReject: gate.OnMaxWaitReject,
+	config.OnMaxWaitPass:   gate.OnMaxWaitPass,
+}
+
+var rotations = map[string]gate.OnRotation{
+	config.OnRotationRedirect: gate.OnRotationRedirect,
+	config.OnRotationPass:     gate.OnRotationPass,
 }
 
 var overdues = map[string]gate.Overdue{
@@ -124,8 +134,8 @@ var releases = map[string]gate.ReleaseOn{
 	config.ReleaseOnEnd:     gate.ReleaseOnEnd,
 }
 
-var storeFailures = map[string]gate.StoreFailure{
-	config.OnStoreFailureLocal:  gate.StoreFailureLocal,
-	config.OnStoreFailureReject: gate.StoreFailureReject,
-	config.OnStoreFailurePass:   gate.StoreFailurePass,
+var storeFailures = map[string]gate.OnStoreFailure{
+	config.OnStoreFailureLocal:  gate.OnStoreFailureLocal,
+	config.OnStoreFailureReject: gate.OnStoreFailureReject,
+	config.OnStoreFailurePass:   gate.OnStoreFailurePass,
 }

@@ -339,7 +339,7 @@ func (s *server) serve(c *config.Config, g *config.Gate, listeners []net.Listene
 	if g.Lock.Store == config.StoreMemcached {
 		n.store = s.shared
 		n.store.users.Add(1)
-		o.Locks, o.Holder, o.SharedLocks = n.store.locks, n.store.holder, true
+		o.Locks, o.FindHolder, o.SharedLocks = n.store.locks, n.store.holder, true
 	}
 	if listeners == nil {
 		s.reconfigure(n, o)

@@ -8,24 +8,24 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// Elsewhere is the holder of a lock in another process, as far as the store knows it.
-type Elsewhere struct {
+// RemoteHolder is the holder of a lock in another process, as far as the store knows it.
+type RemoteHolder struct {
 	Gate, Host string
 	Token      sessionlock.Token // of its hold
 }
 
-// AskHolder asks the store for the holder of a lock. It returns false if there is none or the store cannot say.
-type AskHolder func(context.Context, sessionlock.Key) (Elsewhere, bool)
+// FindHolder asks the store for the holder of a lock. It returns false if there is none or the store cannot say.
+type FindHolder func(context.Context, sessionlock.Key) (RemoteHolder, bool)
 
 const (
 	lookTimeout = 2 * time.Second      // of the store's answer; the wait may end before it
 	lookAtLeast = 1 * time.Millisecond // the earliest time in a wait, even if every wait is logged
 )
 
-// lookElsewhere asks the store for the holder of a lock once the wait for it has lasted that long, and stores it in
+// findRemoteHolder asks the store for the holder of a lock once the wait for it has lasted that long, and stores it in
 // found: by the end of the wait the holder has changed. The caller must call stop. ask may be nil.
-func lookElsewhere(
-	ask AskHolder, key sessionlock.Key, after time.Duration, found *atomic.Pointer[Elsewhere],
+func findRemoteHolder(
+	ask FindHolder, key sessionlock.Key, after time.Duration, found *atomic.Pointer[RemoteHolder],
 ) (stop func() bool) {
 	if ask == nil {
 		return func() bool { return false }

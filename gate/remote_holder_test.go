@@ -21,9 +21,9 @@ func TestASlowWaitNamesTheHostThatHoldsTheLock(t *testing.T) {
 	var asked atomic.Int64
 	s := newStand(t, func(o *Options) {
 		o.Locks, o.SlowWait = sessionlock.NewManager(store), 0
-		o.Holder = func(context.Context, sessionlock.Key) (Elsewhere, bool) {
+		o.FindHolder = func(context.Context, sessionlock.Key) (RemoteHolder, bool) {
 			asked.Add(1)
-			return Elsewhere{Gate: "www", Host: "web-2"}, true
+			return RemoteHolder{Gate: "www", Host: "web-2"}, true
 		}
 	})
 	key := sessionlock.KeyFor(nil, "test", phpsession.LockName([]byte("one")))
