@@ -134,6 +134,7 @@ func (f *file) upstreamBlock(u *Upstream) block {
 			{"connect_timeout", one(&u.ConnectTimeout, atLeast(time.Millisecond))},
 			{"max_connections", count(&u.MaxConnections, 0, unbounded)},
 			{"queue_timeout", one(&u.QueueTimeout, atLeast(time.Millisecond))},
+			{"unreachable_wait", one(&u.UnreachableWait, atLeast(0))},
 			{"reuse", one(&u.Reuse, atLeast(0))},
 			{"idle", one(&u.Idle, atLeast(0))},
 			{"ping_path", one(&u.PingPath, pagePath)},

@@ -177,6 +177,10 @@ func (f *file) checkUpstream(b *found, u *Upstream) {
 			b.fail(key, "", "addresses must name at least one address; got an empty list")
 		}
 	}
+	if b.has("unreachable_wait") && u.UnreachableWait > u.QueueTimeout {
+		b.warn("unreachable_wait", "", "no request waits for longer than queue_timeout (%s); got %q",
+			durationText(u.QueueTimeout), durationText(u.UnreachableWait))
+	}
 	for _, a := range u.Addresses {
 		f.dials = append(f.dials, place{a, b.at(key)})
 	}

@@ -85,7 +85,9 @@ type Upstream struct {
 	ConnectTimeout time.Duration
 	MaxConnections int // at once to all addresses; 0: no limit
 	QueueTimeout   time.Duration
-	Reuse, Idle    time.Duration // either 0: a connection per request
+	// UnreachableWait is how long a PHP-FPM that refuses connections is waited for; 0: not at all.
+	UnreachableWait time.Duration
+	Reuse, Idle     time.Duration // either 0: a connection per request
 
 	PingPath, StatusPath string // "": not probed
 	ProbeInterval        time.Duration

@@ -67,6 +67,7 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 		    connect_timeout = "2s"
 		    max_connections = 10
 		    queue_timeout = "3s"
+		    unreachable_wait = "2s"
 		    reuse = "0s"
 		    idle = "0s"
 		    ping_path = "/ping"
@@ -133,13 +134,14 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 			HeadTimeout: 1500 * time.Millisecond,
 			IdleTimeout: 2 * time.Minute,
 			Upstream: Upstream{
-				Addresses:      []Address{{"tcp", "php-1:9000"}, {"tcp", "php-2:9000"}},
-				ConnectTimeout: 2 * time.Second,
-				MaxConnections: 10,
-				QueueTimeout:   3 * time.Second,
-				PingPath:       "/ping",
-				StatusPath:     "/status",
-				ProbeInterval:  time.Second,
+				Addresses:       []Address{{"tcp", "php-1:9000"}, {"tcp", "php-2:9000"}},
+				ConnectTimeout:  2 * time.Second,
+				MaxConnections:  10,
+				QueueTimeout:    3 * time.Second,
+				UnreachableWait: 2 * time.Second,
+				PingPath:        "/ping",
+				StatusPath:      "/status",
+				ProbeInterval:   time.Second,
 			},
 			Session: Session{
 				Application:  "moodle",

@@ -137,8 +137,15 @@ gate "www" {
     # on after fastcgi_finish_request(). 0: no limit.
     # max_connections = 0
 
-    # How long a request waits for one of these connections, before it is answered with 503.
+    # How long a request waits for one of these connections, before it is answered with 503. It also bounds
+    # the waits for PHP-FPM's return and for the end of "fpm-gate pause".
     # queue_timeout = "30s"
+
+    # How long PHP-FPM may be away, as while it restarts: requests wait when it refuses connections or its
+    # socket is gone, and are sent when it is back. After that they fail at once, until it is back; the web server
+    # then fails over, or answers 502. "0s": they fail at once, in any case. Leave it so where the web server
+    # has another server to go to, or stale pages.
+    # unreachable_wait = "0s"
 
     # How long a connection over a unix socket is used again, and how long it may lie idle in
     # between. A connection holds a PHP-FPM worker, busy or not, so these are short. "0s": a

@@ -15,9 +15,16 @@ type PoolOptions struct {
 	Addrs          []Addr
 	ConnectTimeout time.Duration // of one attempt; zero: none
 	MaxConnections int           // at once, to all addresses; zero: no limit
-	QueueTimeout   time.Duration // waiting for one of them
-	Reuse          time.Duration // how long a connection is used again after it was dialled; zero: never
-	Idle           time.Duration // how long it may wait for that
+	QueueTimeout   time.Duration // waiting for one of them, for PHP-FPM's return or for the end of a pause
+	// UnreachableWait is how long after its first refused connection PHP-FPM is waited for, as while it restarts. Zero:
+	// a request fails at once.
+	UnreachableWait time.Duration
+	Reuse           time.Duration // how long a connection is used again after it was dialled; zero: never
+	Idle            time.Duration // how long it may wait for that
+	// Away is called when requests begin to wait for PHP-FPM's return, and Back when it is there again, with how long it
+	// was away and how many requests have waited. They may be nil, and must not block.
+	Away func(error)
+	Back func(away time.Duration, waited int)
 }
 
 // Errors of a Pool. They say which answer the request gets.
@@ -26,6 +33,8 @@ var (
 	ErrUnreachable = errors.New("PHP-FPM cannot be reached")
 	// ErrQueueTimeout is that of a request that waited for one of MaxConnections for too long.
 	ErrQueueTimeout = errors.New("all connections to PHP-FPM are busy")
+	// ErrPaused is returned when a request has waited for QueueTimeout while the pool was paused, or too many wait.
+	ErrPaused = errors.New("an operator has paused the gate")
 )
 
 // Pool hands out connections to PHP-FPM. A connection that stays open pins its worker, which serves nobody
@@ -37,7 +46,10 @@ type Pool struct {
 	mu         sync.Mutex
 	backends   []*backend
 	open       int       // connections, busy and idle
-	queue      list.List // of chan *upstream: who waits for one of MaxConnections, first in, first out
+	following  int       // connections of scripts that go on after their response, which are not open
+	queue      list.List // of chan *upstream: who waits for a connection, first in, first out
+	paused     bool      // no request gets a connection
+	away       *outage   // nil: PHP-FPM can be connected to, as far as is known
 	unanswered list.List // of *upstream: fresh ones whose request has not got its first byte, oldest first
 	sweeper    *time.Timer
 	closed     bool
@@ -47,9 +59,11 @@ type Pool struct {
 // PoolStats count what a pool has done since it was made.
 type PoolStats struct {
 	Open, Idle, Queued int    // now
+	Running            int    // requests that have a connection now, and scripts that are followed after their response
 	Dials, Reuses      uint64 // connections made, and requests that went over one that was there
 	DialErrors         uint64
 	Retries            uint64 // requests sent again because their pooled connection had been closed
+	Returns            uint64 // requests that waited for PHP-FPM's return
 }
 
 // backend is one address of PHP-FPM.
@@ -79,19 +93,23 @@ func NewPool(options PoolOptions) *Pool {
 }
 
 // get returns a connection of the least busy address: a pooled one if there is one, else a new one. It waits for a
-// place among MaxConnections, at most QueueTimeout or until ctx is done.
+// place among MaxConnections, for PHP-FPM's return and for the end of a pause: at most QueueTimeout, or until ctx is
+// done.
 func (p *Pool) get(ctx context.Context) (*upstream, error) {
 	p.mu.Lock()
+	if p.paused {
+		return p.wait(ctx, time.Time{}, false) // unlocks
+	}
 	if u := p.takeIdle(); u != nil {
 		p.mu.Unlock()
-		return p.checked(ctx, u)
+		return p.checked(ctx, u, time.Time{})
 	}
-	if p.full() && !p.closeOneIdle() {
-		return p.wait(ctx) // unlocks
+	if p.away.awaited() || p.full() && !p.closeOneIdle() {
+		return p.wait(ctx, time.Time{}, false)
 	}
 	p.open++
 	p.mu.Unlock()
-	return p.dial(ctx)
+	return p.dial(ctx, time.Time{})
 }
 
 func (p *Pool) full() bool {
@@ -100,11 +118,11 @@ func (p *Pool) full() bool {
 
 // checked returns u, a pooled connection, or a new one in its place if PHP-FPM has closed u or sent anything on it
 // since its last end request.
-func (p *Pool) checked(ctx context.Context, u *upstream) (*upstream, error) {
+func (p *Pool) checked(ctx context.Context, u *upstream, until time.Time) (*upstream, error) {
 	if u.quiet() {
 		return u, nil
 	}
-	return p.replace(ctx, u)
+	return p.replace(ctx, u, until)
 }
 
 // takeIdle takes a pooled connection, of the least busy address that has one.
@@ -142,23 +160,33 @@ func (p *Pool) closeOneIdle() bool {
 	return false
 }
 
-// wait queues for a connection. It is called with the lock held, and gives it up.
-func (p *Pool) wait(ctx context.Context) (*upstream, error) {
+// wait queues for a connection, until then or, if that is zero, for QueueTimeout. First: at the head of the queue. It
+// is called with the lock held, and gives it up.
+func (p *Pool) wait(ctx context.Context, until time.Time, first bool) (*upstream, error) {
+	if err := p.refusal(); err != nil {
+		p.mu.Unlock()
+		return nil, err
+	}
 	turn := make(chan *upstream, 1)
-	place := p.queue.PushBack(turn)
+	place := p.queueUp(turn, first)
 	p.mu.Unlock()
-	timeout := time.NewTimer(p.options.QueueTimeout)
+	if until.IsZero() {
+		until = time.Now().Add(p.options.QueueTimeout)
+	}
+	timeout := time.NewTimer(time.Until(until))
 	defer timeout.Stop()
 	var err error
 	select {
 	case u := <-turn:
-		return p.accept(ctx, u)
+		return p.accept(ctx, u, until)
 	case <-timeout.C:
-		err = fmt.Errorf("%w: all %d, for %v", ErrQueueTimeout, p.options.MaxConnections, p.options.QueueTimeout)
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}
 	p.mu.Lock()
+	if err == nil {
+		err = p.queueTimeout()
+	}
 	p.queue.Remove(place)
 	p.mu.Unlock()
 	select {
@@ -173,22 +201,45 @@ func (p *Pool) wait(ctx context.Context) (*upstream, error) {
 	return nil, err
 }
 
-// accept takes a turn in the queue: a connection, or with nil the right to make one.
-func (p *Pool) accept(ctx context.Context, u *upstream) (*upstream, error) {
-	if u == nil {
-		return p.dial(ctx)
+func (p *Pool) queueUp(turn chan *upstream, first bool) *list.Element {
+	if first {
+		return p.queue.PushFront(turn)
 	}
-	return p.checked(ctx, u)
+	return p.queue.PushBack(turn)
+}
+
+// queueTimeout returns the error of a request that has waited for QueueTimeout. It is called with the lock held.
+func (p *Pool) queueTimeout() error {
+	waited := p.options.QueueTimeout
+	switch {
+	case p.paused:
+		return fmt.Errorf("%w: it has waited for %v", ErrPaused, waited)
+	case p.away.awaited():
+		return p.away.error()
+	}
+	return fmt.Errorf("%w: all %d, for %v", ErrQueueTimeout, p.options.MaxConnections, waited)
+}
+
+// accept takes a turn in the queue: a connection, or with nil the right to make one.
+func (p *Pool) accept(ctx context.Context, u *upstream, until time.Time) (*upstream, error) {
+	if u == nil {
+		return p.dial(ctx, until)
+	}
+	return p.checked(ctx, u, until)
 }
 
 // replace makes a connection in the place of one that was taken to be used again, and turned out not to be fit for it.
-func (p *Pool) replace(ctx context.Context, u *upstream) (*upstream, error) {
+func (p *Pool) replace(ctx context.Context, u *upstream, until time.Time) (*upstream, error) {
 	p.mu.Lock()
 	u.backend.busy--
 	p.stats.Reuses--
-	p.mu.Unlock()
 	u.close()
-	return p.dial(ctx)
+	if p.paused {
+		p.open--
+		return p.wait(ctx, until, true)
+	}
+	p.mu.Unlock()
+	return p.dial(ctx, until)
 }
 
 // redial makes a connection in the place of one that PHP-FPM had closed before it took the request. The pooled ones of
@@ -199,21 +250,22 @@ func (p *Pool) redial(ctx context.Context, u *upstream) (*upstream, error) {
 	}
 	p.forgetUnanswered(u)
 	p.mu.Unlock()
-	return p.replace(ctx, u)
+	return p.replace(ctx, u, time.Time{})
 }
 
-// dial makes a connection, for which a place has been taken. It tries each address once.
-func (p *Pool) dial(ctx context.Context) (*upstream, error) {
+// dial makes a connection, for which a place has been taken. It tries each address once. If PHP-FPM is away, it gives
+// the place up, and waits for its return until then.
+func (p *Pool) dial(ctx context.Context, until time.Time) (*upstream, error) {
 	var errs []error
 	var tried []*backend
 	for {
 		b := p.leastBusy(tried)
 		if b == nil {
-			p.forgetOne()
-			return nil, fmt.Errorf("%w: %w", ErrUnreachable, errors.Join(errs...))
+			return p.awaitReturn(ctx, until, errors.Join(errs...))
 		}
 		nc, err := dial(ctx, b.addr, p.options.ConnectTimeout)
 		if err == nil {
+			p.reached()
 			return &upstream{nc: nc, backend: b, dialled: time.Now()}, nil
 		}
 		tried = append(tried, b)
@@ -269,12 +321,19 @@ func (p *Pool) forgetOne() {
 
 // grant lets the first in the queue make a connection, if there is a place for it.
 func (p *Pool) grant() {
-	if p.full() {
+	if p.full() || p.paused || p.away.awaited() {
 		return
 	}
 	if turn := p.next(); turn != nil {
 		p.open++
 		turn <- nil
+	}
+}
+
+// grantAll lets all in the queue make a connection, as far as there are places for them.
+func (p *Pool) grantAll() {
+	for n := p.queue.Len(); n > 0; n-- {
+		p.grant()
 	}
 }
 
@@ -298,7 +357,7 @@ func (p *Pool) put(u *upstream, reusable bool) {
 	p.mu.Lock()
 	u.backend.busy--
 	p.forgetUnanswered(u)
-	if !reusable || p.closed || !p.keeps(u) || u.id == lastID || now.Sub(u.dialled) >= p.options.Reuse {
+	if !reusable || p.closed || p.paused || !p.keeps(u) || u.id == lastID || now.Sub(u.dialled) >= p.options.Reuse {
 		p.open--
 		p.grant()
 		p.mu.Unlock()
@@ -325,14 +384,23 @@ func (p *Pool) put(u *upstream, reusable bool) {
 	}
 }
 
-// lose takes u out of the pool, which counts it no longer: it stays open for a script that goes on after its response.
+// lose takes u out of the pool: it stays open for a script that goes on after its response. Until forget is called, it
+// counts as one that is followed.
 func (p *Pool) lose(u *upstream) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.following++
 	u.backend.busy--
 	p.forgetUnanswered(u)
 	p.open--
 	p.grant()
+}
+
+// forget notes that a connection that was lost has been closed.
+func (p *Pool) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.following--
 }
 
 // countRetry notes that a request had to be sent again.
@@ -426,8 +494,10 @@ func (p *Pool) Stats() PoolStats {
 	defer p.mu.Unlock()
 	s := p.stats
 	s.Open, s.Queued = p.open, p.queue.Len()
+	s.Running = p.following
 	for _, b := range p.backends {
 		s.Idle += len(b.idle)
+		s.Running += b.busy
 	}
 	return s
 }

@@ -65,6 +65,7 @@ func (x *Exchange) closeFollowed() {
 	x.kept.Lock()
 	defer x.kept.Unlock()
 	x.followed.close()
+	x.pool.forget()
 }
 
 // keeping is held while a connection must go on serving its request.

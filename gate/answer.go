@@ -98,6 +98,10 @@ func (r *request) newVerdict(err error) verdict {
 		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter,
 			text: "The service is busy. Please try again in a moment.",
 			log:  "rejected: no upstream connection was free", level: hclog.Warn, outcome: OutcomeUpstreamBusy}
+	case errors.Is(err, fcgi.ErrPaused):
+		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter,
+			text: "The service is being maintained. Please try again in a moment.",
+			log:  "rejected: the gate is paused", level: hclog.Warn, outcome: OutcomeUpstreamBusy}
 	case errors.Is(err, fcgi.ErrUnreachable):
 		return verdict{status: http.StatusBadGateway, fail: !r.hidesFailure(), text: "The service cannot be reached.",
 			log: "upstream failed", level: hclog.Error, outcome: OutcomeUpstreamFailed}

@@ -3,6 +3,7 @@ package gate
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -30,6 +31,7 @@ type setup struct {
 }
 
 func newSetup(o Options, c *counters, log hclog.Logger) *setup {
+	o.Upstream.Away, o.Upstream.Back = logAway(log), logBack(log)
 	s := &setup{Options: o, pool: fcgi.NewPool(o.Upstream), idle: make(chan struct{}), misfits: newMisfits(&o, log)}
 	s.power = newPower(&o, log)
 	_ = s.power.check() // it logs what is missing
@@ -54,6 +56,18 @@ func newSetup(o Options, c *counters, log hclog.Logger) *setup {
 	}
 	s.probe = fcgi.StartProber(s.pool, probes)
 	return s
+}
+
+// logAway returns what logs that requests begin to wait for PHP-FPM's return.
+func logAway(log hclog.Logger) func(error) {
+	return func(err error) { log.Warn("PHP-FPM is away; requests wait for it", "error", err) }
+}
+
+// logBack returns what logs that PHP-FPM is back.
+func logBack(log hclog.Logger) func(time.Duration, int) {
+	return func(away time.Duration, waited int) {
+		log.Info("PHP-FPM is back", "away_ms", away.Milliseconds(), "requests", waited)
+	}
 }
 
 func (s *setup) leave() {

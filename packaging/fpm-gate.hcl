@@ -3,7 +3,7 @@
 #   fpm-gate check --config /etc/fpm-gate/fpm-gate.hcl    shows all errors at once
 #   systemctl reload fpm-gate                             takes this file; a wrong one changes nothing
 #
-# As it is here, one gate with all defaults stands ready before the first PHP-FPM pool, and changes nothing until the
+# As it is here, one gate stands ready before the first PHP-FPM pool, and changes nothing until the
 # web server is pointed at it. In nginx: fastcgi_pass unix:/run/fpm-gate/www.sock;
 #
 # All keys: fpm-gate.hcl(5), and /usr/share/doc/fpm-gate/examples/fpm-gate.hcl
@@ -23,6 +23,9 @@ gate "www" {
 
     # pm.max_children of the pool, or below.
     # max_connections = 5
+
+    # Requests wait so long for a PHP-FPM that restarts. "0s" where the web server has another server to go to.
+    unreachable_wait = "10s"
   }
 
   lock {

@@ -119,6 +119,7 @@ func (p *pool) writeUpstream(w *configWriter) {
 	if n, err := strconv.Atoi(p.settings["pm.max_children"].value); err == nil && n > 0 {
 		w.key("max_connections", n, p.from("pm.max_children"))
 	}
+	w.line(`    unreachable_wait = "10s" # for its restarts; "0s" where the web server has another server to go to`)
 	for _, path := range [][2]string{{"ping_path", "ping.path"}, {"status_path", "pm.status_path"}} {
 		if v := p.settings[path[1]].value; v != "" {
 			w.key(path[0], v, p.from(path[1]))

@@ -22,6 +22,8 @@ func gateOptions(c *config.Config, g *config.Gate) gate.Options {
 			QueueTimeout:   g.Upstream.QueueTimeout,
 			Reuse:          g.Upstream.Reuse,
 			Idle:           g.Upstream.Idle,
+
+			UnreachableWait: g.Upstream.UnreachableWait,
 		},
 		Probes: fcgi.ProbeOptions{
 			PingPath:   g.Upstream.PingPath,

@@ -91,7 +91,7 @@ func TestAllOfAGateBlockReachesTheGate(t *testing.T) {
 			t.Errorf("%s: nothing has changed", line)
 		}
 	}
-	for _, line := range []string{`connect_timeout = "7s"`, `max_connections = 7`, `queue_timeout = "7s"`, `reuse = "7s"`, `idle = "7s"`,
+	for _, line := range []string{`connect_timeout = "7s"`, `max_connections = 7`, `queue_timeout = "7s"`, `unreachable_wait = "7s"`, `reuse = "7s"`, `idle = "7s"`,
 		`ping_path = "/x"`, `status_path = "/x"`, `probe_interval = "7s"`} {
 		c, err := config.Parse([]byte(`gate "www" {
   listen = "unix:/run/www.sock"

@@ -37,8 +37,8 @@ type PHPOptions struct {
 	// INI are settings that PHP reads after the system's php.ini; the values are taken as they are. See
 	// [MemcachedSessions] and [RedisSessions].
 	INI map[string]string
-	// Pool are more lines of the pool's section.
-	Pool string
+	// Pool are more lines of the pool's section, Global those of the global one.
+	Pool, Global string
 }
 
 // PHPFPM starts a PHP-FPM.
@@ -89,6 +89,7 @@ func (p *PHPFPM) command(path string) command {
 var poolConfig = template.Must(template.New("fpm.conf").Parse(`[global]
 error_log = {{.Log}}
 pid = {{.Dir}}/pid
+{{.Global}}
 
 [www]
 {{- if .Root}}
@@ -129,7 +130,7 @@ func (p *PHPFPM) writeConfig(o PHPOptions) error {
 		"Dir": p.dir, "Log": p.LogFile(), "Root": os.Geteuid() == 0,
 		"Listen": p.Addr.Address, "StatusListen": p.status.Address,
 		"Workers": o.Workers, "MaxRequests": o.MaxRequests,
-		"StatusPath": StatusPath, "PingPath": PingPath, "Pool": o.Pool,
+		"StatusPath": StatusPath, "PingPath": PingPath, "Pool": o.Pool, "Global": o.Global,
 	})
 }
 

@@ -22,5 +22,8 @@ gate "www" {
 
   upstream {
     address = env("FPM_GATE_UPSTREAM", "127.0.0.1:9000")
+
+    # Requests wait so long for a PHP-FPM whose container restarts.
+    unreachable_wait = "10s"
   }
 }

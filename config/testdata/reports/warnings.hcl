@@ -31,6 +31,15 @@ gate "b" {
   }
 }
 
+# It waits no longer than queue_timeout, which is 30s.
+gate "waits" {
+  listen = "127.0.0.1:9003"
+  upstream {
+    address          = "127.0.0.1:9000"
+    unreachable_wait = "40s"
+  }
+}
+
 gate "c" {
   listen = "127.0.0.1:9002"
   upstream { address = "127.0.0.1:9000" }
