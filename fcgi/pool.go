@@ -522,3 +522,33 @@ func (p *Pool) Addrs() []AddrStats {
 	}
 	return all
 }
+
+// Health is the result of an address's last ping. A pool sends none itself: whoever does calls SetHealth.
+type Health int
+
+// The possible values.
+const (
+	Healthy Health = iota // it answers, or was not pinged
+	Busy                  // it accepts, but all workers are busy with requests of the pool
+	Failing               // it does not answer
+)
+
+// IsBusy reports whether requests of the pool use a.
+func (p *Pool) IsBusy(a Addr) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.backends, func(b *backend) bool { return b.addr == a && b.busy > 0 })
+}
+
+// SetHealth records the result of a ping of a, and reports whether it has changed. The pool avoids an address that is
+// Failing as long as there is another.
+func (p *Pool) SetHealth(a Addr, health Health) (changed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range p.backends {
+		if b.addr == a && b.health != health {
+			b.health, changed = health, true
+		}
+	}
+	return changed
+}

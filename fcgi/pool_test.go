@@ -356,7 +356,7 @@ func TestAddressThatIsDownIsPassedOver(t *testing.T) {
 func TestAddressThatFailsItsProbeIsPassedOverWhileThereIsAnother(t *testing.T) {
 	a, b := startIdle(t, "unix"), startIdle(t, "unix")
 	p := newPool(t, nil, a, b)
-	p.setHealth(p.backends[0], Failing)
+	p.SetHealth(a, Failing)
 	for range 4 {
 		if u := connect(t, p); u.backend.addr != b {
 			t.Error("the failing address was taken")
@@ -365,11 +365,14 @@ func TestAddressThatFailsItsProbeIsPassedOverWhileThereIsAnother(t *testing.T) {
 	if got := p.Addrs(); !got[0].Failing || got[1].Failing || got[1].Busy != 4 {
 		t.Errorf("got %+v, want the first to fail and the second to have 4 connections", got)
 	}
-	p.setHealth(p.backends[1], Failing)
+	if !p.SetHealth(b, Busy) || p.SetHealth(b, Busy) || !p.Addrs()[1].Saturated || !p.IsBusy(b) || p.IsBusy(a) {
+		t.Errorf("got %+v, want the second to be busy, and to have become that once", p.Addrs())
+	}
+	p.SetHealth(b, Failing)
 	if u := connect(t, p); u.backend.addr != a {
 		t.Error("the busier of two failing addresses was taken")
 	}
-	p.setHealth(p.backends[0], Healthy)
+	p.SetHealth(a, Healthy)
 	if u := connect(t, p); u.backend.addr != a {
 		t.Error("the address that answers again was not taken")
 	}

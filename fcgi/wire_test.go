@@ -22,21 +22,11 @@ func init() { idleWait = 100 * time.Millisecond }
 const patience = netpolltest.Patience
 
 var (
+	await   = netpolltest.Await
 	both    = netpolltest.Both
 	listen  = netpolltest.Listen
 	waitFor = netpolltest.WaitFor
 )
-
-// await waits until something is so.
-func await(t testing.TB, what string, so func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !so(); {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
 
 // receive takes a value that must come.
 func receive[T any](t testing.TB, what string, from <-chan T) T {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/phpfpm"
 	"github.com/fpm-gate/fpm-gate/phpsession"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 	"github.com/fpm-gate/fpm-gate/sessionwatch"
@@ -20,7 +21,7 @@ type Options struct {
 	MaxConns    int                  // from web servers; zero: no limit
 	Limits      fcgi.Limits
 	Upstream    fcgi.PoolOptions
-	Probes      fcgi.ProbeOptions
+	Probes      phpfpm.ProbeOptions
 	Session     phpsession.Rules            // without Unread, which the gate sets
 	Suggest     func(names []string) string // suggests a config for cookies of these names, or ""; may be nil
 	Watcher     sessionwatch.Watcher        // a lock ends when it sees PHP close the session; nil: with the script

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/phpfpm"
 	"github.com/fpm-gate/fpm-gate/phpsession"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
@@ -17,7 +18,7 @@ type setup struct {
 	Options
 	tallies []routeTally // of the requests that match no route, and of each route
 	pool    *fcgi.Pool
-	probe   *fcgi.Prober
+	probe   *phpfpm.Prober
 	misfits *misfits
 	power   *power
 
@@ -54,7 +55,7 @@ func newSetup(o Options, c *counters, log hclog.Logger) *setup {
 			log.Info("upstream answers its ping again", "upstream", a)
 		}
 	}
-	s.probe = fcgi.StartProber(s.pool, probes)
+	s.probe = phpfpm.StartProber(s.pool, o.Upstream.Addrs, probes)
 	return s
 }
 

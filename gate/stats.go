@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/phpfpm"
 	"github.com/fpm-gate/fpm-gate/phpworker"
 )
 
@@ -94,7 +95,7 @@ func mendable(err error) error {
 // UpstreamStats describe one address of PHP-FPM.
 type UpstreamStats struct {
 	fcgi.AddrStats
-	Status *fcgi.Status // its last status page; nil: not configured, or none so far
+	Status *phpfpm.Status // its last status page; nil: not configured, or none so far
 	// Unseen is why its workers cannot be looked at; nil: they can, need not be, are another host's, or it is not known
 	// yet.
 	Unseen error

@@ -16,6 +16,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/config"
 	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/memcachelock"
+	"github.com/fpm-gate/fpm-gate/phpfpm"
 )
 
 func checkCommand() *cobra.Command {
@@ -133,13 +134,13 @@ func probeUpstream(u config.Upstream, a fcgi.Addr) (string, error) {
 	_ = nc.Close()
 	found := []string{"connects"}
 	if u.PingPath != "" {
-		if err := fcgi.Ping(context.Background(), a, u.PingPath, u.ProbeInterval); err != nil {
+		if err := phpfpm.Ping(context.Background(), a, u.PingPath, u.ProbeInterval); err != nil {
 			return "", err
 		}
 		found = append(found, fmt.Sprintf("answers its ping after %.1f ms", time.Since(start).Seconds()*1000))
 	}
 	if u.StatusPath != "" {
-		s, err := fcgi.QueryStatus(context.Background(), a, u.StatusPath, u.ProbeInterval)
+		s, err := phpfpm.QueryStatus(context.Background(), a, u.StatusPath, u.ProbeInterval)
 		if err != nil {
 			return "", err
 		}

@@ -5,6 +5,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/gate"
 	"github.com/fpm-gate/fpm-gate/laravel"
+	"github.com/fpm-gate/fpm-gate/phpfpm"
 	"github.com/fpm-gate/fpm-gate/phpsession"
 )
 
@@ -25,7 +26,7 @@ func gateOptions(c *config.Config, g *config.Gate) gate.Options {
 
 			UnreachableWait: g.Upstream.UnreachableWait,
 		},
-		Probes: fcgi.ProbeOptions{
+		Probes: phpfpm.ProbeOptions{
 			PingPath:   g.Upstream.PingPath,
 			StatusPath: g.Upstream.StatusPath,
 			Interval:   g.Upstream.ProbeInterval,

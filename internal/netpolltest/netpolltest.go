@@ -36,6 +36,16 @@ func WaitFor(t testing.TB, name string, f func() error) error {
 	return Receive(t, name, done)
 }
 
+// Await waits until something is so.
+func Await(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	for end := time.Now().Add(Patience); !so(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
 // Both runs a test on unix sockets and on TCP.
 func Both(t *testing.T, test func(t *testing.T, network string)) {
 	for _, network := range []string{"unix", "tcp"} {

@@ -21,9 +21,9 @@ const module = "github.com/fpm-gate/fpm-gate/"
 // mayImport says which packages of ours a package may import, tests left aside. What is not listed may import nothing of ours.
 var mayImport = map[string][]string{
 	"admin":                {"admin/page", "gate", "internal/sharedlock", "phpworker", "sessionlock"},
-	"cmd/fpm-gate":         {"admin", "config", "fcgi", "gate", "handover", "internal/demo", "laravel", "memcachelock", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
+	"cmd/fpm-gate":         {"admin", "config", "fcgi", "gate", "handover", "internal/demo", "laravel", "memcachelock", "phpfpm", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
 	"fcgi":                 {"internal/netpoll"},
-	"gate":                 {"fcgi", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
+	"gate":                 {"fcgi", "phpfpm", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
 	"internal/bench":       {"internal/rig", "fcgi"},
 	"internal/demo":        {"internal/rig"},
 	"internal/netpolltest": {"internal/netpoll"},
@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"internal/memcached":   {"internal/kv"},
 	"memcachelock":         {"internal/kv", "internal/memcached", "internal/sharedlock"},
 	"internal/sharedlock":  {"internal/kv", "sessionlock"},
+	"phpfpm":               {"fcgi"},
 	"sessionlock/locktest": {"sessionlock"},
 }
 

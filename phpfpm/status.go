@@ -1,6 +1,22 @@
-package fcgi
+package phpfpm
 
 import "encoding/json"
+
+// Status is PHP-FPM's status page.
+type Status struct {
+	Pool               string `json:"pool"`
+	ProcessManager     string `json:"process manager"`
+	AcceptedConn       uint64 `json:"accepted conn"`
+	ListenQueue        int    `json:"listen queue"`
+	MaxListenQueue     int    `json:"max listen queue"`
+	IdleProcesses      int    `json:"idle processes"`
+	ActiveProcesses    int    `json:"active processes"`
+	TotalProcesses     int    `json:"total processes"`
+	KeptProcesses      int    `json:"-"` // idle on a kept connection, counted neither as active nor as idle
+	MaxActiveProcesses int    `json:"max active processes"`
+	MaxChildrenReached uint64 `json:"max children reached"`
+	SlowRequests       uint64 `json:"slow requests"`
+}
 
 // UnmarshalJSON decodes a status page. If the page lists the processes, it counts them by their states: PHP-FPM's own
 // sums count a worker with a kept connection once more for each request.
