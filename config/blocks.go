@@ -49,18 +49,18 @@ func (f *file) block() block {
 
 func logBlock(l *Log) block {
 	return block{keys: []key{
-		{"level", one(&l.Level, choice("trace", "debug", "info", "warn", "error"))},
-		{"format", one(&l.Format, choice(FormatText, FormatJSON))},
-		{"slow_wait", one(&l.SlowWait, atLeast(0))},
+		{"level", setOne(&l.Level, choice("trace", "debug", "info", "warn", "error"))},
+		{"format", setOne(&l.Format, choice(FormatText, FormatJSON))},
+		{"slow_wait", setOne(&l.SlowWait, atLeast(0))},
 	}}
 }
 
 func (f *file) adminBlock(a *Admin) block {
 	return block{
 		keys: []key{
-			{"listen", one(&a.Listen, dialAddress)},
-			{"listen_mode", one(&a.ListenMode, fileMode)},
-			{"pprof", yes(&a.Pprof)},
+			{"listen", setOne(&a.Listen, dialAddress)},
+			{"listen_mode", setOne(&a.ListenMode, fileMode)},
+			{"pprof", setBool(&a.Pprof)},
 		},
 		check: func(b *found) { f.checkAdmin(b, a) },
 	}
@@ -69,15 +69,15 @@ func (f *file) adminBlock(a *Admin) block {
 func memcachedBlock(m *Memcached) block {
 	return block{
 		keys: []key{
-			{"servers", many(&m.Servers, dialAddress)},
-			{"timeout", one(&m.Timeout, atLeast(time.Millisecond))},
-			{"lease", one(&m.Lease, between(3*time.Second, time.Hour))},
-			{"key_prefix", one(&m.KeyPrefix, keyPrefix)},
-			{"secret", one(&m.Secret, text)},
-			{"quorum", yes(&m.Quorum)},
-			{"max_poll_rate", count(&m.MaxPollRate, 1, unbounded)},
-			{"username", one(&m.Username, credential)},
-			{"password", one(&m.Password, credential)},
+			{"servers", setList(&m.Servers, dialAddress)},
+			{"timeout", setOne(&m.Timeout, atLeast(time.Millisecond))},
+			{"lease", setOne(&m.Lease, between(3*time.Second, time.Hour))},
+			{"key_prefix", setOne(&m.KeyPrefix, keyPrefix)},
+			{"secret", setOne(&m.Secret, text)},
+			{"quorum", setBool(&m.Quorum)},
+			{"max_poll_rate", setInt(&m.MaxPollRate, 1, unbounded)},
+			{"username", setOne(&m.Username, credential)},
+			{"password", setOne(&m.Password, credential)},
 		},
 		blocks: []child{{"tls", unnamed, func(string) block {
 			m.TLS = new(TLS)
@@ -90,9 +90,9 @@ func memcachedBlock(m *Memcached) block {
 func tlsBlock(t *TLS) block {
 	return block{
 		keys: []key{
-			{"ca", one(&t.CA, fileName)},
-			{"cert", one(&t.Cert, fileName)},
-			{"key", one(&t.Key, fileName)},
+			{"ca", setOne(&t.CA, fileName)},
+			{"cert", setOne(&t.Cert, fileName)},
+			{"key", setOne(&t.Key, fileName)},
 		},
 		check: func(b *found) { needBoth(b, "cert", t.Cert, "key", t.Key) },
 	}
@@ -102,15 +102,15 @@ func (f *file) gateBlock(g *Gate) block {
 	var catchAll *Route
 	return block{
 		keys: []key{
-			{"listen", one(&g.Listen, listenAddress)},
-			{"listen_mode", one(&g.ListenMode, fileMode)},
-			{"listen_owner", one(&g.ListenOwner, account)},
-			{"listen_group", one(&g.ListenGroup, account)},
-			{"realm", one(&g.Realm, realm)},
-			{"max_conns", count(&g.MaxConns, 0, unbounded)},
-			{"max_params", size(&g.MaxParams, 4<<10, 64<<20)},
-			{"head_timeout", one(&g.HeadTimeout, atLeast(time.Millisecond))},
-			{"idle_timeout", one(&g.IdleTimeout, atLeast(time.Millisecond))},
+			{"listen", setOne(&g.Listen, listenAddress)},
+			{"listen_mode", setOne(&g.ListenMode, fileMode)},
+			{"listen_owner", setOne(&g.ListenOwner, account)},
+			{"listen_group", setOne(&g.ListenGroup, account)},
+			{"realm", setOne(&g.Realm, realm)},
+			{"max_conns", setInt(&g.MaxConns, 0, unbounded)},
+			{"max_params", setSize(&g.MaxParams, 4<<10, 64<<20)},
+			{"head_timeout", setOne(&g.HeadTimeout, atLeast(time.Millisecond))},
+			{"idle_timeout", setOne(&g.IdleTimeout, atLeast(time.Millisecond))},
 		},
 		blocks: []child{
 			{"upstream", unnamed, func(string) block { return f.upstreamBlock(&g.Upstream) }},
@@ -129,17 +129,17 @@ func (f *file) gateBlock(g *Gate) block {
 func (f *file) upstreamBlock(u *Upstream) block {
 	return block{
 		keys: []key{
-			{"address", first(&u.Addresses, dialAddress)},
-			{"addresses", many(&u.Addresses, dialAddress)},
-			{"connect_timeout", one(&u.ConnectTimeout, atLeast(time.Millisecond))},
-			{"max_connections", count(&u.MaxConnections, 0, unbounded)},
-			{"queue_timeout", one(&u.QueueTimeout, atLeast(time.Millisecond))},
-			{"unreachable_wait", one(&u.UnreachableWait, atLeast(0))},
-			{"reuse", one(&u.Reuse, atLeast(0))},
-			{"idle", one(&u.Idle, atLeast(0))},
-			{"ping_path", one(&u.PingPath, pagePath)},
-			{"status_path", one(&u.StatusPath, pagePath)},
-			{"probe_interval", one(&u.ProbeInterval, atLeast(100*time.Millisecond))},
+			{"address", setFirst(&u.Addresses, dialAddress)},
+			{"addresses", setList(&u.Addresses, dialAddress)},
+			{"connect_timeout", setOne(&u.ConnectTimeout, atLeast(time.Millisecond))},
+			{"max_connections", setInt(&u.MaxConnections, 0, unbounded)},
+			{"queue_timeout", setOne(&u.QueueTimeout, atLeast(time.Millisecond))},
+			{"unreachable_wait", setOne(&u.UnreachableWait, atLeast(0))},
+			{"reuse", setOne(&u.Reuse, atLeast(0))},
+			{"idle", setOne(&u.Idle, atLeast(0))},
+			{"ping_path", setOne(&u.PingPath, pagePath)},
+			{"status_path", setOne(&u.StatusPath, pagePath)},
+			{"probe_interval", setOne(&u.ProbeInterval, atLeast(100*time.Millisecond))},
 		},
 		check: func(b *found) { f.checkUpstream(b, u) },
 	}
@@ -150,26 +150,26 @@ func sessionBlock(g *Gate) block {
 	return block{
 		keys: []key{
 			{"application", application(g)}, // first: the other keys, and the block lock, win
-			{"cookies", many(&s.Cookies, cookieName)},
-			{"id_pattern", one(&s.IDPattern, idPattern)},
-			{"format", one(&s.Format, choice(FormatPlain, FormatLaravel))},
+			{"cookies", setList(&s.Cookies, cookieName)},
+			{"id_pattern", setOne(&s.IDPattern, idPattern)},
+			{"format", setOne(&s.Format, choice(FormatPlain, FormatLaravel))},
 			{"keys", appKeys(&s.Keys)},
-			{"query", many(&s.Query, sessionName)},
-			{"param", one(&s.Param, paramName)},
-			{"handler", one(&s.Handler, handlerName)},
-			{"save_path", one(&s.SavePath, text)}, // read by checkSession, once the handler is known
-			{"key_prefix", one(&s.KeyPrefix, sessionKeyPrefix)},
-			{"watch", one(&s.Watch, choice(WatchAuto, WatchWorkers, WatchFiles, WatchMemcached, WatchNone))},
-			{"locks", yes(&s.Locks)},
-			{"max_input_vars", count(&s.MaxInputVars, 1, 1_000_000)},
-			{"open_within", one(&s.OpenWithin, atLeast(0))},
+			{"query", setList(&s.Query, sessionName)},
+			{"param", setOne(&s.Param, paramName)},
+			{"handler", setOne(&s.Handler, handlerName)},
+			{"save_path", setOne(&s.SavePath, text)}, // read by checkSession, once the handler is known
+			{"key_prefix", setOne(&s.KeyPrefix, sessionKeyPrefix)},
+			{"watch", setOne(&s.Watch, choice(WatchAuto, WatchWorkers, WatchFiles, WatchMemcached, WatchNone))},
+			{"locks", setBool(&s.Locks)},
+			{"max_input_vars", setInt(&s.MaxInputVars, 1, 1_000_000)},
+			{"open_within", setOne(&s.OpenWithin, atLeast(0))},
 		},
 		check: func(b *found) { checkSession(b, s) },
 	}
 }
 
 func (f *file) lockBlock(l *Lock) block {
-	store := key{"store", one(&l.Store, choice(StoreLocal, StoreMemcached))}
+	store := key{"store", setOne(&l.Store, choice(StoreLocal, StoreMemcached))}
 	return block{
 		keys:  append([]key{store}, lockKeys(l)...),
 		check: func(b *found) { f.checkStore(b, l) },
@@ -182,32 +182,32 @@ const maxTerminateGrace = 1500 * time.Millisecond
 // lockKeys returns the keys that lock and route have in common.
 func lockKeys(l *Lock) []key {
 	return []key{
-		{"max_wait", one(&l.MaxWait, atLeast(0))},
-		{"expiry", one(&l.Expiry, atLeast(time.Millisecond))},
-		{"max_waiters", count(&l.MaxWaiters, 1, unbounded)},
-		{"on_max_wait", one(&l.OnMaxWait, choice(OnMaxWaitReject, OnMaxWaitPass))},
-		{"on_rotation", one(&l.OnRotation, choice(OnRotationRedirect, OnRotationPass))},
-		{"on_expiry", one(&l.OnExpiry, choice(OverdueRelease, OverdueAbort, OverdueTerminate))},
-		{"terminate_grace", one(&l.TerminateGrace, between(0, maxTerminateGrace))},
-		{"on_store_failure", one(&l.OnStoreFailure,
+		{"max_wait", setOne(&l.MaxWait, atLeast(0))},
+		{"expiry", setOne(&l.Expiry, atLeast(time.Millisecond))},
+		{"max_waiters", setInt(&l.MaxWaiters, 1, unbounded)},
+		{"on_max_wait", setOne(&l.OnMaxWait, choice(OnMaxWaitReject, OnMaxWaitPass))},
+		{"on_rotation", setOne(&l.OnRotation, choice(OnRotationRedirect, OnRotationPass))},
+		{"on_expiry", setOne(&l.OnExpiry, choice(OverdueRelease, OverdueAbort, OverdueTerminate))},
+		{"terminate_grace", setOne(&l.TerminateGrace, between(0, maxTerminateGrace))},
+		{"on_store_failure", setOne(&l.OnStoreFailure,
 			choice(OnStoreFailureLocal, OnStoreFailureReject, OnStoreFailurePass))},
-		{"abandon_after", one(&l.AbandonAfter, atLeast(0))},
-		{"on_abandon", one(&l.OnAbandon, choice(OverdueRelease, OverdueTerminate))},
-		{"release_on", one(&l.ReleaseOn, choice(ReleaseOnClose, ReleaseOnHeaders, ReleaseOnEnd))},
-		{"status", count(&l.Status, 400, 599)},
-		{"retry_after", one(&l.RetryAfter, wholeSeconds)},
-		{"server_timing", yes(&l.ServerTiming)},
-		{"observe", yes(&l.Observe)},
+		{"abandon_after", setOne(&l.AbandonAfter, atLeast(0))},
+		{"on_abandon", setOne(&l.OnAbandon, choice(OverdueRelease, OverdueTerminate))},
+		{"release_on", setOne(&l.ReleaseOn, choice(ReleaseOnClose, ReleaseOnHeaders, ReleaseOnEnd))},
+		{"status", setInt(&l.Status, 400, 599)},
+		{"retry_after", setOne(&l.RetryAfter, wholeSeconds)},
+		{"server_timing", setBool(&l.ServerTiming)},
+		{"observe", setBool(&l.Observe)},
 	}
 }
 
 func routeBlock(r *Route, g *Gate, catchAll **Route) block {
 	return block{
 		keys: append([]key{
-			{"path", many(&r.Path, pathPattern)},
-			{"methods", many(&r.Methods, method)},
-			{"host", many(&r.Host, hostName)},
-			{"mode", one(&r.Mode, choice(ModeExclusive, ModeRead, ModeOff))},
+			{"path", setList(&r.Path, pathPattern)},
+			{"methods", setList(&r.Methods, method)},
+			{"host", setList(&r.Host, hostName)},
+			{"mode", setOne(&r.Mode, choice(ModeExclusive, ModeRead, ModeOff))},
 		}, lockKeys(&r.Lock)...),
 		check: func(b *found) {
 			checkRoute(b, r, catchAll)

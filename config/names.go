@@ -102,7 +102,7 @@ func application(g *Gate) setter {
 		if !v.IsNull() && v.Type() == cty.String && v.AsString() == "" {
 			return nil
 		}
-		faults := one(&g.Session.Application, choice(applicationNames()...))(v)
+		faults := setOne(&g.Session.Application, choice(applicationNames()...))(v)
 		if faults == nil {
 			apply(g.Session.Application, g)
 		}

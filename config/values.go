@@ -59,8 +59,8 @@ func (k kind[T]) read(v cty.Value) (t T, err error) {
 	return k.parse(v.AsString())
 }
 
-// one sets a single value.
-func one[T any](to *T, k kind[T]) setter {
+// setOne sets a single value.
+func setOne[T any](to *T, k kind[T]) setter {
 	return func(v cty.Value) []fault {
 		t, err := k.read(v)
 		if err != nil {
@@ -71,11 +71,11 @@ func one[T any](to *T, k kind[T]) setter {
 	}
 }
 
-// first sets a list to a single value.
-func first[T any](to *[]T, k kind[T]) setter {
+// setFirst sets a list to a single value.
+func setFirst[T any](to *[]T, k kind[T]) setter {
 	return func(v cty.Value) []fault {
 		var t T
-		faults := one(&t, k)(v)
+		faults := setOne(&t, k)(v)
 		if faults == nil {
 			*to = []T{t}
 		}
@@ -83,8 +83,8 @@ func first[T any](to *[]T, k kind[T]) setter {
 	}
 }
 
-// many sets a list whose elements must differ.
-func many[T comparable](to *[]T, k kind[T]) setter {
+// setList sets a list whose elements must differ.
+func setList[T comparable](to *[]T, k kind[T]) setter {
 	return func(v cty.Value) (faults []fault) {
 		if v.IsNull() || !(v.Type().IsTupleType() || v.Type().IsListType()) {
 			return []fault{newFault(v, errForm, "a list, each element "+k.form)}
@@ -111,8 +111,8 @@ func many[T comparable](to *[]T, k kind[T]) setter {
 	}
 }
 
-// yes sets a bool. Like count, it accepts a string too, because env returns only strings.
-func yes(to *bool) setter {
+// setBool sets a bool. Like setInt, it accepts a string too, because env returns only strings.
+func setBool(to *bool) setter {
 	return func(v cty.Value) []fault {
 		b, err := convert.Convert(v, cty.Bool)
 		if err != nil || b.IsNull() {
@@ -126,17 +126,17 @@ func yes(to *bool) setter {
 // unbounded is the largest int on every platform.
 const unbounded = math.MaxInt32
 
-func count(to *int, least, most int) setter {
-	return number(to, least, most, "a whole number", strconv.Itoa, func(string) (int64, bool) { return 0, false })
+func setInt(to *int, least, most int) setter {
+	return setNumber(to, least, most, "a whole number", strconv.Itoa, func(string) (int64, bool) { return 0, false })
 }
 
-// size sets a number of bytes.
-func size(to *int, least, most int) setter {
-	return number(to, least, most, `a size such as "64KiB" or "1MiB", or a number of bytes`, sizeText, parseSize)
+// setSize sets a number of bytes.
+func setSize(to *int, least, most int) setter {
+	return setNumber(to, least, most, `a size such as "64KiB" or "1MiB", or a number of bytes`, sizeText, parseSize)
 }
 
-// number sets an int from a number, or from a string that parse or HCL can convert to one. write formats the bounds.
-func number(to *int, least, most int, form string, write func(int) string, parse func(string) (int64, bool)) setter {
+// setNumber sets an int from a number, or from a string that parse or HCL can convert to one. write formats the bounds.
+func setNumber(to *int, least, most int, form string, write func(int) string, parse func(string) (int64, bool)) setter {
 	return func(v cty.Value) []fault {
 		n, err := whole(v, parse)
 		switch {

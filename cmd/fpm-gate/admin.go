@@ -16,33 +16,33 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// operators is the operator's side of the server. It counts and measures from the start, and listens while the config
-// says where: a reload may change that, and begins no history anew.
-type operators struct {
+// adminServer is the side of the server that operators use. It counts and measures from the start, and listens while
+// the config says where: a reload may change that, and begins no history anew.
+type adminServer struct {
 	*admin.Admin
 	at     *config.Admin // nil: nowhere
 	server *http.Server
 }
 
-func newOperators(s *server) *operators {
+func newAdminServer(s *server) *adminServer {
 	version, _, _ := strings.Cut(versionText(), " ")
 	host, _ := os.Hostname()
-	return &operators{Admin: admin.New(admin.Options{Log: s.log, Version: version, Host: host, Served: s.served})}
+	return &adminServer{Admin: admin.New(admin.Options{Log: s.log, Version: version, Host: host, Served: s.served})}
 }
 
 // open opens the listener that c says. It is nil if there is none to be opened.
-func (o *operators) open(c *config.Admin) (net.Listener, error) {
+func (o *adminServer) open(c *config.Admin) (net.Listener, error) {
 	if c == nil || o.at != nil && o.at.Listen == c.Listen {
 		return nil, nil
 	}
-	l, err := listenForOperators(c)
+	l, err := listenAdmin(c)
 	if err != nil {
 		return nil, fmt.Errorf("admin: listen on %s: %w", c.Listen, err)
 	}
 	return l, nil
 }
 
-func listenForOperators(c *config.Admin) (net.Listener, error) {
+func listenAdmin(c *config.Admin) (net.Listener, error) {
 	if c.Listen.Network == "unix" {
 		return listenUnix(asGate(c))
 	}
@@ -55,7 +55,7 @@ func asGate(c *config.Admin) *config.Gate {
 }
 
 // serve serves operators on l, which open has opened for c, instead of where it did so far.
-func (o *operators) serve(s *server, c *config.Admin, l net.Listener) {
+func (o *adminServer) serve(s *server, c *config.Admin, l net.Listener) {
 	before := o.at
 	o.at = c
 	switch {
@@ -74,8 +74,8 @@ func (o *operators) serve(s *server, c *config.Admin, l net.Listener) {
 	}
 }
 
-// stop ends what operators look at.
-func (o *operators) stop() {
+// stop closes the admin and its connections.
+func (o *adminServer) stop() {
 	o.Close()
 	closeServer(o.server)
 }
@@ -92,9 +92,9 @@ func (s *server) served() admin.Served {
 	defer s.mu.Unlock()
 	v := admin.Served{
 		Locks:    []admin.Locks{{Manager: s.local}},
-		Profiles: s.operators.at != nil && s.operators.at.Pprof,
+		Profiles: s.admin.at != nil && s.admin.at.Pprof,
 		LogLost:  s.log.sink.lost.Load(), LogFailing: s.log.sink.failing.Load(),
-		Draining: s.draining, Reloaded: s.applied, ReloadFailed: s.refused,
+		Draining: s.draining, Reloaded: s.applied, ReloadFailed: s.reloadFailed,
 	}
 	var stores []*sharedStore
 	for _, name := range slices.Sorted(maps.Keys(s.gates)) {

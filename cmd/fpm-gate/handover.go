@@ -88,7 +88,7 @@ func (s *server) handOver(timeout time.Duration) error {
 	if err != nil {
 		return err
 	}
-	s.operators.stop() // the next process listens there
+	s.admin.stop() // the next process listens there
 	s.silent.Store(true)
 	s.log.Info("handing over to the next process, this one ends when its requests have")
 	handover.NewOffer(l, s.store, s.local)

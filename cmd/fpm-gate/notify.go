@@ -42,10 +42,10 @@ func (s *server) notifyReady() { s.notify(daemon.SdNotifyReady, s.status()) }
 // status is the line that `systemctl status` shows.
 func (s *server) status() string {
 	s.mu.Lock()
-	gates, refused := len(s.gates), s.refused
+	gates, failed := len(s.gates), s.reloadFailed
 	s.mu.Unlock()
 	line := fmt.Sprintf("STATUS=gates: %d, connections: %d", gates, s.conns())
-	if refused {
+	if failed {
 		line += "; config file invalid, still serving the previous one"
 	}
 	return line

@@ -35,7 +35,7 @@ func (s *server) reloadUntilEnd(f *serveFlags, signals <-chan os.Signal) os.Sign
 				again = true
 			}
 		case l := <-loading:
-			s.refuse(!s.reload(l))
+			s.setReloadFailed(!s.reload(l))
 			s.notifyReady()
 			loading = nil
 			if again {
@@ -73,7 +73,7 @@ func (s *server) reload(l loaded) bool {
 		s.log.Error(cannotApply, "error", l.err)
 		return false
 	}
-	s.tell(c)
+	s.warn(c)
 	if err := s.apply(c); err != nil {
 		s.log.Error(cannotApply, "error", err)
 		return false

@@ -105,7 +105,7 @@ func (f *serveFlags) run(u *unit) error {
 	s := newServer(c)
 	defer s.log.sink.flush()
 	s.sockets, s.unit = passed, u
-	s.tell(c)
+	s.warn(c)
 	if err := judge(c); err != nil {
 		return failed(err)
 	}
@@ -165,14 +165,14 @@ type server struct {
 
 	sockets sockets // from systemd
 
-	mu       sync.Mutex // guards these against conns and status; only the goroutine that serves signals writes them
-	gates    map[string]*serving
-	refused  bool      // the last reload changed nothing
-	applied  time.Time // when the config was taken that is served
-	draining bool
+	mu           sync.Mutex // guards these against conns and status; only the goroutine that serves signals writes them
+	gates        map[string]*serving
+	reloadFailed bool      // the last reload changed nothing
+	applied      time.Time // when the config was taken that is served
+	draining     bool
 
-	operators *operators
-	watching  watching // of PHP's sessions
+	admin    *adminServer
+	watching watching // of PHP's sessions
 
 	removed sync.WaitGroup  // gates and stores that a reload has removed, and that drain
 	life    context.Context // of removed: it ends when the time to drain all is over
@@ -211,23 +211,23 @@ func newServer(c *config.Config) *server {
 		life:  life,
 		end:   end,
 	}
-	s.operators = newOperators(s)
+	s.admin = newAdminServer(s)
 	s.watching.log = s.log
 	return s
 }
 
-// tell logs what an operator should know of a config that is going to be served.
-func (s *server) tell(c *config.Config) {
+// warn logs what an operator should know of a config that is going to be served.
+func (s *server) warn(c *config.Config) {
 	for _, line := range c.Warnings.Lines() {
 		s.log.Warn(line)
 	}
 }
 
-// refuse notes whether the config file is another one than that which is served.
-func (s *server) refuse(refused bool) {
+// setReloadFailed notes whether the last reload failed, so that the config that is served is not the file's.
+func (s *server) setReloadFailed(failed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refused = refused
+	s.reloadFailed = failed
 }
 
 // apply serves the gates of c: all listeners that are new are opened first, so that c is served as a whole or,
@@ -258,7 +258,7 @@ func (s *server) apply(c *config.Config) error {
 	s.mu.Lock()
 	s.gates, s.applied = next, time.Now()
 	s.mu.Unlock()
-	s.operators.serve(s, c.Admin, forOperators)
+	s.admin.serve(s, c.Admin, forOperators)
 	s.sockets.warnUnused(func(name string) bool {
 		return s.at(config.Address{Network: "systemd", Address: name}) != nil
 	}, s.log)
@@ -269,7 +269,7 @@ func (s *server) apply(c *config.Config) error {
 // error, none.
 func (s *server) open(c *config.Config) (map[string][]net.Listener, net.Listener, error) {
 	opened := make(map[string][]net.Listener)
-	forOperators, err := s.operators.open(c.Admin)
+	forOperators, err := s.admin.open(c.Admin)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -334,7 +334,7 @@ func (s *server) serve(c *config.Config, g *config.Gate, listeners []net.Listene
 	o := gateOptions(c, g)
 	o.Watcher, o.Workers = n.watcher, s.watching.inWorkers(g)
 	o.Unlock = s.watching.unlocker(g)
-	o.Meter = s.operators.Meters(g.Name)
+	o.Meter = s.admin.Meters(g.Name)
 	o.Locks = s.local
 	if g.Lock.Store == config.StoreMemcached {
 		n.store = s.shared
@@ -393,7 +393,7 @@ func (s *server) shutdown(timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, s.end)()
-	defer s.operators.stop()
+	defer s.admin.stop()
 	s.mu.Lock()
 	s.draining = true
 	s.mu.Unlock()
