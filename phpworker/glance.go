@@ -21,14 +21,17 @@ type glance struct {
 	session Session
 }
 
-// take reads the memory that a session was read from a moment ago. It returns nil if that has changed since, or if the
-// next look may see more in the same memory.
-func take(m gatherer, addr uint64, s Session) *glance {
-	if s.ID != "" && s.Opened == NotKnown {
+// take reads the memory that a session and its variable were read from a moment ago. It returns nil if that has changed
+// since, or if the next look may see more in the same memory.
+func take(m gatherer, addr uint64, s Session, vars *[varsSize]byte) *glance {
+	if vars == nil || s.ID != "" && s.Opened == NotKnown {
 		return nil
 	}
 	g := &glance{session: s}
 	if m.gather(part{addr, g.globals[:]}, part{addr + varsFrom, g.vars[:]}) != nil {
+		return nil
+	}
+	if g.vars != *vars {
 		return nil
 	}
 	id := native.Uint64(g.globals[offsetID:])

@@ -31,7 +31,7 @@ func TestWhatHasChangedSinceTheLastLookIsNoticed(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.Opened = Before
-		g := take(m, globalsAt, s)
+		g := take(m, globalsAt, s, readVars(m, globalsAt))
 		if g == nil || !g.isUnchanged(m, globalsAt) {
 			t.Fatalf("%s: before the change: got %+v", name, g)
 		}
@@ -56,11 +56,16 @@ func TestALookThatMayShowMoreIsNotKept(t *testing.T) {
 		"another id":                         {Active, "abd", "PHPSESSID", "files", "", 0, Before},
 		"no id":                              {Active, "", "PHPSESSID", "files", "", 0, Before},
 	} {
-		if g := take(m, globalsAt, s); g != nil {
+		if g := take(m, globalsAt, s, readVars(m, globalsAt)); g != nil {
 			t.Errorf("%s: got %+v, want nothing", name, g)
 		}
 	}
-	if g := take(m, globalsAt, open); g == nil || g.session != open {
+	vars := readVars(m, globalsAt)
+	if g := take(m, globalsAt, open, vars); g == nil || g.session != open {
 		t.Errorf("got %+v, want %+v", g, open)
+	}
+	vars[0]++
+	if g := take(m, globalsAt, open, vars); g != nil {
+		t.Errorf("its variable has changed: got %+v, want nothing", g)
 	}
 }

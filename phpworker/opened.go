@@ -14,28 +14,41 @@ const (
 )
 
 // sessionVars is where a program keeps $_SESSION in psGlobals, a zval: the place differs between versions, so it is
-// learned from the first session that is seen open. 0: not learned yet.
+// learned from the first session that is seen open; also from one that is closed where the layout was looked up, as
+// there is no other variable in that part that could be a reference. 0: not learned yet.
 type sessionVars struct{ offset atomic.Int32 }
 
-// The part of psGlobals in which that is searched: 320 in PHP 8.2, and 16 more since 8.3.
+// The part of psGlobals in which that is searched: 320 in PHP 8.2, 360 in 8.4.
 const (
 	varsFrom = 296
-	varsSize = 72
+	varsSize = 144
 )
 
 // isReference is the type of a zval that is a counted reference, as $_SESSION is once PHP has opened a session.
 const isReference = 10 | 1<<8
 
-// look returns what the variable shows of a session that was just read.
-func (v *sessionVars) look(m memory, addr uint64, s Session) Opened {
-	var b [varsSize]byte
+// readVars reads that part. It has to be read before the session: one that is closed after its variable was seen has
+// been open, while one whose variable appears after it was seen closed may have been opened in between.
+func readVars(m memory, addr uint64) *[varsSize]byte {
+	b := new([varsSize]byte)
 	if m.read(addr+varsFrom, b[:]) != nil {
+		return nil
+	}
+	return b
+}
+
+// opened returns what the variable shows of a session with an id that was read after it. known: its layout was looked
+// up. With nil, nothing is known.
+func (v *sessionVars) opened(b *[varsSize]byte, s Status, known bool) Opened {
+	if b == nil {
 		return NotKnown
 	}
 	at := int(v.offset.Load())
 	switch {
-	case at == 0 && s.Status == Active:
+	case at == 0 && s == Active:
 		v.learn(b[:])
+		return Before
+	case at == 0 && known && v.learn(b[:]):
 		return Before
 	case at == 0:
 		return NotKnown
@@ -45,19 +58,20 @@ func (v *sessionVars) look(m memory, addr uint64, s Session) Opened {
 	return NotYet
 }
 
-// learn notes where an open session has its variable, if there is only one place that looks like it.
-func (v *sessionVars) learn(b []byte) {
+// learn notes where a session has its variable, if exactly one place looks like it, and reports whether one does.
+func (v *sessionVars) learn(b []byte) bool {
 	found := 0
 	for at := 0; at+16 <= len(b); at += 8 {
 		if !isZval(b[at:]) {
 			continue
 		}
 		if found != 0 {
-			return
+			return false
 		}
 		found = varsFrom + at
 	}
 	v.offset.Store(int32(found))
+	return found != 0
 }
 
 // isZval reports whether b begins with a reference.

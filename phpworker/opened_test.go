@@ -2,32 +2,43 @@ package phpworker
 
 import "testing"
 
-// TestWhetherASessionWasOpenedIsLearnedFromOneThatIs, and not believed of a PHP in which more than one place could be
-// it.
-func TestWhetherASessionWasOpenedIsLearnedFromOneThatIs(t *testing.T) {
-	m := newFakePHP()
-	vars := func(at uint64, kind byte) { m.write(globalsAt+at, append(pointer(0x7f0000001000), kind, 1, 0, 0)) }
-	var v sessionVars
-	look := func(status Status, want Opened) {
-		t.Helper()
-		if got := v.look(m, globalsAt, Session{Status: status, ID: "abc"}); got != want {
-			t.Errorf("got %v, want %v", got, want)
-		}
+func TestWhetherASessionWasOpenedIsLearned(t *testing.T) {
+	type p []uint64
+	type look struct {
+		at     p // where something looks like the variable
+		status Status
+		want   Opened
 	}
-	look(None, NotKnown)
-	vars(336, 10)
-	look(None, NotKnown) // no open session has shown the place yet
-	look(Active, Before)
-	look(None, Before)
-	vars(336, 0)
-	look(None, NotYet)
-
-	v = sessionVars{}
-	vars(320, 10)
-	vars(352, 10)
-	look(Active, Before)
-	look(None, NotKnown)
-	if got := v.look(make(fakeMemory), 0, Session{Status: None}); got != NotKnown {
+	for name, c := range map[string]struct {
+		known bool
+		looks []look
+	}{
+		"from an open session": {false, []look{
+			{nil, None, NotKnown}, {p{336}, None, NotKnown}, {p{336}, Active, Before}, {p{336}, None, Before}, {nil, None, NotYet},
+		}},
+		"of PHP 8.2":          {false, []look{{p{320}, Active, Before}, {p{320}, None, Before}, {nil, None, NotYet}}},
+		"of PHP 8.4":          {false, []look{{p{360}, Active, Before}, {p{360}, None, Before}, {nil, None, NotYet}}},
+		"of one at the end":   {false, []look{{p{424}, Active, Before}, {p{424}, None, Before}, {nil, None, NotYet}}},
+		"from a closed one":   {true, []look{{nil, None, NotKnown}, {p{360}, None, Before}, {nil, None, NotYet}}},
+		"before it is there":  {false, []look{{nil, Active, Before}, {nil, None, NotKnown}, {p{320}, Active, Before}, {p{320}, None, Before}}},
+		"not from two places": {true, []look{{p{320, 360}, Active, Before}, {p{320, 360}, None, NotKnown}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var v sessionVars
+			for n, l := range c.looks {
+				m := newFakePHP()
+				m.write(globalsAt+varsFrom, make([]byte, varsSize))
+				for _, at := range l.at {
+					m.write(globalsAt+at, append(pointer(0x7f0000001000), 10, 1, 0, 0))
+				}
+				if got := v.opened(readVars(m, globalsAt), l.status, c.known); got != l.want {
+					t.Errorf("look %d: got %v, want %v", n+1, got, l.want)
+				}
+			}
+		})
+	}
+	var v sessionVars
+	if got := v.opened(readVars(make(fakeMemory), 0), Active, true); got != NotKnown {
 		t.Errorf("without memory: got %v", got)
 	}
 }

@@ -74,14 +74,15 @@ func (w *worker) look() (Session, error) {
 	if last := w.last.Load(); last != nil && last.isUnchanged(m, w.module.addr) {
 		return last.session, nil
 	}
+	vars := readVars(m, w.module.addr)
 	s, err := readSession(m, w.module.addr, w.module.version)
 	if err != nil {
 		return s, err
 	}
 	if s.ID != "" {
-		s.Opened = w.module.vars.look(m, w.module.addr, s)
+		s.Opened = w.module.vars.opened(vars, s.Status, w.module.version.isKnown())
 	}
-	w.last.Store(take(m, w.module.addr, s))
+	w.last.Store(take(m, w.module.addr, s, vars))
 	return s, nil
 }
 
