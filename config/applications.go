@@ -15,11 +15,12 @@ type Application struct {
 	Cookies   []string // names and patterns
 	IDPattern string   // "": the whole value
 	Format    string   // "": plain
-	Locks     bool     // its own session handlers lock
-	ReleaseOn string   // "": the script's end
+	Locks     bool     // its OwnSessions are locked by itself
+	ReleaseOn string   // "": the default
+	Reopens   bool     // its scripts open the session again after they have closed it
 
 	// OwnSessions: its sessions are no sessions of PHP's, or have other ids than the cookie, so PHP's handler must not
-	// be watched for them.
+	// be watched for them, and Locks counts for them.
 	OwnSessions bool
 
 	// Marks are files that only this application has, relative to its document root or, where they begin with "../",
@@ -75,7 +76,8 @@ var applications = []Application{
 		Marks: []string{"lib/versioncheck.php"}},
 
 	// libraries/classes/Session.php and Config.php, getCookieName: with HTTPS the name ends in _https.
-	{Name: "phpmyadmin", Cookies: []string{"phpMyAdmin_https", "phpMyAdmin"},
+	// index.php closes the session for long statements, and opens it again to save what it has noted.
+	{Name: "phpmyadmin", Reopens: true, Cookies: []string{"phpMyAdmin_https", "phpMyAdmin"},
 		Marks: []string{"libraries/classes/Core.php", "libraries/classes/Config.php"}},
 
 	// classes/Cookie.php: the cookie is the session, encrypted, and changes with its content. So the whole value is
@@ -129,7 +131,8 @@ func apply(name string, g *Gate) {
 		return
 	}
 	a, s := applications[i], &g.Session
-	s.Cookies, s.Locks = slices.Clone(a.Cookies), a.Locks
+	s.Cookies, s.Reopens = slices.Clone(a.Cookies), a.Reopens
+	s.Locks, s.LocksGiven = a.Locks, a.OwnSessions
 	if a.Format != "" {
 		s.Format = a.Format
 	}

@@ -24,7 +24,8 @@ func TestEachApplicationIsAConfig(t *testing.T) {
 		}
 		g := appGate(t, `application = "`+a.Name+`"`+keys, "")
 		s := g.Session
-		if s.Application != a.Name || !slices.Equal(s.Cookies, a.Cookies) || s.Locks != a.Locks {
+		if s.Application != a.Name || !slices.Equal(s.Cookies, a.Cookies) || s.Locks != a.Locks ||
+			s.LocksGiven != a.OwnSessions || s.Reopens != a.Reopens {
 			t.Errorf("%s: got %+v", a.Name, s)
 		}
 		if got := s.IDPattern != nil && s.IDPattern.String() == a.IDPattern; got != (a.IDPattern != "") {

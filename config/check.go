@@ -194,7 +194,7 @@ func checkSession(b *found, s *Session) {
 	if b.valid("handler", "save_path") {
 		checkSavePath(b, s)
 	}
-	s.LocksGiven = b.has("locks") || s.Application != ""
+	s.LocksGiven = s.LocksGiven || b.has("locks")
 	if b.valid("handler", "save_path", "watch") {
 		checkWatch(b, s)
 	}

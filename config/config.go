@@ -114,6 +114,7 @@ type Session struct {
 	Watch      string        // where the gate sees whether PHP has a session open
 	Locks      bool          // PHP locks its sessions itself; true by itself only for files and memcached
 	LocksGiven bool          // Locks stands in the file, or follows from Application
+	Reopens    bool          // scripts open their session again after they have closed it; follows from Application
 	OpenWithin time.Duration // 0: a script never gives its turn away
 
 	MaxInputVars int // PHP's own limit

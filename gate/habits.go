@@ -8,18 +8,30 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionwatch"
 )
 
-// habits records which scripts never open the session whose cookie they get. A script that has not opened it several
-// times in a row gives its turn away at once when a request waits. If it opens its session after all, it waits for
-// PHP's own lock, and is forgotten here.
+// habits records two habits of scripts.
+//
+// Some never open the session whose cookie they get. A script that has not opened it several times in a row gives its
+// turn away at once when a request waits. If it opens its session after all, it waits for PHP's own lock, and is
+// forgotten here.
+//
+// Others open their session again after they have closed it. Where PHP does not lock, such a script keeps its lock
+// until it ends from the next time on.
 type habits struct {
-	mu    sync.Mutex
-	seed  maphash.Seed
-	times map[uint64]int // in a row
+	mu       sync.Mutex
+	seed     maphash.Seed
+	times    map[scriptKey]int // in a row
+	reopened map[scriptKey]int // how many times each will still keep its lock
 }
+
+// scriptKey identifies a script by its file and the request's path: many applications have a single script for all
+// paths.
+type scriptKey uint64
 
 const (
 	// timesToLearn is how many times in a row a script must not have opened its session.
 	timesToLearn = 3
+	// timesToForget is how many times in a row a script must not have opened its session again.
+	timesToForget = 100
 	// maxHabits bounds the scripts that are remembered, because visitors can request any path.
 	maxHabits = 4096
 )
@@ -45,24 +57,61 @@ func (h *habits) learn(of *head, seen sessionwatch.State) {
 	}
 }
 
-func (h *habits) note(key uint64) {
+func (h *habits) note(key scriptKey) {
 	if h.times == nil {
-		h.times = make(map[uint64]int)
+		h.times = make(map[scriptKey]int)
 	}
-	if len(h.times) >= maxHabits && h.times[key] == 0 {
-		for other := range h.times {
-			delete(h.times, other)
-			break
-		}
-	}
+	makeRoom(h.times, key)
 	h.times[key] = min(h.times[key]+1, timesToLearn)
 }
 
-// key identifies a script by its file and the request's path: many applications have a single script for all paths.
-func (h *habits) key(of *head) uint64 {
+// makeRoom deletes any script from a map that is full, unless the map has key.
+func makeRoom(m map[scriptKey]int, key scriptKey) {
+	if len(m) >= maxHabits && m[key] == 0 {
+		for other := range m {
+			delete(m, other)
+			break
+		}
+	}
+}
+
+// noteReopened records that a script has opened its session again.
+func (h *habits) noteReopened(key scriptKey) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.reopened == nil {
+		h.reopened = make(map[scriptKey]int)
+	}
+	makeRoom(h.reopened, key)
+	h.reopened[key] = timesToForget
+}
+
+// reopens records that a script has closed its session, and reports whether it is known to open it again.
+func (h *habits) reopens(key scriptKey) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.reopened[key]
+	switch {
+	case n > 1:
+		h.reopened[key] = n - 1
+	case n == 1:
+		delete(h.reopened, key)
+	}
+	return n > 0
+}
+
+// keyOf returns the key of a request's script.
+func (h *habits) keyOf(of *head) scriptKey {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.key(of)
+}
+
+// key is keyOf with the mutex held.
+func (h *habits) key(of *head) scriptKey {
 	if h.seed == (maphash.Seed{}) {
 		h.seed = maphash.MakeSeed()
 	}
 	path, _, _ := bytes.Cut(of.target, []byte("?"))
-	return maphash.Bytes(h.seed, of.filename) ^ 31*maphash.Bytes(h.seed, path)
+	return scriptKey(maphash.Bytes(h.seed, of.filename) ^ 31*maphash.Bytes(h.seed, path))
 }

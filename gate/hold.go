@@ -179,17 +179,27 @@ func (h *hold) viewInWorker(id []byte, closed func()) *sessionView {
 	if !r.setup.Workers.mayLookAny(r.setup.Upstream.Addrs) {
 		return nil
 	}
+	script := r.gate.habits.keyOf(&r.head)
 	v := &sessionView{
-		script: r.useScript(), own: string(phpsession.LockName(id)), isNew: h.isNew,
-		locks: r.setup.locks, closed: closed, reopened: h.reopened,
+		script: r.useScript(), own: string(phpsession.LockName(id)), isNew: h.isNew, locks: r.setup.locks,
+		closed: func(handler string) {
+			if r.setup.locks(handler) || !r.setup.Reopens && !r.gate.habits.reopens(script) {
+				closed()
+			}
+		},
+		reopened: func(handler string) { h.reopened(script, r.setup.locks(handler)) },
 	}
 	v.begin()
 	return v
 }
 
-// reopened is called when PHP has opened the session again, after it had closed it: the lock is free by then.
-func (h *hold) reopened() {
-	if h.isNew {
+// reopened is called when PHP has opened the session again, after it had closed it. The lock is free by then, unless
+// the script was known for it.
+func (h *hold) reopened(script scriptKey, locked bool) {
+	if !locked {
+		h.request.gate.habits.noteReopened(script)
+	}
+	if h.isNew || !h.isEnded() {
 		return
 	}
 	h.request.gate.counters.reopened.Add(1)

@@ -100,7 +100,8 @@ func (r *request) logHolder() []any {
 // logReopened logs that a script has opened its session again, which it had closed: the lock was free by then.
 func (r *request) logReopened(key sessionlock.Key, holder sessionlock.Description) {
 	r.gate.lines.write(hclog.Warn, "script opened its session again after closing it, and holds no lock now; "+
-		"where its handler does not lock, set release_on = \"end\" in a route for it", &key, func() []any {
+		"where PHP does not lock, its next requests keep their lock until they end; release_on = \"end\" in a route "+
+		"for it makes that certain", &key, func() []any {
 		return holderPairs(key, holder)
 	})
 }

@@ -29,6 +29,7 @@ type Options struct {
 	Unlock      func(handler, id string)    // removes the lock of a PHP session whose worker was ended; may be nil
 	LocksGiven  bool                        // PHPLocks holds for every handler; else a handler seen in a worker counts
 	PHPLocks    bool                        // PHP locks sessions itself, so a lock may end before its script
+	Reopens     bool                        // scripts open sessions again, so a lock that PHP lacks lasts until their end
 	OpenWithin  time.Duration               // after which an unopened session's script gives its turn away; zero: never
 	Param       string                      // holds the session id and precedes the cookies; "": none
 	FindHolder  FindHolder                  // finds a holder in another process; nil: there are none

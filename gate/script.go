@@ -197,9 +197,9 @@ type sessionView struct {
 	own    string // the session's id
 	isNew  bool   // which the response has set: PHP should have opened it
 	locks  func(handler string) bool
-	// closed and reopened are called once each: when PHP has closed the session, and when it has opened it again after
-	// that. They must not block.
-	closed, reopened func()
+	// closed and reopened are called once each, with PHP's handler: when PHP has closed the session, and when it has
+	// opened it again after that. They must not block.
+	closed, reopened func(handler string)
 
 	telling sync.Mutex // held while they are called, and before mu
 	stopped bool       // guarded by telling
@@ -253,10 +253,10 @@ func (v *sessionView) saw(s *phpworker.Session) bool {
 	v.state, v.isKnown, v.again = now, true, v.again || again
 	v.mu.Unlock()
 	if now == sessionwatch.Closed && before != now {
-		v.closed()
+		v.closed(s.Handler)
 	}
 	if again {
-		v.reopened()
+		v.reopened(s.Handler)
 	}
 	return now == sessionwatch.Closed
 }

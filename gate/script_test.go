@@ -195,7 +195,7 @@ func TestWhatAWorkerShowsOfASession(t *testing.T) {
 				own:    "own",
 				isNew:  c.isNew,
 				locks:  new(setup).locks,
-				closed: func() { closed++ }, reopened: func() { reopened++ },
+				closed: func(string) { closed++ }, reopened: func(string) { reopened++ },
 			}
 			v.begin()
 			for _, s := range c.seen {
@@ -239,6 +239,62 @@ func TestALockEndsWhenTheWorkerShowsThatItsSessionIsClosed(t *testing.T) {
 	exporting.end(page + "export")
 	export.want("export")
 	s.unlocked()
+}
+
+// Where PHP does not lock, a script that is known to open its session again keeps its lock until it ends.
+func TestAScriptThatOpensItsSessionAgainKeepsTheLockThatPHPLacks(t *testing.T) {
+	for name, c := range map[string]struct {
+		handler string
+		reopens bool    // as the config says
+		enters  [3]bool // whether a request enters when the script has closed its session, each time
+	}{
+		"PHP locks":                                 {"files", false, [3]bool{true, true, true}},
+		"PHP locks, and the config says it":         {"files", true, [3]bool{true, true, true}},
+		"PHP does not lock":                         {"redis", false, [3]bool{true, false, false}},
+		"PHP does not lock, and the config says it": {"redis", true, [3]bool{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newFakeWorker()
+			s := newWorkerStand(t, w, func(o *Options) { o.Reopens = c.reopens })
+			set := func(session phpworker.Session) {
+				session.Handler = c.handler
+				w.set(session)
+			}
+			for n, enters := range c.enters {
+				set(active("one"))
+				table := s.ask(session("one")...)
+				showing := s.php.next()
+				poll := s.ask(session("one")...)
+				s.waiters(1)
+				time.Sleep(2 * minLookPause)
+				set(none("one", phpworker.Before))
+				var polling *script
+				if enters {
+					polling = s.php.next()
+				} else {
+					time.Sleep(2 * closedPause)
+					s.php.none(t)
+				}
+				before := s.Stats().Reopened
+				set(active("one"))
+				if enters {
+					await(t, "the session is seen open again", func() bool { return s.Stats().Reopened > before })
+				} else {
+					time.Sleep(2 * closedPause)
+				}
+				showing.end(page + "table")
+				table.want("table")
+				if !enters {
+					polling = s.php.next()
+				}
+				polling.end(page + "poll")
+				poll.want("poll")
+				if s.unlocked(); !enters && s.Stats().Reopened > before {
+					t.Errorf("round %d: a lock that lasted is said to have been gone", n+1)
+				}
+			}
+		})
+	}
 }
 
 // TestAWorkerIsLeftAloneWhileNoRequestWaits, once it is known that its PHP is understood.

@@ -93,7 +93,10 @@ func applied(g *config.Gate) string {
 	if s.Format != config.FormatPlain {
 		keys = append(keys, fmt.Sprintf("format = %q with %d keys", s.Format, len(s.Keys)))
 	}
-	keys = append(keys, fmt.Sprintf("locks = %t, release_on = %q", s.Locks, g.Lock.ReleaseOn))
+	if s.LocksGiven {
+		keys = append(keys, fmt.Sprintf("locks = %t", s.Locks))
+	}
+	keys = append(keys, fmt.Sprintf("release_on = %q", g.Lock.ReleaseOn))
 	return strings.Join(keys, ", ")
 }
 

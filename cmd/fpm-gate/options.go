@@ -49,6 +49,7 @@ func gateOptions(c *config.Config, g *config.Gate) gate.Options {
 		OpenWithin: g.Session.OpenWithin,
 		LocksGiven: g.Session.LocksGiven,
 		PHPLocks:   phpLocks(&g.Session),
+		Reopens:    g.Session.Reopens,
 	}
 	if g.Lock.Store == config.StoreMemcached { // no one else reads the names of local locks, and a new secret moves none
 		o.Secret = []byte(c.Memcached.Secret)
