@@ -479,7 +479,7 @@ func (r *request) needsScript() bool {
 	at, _ := r.exchange.Serving()
 	optional := r.setup.PHPLocks && r.setup.Workers != nil && at.Addr().Network != "unix"
 	return slices.ContainsFunc(r.holds, func(h *hold) bool {
-		if optional && !h.watch.isOutside() && !h.watch.isWanted() {
+		if optional && !h.watch.isOutside() && !h.watch.hasWaiter() {
 			return false
 		}
 		return h.isOn() && h.watch.needsScript()
@@ -521,11 +521,11 @@ func (r *request) learn() {
 	}
 	for _, h := range r.holds {
 		if h.isNew {
-			h.watch.judge()
+			h.watch.recordPlace()
 		}
 	}
 	if r.hold != nil && r.hold.watch != nil && !r.setsID {
-		r.hold.watch.judge()
+		r.hold.watch.recordPlace()
 		r.gate.habits.learn(&r.head, r.hold.watch.last)
 	}
 }

@@ -46,7 +46,7 @@ func (w *watch) begin(id []byte) {
 	}
 	switch {
 	case w.wanted:
-		w.hurry()
+		w.prioritize()
 	case w.setup.SharedLocks:
 		w.distant = time.AfterFunc(distantPatience, w.want)
 	}
@@ -76,13 +76,14 @@ func (w *watch) want() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.begun && !w.stopped && !w.wanted {
-		w.hurry()
+		w.prioritize()
 	}
 	w.wanted = true
 }
 
-// hurry asks for prompt notice when PHP closes the session, and gives the turn away if PHP does not open it in time.
-func (w *watch) hurry() {
+// prioritize asks for prompt notice when PHP closes the session, and gives the turn away if PHP does not open it in
+// time.
+func (w *watch) prioritize() {
 	w.prompt()
 	if w.setup.OpenWithin == 0 || w.hold.isNew || w.kept {
 		return
@@ -222,8 +223,8 @@ func (w *watch) needsScript() bool {
 // isOutside reports whether the place of the sessions is watched.
 func (w *watch) isOutside() bool { return w != nil && w.session != nil }
 
-// isWanted reports whether a request waits for the session.
-func (w *watch) isWanted() bool {
+// hasWaiter reports whether a request waits for the session.
+func (w *watch) hasWaiter() bool {
 	if w == nil {
 		return false
 	}
@@ -238,7 +239,7 @@ func (w *watch) prompt() {
 		return
 	}
 	if w.session != nil {
-		w.session.Want()
+		w.session.Prioritize()
 	}
 	w.view.want()
 }
@@ -251,8 +252,8 @@ func (w *watch) otherID() string {
 	return w.view.otherID()
 }
 
-// judge records whether PHP keeps sessions in the watched place.
-func (w *watch) judge() {
+// recordPlace records whether PHP keeps sessions in the watched place.
+func (w *watch) recordPlace() {
 	if w == nil || w.last == sessionwatch.Unknown || w.last == sessionwatch.Unproven {
 		return
 	}

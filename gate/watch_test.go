@@ -75,7 +75,7 @@ func (w *sessionState) State() sessionwatch.State {
 
 func (w *sessionState) Asks() bool { return w.asks }
 
-func (w *sessionState) Want() {
+func (w *sessionState) Prioritize() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.wanted = true

@@ -95,8 +95,8 @@ func (l *localLease) wait(manager [8]byte) {
 // Renew does nothing: the lease lives until its Release.
 func (l *localLease) Renew(context.Context) error { return nil }
 
-// Due reports whether another manager waits, or the successor has ended the lease.
-func (l *localLease) Due() bool {
+// ShouldYield reports whether another manager waits, or the successor has ended the lease.
+func (l *localLease) ShouldYield() bool {
 	l.shard.mu.Lock()
 	defer l.shard.mu.Unlock()
 	return len(l.line) > 0 || l.broken

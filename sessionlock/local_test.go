@@ -66,7 +66,7 @@ func TestManagersOfALocalStoreStandInLine(t *testing.T) {
 	refused(a)
 	refused(c)
 	second := acquire(b)
-	if !second.Due() {
+	if !second.ShouldYield() {
 		t.Error("no turn is due; want that of the third, which waits since before")
 	}
 	first.Release() // too late
@@ -74,7 +74,7 @@ func TestManagersOfALocalStoreStandInLine(t *testing.T) {
 	refused(a)
 	acquire(c).Release()
 	last := acquire(a)
-	if last.Due() {
+	if last.ShouldYield() {
 		t.Error("a turn is due; want none, as nobody else waits")
 	}
 	last.Release()

@@ -76,7 +76,7 @@ func (s *session) leave(l *Lock) {
 // is due, because the store has not granted it, or because no request waits here. The caller must hold the shard's
 // mutex.
 func (s *session) passTurn() {
-	if s.lease != nil && (s.first == nil || s.local || s.lease.Due()) {
+	if s.lease != nil && (s.first == nil || s.local || s.lease.ShouldYield()) {
 		s.endLease()
 	}
 	if s.first != nil {

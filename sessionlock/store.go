@@ -48,17 +48,17 @@ type Store interface {
 	TTL() time.Duration
 }
 
-// Lease is what a manager holds in a Store. Due and Release are called with a mutex held: they must neither block nor
-// call the manager. Renew may run concurrently with them.
+// Lease is what a manager holds in a Store. ShouldYield and Release are called with a mutex held: they must neither
+// block nor call the manager. Renew may run concurrently with them.
 type Lease interface {
 	// Renew makes the lease live for another TTL. It returns ErrLost if another manager has the lease, or none. After
 	// any other error the manager tries again, and treats the lease as lost a TTL after the last success.
 	Renew(ctx context.Context) error
 
-	// Due reports whether another manager has waited so long that it should have the next turn, although a request waits
-	// here too. It is called whenever the lock would be handed on within the manager. If it returns true, Release
+	// ShouldYield reports whether another manager has waited so long that it should have the next turn, although a request
+	// waits here too. It is called whenever the lock would be handed on within the manager. If it returns true, Release
 	// follows and reserves the next turn for that manager; the waiter here tries again at once.
-	Due() bool
+	ShouldYield() bool
 
 	// Release ends the lease, unless it is lost: it never touches a lease of another manager. It is called once, for lost
 	// leases too. It may return before the store has the release; a later Acquire by this manager sees it nevertheless.

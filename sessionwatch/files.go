@@ -17,7 +17,7 @@ import (
 type Files struct {
 	report func(folder string, err error)
 	init   func() (int, error) // inotify, except in tests
-	hurry  chan struct{}       // wakes the reader
+	wake   chan struct{}       // wakes the reader
 	end    chan struct{}       // ends it
 	ended  chan struct{}
 
@@ -66,7 +66,7 @@ func NewFiles(report func(folder string, err error)) *Files {
 		report:  report,
 		init:    inotify,
 		fd:      -1,
-		hurry:   make(chan struct{}, 1),
+		wake:    make(chan struct{}, 1),
 		end:     make(chan struct{}),
 		ended:   make(chan struct{}),
 		buf:     make([]byte, 64<<10),
@@ -114,7 +114,7 @@ func (f *Files) read() {
 	for {
 		select {
 		case <-timer.C:
-		case <-f.hurry:
+		case <-f.wake:
 		case <-f.end:
 			return
 		}

@@ -160,7 +160,7 @@ func TestAClosedWatcherKnowsNothing(t *testing.T) {
 	w := watch(f, "a")
 	files.Close()
 	w.want(t, Unknown)
-	w.Want()
+	w.Prioritize()
 	w.Stop()
 	watch(f, "a").want(t, Unknown)
 	f.Close()

@@ -142,7 +142,7 @@ func (w *watched) await(t *testing.T, want State) {
 // wanted is a watch that a request waits for.
 func wanted(m Watcher, id string) *watched {
 	w := watch(m, id)
-	w.Want()
+	w.Prioritize()
 	return w
 }
 
@@ -179,7 +179,7 @@ func TestALockKeyIsAskedForWhileARequestWaits(t *testing.T) {
 	w.await(t, Closed)
 	w.want(t, Closed)
 	asked = m.Asked()
-	w.Want()
+	w.Prioritize()
 	time.Sleep(10 * minAskPause)
 	w.Stop()
 	w.Stop()
@@ -217,7 +217,7 @@ func TestAKeyThatIsNotThereProvesNothing(t *testing.T) {
 				}
 				w := start(m, "a")
 				defer w.Stop()
-				w.Want()
+				w.Prioritize()
 				w.await(t, want)
 				for before := m.Asked(); want != Closed && m.Asked() < before+5; {
 					time.Sleep(minAskPause)
@@ -328,7 +328,7 @@ func TestAnAnswerFollowsEachWant(t *testing.T) {
 	defer w.Stop()
 	want := func(states ...State) {
 		t.Helper()
-		w.Want()
+		w.Prioritize()
 		for _, want := range states {
 			select {
 			case got := <-answers:
@@ -348,7 +348,7 @@ func TestAnAnswerFollowsEachWant(t *testing.T) {
 	f.setMute(false)
 	want(Unseen)
 	f.set("memc.sess.key.lock.a", true)
-	w.Want()
+	w.Prioritize()
 	for w.State() != Open {
 		time.Sleep(time.Millisecond)
 	}
@@ -371,7 +371,7 @@ func TestNoCallerWaitsForAServer(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	w.want(t, Unproven)
-	w.Want()
+	w.Prioritize()
 	w.Stop() // all of these while the answer is out
 }
 
@@ -385,10 +385,10 @@ func TestStoppedWatchesAreNotAskedFor(t *testing.T) {
 	f := newFakeMemcached(t)
 	m := watcherOf(t, MemcachedOptions{}, f)
 	w, sample := wanted(m, "a"), watch(m, "sample")
-	w.Want()
+	w.Prioritize()
 	w.Stop()
-	w.Want()
-	sample.Want()
+	w.Prioritize()
+	sample.Prioritize()
 	sample.Stop()
 	m.mu.Lock()
 	if len(m.watches) != 0 || m.samples != 0 {
@@ -403,7 +403,7 @@ func TestStoppedWatchesAreNotAskedFor(t *testing.T) {
 	if got := open.losses.Load(); got != 1 {
 		t.Errorf("the watch has called %d times that it is lost, want once", got)
 	}
-	open.Want()
+	open.Prioritize()
 	watch(m, "c").want(t, Unproven)
 }
 
@@ -480,7 +480,7 @@ func TestAnErrorHoldsNoSessionID(t *testing.T) {
 	m := watcherOf(t, MemcachedOptions{Report: func(err error) { reports <- err }}, f)
 	w := watch(m, "id-of-a-visitor")
 	defer w.Stop()
-	w.Want()
+	w.Prioritize()
 	select {
 	case err := <-reports:
 		if err == nil || strings.Contains(err.Error(), "visitor") {

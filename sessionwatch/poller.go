@@ -253,8 +253,8 @@ func (w *keyWatch) State() State {
 // Asks returns true.
 func (w *keyWatch) Asks() bool { return true }
 
-// Want polls at once and then repeatedly. Each further call polls at once, too.
-func (w *keyWatch) Want() {
+// Prioritize polls at once and then repeatedly. Each further call polls at once, too.
+func (w *keyWatch) Prioritize() {
 	p := w.poller
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -14,15 +14,15 @@ type session struct {
 
 // fileWatch is one request's watch over a session file.
 type fileWatch struct {
-	files    *Files
-	dir      *directory
-	name     string // of the session in dir
-	session  *session
-	changed  func(State)
-	next     *fileWatch // in the list of the session
-	state    State
-	isWanted bool
-	stopped  bool
+	files       *Files
+	dir         *directory
+	name        string // of the session in dir
+	session     *session
+	changed     func(State)
+	next        *fileWatch // in the list of the session
+	state       State
+	prioritized bool
+	stopped     bool
 }
 
 // watch starts a watch over the session whose file has that name, without its prefix.
@@ -88,8 +88,8 @@ func (s *session) forget() {
 // become sets the state, and ends the watch's need for prompt events.
 func (w *fileWatch) become(s State) {
 	w.state = s
-	if w.isWanted {
-		w.isWanted = false
+	if w.prioritized {
+		w.prioritized = false
 		w.files.wanted--
 	}
 }
@@ -105,18 +105,18 @@ func (w *fileWatch) State() State {
 // Asks returns false: the kernel reports events.
 func (w *fileWatch) Asks() bool { return false }
 
-// Want makes the reader read events soon after they arrive.
-func (w *fileWatch) Want() {
+// Prioritize makes the reader read events soon after they arrive.
+func (w *fileWatch) Prioritize() {
 	w.files.mu.Lock()
 	defer w.files.mu.Unlock()
 	w.files.drain()
-	if w.isWanted || w.stopped || w.state == Unknown || w.state == Closed {
+	if w.prioritized || w.stopped || w.state == Unknown || w.state == Closed {
 		return
 	}
-	w.isWanted = true
+	w.prioritized = true
 	w.files.wanted++
 	select {
-	case w.files.hurry <- struct{}{}:
+	case w.files.wake <- struct{}{}:
 	default: // the reader has been woken already
 	}
 }

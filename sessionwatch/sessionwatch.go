@@ -25,12 +25,12 @@ type Watcher interface {
 type Watch interface {
 	// State returns what has been seen so far. It does not wait for a server.
 	State() State
-	// Asks reports whether the watch polls a server. If so, changed is called after each Want with the next answer,
+	// Asks reports whether the watch polls a server. If so, changed is called after each Prioritize with the next answer,
 	// unless that is Open.
 	Asks() bool
-	// Want makes the watch prompt, because a request waits for the session to be closed: it looks at once, and then
-	// often. Before the first Want, changed may be called late or not at all.
-	Want()
+	// Prioritize makes the watch prompt, because a request waits for the session to be closed: it looks at once, and then
+	// often. Before the first Prioritize, changed may be called late or not at all.
+	Prioritize()
 	// Destroyed reports whether PHP has destroyed the session since the watch began, as session_regenerate_id(true)
 	// does, as far as can be seen. It may wait for a server.
 	Destroyed() bool
@@ -58,6 +58,6 @@ type nothing struct{}
 
 func (nothing) State() State    { return Unknown }
 func (nothing) Asks() bool      { return false }
-func (nothing) Want()           {}
+func (nothing) Prioritize()     {}
 func (nothing) Destroyed() bool { return false }
 func (nothing) Stop()           {}

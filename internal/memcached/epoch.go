@@ -51,7 +51,7 @@ var errSplit = errors.New("several memcached answer at this address, such as by 
 // we know.
 func (e *epochs) check(c *wire, asked time.Time, read *kv.Item) error {
 	if read != nil {
-		return e.meet(string(read.Value), asked)
+		return e.observe(string(read.Value), asked)
 	}
 	epoch := newEpoch()
 	err := c.write(&kv.Item{Name: e.name, Value: []byte(epoch)})
@@ -64,7 +64,7 @@ func (e *epochs) check(c *wire, asked time.Time, read *kv.Item) error {
 	if err != nil {
 		return fmt.Errorf("begin an epoch: %w", err)
 	}
-	return e.meet(epoch, asked)
+	return e.observe(epoch, asked)
 }
 
 // newEpoch is the Unix time in milliseconds, and a random word that tells it from all others.
@@ -78,9 +78,9 @@ func isYoung(epoch string) bool {
 	return err == nil && time.Since(time.UnixMilli(began)).Abs() < grace
 }
 
-// meet compares an epoch of the server, "" if it has none, with the one that we know. asked is when it was sent for.
+// observe compares an epoch of the server, "" if it has none, with the one that we know. asked is when it was sent for.
 // The error is kv.ErrEpoch if a grace has begun, and errSplit if there are several servers.
-func (e *epochs) meet(epoch string, asked time.Time) error {
+func (e *epochs) observe(epoch string, asked time.Time) error {
 	e.mu.Lock()
 	now := time.Now()
 	if e.isLate(epoch, asked) {
@@ -133,14 +133,14 @@ func (e *epochs) leave(next string, now time.Time) (split bool) {
 	return split
 }
 
-// knows reports whether the server has the epoch that we know, as far as was read with other items, which were sent for
-// at asked. If it has not, a grace begins.
-func (e *epochs) knows(epoch *kv.Item, asked time.Time) bool {
+// matches reports whether the server has the epoch that we know, as far as was read with other items, which were sent
+// for at asked. If it has not, a grace begins.
+func (e *epochs) matches(epoch *kv.Item, asked time.Time) bool {
 	if epoch == nil {
-		_ = e.meet("", asked)
+		_ = e.observe("", asked)
 		return false
 	}
-	return e.meet(string(epoch.Value), asked) == nil
+	return e.observe(string(epoch.Value), asked) == nil
 }
 
 // report adds what is known to a kv.State. What is missing was just lost if that is so short a time ago that none of

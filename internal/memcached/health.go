@@ -11,8 +11,8 @@ import (
 // A server that times out soon after it was back, time and again, rests for a while: it may answer its watcher and
 // nothing else.
 const (
-	soon = 5 * time.Second
-	rest = 2 * time.Second
+	soon     = 5 * time.Second
+	cooldown = 2 * time.Second
 )
 
 // patience is how long a server has to be silent to be taken for away. Until then nothing is known: it may have been
@@ -27,17 +27,17 @@ type health struct {
 
 	silence atomic.Int64 // a time.Duration: how long the server has been seen not to answer, zero while it does
 
-	mu       sync.Mutex
-	down     error     // nil: up, as far as we know
-	since    time.Time // when that began; zero: never seen
-	silent   time.Time // when the silence began
-	counted  time.Time // until when it has been counted
-	returned bool      // it was down before
-	relapses int       // in a row
-	rest     time.Time // not up before
-	firm     bool      // rest holds whatever becomes of this process
-	stalled  time.Time // when this process was last seen to have been stopped
-	err      error     // the last failure
+	mu        sync.Mutex
+	down      error     // nil: up, as far as we know
+	since     time.Time // when that began; zero: never seen
+	silent    time.Time // when the silence began
+	counted   time.Time // until when it has been counted
+	returned  bool      // it was down before
+	flaps     int       // in a row
+	downUntil time.Time // not up before
+	firm      bool      // downUntil holds whatever becomes of this process
+	stalled   time.Time // when this process was last seen to have been stopped
+	err       error     // the last failure
 }
 
 // downError is returned for a request that was not sent because of an earlier failure.
@@ -66,9 +66,9 @@ func (h *health) fail(begun time.Time, err error) {
 	first := h.down == nil && !begun.Before(h.since)
 	if first {
 		if !h.returned || now.Sub(h.since) >= soon || !kv.TimedOut(err) || now.Sub(h.stalled) < stallSpan {
-			h.relapses = 0
-		} else if h.relapses++; h.relapses > 1 {
-			h.rest = now.Add(rest)
+			h.flaps = 0
+		} else if h.flaps++; h.flaps > 1 {
+			h.downUntil = now.Add(cooldown)
 		}
 		h.down, h.since = err, now
 		if h.silence.Load() == 0 {
@@ -88,7 +88,7 @@ func (h *health) fail(begun time.Time, err error) {
 func (h *health) recover(asked time.Time) bool {
 	h.mu.Lock()
 	was := h.down
-	if was != nil && time.Now().Before(h.rest) {
+	if was != nil && time.Now().Before(h.downUntil) {
 		h.mu.Unlock()
 		return false
 	}
@@ -98,7 +98,7 @@ func (h *health) recover(asked time.Time) bool {
 	} else if h.since.IsZero() {
 		h.since = asked
 	}
-	if h.relapses < 2 { // else it has to answer something else than its watcher first
+	if h.flaps < 2 { // else it has to answer something else than its watcher first
 		h.silence.Store(0)
 	}
 	h.mu.Unlock()
@@ -143,8 +143,8 @@ func (h *health) mindStall(begun time.Time, should time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.stalled = time.Now()
-	if h.relapses = 0; !h.firm {
-		h.rest = time.Time{}
+	if h.flaps = 0; !h.firm {
+		h.downUntil = time.Time{}
 	}
 }
 
@@ -152,7 +152,7 @@ func (h *health) mindStall(begun time.Time, should time.Duration) {
 func (h *health) refuse(now time.Time, err error, rest time.Duration) {
 	h.fail(now, err)
 	h.mu.Lock()
-	h.down, h.err, h.rest, h.firm = err, err, now.Add(rest), true
+	h.down, h.err, h.downUntil, h.firm = err, err, now.Add(rest), true
 	h.mu.Unlock()
 	h.silence.Store(int64(patience))
 }

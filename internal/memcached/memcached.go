@@ -179,7 +179,7 @@ func (v *Server) withEpoch(names []string, read func(names []string) ([]*kv.Item
 	if items == nil {
 		return nil, err
 	}
-	if err == nil && !v.epochs.knows(items[len(names)], asked) {
+	if err == nil && !v.epochs.matches(items[len(names)], asked) {
 		err = kv.ErrEpoch
 	}
 	return items[:len(names)], err
@@ -208,7 +208,7 @@ func (v *Server) Poll(lists [][]string, touch []string, ttl time.Duration) ([][]
 		return nil, err
 	}
 	epoch, all := answers[0][0], slices.Concat(answers...)[1:]
-	if !v.epochs.knows(epoch, asked) {
+	if !v.epochs.matches(epoch, asked) {
 		return nil, kv.ErrEpoch
 	}
 	found := make([][]*kv.Item, len(lists))

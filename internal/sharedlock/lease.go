@@ -60,7 +60,7 @@ func (l *lease) doubt() doubt {
 
 // askAll runs request against all servers concurrently, in the order of the tickets of each, and returns as soon as the
 // result is certain. request leaves its ticket. heard gets the answers; late ones are discarded.
-func (l *lease) askAll(request func(*replica, *ticket) answer, heard func(answer)) tally {
+func (l *lease) askAll(request func(*replica, *ticket) answer, heard func(answer)) votes {
 	n := len(l.replicas)
 	answers := make(chan answer, n)
 	for i, r := range l.replicas {
@@ -76,7 +76,7 @@ func (l *lease) askAll(request func(*replica, *ticket) answer, heard func(answer
 			l.background.Go(one)
 		}
 	}
-	result := tally{most: majority(n), rest: n}
+	result := votes{majority: majority(n), pending: n}
 	for !result.decided() {
 		a := <-answers
 		result.count(a)
@@ -85,11 +85,11 @@ func (l *lease) askAll(request func(*replica, *ticket) answer, heard func(answer
 	return result
 }
 
-// take asks for the lease. The error is ErrHeld if another gate has it. What was taken in vain is given back in the
+// acquire asks for the lease. The error is ErrHeld if another gate has it. What was taken in vain is given back in the
 // background. found is what was there instead, on the servers that have said it.
-func (l *lease) take() (found [][]*kv.Item, err error) {
+func (l *lease) acquire() (found [][]*kv.Item, err error) {
 	found = make([][]*kv.Item, len(l.replicas))
-	result := l.askAll((*replica).takeOrLeave, func(a answer) { found[a.replica] = a.found })
+	result := l.askAll((*replica).acquireOrLeave, func(a answer) { found[a.replica] = a.found })
 	err = result.outcome()
 	l.won = err == nil
 	close(l.decided)
@@ -104,9 +104,9 @@ func (l *lease) Renew(context.Context) error {
 		return r.renew()
 	}, func(answer) {})
 	switch n := len(l.replicas); {
-	case result.yes >= result.most:
+	case result.yes >= result.majority:
 		return nil
-	case result.no <= n-result.most:
+	case result.no <= n-result.majority:
 		return storeError(result.err)
 	case !l.isReleased():
 		l.tellLoss(LeaseLost)
@@ -134,8 +134,8 @@ func (l *lease) foundMissing(m *member) {
 	}
 }
 
-// Due reports whether another gate waits, and the lock has been handed on within this one already.
-func (l *lease) Due() bool {
+// ShouldYield reports whether another gate waits, and the lock has been handed on within this one already.
+func (l *lease) ShouldYield() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.handedOn && len(l.waiting) > 0 {

@@ -26,9 +26,8 @@ func (m *member) isUp() bool { return m.State().Down == nil }
 
 func (m *member) granting() bool { return m.State().Granting() }
 
-// addAgain adds the leases of ours that the server may lack, if it is up. Those that fail are left to the next
-// heartbeat.
-func (m *member) addAgain() {
+// reAdd adds the leases of ours that the server may lack, if it is up. Those that fail are left to the next heartbeat.
+func (m *member) reAdd() {
 	if !m.isUp() {
 		return
 	}

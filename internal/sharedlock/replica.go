@@ -29,8 +29,8 @@ func (r *replica) failed(err error) answer {
 	return answer{vote: voteFailed, err: err}
 }
 
-// takeOrLeave takes the item. If the lease is not won it is given back, in the background.
-func (r *replica) takeOrLeave(t *ticket) answer {
+// acquireOrLeave takes the item. If the lease is not won it is given back, in the background.
+func (r *replica) acquireOrLeave(t *ticket) answer {
 	if !t.waitUntil(r.lease.until) {
 		return answer{vote: voteFailed, err: kv.ErrBusy} // with our own release
 	}
@@ -38,7 +38,7 @@ func (r *replica) takeOrLeave(t *ticket) answer {
 		t.leave()
 		return answer{vote: voteNo}
 	}
-	a := r.take()
+	a := r.acquire()
 	if !r.ours {
 		t.leave()
 		return a
@@ -53,9 +53,9 @@ func (r *replica) takeOrLeave(t *ticket) answer {
 	return a
 }
 
-// take adds the item, or takes what is kept for us. If the answer is lost it asks before it believes anything; and it
-// does not believe a server that was flushed: another gate may hold the lock, and not have added it again yet.
-func (r *replica) take() answer {
+// acquire adds the item, or takes what is kept for us. If the answer is lost it asks before it believes anything; and
+// it does not believe a server that was flushed: another gate may hold the lock, and not have added it again yet.
+func (r *replica) acquire() answer {
 	if r.looked && r.vote != voteYes || !r.member.granting() {
 		return answer{vote: voteNo}
 	}
@@ -145,7 +145,7 @@ func (r *replica) renew() answer {
 	it, err := r.member.Touch(l.name, l.options.Lease)
 	switch {
 	case errors.Is(err, kv.ErrMissing):
-		return r.addAgain()
+		return r.reAdd()
 	case err != nil:
 		return answer{vote: voteFailed, err: err}
 	case !sameValue(it, l.value):
@@ -156,9 +156,9 @@ func (r *replica) renew() answer {
 	return answer{vote: voteYes}
 }
 
-// addAgain adds an item that is missing. Only right after a loss of all is it certain that no gate had it in between;
+// reAdd adds an item that is missing. Only right after a loss of all is it certain that no gate had it in between;
 // and an item that was never there cannot be missing.
-func (r *replica) addAgain() answer {
+func (r *replica) reAdd() answer {
 	l := r.lease
 	if l.isReleased() {
 		return answer{vote: voteNo}
@@ -256,9 +256,9 @@ func (r *replica) free(next manager) error {
 	return errors.New("no answer to a release")
 }
 
-// addAgain adds the item of l to m, where it belongs: in any case, or only if the server has not got it so far. That it
-// is another gate's shows at its next renewal.
-func (l *lease) addAgain(m *member, all bool) {
+// reAdd adds the item of l to m, where it belongs: in any case, or only if the server has not got it so far. That it is
+// another gate's shows at its next renewal.
+func (l *lease) reAdd(m *member, all bool) {
 	for _, r := range l.replicas {
 		if r.member != m {
 			continue
@@ -269,7 +269,7 @@ func (l *lease) addAgain(m *member, all bool) {
 			t.leave()
 			continue
 		}
-		a := r.addAgain()
+		a := r.reAdd()
 		t.leave()
 		if a.vote == voteFailed || a.vote == voteNo && !m.granting() && !l.isReleased() {
 			// A gate that was there before us may have been too early, and give it back.

@@ -88,7 +88,7 @@ func New(o Options, servers ...kv.Open) *Store {
 func (s *Store) open(index int, open kv.Open) {
 	m := new(member)
 	m.background = &s.background
-	m.addLeases = func(all bool) { s.addAgain(m, all) }
+	m.addLeases = func(all bool) { s.reAdd(m, all) }
 	f := newFleetWatch(&s.cluster, index, &s.retired)
 	m.Server = open(kv.Hooks{
 		Down: func(err error) { s.tell(Event{Kind: ServerDown, Server: m.Name(), Err: err}) },
@@ -99,10 +99,10 @@ func (s *Store) open(index int, open kv.Open) {
 		Lost: func() {
 			s.tell(Event{Kind: ServerForgot, Server: m.Name()})
 			m.restoreAll.Store(true)
-			m.addAgain()
+			m.reAdd()
 		},
 		Alive: func() {
-			m.addAgain()
+			m.reAdd()
 			m.sweep()
 		},
 		Names: []string{s.options.NotesName()},
@@ -113,8 +113,8 @@ func (s *Store) open(index int, open kv.Open) {
 	s.members, s.fleet = append(s.members, m), append(s.fleet, f)
 }
 
-// addAgain adds the leases to m, where they belong: all of them, or those that it has not got so far.
-func (s *Store) addAgain(m *member, all bool) {
+// reAdd adds the leases to m, where they belong: all of them, or those that it has not got so far.
+func (s *Store) reAdd(m *member, all bool) {
 	s.mu.Lock()
 	ours := make(chan *lease, len(s.leases))
 	for _, l := range s.leases {
@@ -126,7 +126,7 @@ func (s *Store) addAgain(m *member, all bool) {
 	for range min(len(ours), maxAdders) {
 		workers.Go(func() {
 			for l := range ours {
-				l.addAgain(m, all)
+				l.reAdd(m, all)
 			}
 		})
 	}
@@ -172,7 +172,7 @@ func (s *Store) Acquire(_ context.Context, key sessionlock.Key, token sessionloc
 		}
 		w.prepare(l)
 	}
-	found, err := l.take()
+	found, err := l.acquire()
 	if err == nil {
 		s.begin(l, w)
 		return l, nil
@@ -183,7 +183,7 @@ func (s *Store) Acquire(_ context.Context, key sessionlock.Key, token sessionloc
 	if w == nil {
 		w = s.waits.begin(l)
 	}
-	w.again(found)
+	w.lookAgain(found)
 	return nil, s.retry(w, err)
 }
 
@@ -232,7 +232,7 @@ func (s *Store) begin(l *lease, w *wait) {
 	s.hold(l, w)
 	for i, r := range l.replicas {
 		if r.member.State().Losses != l.losses[i] {
-			s.background.Go(func() { l.addAgain(r.member, true) })
+			s.background.Go(func() { l.reAdd(r.member, true) })
 		}
 	}
 }

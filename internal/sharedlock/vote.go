@@ -25,23 +25,23 @@ const (
 	voteFailed
 )
 
-// tally is what the servers say together.
-type tally struct {
-	most            int // make a majority
+// votes is what the servers say together.
+type votes struct {
+	majority        int // how many yes votes make one
 	yes, no, failed int
-	rest            int // have not answered
+	pending         int // members that have not answered
 	busy            bool
 	err             error
 }
 
 // decided reports whether the rest cannot change it.
-func (t *tally) decided() bool {
-	could := t.yes + t.no + t.failed + t.rest - t.most
-	return t.rest == 0 || t.yes >= t.most || t.no > could || t.failed > could
+func (t *votes) decided() bool {
+	could := t.yes + t.no + t.failed + t.pending - t.majority
+	return t.pending == 0 || t.yes >= t.majority || t.no > could || t.failed > could
 }
 
-func (t *tally) count(a answer) {
-	t.rest--
+func (t *votes) count(a answer) {
+	t.pending--
 	switch a.vote {
 	case voteYes:
 		t.yes++
@@ -56,11 +56,11 @@ func (t *tally) count(a answer) {
 
 // outcome returns nil if a majority granted the lease, ErrHeld if a majority is reachable but has not, or is only too
 // busy, else ErrStore.
-func (t *tally) outcome() error {
+func (t *votes) outcome() error {
 	switch {
-	case t.yes >= t.most:
+	case t.yes >= t.majority:
 		return nil
-	case t.yes+t.no+t.rest >= t.most, t.busy:
+	case t.yes+t.no+t.pending >= t.majority, t.busy:
 		return sessionlock.ErrHeld
 	}
 	return storeError(t.err)

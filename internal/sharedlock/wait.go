@@ -146,8 +146,8 @@ func (w *wait) prepare(l *lease) {
 	}
 }
 
-// again has the lock looked at again, after an attempt that did not lead to the lease and has found what is there.
-func (w *wait) again(found [][]*kv.Item) {
+// lookAgain has the lock looked at again, after an attempt that did not lead to the lease and has found what is there.
+func (w *wait) lookAgain(found [][]*kv.Item) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.over {
@@ -299,7 +299,7 @@ func (w *wait) judge() {
 	if w.over || w.askable {
 		return
 	}
-	votes := tally{most: majority(len(w.views)), rest: len(w.views)}
+	votes := votes{majority: majority(len(w.views)), pending: len(w.views)}
 	free := false
 	for _, v := range w.views {
 		if v.looked {
@@ -308,7 +308,7 @@ func (w *wait) judge() {
 		}
 	}
 	switch {
-	case votes.yes < votes.most:
+	case votes.yes < votes.majority:
 		w.deferred = false
 	case free && !w.first() && !w.deferred:
 		w.deferred = true // the gate ahead of us in the line should have it, if it is still there

@@ -141,7 +141,7 @@ type Gate struct {
 }
 
 // Counts are the calls that a Gate has got so far.
-type Counts struct{ Acquire, Adopt, Renew, Due, Release, Withdraw int }
+type Counts struct{ Acquire, Adopt, Renew, ShouldYield, Release, Withdraw int }
 
 // Counts returns how often the gate was called.
 func (g *Gate) Counts() Counts {
@@ -244,11 +244,11 @@ func (l *gateLease) Renew(ctx context.Context) error {
 	return err
 }
 
-func (l *gateLease) Due() bool {
+func (l *gateLease) ShouldYield() bool {
 	g := l.gate
 	g.server.mu.Lock()
 	defer g.server.mu.Unlock()
-	g.counts.Due++
+	g.counts.ShouldYield++
 	live := g.server.live(l.key)
 	return g.err == nil && live != nil && live.holder == l.token && len(live.line) > 0
 }

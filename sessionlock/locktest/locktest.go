@@ -183,7 +183,7 @@ func (l *mortalLease) Renew(ctx context.Context) error {
 	return l.Lease.Renew(ctx)
 }
 
-func (l *mortalLease) Due() bool { return !l.gate.dead.Load() && l.Lease.Due() }
+func (l *mortalLease) ShouldYield() bool { return !l.gate.dead.Load() && l.Lease.ShouldYield() }
 
 func (l *mortalLease) Release() {
 	if !l.gate.dead.Load() {
