@@ -170,7 +170,7 @@ func (a *Admin) withLock(w http.ResponseWriter, r *http.Request, do func(http.Re
 func (a *Admin) breakLock(w http.ResponseWriter, r *http.Request, l Lock) {
 	for _, locks := range a.options.Served().Locks {
 		if locks.Break(keyOf(l.Key)) {
-			a.options.Log.Info("break requested by an operator", "lock", l.Key[:8], "client", clientOf(r))
+			a.options.Log.Info("break requested by an operator", "key", l.Key[:8], "client", clientOf(r))
 			reply(w, http.StatusOK, l)
 			return
 		}

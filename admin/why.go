@@ -77,6 +77,6 @@ func (a *Admin) terminateScript(w http.ResponseWriter, r *http.Request, l Lock) 
 		fail(w, http.StatusConflict, "lock "+l.Key+": "+err.Error())
 		return
 	}
-	a.options.Log.Info("end of a script requested by an operator", "lock", l.Key[:8], "client", clientOf(r))
+	a.options.Log.Info("end of a script requested by an operator", "key", l.Key[:8], "client", clientOf(r))
 	reply(w, http.StatusOK, l)
 }

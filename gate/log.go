@@ -55,13 +55,13 @@ func (r *request) logPairs() []any {
 	if r.id == nil {
 		return pairs
 	}
-	pairs = append(pairs, "lock", r.key.Short(), "wait_ms", r.waited.Milliseconds())
+	pairs = append(pairs, "key", r.key.Short(), "wait_ms", r.waited.Milliseconds())
 	return append(pairs, r.logHolder()...)
 }
 
 // logLoss logs and counts a lock that ended before its request.
 func (r *request) logLoss(key sessionlock.Key, holder sessionlock.Description, err error) {
-	pairs := []any{"lock", key.Short(), "method", holder.Method, "path", holder.Path, "script", holder.Script}
+	pairs := []any{"key", key.Short(), "method", holder.Method, "path", holder.Path, "script", holder.Script}
 	switch lossOf(err) {
 	case HoldExpired:
 		r.gate.counters.expired.Add(1)
@@ -81,7 +81,7 @@ func (r *request) logLoss(key sessionlock.Key, holder sessionlock.Description, e
 func (r *request) logLocal(key sessionlock.Key, holder sessionlock.Description) {
 	r.gate.counters.local.Add(1)
 	r.gate.counters.lost.Add(1)
-	r.gate.log.Warn("lease lost while the store fails; holding the lock on this host only", "lock", key.Short(),
+	r.gate.log.Warn("lease lost while the store fails; holding the lock on this host only", "key", key.Short(),
 		"method", holder.Method, "path", holder.Path, "script", holder.Script)
 }
 
@@ -141,5 +141,5 @@ func (r *request) logNotTerminated(key sessionlock.Key, holder sessionlock.Descr
 
 // holderPairs are what a log line has of a request that may be over.
 func holderPairs(key sessionlock.Key, holder sessionlock.Description) []any {
-	return []any{"lock", key.Short(), "method", holder.Method, "path", holder.Path, "script", holder.Script}
+	return []any{"key", key.Short(), "method", holder.Method, "path", holder.Path, "script", holder.Script}
 }

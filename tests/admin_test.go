@@ -146,7 +146,7 @@ func TestAnOperatorSeesAndBreaksALock(t *testing.T) {
 	}
 	letGo(t, s.Rig, "hold")
 	(<-held).mustBe(t, "last\n")
-	awaitLog(t, s.Gate.Server, "lock broken by an operator: lock="+l.Key[:8]+" method=GET path=/wait.php")
+	awaitLog(t, s.Gate.Server, "lock broken by an operator: key="+l.Key[:8]+" method=GET path=/wait.php")
 	if metrics := admin.get(t, "/metrics"); !strings.Contains(metrics, `fpm_gate_locks_broken_total{gate="www"} 1`) {
 		t.Error("the metrics do not count it")
 	}

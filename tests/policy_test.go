@@ -194,7 +194,7 @@ func TestASlowWaitIsLoggedWithItsHolder(t *testing.T) {
 
 	awaitLog(t, s.Gate.Server, "slow wait")
 	for _, want := range []string{
-		"lock=" + key[:8],
+		"key=" + key[:8],
 		"method=GET path=/info.php",
 		`holder="GET /wait.php"`,
 		"holder_script=" + s.DocRoot + "/wait.php",

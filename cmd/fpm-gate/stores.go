@@ -160,9 +160,9 @@ func logStoreEvent(log hclog.Logger, e memcachelock.Event) {
 	case memcachelock.ServerForgot:
 		log.Warn("memcached lost its leases; restoring ours", "server", e.Server)
 	case memcachelock.LeaseRegained:
-		log.Info("lease was missing and has been restored", "server", e.Server, "lock", e.Key.Short())
+		log.Info("lease was missing and has been restored", "server", e.Server, "key", e.Key.Short())
 	case memcachelock.LeaseGone:
-		log.Warn("lease was missing; another host may have held the lock", "server", e.Server, "lock", e.Key.Short())
+		log.Warn("lease was missing; another host may have held the lock", "server", e.Server, "key", e.Key.Short())
 	case memcachelock.FleetDiffers:
 		log.Error("hosts disagree about their locks, which do not exclude each other; give all hosts the same settings",
 			"server", e.Server, "error", e.Err)
