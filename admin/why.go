@@ -73,10 +73,19 @@ func (a *Admin) terminateScript(w http.ResponseWriter, r *http.Request, l Lock) 
 		notHere(w, l, "end its script there")
 		return
 	}
-	if err := gate.Terminate(by); err != nil {
+	ended, err := gate.Terminate(by)
+	if err != nil {
+		a.options.Log.Warn("end of a script requested by an operator, in vain", "key", l.Key[:8], "client", clientOf(r),
+			"error", err)
 		fail(w, http.StatusConflict, "lock "+l.Key+": "+err.Error())
 		return
 	}
-	a.options.Log.Info("end of a script requested by an operator", "key", l.Key[:8], "client", clientOf(r))
-	reply(w, http.StatusOK, l)
+	a.options.Log.Info("end of a script requested by an operator", "key", l.Key[:8], "client", clientOf(r), "by", ended)
+	reply(w, http.StatusOK, Terminated{l, ended})
+}
+
+// Terminated is the response to DELETE /locks/{key}?terminate=true: a lock, and by what its holder's script has ended.
+type Terminated struct {
+	Lock
+	EndedBy gate.Ending `json:"ended_by"`
 }

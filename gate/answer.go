@@ -91,9 +91,12 @@ func (r *request) newVerdict(err error) verdict {
 	case r.byOperator.Load() && r.wasTerminated(err):
 		return verdict{status: http.StatusGatewayTimeout, text: "This request was ended by an operator.",
 			log: "aborted: terminated by an operator", level: hclog.Warn, outcome: OutcomeTerminated}
-	case errors.Is(err, sessionlock.ErrExpired), r.wasTerminated(err):
+	case errors.Is(err, sessionlock.ErrExpired), errors.Is(err, errOverdue):
 		return verdict{status: http.StatusGatewayTimeout, text: "The page took too long to generate.",
 			log: "aborted: the lock has expired", level: hclog.Warn, outcome: OutcomeExpired}
+	case r.wasTerminated(err):
+		return verdict{status: http.StatusGatewayTimeout, text: "The page took too long to generate.",
+			log: "aborted: its script was terminated", level: hclog.Warn, outcome: OutcomeTerminated}
 	case errors.Is(err, fcgi.ErrQueueTimeout):
 		return verdict{status: http.StatusServiceUnavailable, retryAfter: r.policy.RetryAfter,
 			text: "The service is busy. Please try again in a moment.",

@@ -18,8 +18,8 @@ const (
 	OutcomeMaxWaiters     // rejected: max_waiters reached
 	OutcomeShutdown       // rejected: the gate is shutting down
 	OutcomeStoreFailed    // rejected: the lock store failed
-	OutcomeExpired        // ended with its lock
-	OutcomeTerminated     // an operator has ended its script
+	OutcomeExpired        // ended with its lock, and its script was left to itself
+	OutcomeTerminated     // the gate has ended its script, with the worker or for an operator
 	OutcomeUpstreamBusy   // no upstream connection was free
 	OutcomeUpstreamFailed // PHP-FPM did not answer
 	OutcomeHungUp         // its web server hung up

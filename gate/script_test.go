@@ -22,7 +22,8 @@ type fakeWorker struct {
 	session     phpworker.Session
 	interrupted chan struct{}
 	terminated  chan struct{}
-	found       int // workers that have not been closed
+	signaled    func() // is called within each signal, before it is counted; may be nil
+	found       int    // workers that have not been closed
 	finds       int
 }
 
@@ -71,8 +72,16 @@ func (w *fakeWorker) Close() error {
 
 func (w *fakeWorker) PID() int                              { return 1 }
 func (w *fakeWorker) Activity() (phpworker.Activity, error) { return phpworker.Activity{}, nil }
-func (w *fakeWorker) Interrupt(string) error                { w.interrupted <- struct{}{}; return nil }
-func (w *fakeWorker) Terminate(string) error                { w.terminated <- struct{}{}; return nil }
+func (w *fakeWorker) Interrupt(string) error                { return w.signal(w.interrupted) }
+func (w *fakeWorker) Terminate(string) error                { return w.signal(w.terminated) }
+
+func (w *fakeWorker) signal(to chan<- struct{}) error {
+	if w.signaled != nil {
+		w.signaled()
+	}
+	to <- struct{}{}
+	return nil
+}
 
 // newWorkerStand is a stand whose gate looks at w.
 func newWorkerStand(t *testing.T, w *fakeWorker, edit func(*Options)) *stand {
@@ -394,12 +403,16 @@ func TestAScriptThatKeepsItsLockIsTerminated(t *testing.T) {
 		obeys    string // which signal
 		status   string // of the answer; empty: PHP's
 		outcomes map[string]int
+		outcome  Outcome // of the request
 		count    func(Stats) uint64
 	}{
-		"by the limit":  {nil, "limit", "", map[string]int{" terminated": 1}, func(s Stats) uint64 { return s.Interrupted }},
-		"by its worker": {nil, "term", "504", map[string]int{" terminated": 1}, func(s Stats) uint64 { return s.Terminated }},
-		"by none":       {nil, "", "504", map[string]int{" expired": 1}, func(s Stats) uint64 { return s.Unterminated }},
-		"without the rights": {phpworker.ErrRights, "", "", map[string]int{" expired": 1},
+		"by the limit": {nil, "limit", "", map[string]int{" terminated": 1}, OutcomeHeld,
+			func(s Stats) uint64 { return s.Interrupted }},
+		"by its worker": {nil, "term", "504", map[string]int{" terminated": 1}, OutcomeTerminated,
+			func(s Stats) uint64 { return s.Terminated }},
+		"by none": {nil, "", "504", map[string]int{" expired": 1}, OutcomeExpired,
+			func(s Stats) uint64 { return s.Unterminated }},
+		"without the rights": {phpworker.ErrRights, "", "", map[string]int{" expired": 1}, OutcomeHeld,
 			func(s Stats) uint64 { return s.Unterminated }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -441,6 +454,9 @@ func TestAScriptThatKeepsItsLockIsTerminated(t *testing.T) {
 				b.want("goes on")
 			}
 			await(t, "it is counted", func() bool { return c.count(s.Stats()) == 1 })
+			want := [Outcomes]uint64{OutcomeHeld: 1}
+			want[c.outcome]++
+			await(t, "the requests have their outcomes", func() bool { return s.Stats().Routes[0].Outcomes == want })
 			await(t, "the hold is measured", func() bool {
 				holds.mu.Lock()
 				defer holds.mu.Unlock()
@@ -466,7 +482,7 @@ func TestAnOperatorWithoutRightsChangesNothing(t *testing.T) {
 	s.waiters(1)
 	locks := s.setup.Load().Locks
 	for _, state := range locks.Snapshot() {
-		if err := Terminate(locks.Holder(state.Key)); !errors.Is(err, phpworker.ErrRights) {
+		if _, err := Terminate(locks.Holder(state.Key)); !errors.Is(err, phpworker.ErrRights) {
 			t.Errorf("got %v, want %v", err, phpworker.ErrRights)
 		}
 	}

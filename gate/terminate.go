@@ -2,6 +2,7 @@ package gate
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/phpworker"
@@ -37,45 +38,80 @@ var errScriptOver = errors.New("the script has ended")
 // byOperator is the reason of a termination that an operator asked for.
 const byOperator = "an operator's request"
 
+// Ending is by what a script has ended that was to be ended.
+type Ending string
+
+// The values of Ending.
+const (
+	EndedByLimit  Ending = "limit"  // PHP's own time limit
+	EndedByTerm   Ending = "term"   // SIGTERM, with its worker
+	EndedByItself Ending = "itself" // before anything was sent, or it had closed its session
+)
+
 // terminate ends the script of a hold, unless the hold has ended or its script is being ended already. Without the
 // rights to end it, an operator gets the error and nothing changes; otherwise the request goes on without the lock.
-func (h *hold) terminate(reason string) error {
+func (h *hold) terminate(reason string) (Ending, error) {
 	if !h.beginTermination() {
-		return ErrNoScript
+		return "", ErrNoScript
 	}
 	h.request.byOperator.Store(reason == byOperator)
 	t := &termination{hold: h, script: h.request.useScript(), reason: reason}
 	t.giveUp = time.Now().Add(maxTermination - lastWord)
 	defer t.script.leave()
+	t.script.retry()
 	t.script.workers.lookAt(t.script, true)
-	c := &h.request.gate.counters
 	err := t.send(func(w phpworker.Worker) error { return w.Interrupt("") })
 	if err == nil && t.awaitEnd(time.Now().Add(h.request.policy.TerminateGrace)) {
-		c.interrupted.Add(1)
-		_ = h.request.setup.power.check() // it may have lacked something before
-		t.log("PHP's time limit")
-		return nil
+		return t.done(EndedByLimit), nil
 	}
 	if err == nil || phpworker.Temporary(err) {
 		err = t.send(t.kill)
 	}
 	switch {
 	case errors.Is(err, errScriptOver):
-		return nil
+		return EndedByItself, nil
 	case err == nil && t.awaitEnd(t.giveUp):
-		c.terminated.Add(1)
-		t.log("SIGTERM")
-		return nil
+		return t.done(EndedByTerm), nil
 	case t.isPowerless(err):
-		return t.letGo(err)
-	default:
-		c.unterminated.Add(1)
-		h.request.logNotTerminated(h.key, h.describe(), reason, err)
-		h.end(HoldExpired, h.scriptName())
-		h.request.exchange.Abort(errOverdue)
-		return errOverdue
+		return "", t.letGo(err)
 	}
+	return "", t.cutOff(err)
 }
+
+// retry has the worker searched again, whatever kept it from being found before: a helper may be there by now.
+func (s *phpScript) retry() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed, s.again = nil, time.Time{}
+}
+
+// done counts and logs the end of the script.
+func (t *termination) done(by Ending) Ending {
+	c, text := &t.hold.request.gate.counters.interrupted, "PHP's time limit"
+	if by == EndedByTerm {
+		c, text = &t.hold.request.gate.counters.terminated, "SIGTERM"
+	}
+	c.Add(1)
+	_ = t.hold.request.setup.power.check() // it may have lacked something before
+	t.hold.request.logTerminated(t.hold.key, t.hold.describe(), t.reason, text)
+	return by
+}
+
+// cutOff ends the request, and with it the lock, of a script that could be reached and goes on nevertheless.
+func (t *termination) cutOff(err error) error {
+	if err == nil {
+		err = errDeaf
+	}
+	h := t.hold
+	h.request.gate.counters.unterminated.Add(1)
+	h.request.logNotTerminated(h.key, h.describe(), t.reason, err)
+	h.end(HoldExpired, h.scriptName())
+	h.request.exchange.Abort(errOverdue)
+	return fmt.Errorf("%w, but its lock is free and its request is answered: %w", errOverdue, err)
+}
+
+// errDeaf is why a script could not be ended whose worker got both signals.
+var errDeaf = errors.New("its worker goes on after PHP's time limit and SIGTERM")
 
 // isPowerless reports whether the gate cannot end the script at all: its worker cannot be found, or not be signaled.
 func (t *termination) isPowerless(err error) bool {
@@ -89,11 +125,11 @@ func (t *termination) letGo(err error) error {
 	if err == nil {
 		err = phpworker.ErrWaiting
 	}
+	h.request.byOperator.Store(false)
 	h.mu.Lock()
 	h.terminating = false
-	h.mu.Unlock()
-	h.request.byOperator.Store(false)
 	h.request.ending.Store(false)
+	h.mu.Unlock()
 	if t.reason == byOperator {
 		return err
 	}
@@ -125,6 +161,9 @@ func (t *termination) send(signal func(phpworker.Worker) error) error {
 			}
 		}
 		if time.Now().After(t.giveUp) {
+			if err == nil {
+				err = phpworker.ErrWaiting // no worker was found so far
+			}
 			return err
 		}
 		time.Sleep(terminationPause)
@@ -138,6 +177,9 @@ func (t *termination) kill(worker phpworker.Worker) error {
 	session, readErr := worker.Session()
 	r.killed.Store(true)
 	if err := worker.Terminate(""); err != nil {
+		if !errors.Is(err, phpworker.ErrHelper) { // which may have done it all the same
+			r.killed.Store(false)
+		}
 		return err
 	}
 	if readErr == nil && session.Status == phpworker.Active && r.setup.Unlock != nil {
@@ -156,10 +198,6 @@ func (t *termination) awaitEnd(by time.Time) bool {
 		t.script.look()
 	}
 	return true
-}
-
-func (t *termination) log(by string) {
-	t.hold.request.logTerminated(t.hold.key, t.hold.describe(), t.reason, by)
 }
 
 // startExpiry starts the expiry of the lock: PHP-FPM has all of the request.
@@ -185,7 +223,7 @@ func (h *hold) terminateAfter(d time.Duration, reason string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.state != holdEnded {
-		h.timers = append(h.timers, time.AfterFunc(d, func() { _ = h.terminate(reason) }))
+		h.timers = append(h.timers, time.AfterFunc(d, func() { _, _ = h.terminate(reason) }))
 	}
 }
 
@@ -196,6 +234,6 @@ func (h *hold) beginTermination() bool {
 	if h.terminating || h.state != holdOn && h.state != holdOutlives {
 		return false
 	}
-	h.terminating = true
-	return h.request.ending.CompareAndSwap(false, true)
+	h.terminating = h.request.ending.CompareAndSwap(false, true)
+	return h.terminating
 }

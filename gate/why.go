@@ -29,22 +29,23 @@ func Activity(by sessionlock.Holder) (phpworker.Activity, error) {
 	return a, err
 }
 
-// Terminate ends the script of a lock's holder, as an expiry does with on_expiry = "terminate", and waits for that, two
-// seconds at most. The error is ErrNoScript if there is none, or if it is being ended already. Where the worker cannot
-// be looked at or signaled, the error has the reason, and the request keeps its lock.
-func Terminate(by sessionlock.Holder) error {
+// Terminate ends the script of a lock's holder, as an expiry does with on_expiry = "terminate", waits for that, two
+// seconds at most, and returns by what it has ended. The error is ErrNoScript if there is none, or if it is being ended
+// already. Where the worker cannot be looked at or signaled, the error has the reason, and the request keeps its lock.
+// Where the script goes on after both signals, the error says so, and the lock is free.
+func Terminate(by sessionlock.Holder) (Ending, error) {
 	h, ok := by.(*hold)
 	switch {
 	case !ok:
-		return ErrNoScript
+		return "", ErrNoScript
 	case h.request.setup.Workers == nil:
-		return errNoWorkers
+		return "", errNoWorkers
 	}
 	if _, runs := h.request.exchange.Serving(); !runs {
-		return ErrNoScript
+		return "", ErrNoScript
 	}
 	if _, err := h.activity(); err != nil {
-		return err
+		return "", err
 	}
 	return h.terminate(byOperator)
 }

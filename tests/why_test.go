@@ -64,7 +64,7 @@ func TestWhyNamesWhatAScriptWaitsFor(t *testing.T) {
 	}
 
 	code, stdout, stderr := admin.run(t, "break", key, "--terminate")
-	if code != 0 || !strings.HasPrefix(stdout, "its script has ended: "+key) {
+	if code != 0 || !strings.HasPrefix(stdout, "its script has ended, with its worker (SIGTERM): "+key) {
 		t.Errorf("got exit code %d, %q and %q", code, stdout, stderr)
 	}
 	(<-next).mustBe(t, "0\n") // what the stuck script had counted was not written
@@ -73,6 +73,24 @@ func TestWhyNamesWhatAScriptWaitsFor(t *testing.T) {
 	}
 	if log := s.Gate.Log(); !strings.Contains(log, "end of a script requested by an operator") {
 		t.Error("the log does not name the operator's request")
+	}
+}
+
+// TestBreakSaysByWhatAScriptHasEnded: here by PHP's time limit, as it sleeps.
+func TestBreakSaysByWhatAScriptHasEnded(t *testing.T) {
+	t.Parallel()
+	needPtrace(t)
+	block, admin := adminBlock(t)
+	s := newStack(t, stackOptions{Gate: rig.GateOptions{Config: block, Settings: whySettings("auto")}})
+	stuck := s.begin("/stuck.php?how=sleep&mark=by", newSession())
+	awaitMark(t, s.Rig, "by.started")
+	key := admin.locks(t).Locks[0].Key
+	code, stdout, stderr := admin.run(t, "break", key, "--terminate")
+	if code != 0 || !strings.HasPrefix(stdout, "its script has ended, by PHP's time limit: "+key) {
+		t.Errorf("got exit code %d, %q and %q", code, stdout, stderr)
+	}
+	if r := <-stuck; r.status != 500 {
+		t.Errorf("the stuck request was answered %d %v, want 500", r.status, r.err)
 	}
 }
 

@@ -249,7 +249,7 @@ func endsAScript(t *testing.T, b *browser.Browser, s *stage) {
 	if got, want := s.breaks(), []string{storm().Key + "?terminate=true X-FPM-Gate: 1"}; !slices.Equal(got, want) {
 		t.Errorf("it asked for %q, want %q", got, want)
 	}
-	mustRead(t, tab, "#said", "The script of lock a1b2c3d4 is being ended.")
+	mustRead(t, tab, "#said", "The script of lock a1b2c3d4 has ended by PHP's time limit.")
 }
 
 func saysWhyNotSeen(t *testing.T, b *browser.Browser, s *stage) {

@@ -573,14 +573,28 @@ function stillAsked() {
   setText($("ask-error"), "This lock has already ended.");
 }
 
+// endings are what the gate says of how a script has ended.
+const endings = { limit: "by PHP's time limit", term: "with its worker (SIGTERM)", itself: "by itself" };
+
+// replyOf parses an answer. A text that is no JSON, such as a proxy's, is an error's.
+function replyOf(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return { error: text };
+  }
+}
+
 async function breakIt(terminate) {
   const { key } = asked.lane;
   $("ask-yes").disabled = $("ask-end").disabled = true;
   try {
     const answer = await fetch(`locks/${encodeURIComponent(key)}${terminate ? "?terminate=true" : ""}`, { method: "DELETE", headers: { "X-FPM-Gate": "1" }, signal: AbortSignal.timeout(10_000) });
-    if (!answer.ok && answer.status !== 404) throw new Error((await answer.text()).slice(0, 300) || `the gate answers ${answer.status}`);
+    const reply = replyOf(await answer.text());
+    if (!answer.ok && answer.status !== 404) throw new Error(reply.error?.slice(0, 300) || `the gate answers ${answer.status}`);
     $("ask").close();
-    const what = terminate ? "The script of lock" : "Lock", how = terminate ? "is being ended" : "is broken; its script keeps running";
+    const what = terminate ? "The script of lock" : "Lock";
+    const how = terminate ? ["has ended", endings[reply.ended_by]].filter(Boolean).join(" ") : "is broken; its script keeps running";
     say(answer.ok ? `${what} ${key.slice(0, 8)} ${how}.` : `Lock ${key.slice(0, 8)} had already ended.`);
   } catch (error) {
     setText($("ask-error"), `${terminate ? "Not ended" : "Not broken"}: ${error.message}`);

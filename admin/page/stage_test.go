@@ -170,7 +170,7 @@ func (s *stage) breakLock(w http.ResponseWriter, r *http.Request) {
 		s.refusal = ""
 		return
 	}
-	w.WriteHeader(http.StatusNoContent)
+	fmt.Fprint(w, `{"ended_by":"limit"}`)
 }
 
 func (s *stage) breaks() []string {
