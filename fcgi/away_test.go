@@ -111,9 +111,11 @@ func TestAPausedPoolHoldsRequests(t *testing.T) {
 	p.check(t, 0, 0, 2)
 	p.Resume()
 	for _, w := range waiting {
-		if got := receive(t, "a connection", w); got.err != nil {
-			t.Error(got.err)
+		got := receive(t, "a connection", w)
+		if got.err != nil {
+			t.Fatal(got.err)
 		}
+		p.put(got.u, false)
 	}
 	p.Pause()
 	p.options.QueueTimeout = time.Millisecond

@@ -56,9 +56,10 @@ type Exchange struct {
 	up       *upstream  // nil before it is there, and once it has been given back
 	since    time.Time  // when it was there
 	aborted  error
-	followed *upstream // of a script that goes on after its response
-	after    []byte    // what of that has been read from it, after the end request
-	left     bool      // Unfollow has been called
+	giveUp   context.CancelCauseFunc // ends the wait for another connection; nil: there has been none
+	followed *upstream               // of a script that goes on after its response
+	after    []byte                  // what of that has been read from it, after the end request
+	left     bool                    // Unfollow has been called
 	client   clientReader
 	back     holdback
 	stdin    int    // how many bytes of stdin came with the head
@@ -99,7 +100,7 @@ func (p *Pool) RoundTrip(ctx context.Context, x *Exchange) error {
 	defer x.Request.conn.setExchange(nil)
 	if err == nil && x.Sending != nil {
 		if err := x.Sending(); err != nil {
-			p.put(up, true)
+			p.put(up, !up.announced)
 			return err
 		}
 	}
@@ -116,11 +117,26 @@ func (p *Pool) RoundTrip(ctx context.Context, x *Exchange) error {
 	err = x.attempt(up)
 	if errors.Is(err, errClosedUnread) {
 		p.countRetry()
-		if up, err = p.redial(ctx, x.takeUpstream()); err == nil {
+		if up, err = x.reconnect(); err == nil {
 			err = x.attempt(up)
 		}
 	}
 	return err
+}
+
+// reconnect gets a connection in the place of one that was closed unread. As the request's context is over by now,
+// Abort ends the wait.
+func (x *Exchange) reconnect() (*upstream, error) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	x.mu.Lock()
+	x.giveUp = cancel
+	if x.aborted != nil {
+		cancel(x.aborted)
+	}
+	x.mu.Unlock()
+	up, err := x.pool.redial(ctx, x.takeUpstream())
+	return x.announced(ctx, up, err)
 }
 
 // prepare takes what of stdin came with the head, and gets a connection.
@@ -144,7 +160,8 @@ func (x *Exchange) prepare(ctx context.Context) (*upstream, error) {
 		r.endAborted()
 		return nil, ErrHungUp
 	}
-	return x.pool.get(ctx)
+	up, err := x.pool.get(ctx)
+	return x.announced(ctx, up, err)
 }
 
 // buildHead puts together what goes out first: the head, with x.Params in records of their own before the end of
@@ -185,20 +202,30 @@ func (x *Exchange) attempt(up *upstream) error {
 
 // send writes what goes out first, under an id that no earlier request of the connection had.
 func (x *Exchange) send() error {
-	up := x.up
-	x.out[flagsOffset] &^= flagKeepConn
-	if x.pool.keeps(up) || x.Follow != nil { // else PHP-FPM ends the connection at fastcgi_finish_request()
-		x.out[flagsOffset] |= flagKeepConn
+	up, out := x.up, x.out
+	if up.announced {
+		up.announced, out = false, out[x.Request.begin:]
+	} else {
+		x.setKeepConn(out, up)
+		up.nextID()
+		x.pool.sent(up)
 	}
-	x.Request.stdin.id = up.nextID()
-	setRequestIDs(x.out, up.id)
-	x.pool.sent(up)
-	n, err := up.nc.Write(x.out)
-	if err != nil && n == 0 && up.reused {
+	x.Request.stdin.id = up.id
+	setRequestIDs(out, up.id)
+	n, err := up.nc.Write(out)
+	if err != nil && n == 0 && (up.reused || x.announces(up)) {
 		return fmt.Errorf("send request: %w: %w", errClosedUnread, err)
 	}
 	// After any other error PHP-FPM may have answered without reading all of it: its answer decides.
 	return nil
+}
+
+// setKeepConn sets whether PHP-FPM is to keep up open, in a begin request.
+func (x *Exchange) setKeepConn(begin []byte, up *upstream) {
+	begin[flagsOffset] &^= flagKeepConn
+	if x.pool.keeps(up) || x.Follow != nil { // else PHP-FPM ends the connection at fastcgi_finish_request()
+		begin[flagsOffset] |= flagKeepConn
+	}
 }
 
 // relay passes the response on, whole record by whole record, until end request has been passed on. After the
@@ -386,6 +413,9 @@ func (x *Exchange) Abort(cause error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.aborted = cmp.Or(x.aborted, cause)
+	if x.giveUp != nil {
+		x.giveUp(cause)
+	}
 	if x.up != nil {
 		_ = x.up.nc.SetDeadline(past)
 		_ = x.Request.conn.nc.SetWriteDeadline(past) // of a web server that does not read

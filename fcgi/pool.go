@@ -422,6 +422,15 @@ func (p *Pool) sent(u *upstream) {
 	p.mu.Unlock()
 }
 
+// taken notes that a worker has the request on u.
+func (p *Pool) taken(u *upstream) {
+	if u.unanswered != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.forgetUnanswered(u)
+	}
+}
+
 // answered notes that the request on u has got its first byte, so that a worker must have it.
 func (p *Pool) answered(u *upstream) {
 	if u.answered {

@@ -39,6 +39,8 @@ type upstream struct {
 	answered bool      // that request has got its first byte
 	id       uint16    // of that request: 1 for the first of the connection, then 2, …
 
+	announced bool // begin request has been sent, and nothing after it
+
 	shared atomic.Bool // its descriptor may have been passed to another process
 
 	unanswered *list.Element // its place in the pool's list, while it is not answered
