@@ -141,6 +141,32 @@ func TestEveryPackageSaysWhatItIsFor(t *testing.T) {
 	}
 }
 
+// internals are packages that other programs need not import, besides those below internal.
+var internals = []string{"admin/page", "man", "sessionlock/locktest"}
+
+func TestEveryPackageToImportHasAnExample(t *testing.T) {
+	for dir, pkg := range packages(t) {
+		if pkg.Name == "main" || len(pkg.GoFiles) == 0 || strings.HasPrefix(dir, "internal/") || slices.Contains(internals, dir) {
+			continue
+		}
+		examples := 0
+		for _, name := range pkg.XTestGoFiles {
+			f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(pkg.Dir, name), nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range f.Decls {
+				if d, ok := d.(*ast.FuncDecl); ok && d.Recv == nil && strings.HasPrefix(d.Name.Name, "Example") {
+					examples++
+				}
+			}
+		}
+		if examples == 0 {
+			t.Errorf("package %s has no example; write one in %s/example_test.go", dir, dir)
+		}
+	}
+}
+
 // whole are the packages in which the methods of a type are in few files: who reads one need not look for the rest.
 var whole = []string{"internal/kv", "internal/memcached", "internal/sharedlock", "memcachelock"}
 
