@@ -2,9 +2,10 @@
 // stuck.php?mark=M&how=HOW: opens its session, makes the file marks/M.started,
 // and hangs: in sleep, in a busy loop, in a long regular expression, deaf (it
 // catches all that can be caught, without a limit of its own), in a blocking
-// read of a socket (&port=P), or in its shutdown function.
+// read of a socket (&port=P), or in its shutdown function. &limit=S: with this
+// time limit, else without one.
 ignore_user_abort(true);
-set_time_limit(0);
+set_time_limit((int) ($_GET['limit'] ?? 0));
 
 class Own extends SessionHandler
 {
