@@ -7,10 +7,12 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/gate"
 )
 
-// history is the last hour: how long each script held locks, and how long other requests waited for it. It is kept
-// per minute, and its size is bounded however many scripts there are.
+// history is the last hour: how long each script held locks, how long other requests waited for it, and how long its
+// requests took. It is kept per minute, and its size is bounded however many scripts there are.
 type history struct {
 	now   func() time.Time
 	began time.Time
@@ -45,6 +47,10 @@ type minute struct {
 type scriptFigures struct {
 	holds, blocked              uint64
 	held, longest, blockedOther time.Duration
+
+	requests, slow      uint64
+	waited, queued      time.Duration // its requests, for their session and for a connection
+	inPHP, longestInPHP time.Duration
 }
 
 // waitBounds are the upper bounds of the buckets that waits are counted in.
@@ -86,6 +92,25 @@ func (g *gateHistory) blocked(script string, d time.Duration) {
 	s := g.minute().scriptNamed(script, d)
 	s.blocked++
 	s.blockedOther += d
+}
+
+// ended notes a request of a script that has ended.
+func (g *gateHistory) ended(script []byte, t *gate.Times) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.minute().script(script, t.PHP)
+	s.requests++
+	s.waited += t.Session
+	s.queued += t.Connection
+	s.inPHP += t.PHP
+	s.longestInPHP = max(s.longestInPHP, t.PHP)
+}
+
+// slow notes a slow request of a script, which has not ended.
+func (g *gateHistory) slow(script string, taken time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.minute().scriptNamed(script, taken).slow++
 }
 
 // waited notes that a request waited for d.
@@ -168,8 +193,8 @@ func (m *minute) makeRoom(d time.Duration) bool {
 	return true
 }
 
-// weight is the time that a script has cost: its own holds and the waits of others.
-func (s *scriptFigures) weight() time.Duration { return s.held + s.blockedOther }
+// weight is the time that a script has cost: its own and the waits of others.
+func (s *scriptFigures) weight() time.Duration { return max(s.held, s.inPHP) + s.blockedOther }
 
 func (s *scriptFigures) add(o *scriptFigures) {
 	s.holds += o.holds
@@ -177,10 +202,16 @@ func (s *scriptFigures) add(o *scriptFigures) {
 	s.held += o.held
 	s.blockedOther += o.blockedOther
 	s.longest = max(s.longest, o.longest)
+	s.requests += o.requests
+	s.slow += o.slow
+	s.waited += o.waited
+	s.queued += o.queued
+	s.inPHP += o.inPHP
+	s.longestInPHP = max(s.longestInPHP, o.longestInPHP)
 }
 
 // HistoryPage is the response to GET /history. The scripts come in the order of the time that others waited for them,
-// then of the time that they held locks.
+// then of the time that they held locks or took in PHP, whichever is longer.
 type HistoryPage struct {
 	Since   string          `json:"since"`
 	Scripts []HistoryScript `json:"scripts"`
@@ -196,6 +227,13 @@ type HistoryScript struct {
 	HeldMaxMS int64  `json:"held_ms_max"`
 	BlockedMS int64  `json:"blocked_ms_total"` // waits of requests that came while it held the lock
 	Blocked   uint64 `json:"blocked"`          // how many such requests
+
+	Requests uint64 `json:"requests"`       // that have ended
+	Slow     uint64 `json:"slow"`           // that took slow_request, or have taken it already
+	WaitMS   int64  `json:"wait_ms_total"`  // that they waited for the lock of their session
+	QueueMS  int64  `json:"queue_ms_total"` // that they waited for a connection to PHP-FPM
+	PHPMS    int64  `json:"php_ms_total"`
+	PHPMaxMS int64  `json:"php_ms_max"`
 }
 
 // HistoryWaits is one bucket: the number of requests that waited up to UpToMS, but longer than the bucket before.
@@ -230,7 +268,8 @@ func (h *history) page() *HistoryPage {
 		page.add(name, g, now.Unix()/60-historyMinutes)
 	}
 	slices.SortFunc(page.Scripts, func(a, b HistoryScript) int {
-		return cmp.Or(cmp.Compare(b.BlockedMS, a.BlockedMS), cmp.Compare(b.HeldMS, a.HeldMS), cmp.Compare(a.Script, b.Script))
+		return cmp.Or(cmp.Compare(b.BlockedMS, a.BlockedMS),
+			cmp.Compare(max(b.HeldMS, b.PHPMS), max(a.HeldMS, a.PHPMS)), cmp.Compare(a.Script, b.Script))
 	})
 	page.Scripts = page.Scripts[:min(len(page.Scripts), pageScripts)]
 	return page
@@ -260,6 +299,8 @@ func (p *HistoryPage) add(name string, g *gateHistory, oldest int64) {
 		p.Scripts = append(p.Scripts, HistoryScript{
 			Script: script, Gate: name, Holds: s.holds, HeldMS: s.held.Milliseconds(), HeldMaxMS: s.longest.Milliseconds(),
 			BlockedMS: s.blockedOther.Milliseconds(), Blocked: s.blocked,
+			Requests: s.requests, Slow: s.slow, WaitMS: s.waited.Milliseconds(), QueueMS: s.queued.Milliseconds(),
+			PHPMS: s.inPHP.Milliseconds(), PHPMaxMS: s.longestInPHP.Milliseconds(),
 		})
 	}
 }

@@ -40,9 +40,9 @@ func TestHistoryTellsTheSlowestHolders(t *testing.T) {
 		t.Errorf("since: got %s, want %s, when it began", got, want)
 	}
 	want := []HistoryScript{
-		{"/srv/export.php", "www", 2, 7000, 5000, 5500, 2},
-		{"/srv/import.php", "shop", 1, 10000, 10000, 0, 0},
-		{"/srv/poll.php", "www", 1, 10, 10, 0, 0},
+		{"/srv/export.php", "www", 2, 7000, 5000, 5500, 2, 0, 0, 0, 0, 0, 0},
+		{"/srv/import.php", "shop", 1, 10000, 10000, 0, 0, 0, 0, 0, 0, 0, 0},
+		{"/srv/poll.php", "www", 1, 10, 10, 0, 0, 0, 0, 0, 0, 0, 0},
 	}
 	if got := page.Scripts; fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -64,6 +64,25 @@ func TestHistoryTellsTheSlowestHolders(t *testing.T) {
 	clock.Time = clock.Add(time.Hour)
 	if got := s.history.page(); len(got.Scripts) != 0 || got.Waits[7].Count != 0 {
 		t.Errorf("an hour after all: got %+v, want nothing", got)
+	}
+}
+
+// TestHistoryTellsWhereTheTimeOfRequestsGoes, also of a script that needs no lock, and of one that has not ended.
+func TestHistoryTellsWhereTheTimeOfRequestsGoes(t *testing.T) {
+	s := newStand(t)
+	newClock(s)
+	www := s.Meters("www")("")
+	www.Ended(gate.OutcomeHeld, &gate.Times{Session: time.Second, Connection: 2 * time.Second, PHP: 3 * time.Second, Queued: true, Sent: true}, []byte("/a.php"))
+	www.Ended(gate.OutcomeNone, &gate.Times{PHP: 4 * time.Second, Queued: true, Sent: true}, []byte("/a.php"))
+	www.Ended(gate.OutcomeMaxWait, &gate.Times{Session: 10 * time.Second}, []byte("/b.php"))
+	www.Slow("/c.php", 5*time.Second)
+	want := []HistoryScript{
+		{Script: "/a.php", Gate: "www", Requests: 2, WaitMS: 1000, QueueMS: 2000, PHPMS: 7000, PHPMaxMS: 4000},
+		{Script: "/b.php", Gate: "www", Requests: 1, WaitMS: 10_000},
+		{Script: "/c.php", Gate: "www", Slow: 1},
+	}
+	if got := s.history.page().Scripts; fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 

@@ -10,11 +10,13 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// meter measures the locks of one route's requests. It is on the request path, so it keeps its histograms instead of
+// meter measures one route's requests and their locks. It is on the request path, so it keeps its histograms instead of
 // looking them up by labels.
 type meter struct {
 	wait    [gate.Outcomes]observer
 	hold    [gate.HoldOutcomes]observer
+	queue   [gate.Outcomes]observer
+	php     [gate.Outcomes]observer
 	history *gateHistory
 	all     *history
 }
@@ -22,7 +24,10 @@ type meter struct {
 func newMeter(m *metrics, h *history, gateName, route string) *meter {
 	t := &meter{history: h.gate(gateName), all: h}
 	for end := range t.wait {
-		t.wait[end] = observer{vec: m.wait, labels: []string{gateName, route, gate.Outcome(end).String()}}
+		labels := []string{gateName, route, gate.Outcome(end).String()}
+		t.wait[end] = observer{vec: m.wait, labels: labels}
+		t.queue[end] = observer{vec: m.queue, labels: labels}
+		t.php[end] = observer{vec: m.php, labels: labels}
 	}
 	for end := range t.hold {
 		t.hold[end] = observer{vec: m.hold, labels: []string{gateName, route, gate.HoldOutcome(end).String()}}
@@ -47,6 +52,20 @@ func (t *meter) Held(end gate.HoldOutcome, held time.Duration, script []byte) {
 	t.hold[end].observe(held)
 	t.history.held(script, held)
 }
+
+// Ended observes a request's times.
+func (t *meter) Ended(end gate.Outcome, times *gate.Times, script []byte) {
+	if times.Queued {
+		t.queue[end].observe(times.Connection)
+	}
+	if times.Sent {
+		t.php[end].observe(times.PHP)
+	}
+	t.history.ended(script, times)
+}
+
+// Slow notes a slow request.
+func (t *meter) Slow(script string, taken time.Duration) { t.history.slow(script, taken) }
 
 // observer is a histogram that is created when first needed: most routes see only a few of the outcomes.
 type observer struct {

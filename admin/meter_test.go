@@ -11,10 +11,11 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// BenchmarkMeter is what measuring costs a request that has a session, in its way: a wait and a hold.
+// BenchmarkMeter is what measuring costs a request that has a session, in its way: a wait, a hold and its times.
 func BenchmarkMeter(b *testing.B) {
 	m := newStand(b).Meters("www")("")
 	script := []byte("/srv/www/public/index.php")
+	times := gate.Times{Connection: time.Millisecond, PHP: 20 * time.Millisecond, Queued: true, Sent: true}
 	for name, behind := range map[string]sessionlock.Description{"nobody in the way": {}, "behind another": {Gate: "www", Script: "/srv/www/public/with/a/long/name/export.php"}} {
 		waited := time.Duration(0)
 		if behind.Gate != "" {
@@ -25,6 +26,7 @@ func BenchmarkMeter(b *testing.B) {
 			for b.Loop() {
 				m.Waited(gate.OutcomeHeld, waited, &behind)
 				m.Held(gate.HoldReleased, 20*time.Millisecond, script)
+				m.Ended(gate.OutcomeHeld, &times, script)
 			}
 		})
 	}
@@ -34,9 +36,11 @@ func TestMeasuringTakesNoMemory(t *testing.T) {
 	m := newStand(t).Meters("www")("api")
 	script := []byte("/srv/www/public/index.php")
 	behind := sessionlock.Description{Gate: "www", Script: "/srv/www/public/with/a/long/name/export.php"}
+	times := gate.Times{Connection: time.Millisecond, PHP: 20 * time.Millisecond, Queued: true, Sent: true}
 	measure := func() {
 		m.Waited(gate.OutcomeHeld, 30*time.Millisecond, &behind)
 		m.Held(gate.HoldReleased, 20*time.Millisecond, script)
+		m.Ended(gate.OutcomeHeld, &times, script)
 	}
 	measure()
 	if got := testing.AllocsPerRun(1000, measure); got >= 1 { // the next minute's map, once in all those runs

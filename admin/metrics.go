@@ -15,18 +15,19 @@ import (
 )
 
 // metrics are the metrics for Prometheus. docs/METRICS.md lists them all, and a test compares the two. Each metric that
-// a scrape reads is declared once, below, with its help and with where its value comes from. Only the two histograms
-// are filled on the request path.
+// a scrape reads is declared once, below, with its help and with where its value comes from. Only the histograms are
+// filled on the request path.
 type metrics struct {
 	version    string
 	served     func() Served
 	registry   *prometheus.Registry
-	wait, hold *prometheus.HistogramVec
+	wait, hold *prometheus.HistogramVec // of locks
+	queue, php *prometheus.HistogramVec
 }
 
-// lockTimes are the classic buckets, in seconds: from a page that takes almost no time to a wait that no visitor sits
+// times are the classic buckets, in seconds: from a page that takes almost no time to a wait that no visitor sits
 // through. Prometheus servers that scrape native histograms get finer ones.
-var lockTimes = []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30, 60}
+var times = []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30, 60}
 
 const (
 	bucketFactor = 1.1 // of native histograms: the ratio of the bounds of a bucket
@@ -38,14 +39,18 @@ func newMetrics(version string, served func() Served) *metrics {
 	m.wait = histogram("fpm_gate_lock_wait_seconds",
 		"Time that requests waited for their session's lock, 0 if it was free.")
 	m.hold = histogram("fpm_gate_lock_hold_seconds", "Time that scripts held their session's lock.")
-	m.registry.MustRegister(m, m.wait, m.hold, collectors.NewGoCollector(),
+	m.queue = histogram("fpm_gate_upstream_queue_seconds",
+		"Time that requests waited for a connection to PHP-FPM: for one of max_connections, and to connect.")
+	m.php = histogram("fpm_gate_php_seconds",
+		"Time from the moment when PHP-FPM had all of a request to the end of its response.")
+	m.registry.MustRegister(m, m.wait, m.hold, m.queue, m.php, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
 func histogram(name, help string) *prometheus.HistogramVec {
 	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: name, Help: help, Buckets: lockTimes,
+		Name: name, Help: help, Buckets: times,
 		NativeHistogramBucketFactor: bucketFactor, NativeHistogramMaxBucketNumber: maxBuckets,
 		NativeHistogramMinResetDuration: time.Hour,
 	}, []string{"gate", "route", "outcome"})
@@ -69,6 +74,8 @@ var programMetrics = newFamily(
 
 var gateMetrics = newFamily(
 	counters("fpm_gate_requests_total", "Requests that have ended.", gateFigures.requests, "gate", "route", "outcome"),
+	counters("fpm_gate_slow_requests_total", "Requests that took longer than slow_request.",
+		gateFigures.slow, "gate", "route"),
 	counter("fpm_gate_requests_started_total", "Requests whose head was read.",
 		func(g gateFigures) uint64 { return g.Requests }, "gate"),
 	gauge("fpm_gate_conns", "Connections from web servers.", func(g gateFigures) int { return g.Conns }, "gate"),
@@ -110,6 +117,12 @@ var gateMetrics = newFamily(
 	gauges("fpm_gate_session_misfit",
 		"Whether the session block does not fit what PHP and the application do: 1 or 0. The log shows what to do.",
 		gateFigures.misfits, "gate", "kind"),
+	gauge("fpm_gate_active_processes", "Workers of PHP-FPM that run a script for the gate.",
+		func(g gateFigures) int { return g.Active }, "gate"),
+	gauges("fpm_gate_idle_processes", "Workers of max_connections that run no script for the gate.",
+		gateFigures.idle, "gate"),
+	gauges("fpm_gate_total_processes", "Workers that the gate may use: max_connections.",
+		gateFigures.total, "gate"),
 	gauge("fpm_gate_upstream_queue",
 		"Requests that wait for one of max_connections, for PHP-FPM's return or for the end of a pause.",
 		func(g gateFigures) int { return g.Pool.Queued }, "gate"),
@@ -255,6 +268,25 @@ func (g gateFigures) requests(emit emit) {
 		for end, n := range route.Outcomes {
 			emit(float64(n), route.Name, gate.Outcome(end).String())
 		}
+	}
+}
+
+func (g gateFigures) slow(emit emit) {
+	for _, route := range g.Routes {
+		emit(float64(route.Slow), route.Name)
+	}
+}
+
+// idle is not known without max_connections. A script that goes on after its response is not among these.
+func (g gateFigures) idle(emit emit) {
+	if g.Total > 0 {
+		emit(float64(max(g.Total-g.Active, 0)))
+	}
+}
+
+func (g gateFigures) total(emit emit) {
+	if g.Total > 0 {
+		emit(float64(g.Total))
 	}
 }
 

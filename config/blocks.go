@@ -52,6 +52,7 @@ func logBlock(l *Log) block {
 		{"level", setOne(&l.Level, choice("trace", "debug", "info", "warn", "error"))},
 		{"format", setOne(&l.Format, choice(FormatText, FormatJSON))},
 		{"slow_wait", setOne(&l.SlowWait, atLeast(0))},
+		{"slow_request", setOne(&l.SlowRequest, atLeast(0))},
 	}}
 }
 

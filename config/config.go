@@ -30,6 +30,7 @@ type Config struct {
 type Log struct {
 	Level, Format string
 	SlowWait      time.Duration // longer waits for a lock are logged; 0: every wait is
+	SlowRequest   time.Duration // longer requests are logged; 0: none is
 }
 
 // Admin is where the admin listens.

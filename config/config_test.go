@@ -35,6 +35,7 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 		  level = "debug"
 		  format = "json"
 		  slow_wait = "0s"
+		  slow_request = "7s"
 		}
 		admin {
 		  listen = "127.0.0.1:9100"
@@ -110,7 +111,7 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 		  }
 		}`)
 	want := &Config{
-		Log:   Log{Level: "debug", Format: FormatJSON},
+		Log:   Log{Level: "debug", Format: FormatJSON, SlowRequest: 7 * time.Second},
 		Admin: &Admin{Address{"tcp", "127.0.0.1:9100"}, 0o660, true},
 		Memcached: &Memcached{
 			Servers:     []Address{{"tcp", "10.0.0.1:11211"}, {"unix", "/run/memcached.sock"}, {"tcp", "[::1]:11211"}},

@@ -7,9 +7,10 @@ import "time"
 func defaultConfig() *Config {
 	return &Config{
 		Log: Log{
-			Level:    "info",
-			Format:   FormatText,
-			SlowWait: time.Second,
+			Level:       "info",
+			Format:      FormatText,
+			SlowWait:    time.Second,
+			SlowRequest: 5 * time.Second,
 		},
 	}
 }

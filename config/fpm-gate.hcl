@@ -26,6 +26,11 @@ log {
   # A request that waited longer than this for its session is logged, with the request that it
   # waited for. "0s": every request that waited.
   # slow_wait = "1s"
+
+  # A request that takes longer than this is logged while it runs, with what it waits for: up to 10
+  # lines a minute, each of another path, and the number of further ones. The time in which its body
+  # comes does not count. "0s": none is logged.
+  # slow_request = "5s"
 }
 
 

@@ -63,6 +63,7 @@ func checkInvariants(t *testing.T, c *Config) {
 	}
 	is(len(c.Gates) > 0, "there is a gate")
 	is(c.Log.SlowWait >= 0, "slow_wait is not negative")
+	is(c.Log.SlowRequest >= 0, "slow_request is not negative")
 	listens := map[Address]bool{}
 	if c.Admin != nil {
 		is(dialable(c.Admin.Listen), "admin's listen is an address")

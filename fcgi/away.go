@@ -95,10 +95,15 @@ func (p *Pool) knocked(o *outage, b *backend, err error) {
 	o.err = err
 }
 
-// reached notes that a connection has succeeded: who has waited for that may go on.
+// reached notes that PHP-FPM can be connected to.
 func (p *Pool) reached() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.isBack()
+}
+
+// isBack lets the requests go on that have waited for PHP-FPM's return. It is called with the lock held.
+func (p *Pool) isBack() {
 	o := p.away
 	if o == nil {
 		return

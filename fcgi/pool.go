@@ -60,6 +60,7 @@ type Pool struct {
 type PoolStats struct {
 	Open, Idle, Queued int    // now
 	Running            int    // requests that have a connection now, and scripts that are followed after their response
+	Dialling           int    // of Running: requests whose connection is being made
 	Dials, Reuses      uint64 // connections made, and requests that went over one that was there
 	DialErrors         uint64
 	Retries            uint64 // requests sent again because their pooled connection had been closed
@@ -70,6 +71,7 @@ type PoolStats struct {
 type backend struct {
 	addr      Addr
 	busy      int
+	dialling  int         // of busy: connections that are being made
 	idle      []*upstream // the last one is the freshest
 	downUntil time.Time   // passed over until then, if there is another
 	health    Health      // as its ping says
@@ -265,7 +267,7 @@ func (p *Pool) dial(ctx context.Context, until time.Time) (*upstream, error) {
 		}
 		nc, err := dial(ctx, b.addr, p.options.ConnectTimeout)
 		if err == nil {
-			p.reached()
+			p.connected(b)
 			return &upstream{nc: nc, backend: b, dialled: time.Now()}, nil
 		}
 		tried = append(tried, b)
@@ -283,10 +285,19 @@ func (p *Pool) dialFailed(b *backend, givenUp bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b.busy--
+	b.dialling--
 	if !givenUp {
 		b.downUntil = time.Now().Add(downTime)
 		p.stats.DialErrors++
 	}
+}
+
+// connected notes that a connection to b has been made.
+func (p *Pool) connected(b *backend) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b.dialling--
+	p.isBack()
 }
 
 // leastBusy picks the address to connect to, and counts the connection there. Those that are down come last.
@@ -306,6 +317,7 @@ func (p *Pool) leastBusy(tried []*backend) *backend {
 	}
 	if best != nil {
 		best.busy++
+		best.dialling++
 		p.stats.Dials++
 	}
 	return best
@@ -507,6 +519,7 @@ func (p *Pool) Stats() PoolStats {
 	for _, b := range p.backends {
 		s.Idle += len(b.idle)
 		s.Running += b.busy
+		s.Dialling += b.dialling
 	}
 	return s
 }
@@ -527,7 +540,10 @@ func (p *Pool) Addrs() []AddrStats {
 	now := time.Now()
 	all := make([]AddrStats, len(p.backends))
 	for i, b := range p.backends {
-		all[i] = AddrStats{b.addr, b.busy, len(b.idle), b.downUntil.After(now), b.health == Failing, b.health == Busy}
+		all[i] = AddrStats{
+			Addr: b.addr, Busy: b.busy - b.dialling, Idle: len(b.idle),
+			Down: b.downUntil.After(now), Failing: b.health == Failing, Saturated: b.health == Busy,
+		}
 	}
 	return all
 }

@@ -19,7 +19,7 @@ import (
 // there. It returns err if the conn cannot be used any further.
 func (r *request) answer(err error) error {
 	a := r.newVerdict(err)
-	r.tally.count(a.outcome)
+	r.ended(a.outcome)
 	r.logEnd(a.level, a.log, err)
 	if errors.Is(err, fcgi.ErrHungUp) {
 		r.hintLostPost()

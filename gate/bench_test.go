@@ -29,6 +29,8 @@ func BenchmarkRequest(b *testing.B) {
 				Limits:   fcgi.Limits{MaxParams: 1 << 20, HeadTimeout: 10 * time.Second, IdleTimeout: time.Minute},
 				Session:  phpsession.Rules{Cookies: []string{"PHPSESSID"}},
 				Policy:   Policy{MaxWait: time.Second, Expiry: time.Minute, MaxWaiters: 10, Status: 503},
+
+				SlowRequest: 5 * time.Second,
 			}
 			if keep {
 				o.Upstream.Reuse, o.Upstream.Idle = time.Hour, time.Hour

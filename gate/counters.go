@@ -25,6 +25,7 @@ type counters struct {
 // routeCounters count the requests of one route.
 type routeCounters struct {
 	outcomes [Outcomes]counter
+	slow     counter
 }
 
 // route returns the counters of a route. A reload does not reset them.
@@ -44,6 +45,7 @@ func (c *counters) route(name string) *routeCounters {
 type RouteStats struct {
 	Name     string           // "": the requests that match no route
 	Outcomes [Outcomes]uint64 // how many requests ended with each Outcome
+	Slow     uint64           // how many took Options.SlowRequest, or have taken it already
 }
 
 // routeStats returns the counts of each route.
@@ -52,7 +54,7 @@ func (c *counters) routeStats() []RouteStats {
 	defer c.mu.Unlock()
 	var all []RouteStats
 	for _, name := range slices.Sorted(maps.Keys(c.routes)) {
-		r := RouteStats{Name: name}
+		r := RouteStats{Name: name, Slow: c.routes[name].slow.Load()}
 		for outcome := range r.Outcomes {
 			r.Outcomes[outcome] = c.routes[name].outcomes[outcome].Load()
 		}

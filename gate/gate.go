@@ -24,7 +24,8 @@ import (
 // Gate serves the requests of web servers. Create it with New.
 type Gate struct {
 	log      hclog.Logger
-	lines    requestLog // for lines that a visitor can cause repeatedly
+	lines    *requestLog // for lines that a visitor can cause repeatedly
+	slow     *requestLog // for slow requests
 	setup    atomic.Pointer[setup]
 	counters counters
 	habits   habits
@@ -52,7 +53,8 @@ type Gate struct {
 func New(o Options, log hclog.Logger) *Gate {
 	g := &Gate{
 		log:       log,
-		lines:     requestLog{log: log},
+		lines:     newRequestLog(log, logWindow, logLines),
+		slow:      newRequestLog(log, slowWindow, slowLines),
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[*fcgi.Conn]struct{}),
 		spare:     make(chan *fcgi.Conn),
@@ -190,6 +192,7 @@ func (g *Gate) Shutdown(ctx context.Context, grace time.Duration) error {
 	}()
 	defer func() { g.setup.Load().close() }()
 	defer g.outliving.end()
+	defer g.slow.flush()
 	defer g.lines.flush()
 	select {
 	case <-done:

@@ -32,11 +32,11 @@ func (r *request) logEnd(level hclog.Level, text string, err error) {
 
 // logLine logs a line about the request, unless there are too many with its text.
 func (r *request) logLine(level hclog.Level, text string, err error) {
-	var session *sessionlock.Key
+	var subject any
 	if r.id != nil {
-		session = &r.key
+		subject = r.key
 	}
-	r.gate.lines.write(level, text, session, func() []any {
+	r.gate.lines.write(level, text, subject, func() []any {
 		if err == nil {
 			return r.logPairs()
 		}
@@ -47,16 +47,32 @@ func (r *request) logLine(level hclog.Level, text string, err error) {
 // logPairs returns the pairs that describe a request and the holder that it waited for. They never contain the session
 // id, only a prefix of the lock's key, which is a hash.
 func (r *request) logPairs() []any {
-	d := r.Describe()
-	pairs := []any{"method", d.Method, "path", d.Path, "script", d.Script}
-	if r.route != "" {
-		pairs = append(pairs, "route", r.route)
+	pairs := r.requestPairs(r.Describe())
+	if r.id != nil {
+		pairs = append(pairs, "wait_ms", r.waited.Milliseconds())
+	}
+	if r.times.Queued {
+		pairs = append(pairs, "queue_ms", r.times.Connection.Milliseconds())
+	}
+	if r.times.Sent {
+		pairs = append(pairs, "php_ms", r.times.PHP.Milliseconds())
 	}
 	if r.id == nil {
 		return pairs
 	}
-	pairs = append(pairs, "key", r.key.Short(), "wait_ms", r.waited.Milliseconds())
 	return append(pairs, r.logHolder()...)
+}
+
+// requestPairs are those that describe the request alone.
+func (r *request) requestPairs(d sessionlock.Description) []any {
+	pairs := []any{"method", d.Method, "path", d.Path, "script", d.Script}
+	if d.Route != "" {
+		pairs = append(pairs, "route", d.Route)
+	}
+	if r.id != nil {
+		pairs = append(pairs, "key", r.key.Short())
+	}
+	return pairs
 }
 
 // logLoss logs and counts a lock that ended before its request.
@@ -65,7 +81,7 @@ func (r *request) logLoss(key sessionlock.Key, holder sessionlock.Description, e
 	switch lossOf(err) {
 	case HoldExpired:
 		r.gate.counters.expired.Add(1)
-		r.gate.lines.write(hclog.Warn, "lock expired before its script ended", &key, func() []any {
+		r.gate.lines.write(hclog.Warn, "lock expired before its script ended", key, func() []any {
 			return append(pairs, "held_ms", r.policy.Expiry.Milliseconds())
 		})
 	case HoldBroken:
@@ -73,7 +89,7 @@ func (r *request) logLoss(key sessionlock.Key, holder sessionlock.Description, e
 		r.gate.log.Warn("lock broken by an operator", pairs...)
 	default:
 		r.gate.counters.lost.Add(1)
-		r.gate.lines.write(hclog.Warn, "lock lost", &key, func() []any { return append(pairs, "error", err) })
+		r.gate.lines.write(hclog.Warn, "lock lost", key, func() []any { return append(pairs, "error", err) })
 	}
 }
 
@@ -101,7 +117,7 @@ func (r *request) logHolder() []any {
 func (r *request) logReopened(key sessionlock.Key, holder sessionlock.Description) {
 	r.gate.lines.write(hclog.Warn, "script opened its session again after closing it, and holds no lock now; "+
 		"where PHP does not lock, its next requests keep their lock until they end; release_on = \"end\" in a route "+
-		"for it makes that certain", &key, func() []any {
+		"for it makes that certain", key, func() []any {
 		return holderPairs(key, holder)
 	})
 }
@@ -118,7 +134,7 @@ func (r *request) logTerminated(key sessionlock.Key, holder sessionlock.Descript
 	if after == byOperator {
 		text = "script terminated by an operator"
 	}
-	r.gate.lines.write(hclog.Warn, text, &key, func() []any {
+	r.gate.lines.write(hclog.Warn, text, key, func() []any {
 		return append(holderPairs(key, holder), "after", after, "by", by)
 	})
 }
@@ -126,7 +142,7 @@ func (r *request) logTerminated(key sessionlock.Key, holder sessionlock.Descript
 // logPowerless logs and counts that the gate lacks what it takes to end a script, which goes on without its lock.
 func (r *request) logPowerless(key sessionlock.Key, holder sessionlock.Description, after string, err error) {
 	r.gate.counters.expired.Add(1)
-	r.gate.lines.write(hclog.Warn, "script cannot be terminated, it goes on without its lock", &key, func() []any {
+	r.gate.lines.write(hclog.Warn, "script cannot be terminated, it goes on without its lock", key, func() []any {
 		return append(holderPairs(key, holder), "after", after, "error", err)
 	})
 }
@@ -134,7 +150,7 @@ func (r *request) logPowerless(key sessionlock.Key, holder sessionlock.Descripti
 // logNotTerminated logs and counts that a script could not be ended. Its lock is free all the same.
 func (r *request) logNotTerminated(key sessionlock.Key, holder sessionlock.Description, after string, err error) {
 	r.gate.counters.expired.Add(1)
-	r.gate.lines.write(hclog.Error, "script cannot be terminated, its lock is released", &key, func() []any {
+	r.gate.lines.write(hclog.Error, "script cannot be terminated, its lock is released", key, func() []any {
 		return append(holderPairs(key, holder), "after", after, "error", err)
 	})
 }

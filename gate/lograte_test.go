@@ -38,13 +38,13 @@ func TestRequestsCannotFloodTheLog(t *testing.T) {
 			t.Run(tt.name+", "+ends, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var out bytes.Buffer
-					l := &requestLog{log: hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Debug, JSONFormat: true})}
+					l := newRequestLog(hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Debug, JSONFormat: true}), logWindow, logLines)
 					var all sync.WaitGroup
 					for n := range tt.requests {
 						all.Go(func() {
-							var key *sessionlock.Key
+							var key any
 							if !tt.without {
-								key = &sessionlock.Key{byte(n % tt.sessions), byte(n % tt.sessions >> 8)}
+								key = sessionlock.Key{byte(n % tt.sessions), byte(n % tt.sessions >> 8)}
 							}
 							l.write(tt.level, fmt.Sprintf("text %d", n%tt.texts), key, none)
 						})

@@ -17,11 +17,15 @@ type ledger struct {
 	holds  map[string]int
 	script map[string]time.Duration // by their names: how long they held locks
 	behind map[string]int           // waits by the script that was ahead
+	ends   map[string]int           // requests by route and outcome
+	slow   map[string]int           // by script
+	times  map[string]Times         // of the last request of each script
 	waited time.Duration
 }
 
 func newLedger() *ledger {
-	return &ledger{waits: map[string]int{}, holds: map[string]int{}, script: map[string]time.Duration{}, behind: map[string]int{}}
+	return &ledger{waits: map[string]int{}, holds: map[string]int{}, script: map[string]time.Duration{}, behind: map[string]int{},
+		ends: map[string]int{}, slow: map[string]int{}, times: map[string]Times{}}
 }
 
 // meter is for Options.Meter.
@@ -46,6 +50,19 @@ func (p *chapter) Held(outcome HoldOutcome, held time.Duration, script []byte) {
 	defer p.mu.Unlock()
 	p.holds[p.route+" "+outcome.String()]++
 	p.script[string(script)] += held
+}
+
+func (p *chapter) Ended(outcome Outcome, times *Times, script []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ends[p.route+" "+outcome.String()]++
+	p.times[string(script)] = *times
+}
+
+func (p *chapter) Slow(script string, _ time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.slow[script]++
 }
 
 func (l *ledger) want(t *testing.T, what string, got func() map[string]int, want map[string]int) {

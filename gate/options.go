@@ -36,6 +36,7 @@ type Options struct {
 	Policy      Policy                      // of requests that match no route
 	Routes      []Route                     // the first match wins
 	SlowWait    time.Duration               // longer waits are logged
+	SlowRequest time.Duration               // longer requests are logged while they run; zero: none is
 	Meter       func(route string) Meter    // makes the Meter of a route; "": of the other requests. May be nil
 }
 

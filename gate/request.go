@@ -22,6 +22,7 @@ func (g *Gate) serve(fr *fcgi.Request) error {
 	defer r.setup.leave()
 	r.findSession()
 	r.chooseRoute()
+	r.watchTime()
 	defer r.leaveUpload()
 	if !r.locksLate() {
 		if err := r.acquire(r.Context()); err != nil {
@@ -32,7 +33,7 @@ func (g *Gate) serve(fr *fcgi.Request) error {
 	if err := r.relay(r.release); err != nil { // releases before the web server gets the last bytes
 		return r.answer(err)
 	}
-	r.tally.count(r.servedAs())
+	r.ended(r.servedAs())
 	r.logDone()
 	return nil
 }
@@ -43,11 +44,14 @@ type request struct {
 	gate   *Gate
 	setup  *setup // the one in force when the request came
 	head   head
-	id     []byte // the session id that PHP will use; nil: none
-	key    sessionlock.Key
+	id     []byte          // the session id that PHP will use; nil: none
+	key    sessionlock.Key // of its lock; only with an id
 	policy *Policy
 	route  string
 	tally  *routeTally // of the route
+
+	clock clock
+	times Times // once it has ended
 
 	bodyAwaited bool // it counts among those of maxBodies
 
@@ -73,7 +77,7 @@ type request struct {
 
 func newRequest(g *Gate, fr *fcgi.Request) *request {
 	r := &request{Request: fr, gate: g, setup: g.enter(), status: lockNone}
-	r.exchange.Request, r.exchange.Sending, r.exchange.Header = fr, r.sending, r.readHeader
+	r.exchange.Request, r.exchange.Sending, r.exchange.Sent, r.exchange.Header = fr, r.sending, r.sent, r.readHeader
 	r.head.read(fr.Params, r.setup.Param)
 	return r
 }
@@ -89,6 +93,7 @@ func (r *request) findSession() {
 	if r.id == nil {
 		r.setup.misfits.sent(r.head.cookie)
 	} else {
+		r.key = r.setup.keyFor(r.id)
 		r.setup.misfits.found()
 	}
 }
@@ -120,7 +125,6 @@ func (r *request) acquire(ctx context.Context) error {
 		r.gate.counters.none.Add(1)
 		return nil
 	}
-	r.key = r.setup.keyFor(r.id)
 	r.rotates.key = r.key
 	h, policy := newHold(r, r.key, false)
 	policy.MaxWait = max(policy.MaxWait-r.waited, 0) // waited is not 0 if the lock is acquired again
@@ -129,6 +133,7 @@ func (r *request) acquire(ctx context.Context) error {
 		policy.MaxWaiters = 0 // it runs in any case; lateUploads bounds how many there are
 	}
 	entered := time.Now()
+	r.clock.enter(stageSession)
 	stop := findRemoteHolder(r.setup.FindHolder, r.key, r.setup.SlowWait/2, &r.remoteHolder)
 	lock, err := r.setup.Locks.Acquire(ctx, r.key, h, policy)
 	stop()
@@ -285,6 +290,7 @@ func (r *request) relay(release func()) error {
 		r.exchange.Follow = r.follow
 	}
 	for {
+		r.clock.enter(stageConnection)
 		err := r.setup.pool.RoundTrip(r.Context(), &r.exchange)
 		if !errors.Is(err, errLockEnded) {
 			r.followScript()
@@ -309,24 +315,21 @@ var errLockEnded = errors.New("the lock ended while its request waited for a con
 // sending is called when the request has got a connection to PHP-FPM. Its lock may have ended in the meantime.
 // Otherwise the expiry of the lock starts, once the whole request is there.
 func (r *request) sending() error {
-	r.exchange.Sent = nil
-	if r.exchange.Late != nil {
-		r.exchange.Sent = r.startExpiry
-	} else if r.hold != nil {
-		if r.hold.endedUnsent() {
-			return errLockEnded
-		}
-		r.exchange.Sent = r.hold.startExpiry
-		if r.exchange.StdinWhole() {
-			r.hold.startExpiry() // now, so that FPM_GATE_EXPIRES is known
-		}
+	if r.exchange.Late == nil && r.hold != nil && r.hold.endedUnsent() {
+		return errLockEnded
+	}
+	if r.exchange.Late == nil && r.exchange.StdinWhole() {
+		r.sent() // now, so that FPM_GATE_EXPIRES is known
+	} else {
+		r.clock.enter(stageOther) // until its body has come
 	}
 	r.exchange.Params = r.gateParams(r.scratch[:0])
 	return nil
 }
 
-// startExpiry is called when PHP-FPM has been sent a request whose lock was acquired late, if it was.
-func (r *request) startExpiry() {
+// sent is called when PHP-FPM has been sent all of the request, or is about to be.
+func (r *request) sent() {
+	r.clock.enter(stagePHP)
 	if r.hold != nil {
 		r.hold.startExpiry()
 	}
@@ -338,6 +341,7 @@ func (r *request) gateParams(b []byte) []byte {
 		b = r.overrideForeign(b)
 	}
 	b = fcgi.AppendPair(b, "FPM_GATE_LOCK", string(r.status))
+	b = appendMilliseconds(b, "FPM_GATE_QUEUE_MS", r.clock.waited())
 	if r.status == lockNone {
 		return b
 	}
@@ -345,12 +349,16 @@ func (r *request) gateParams(b []byte) []byte {
 	if r.status == lockLater {
 		return b
 	}
-	b = fcgi.AppendPair(b, "FPM_GATE_WAIT_MS", strconv.FormatInt(r.waited.Milliseconds(), 10))
+	b = appendMilliseconds(b, "FPM_GATE_WAIT_MS", r.waited)
 	if r.status != lockHeld && r.status != lockLocal {
 		return b
 	}
 	b = fcgi.AppendPair(b, "FPM_GATE_TOKEN", r.hold.lock.LeaseToken().String())
 	return fcgi.AppendPair(b, "FPM_GATE_EXPIRES", strconv.FormatInt(ceilUnix(r.earliestExpiry()), 10))
+}
+
+func appendMilliseconds(b []byte, name string, d time.Duration) []byte {
+	return fcgi.AppendPair(b, name, strconv.FormatInt(d.Milliseconds(), 10))
 }
 
 // earliestExpiry is when the lock expires, or would if its expiry started now: it starts when the body is whole. The
@@ -389,6 +397,7 @@ func (r *request) acquireAgain() error {
 
 // readHeader reads the header block of the response, for a new session id and for the header that releases the lock.
 func (r *request) readHeader(h *fcgi.ResponseHeader) {
+	r.clock.enter(stagePHP) // it answers before the body is whole, if it is not there already
 	early := r.policy.ReleaseOn == ReleaseOnHeaders
 	remove := false
 	for name, value := range h.All() {

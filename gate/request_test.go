@@ -68,7 +68,7 @@ func TestPHPLearnsOfTheLock(t *testing.T) {
 			{Paths: []string{"/pass"}, Policy: pass},
 		}
 	})
-	held := []string{"FPM_GATE_LOCK", "FPM_GATE_KEY", "FPM_GATE_WAIT_MS", "FPM_GATE_TOKEN", "FPM_GATE_EXPIRES"}
+	held := []string{"FPM_GATE_LOCK", "FPM_GATE_QUEUE_MS", "FPM_GATE_KEY", "FPM_GATE_WAIT_MS", "FPM_GATE_TOKEN", "FPM_GATE_EXPIRES"}
 	s.ask(session("busy")...)
 	holder := s.php.next()
 	for _, c := range []struct {
@@ -77,9 +77,9 @@ func TestPHPLearnsOfTheLock(t *testing.T) {
 		names  []string // of the gate's params
 	}{
 		{"held", session("one"), held},
-		{"none", nil, held[:1]},
-		{"read", append(session("two"), "SCRIPT_NAME", "/read"), held[:3]},
-		{"passed", append(session("busy"), "SCRIPT_NAME", "/pass"), held[:3]},
+		{"none", nil, held[:2]},
+		{"read", append(session("two"), "SCRIPT_NAME", "/read"), held[:4]},
+		{"passed", append(session("busy"), "SCRIPT_NAME", "/pass"), held[:4]},
 	} {
 		before := time.Now()
 		b := s.ask(c.params...)

@@ -36,6 +36,11 @@ type Stats struct {
 	Malformed    uint64 // conns and requests that did not speak FastCGI
 	ConnsRefused uint64 // those of Malformed that are conns on which no request was read
 
+	// Active are the workers of PHP-FPM that work for the gate now: on a request, or on a script that goes on after its
+	// response. One with an idle connection is not among them; requests in PHP-FPM's backlog are.
+	Active int
+	Total  int // max_connections, the workers that the gate may have; 0: not known
+
 	Routes []RouteStats // by their names
 	Pool   fcgi.PoolStats
 }
@@ -52,6 +57,7 @@ func (g *Gate) Stats() Stats {
 		Unread: c.unread.Load(), ConnsRefused: c.connsRefused.Load(),
 		Routes: c.routeStats(), Pool: g.setup.Load().pool.Stats(),
 	}
+	s.Active, s.Total = s.Pool.Running-s.Pool.Dialling, g.setup.Load().Upstream.MaxConnections
 	for _, r := range s.Routes {
 		s.Rejected += r.Outcomes[OutcomeMaxWait] + r.Outcomes[OutcomeMaxWaiters] + r.Outcomes[OutcomeShutdown] +
 			r.Outcomes[OutcomeStoreFailed]

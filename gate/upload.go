@@ -58,7 +58,6 @@ func (r *request) locksLate() bool {
 	if whole || come > enoughBody && expected(length, come, time.Since(begin)) < slowBody || !r.enterLate() {
 		return false
 	}
-	r.key = r.setup.keyFor(r.id)
 	r.status = lockLater
 	r.exchange.Late, r.exchange.ContentLength = r.acquireLate, length
 	return true

@@ -2,6 +2,8 @@ package gate
 
 import (
 	"errors"
+	"regexp"
+	"strings"
 
 	"github.com/fpm-gate/fpm-gate/phpworker"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
@@ -24,9 +26,7 @@ func Activity(by sessionlock.Holder) (phpworker.Activity, error) {
 	if !ok {
 		return phpworker.Activity{}, ErrNoScript
 	}
-	a, err := h.activity()
-	a.Session.ID = ""
-	return a, err
+	return h.request.activity()
 }
 
 // Terminate ends the script of a lock's holder, as an expiry does with on_expiry = "terminate", waits for that, two
@@ -44,20 +44,20 @@ func Terminate(by sessionlock.Holder) (Ending, error) {
 	if _, runs := h.request.exchange.Serving(); !runs {
 		return "", ErrNoScript
 	}
-	if _, err := h.activity(); err != nil {
+	if _, err := h.request.activity(); err != nil {
 		return "", err
 	}
 	return h.terminate(byOperator)
 }
 
-// activity looks at the worker of the hold's request. The worker is found anew, so that an operator sees the reason if
-// it cannot be.
-func (h *hold) activity() (a phpworker.Activity, err error) {
-	workers := h.request.setup.Workers
+// activity looks at the worker of the request. The worker is found anew, so that an operator sees the reason if it
+// cannot be. The session's id is left out.
+func (r *request) activity() (a phpworker.Activity, err error) {
+	workers := r.setup.Workers
 	if workers == nil {
 		return a, errNoWorkers
 	}
-	at, runs := h.request.exchange.Serving()
+	at, runs := r.exchange.Serving()
 	if !runs {
 		return a, ErrNoScript
 	}
@@ -68,5 +68,18 @@ func (h *hold) activity() (a phpworker.Activity, err error) {
 	if !at.While(func() { a, err = workers.activity(conn) }) {
 		err = ErrNoScript
 	}
+	a.Session.ID, a.Target = "", withoutID(a.Target)
 	return a, err
+}
+
+// longName finds what may be a session id in the last segment of a path: PHP's have 22 characters at least.
+var longName = regexp.MustCompile(`[0-9A-Za-z,-]{22,}[^/]*$`)
+
+// withoutID hides what may be a session id in the name of a file that a script waits for: a file of a session has it as
+// its name.
+func withoutID(target string) string {
+	if !strings.HasPrefix(target, "/") {
+		return target
+	}
+	return longName.ReplaceAllString(target, "...")
 }

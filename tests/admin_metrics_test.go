@@ -55,7 +55,7 @@ func newMeasured(t *testing.T) (*stack, operator) {
 	s := &stack{Rig: r, PHP: rigtest.Start(t, r.PHPFPM, rig.PHPOptions{})}
 	store := rigtest.Start(t, r.Memcached, rig.StoreOptions{})
 	block, admin := adminBlock(t)
-	upstream := fmt.Sprintf("address = %q\n status_path = %q\n probe_interval = \"100ms\"", s.PHP.Addr, rig.StatusPath)
+	upstream := fmt.Sprintf("address = %q\n status_path = %q\n probe_interval = \"100ms\"\n max_connections = 4", s.PHP.Addr, rig.StatusPath)
 	listen, err := r.Reserve("unix", "www")
 	if err != nil {
 		t.Fatal(err)

@@ -21,17 +21,18 @@ func TestPHPIsToldOfTheLock(t *testing.T) {
 	before := time.Now().Unix()
 	gate := s.info(t, request{path: "/info.php?session=0", session: session}).Gate
 	for name, form := range map[string]string{
-		"FPM_GATE_LOCK":    "^held$",
-		"FPM_GATE_KEY":     "^[0-9a-f]{32,}$",
-		"FPM_GATE_WAIT_MS": "^0$",
-		"FPM_GATE_TOKEN":   "^[0-9a-f]{32}$",
-		"FPM_GATE_EXPIRES": "^[0-9]{10}$",
+		"FPM_GATE_LOCK":     "^held$",
+		"FPM_GATE_KEY":      "^[0-9a-f]{32,}$",
+		"FPM_GATE_WAIT_MS":  "^0$",
+		"FPM_GATE_QUEUE_MS": "^[0-9]+$",
+		"FPM_GATE_TOKEN":    "^[0-9a-f]{32}$",
+		"FPM_GATE_EXPIRES":  "^[0-9]{10}$",
 	} {
 		if got := gate[name]; !regexp.MustCompile(form).MatchString(got) {
 			t.Errorf("%s: got %q, want %s", name, got, form)
 		}
 	}
-	if got, want := len(gate), 5; got != want {
+	if got, want := len(gate), 6; got != want {
 		t.Errorf("got params %v, want %d", slices.Sorted(maps.Keys(gate)), want)
 	}
 	expires, _ := strconv.ParseInt(gate["FPM_GATE_EXPIRES"], 10, 64)
@@ -54,8 +55,8 @@ func TestPHPIsToldOfTheLock(t *testing.T) {
 	}
 
 	none := s.info(t, request{path: "/info.php?session=0"}).Gate
-	if want := map[string]string{"FPM_GATE_LOCK": "none"}; !maps.Equal(none, want) {
-		t.Errorf("without a session: got %v, want %v", none, want)
+	if none["FPM_GATE_LOCK"] != "none" || none["FPM_GATE_QUEUE_MS"] == "" || len(none) != 2 {
+		t.Errorf("without a session: got %v, want no lock, and the wait for a connection", none)
 	}
 }
 

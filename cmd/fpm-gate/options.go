@@ -46,6 +46,8 @@ func gateOptions(c *config.Config, g *config.Gate) gate.Options {
 		Policy:   lockPolicy(g.Lock),
 		SlowWait: c.Log.SlowWait,
 
+		SlowRequest: c.Log.SlowRequest,
+
 		OpenWithin: g.Session.OpenWithin,
 		LocksGiven: g.Session.LocksGiven,
 		PHPLocks:   phpLocks(&g.Session),
