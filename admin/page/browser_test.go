@@ -492,7 +492,10 @@ func explainsAnEmptyGate(t *testing.T, b *browser.Browser, s *stage) {
 func showsTheLastHour(t *testing.T, b *browser.Browser, s *stage) {
 	s.history = `{"scripts":[
 		{"script":"/srv/a.php","gate":"www","holds":2000,"held_ms_total":80000,"held_ms_max":410,"blocked_ms_total":0,"blocked":0},
-		{"script":"/srv/b.php","gate":"www","holds":2,"held_ms_total":18000,"held_ms_max":12000,"blocked_ms_total":75000,"blocked":31}],
+		{"script":"/srv/b.php","gate":"www","holds":2,"held_ms_total":18000,"held_ms_max":12000,"blocked_ms_total":75000,"blocked":31,
+		 "requests":2,"slow":0,"wait_ms_total":60000,"queue_ms_total":0,"php_ms_total":20000,"php_ms_max":12000},
+		{"script":"/srv/c.php","gate":"www","holds":0,"held_ms_total":0,"held_ms_max":0,"blocked_ms_total":0,"blocked":0,
+		 "requests":10,"slow":2,"wait_ms_total":0,"queue_ms_total":2000,"php_ms_total":30000,"php_ms_max":9000}],
 		"waits":[{"le_ms":1,"count":1200},{"le_ms":10000,"count":3},{"le_ms":null,"count":0}]}`
 	tab := open(t, b, s, "")
 	tab.Await(t, `document.querySelectorAll("#scripts tr").length === 2`)
@@ -500,7 +503,11 @@ func showsTheLastHour(t *testing.T, b *browser.Browser, s *stage) {
 	mustRead(t, tab, "#waits li", "≤ 1 ms1,200\n≤ 10 s3\n> 10 s0")
 	tab.Do(t, click(`[data-sort="holds"]`))
 	mustRead(t, tab, "#scripts tr:first-child td", "/srv/a.php\n–\n0\n410 ms\n40 ms\n2,000")
-	mustRead(t, tab, `th[aria-sort="descending"]`, "Holds")
+	mustRead(t, tab, `th[aria-sort="descending"]`, "Holds\nIn PHP")
+	mustRead(t, tab, "#requests tr td", "/srv/c.php\n30 s\n9.0 s\n3.0 s\n–\n2.0 s\n2\n10\n/srv/b.php\n20 s\n12 s\n10 s\n1 min 00 s\n–\n–\n2")
+	tab.Do(t, click(`[data-sort="wait_ms_total"]`))
+	mustRead(t, tab, "#requests tr:first-child td:first-child", "/srv/b.php")
+	mustRead(t, tab, `th[aria-sort="descending"]`, "Holds\nWaited for session")
 }
 
 func movesLess(t *testing.T, b *browser.Browser, s *stage) {

@@ -488,7 +488,19 @@ function fillTable(body, lines, script, numbers) {
 
 // ---- The last hour
 
-let hour = null, sortBy = "blocked_ms_total";
+let hour = null;
+
+// The tables of scripts: which ones are in them, by what they are sorted, and what has a bar.
+const ofScripts = {
+  scripts: {
+    has: (s) => s.holds || s.blocked, sortBy: "blocked_ms_total", bar: "blocked_ms_total", none: "No script has held a session yet.",
+    cells: (s) => [sum(s.blocked_ms_total), number(s.blocked), exact(s.held_ms_max), exact(s.mean), number(s.holds)],
+  },
+  requests: {
+    has: (s) => s.requests || s.slow, sortBy: "php_ms_total", bar: "php_ms_total", none: "No request has ended yet.",
+    cells: (s) => [sum(s.php_ms_total), exact(s.php_ms_max), exact(s.php_mean), sum(s.wait_ms_total), sum(s.queue_ms_total), s.slow ? number(s.slow) : "–", number(s.requests)],
+  },
+};
 
 async function askHistory() {
   if (document.hidden || paused) return;
@@ -498,22 +510,27 @@ async function askHistory() {
     hour = await answer.json();
     drawHistory();
   } catch (error) {
-    setText($("scripts-note"), `${hour ? "Not up to date" : "Not available"}: ${error.message}.`);
+    for (const id in ofScripts) setText($(`${id}-note`), `${hour ? "Not up to date" : "Not available"}: ${error.message}.`);
   }
 }
 
 function drawHistory() {
-  const scripts = (hour.scripts ?? []).map((s) => ({ ...s, mean: s.held_ms_total / s.holds }));
-  scripts.sort((a, b) => b[sortBy] - a[sortBy]);
-  const top = scripts.slice(0, most.scripts), worst = Math.max(1, ...top.map((s) => s.blocked_ms_total));
-  fillTable($("scripts"), top.map((s) => [s.script, s.blocked_ms_total ? duration(s.blocked_ms_total) : "–", number(s.blocked), exact(s.held_ms_max), exact(s.mean), number(s.holds)]), 0, [1, 2, 3, 4, 5]);
+  const all = (hour.scripts ?? []).map((s) => ({ ...s, mean: s.held_ms_total / s.holds, php_mean: s.requests ? s.php_ms_total / s.requests : 0 }));
+  for (const id in ofScripts) drawScripts(id, all);
+  drawWaits(hour.waits ?? []);
+}
+
+function drawScripts(id, all) {
+  const { has, sortBy, bar, none, cells } = ofScripts[id];
+  const scripts = all.filter(has).sort((a, b) => b[sortBy] - a[sortBy]);
+  const top = scripts.slice(0, most.scripts), worst = Math.max(1, ...top.map((s) => s[bar]));
+  fillTable($(id), top.map((s) => [s.script, ...cells(s)]), 0, [1, 2, 3, 4, 5, 6, 7]);
   top.forEach((s, y) => {
-    const cell = $("scripts").rows[y].cells[1], weight = cell.querySelector("i") ?? cell.appendChild(element("i"));
-    weight.style.width = `${84 * s.blocked_ms_total / worst}%`;
+    const cell = $(id).rows[y].cells[1], weight = cell.querySelector("i") ?? cell.appendChild(element("i"));
+    weight.style.width = `${84 * s[bar] / worst}%`;
   });
   const more = scripts.length - top.length;
-  setText($("scripts-note"), more > 0 ? `… and ${number(more)} more scripts.` : scripts.length ? "" : "No script has held a session yet.");
-  drawWaits(hour.waits ?? []);
+  setText($(`${id}-note`), more > 0 ? `… and ${number(more)} more scripts.` : scripts.length ? "" : none);
 }
 
 function drawWaits(waits) {
@@ -652,6 +669,7 @@ function duration(ms) {
   return s < 3600 ? `${Math.floor(s / 60)} min ${two(s % 60)} s` : `${number(Math.floor(s / 3600))} h ${two(s / 60 % 60)} min`;
 }
 
+const sum = (ms) => ms ? duration(ms) : "–";
 const exact = (ms) => ms < 1000 ? `${Math.round(ms)} ms` : duration(ms);
 const roundDuration = (ms) => ms < 1000 ? `${ms} ms` : ms < 60_000 ? `${ms / 1000} s` : `${ms / 60_000} min`;
 
@@ -776,9 +794,10 @@ $("ask-yes").onclick = () => breakIt(false);
 $("ask-end").onclick = () => breakIt(true);
 for (const button of document.querySelectorAll("[data-sort]")) {
   button.onclick = () => {
-    document.querySelector("th[aria-sort]").removeAttribute("aria-sort");
+    const table = button.closest("table");
+    table.querySelector("th[aria-sort]").removeAttribute("aria-sort");
     button.parentElement.ariaSort = "descending";
-    sortBy = button.dataset.sort;
+    ofScripts[table.tBodies[0].id].sortBy = button.dataset.sort;
     if (hour) drawHistory();
   };
 }
