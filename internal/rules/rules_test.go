@@ -21,7 +21,7 @@ const module = "github.com/fpm-gate/fpm-gate/"
 // mayImport says which packages of ours a package may import, tests left aside. What is not listed may import nothing of ours.
 var mayImport = map[string][]string{
 	"admin":                {"admin/page", "gate", "internal/sharedlock", "phpworker", "sessionlock"},
-	"cmd/fpm-gate":         {"admin", "config", "fcgi", "gate", "handover", "internal/demo", "laravel", "memcachelock", "phpfpm", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
+	"cmd/fpm-gate":         {"admin", "config", "fcgi", "gate", "handover", "internal/demo", "internal/landlock", "laravel", "memcachelock", "phpfpm", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
 	"fcgi":                 {"internal/netpoll"},
 	"gate":                 {"fcgi", "phpfpm", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
 	"internal/bench":       {"internal/rig", "fcgi"},
