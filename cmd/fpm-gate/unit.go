@@ -45,7 +45,7 @@ func (f *serveFlags) supervise() error {
 		return failed(err)
 	}
 	handedOver, ended := make(chan struct{}), make(chan struct{})
-	go listenToServing(lifeline, handedOver)
+	go listenToServing(f.unit, lifeline, handedOver)
 	go func() {
 		_ = child.Wait()
 		close(ended)
@@ -67,8 +67,9 @@ func (f *serveFlags) supervise() error {
 }
 
 // listenToServing passes on to systemd what the process that serves has to report, as systemd listens to the main
-// process only. It closes handedOver when that process leaves the unit.
-func listenToServing(lifeline *os.File, handedOver chan<- struct{}) {
+// process only, and asks systemd what that process, which may open no program, wants to know of the unit. It closes
+// handedOver when that process leaves the unit.
+func listenToServing(unit string, lifeline *os.File, handedOver chan<- struct{}) {
 	b := make([]byte, 64<<10)
 	for {
 		n, err := lifeline.Read(b)
@@ -78,14 +79,30 @@ func listenToServing(lifeline *os.File, handedOver chan<- struct{}) {
 		case string(b[:n]) == leaves:
 			close(handedOver)
 			return
+		case string(b[:n]) == asksRestarts:
+			_, _ = lifeline.WriteString(restartsText(unit))
 		default:
 			_, _ = daemon.SdNotify(false, string(b[:n]))
 		}
 	}
 }
 
-// leaves is the packet by which the process that serves leaves the unit. All others are for systemd.
-const leaves = "leaves"
+// The packets of the process that serves that are not for systemd.
+const (
+	leaves       = "leaves"
+	asksRestarts = "restarts?" // the answer is "yes", "no", or why that is not known
+)
+
+// restartsText is the answer to asksRestarts.
+func restartsText(unit string) string {
+	switch restarts, err := isRestarted(unit); {
+	case err != nil:
+		return err.Error()
+	case restarts:
+		return "yes"
+	}
+	return "no"
+}
 
 // patience is how long a process may take to end after a signal; zero: the signal does not end it.
 func (f *serveFlags) patience(sig os.Signal) time.Duration {
@@ -152,6 +169,7 @@ func passedFiles() (files []*os.File) {
 type unit struct {
 	name     string
 	lifeline *os.File
+	answers  chan string   // of the main process
 	orphan   chan struct{} // closed when the main process has ended without being released
 	released atomic.Bool
 }
@@ -176,12 +194,25 @@ func joinUnit(name string) (*unit, error) {
 			_ = os.Setenv(name, strconv.Itoa(os.Getpid())) // they were the main process's
 		}
 	}
-	return &unit{name: name, lifeline: os.NewFile(uintptr(fd), "lifeline"), orphan: make(chan struct{})}, nil
+	return &unit{
+		name:     name,
+		lifeline: os.NewFile(uintptr(fd), "lifeline"),
+		answers:  make(chan string, 1),
+		orphan:   make(chan struct{}),
+	}, nil
 }
 
-// watch has this process drain when the main process ends without it.
+// watch passes on what the main process answers. It has this process drain when that ends without it.
 func (u *unit) watch(signals chan<- os.Signal) {
-	if n, err := u.lifeline.Read(make([]byte, 1)); (err != nil || n == 0) && !u.released.Load() {
+	b := make([]byte, 4<<10)
+	for {
+		n, err := u.lifeline.Read(b)
+		if err != nil || n == 0 {
+			break
+		}
+		u.answers <- string(b[:n])
+	}
+	if !u.released.Load() {
 		close(u.orphan)
 		signals <- syscall.SIGTERM
 	}
@@ -200,32 +231,48 @@ func (u *unit) notify(state string) error {
 	return err
 }
 
-// systemdPatience bounds how long systemd is asked for its jobs.
+// systemdPatience bounds how long systemd is asked for one thing.
 const systemdPatience = time.Second
 
-// restarts reports whether systemd is going to start the unit again, or the main process has died, which is followed by
-// a start, too. After a mere stop no process comes. Nor does it report a restart if systemd would end this process
-// together with the main process.
+// restarts reports whether systemd is going to start the unit again: the main process asks. If that has died, a start
+// follows too.
 func (u *unit) restarts() (bool, error) {
-	mode, err := systemctl("show", "--property=KillMode", "--value", u.name)
+	if _, err := u.lifeline.WriteString(asksRestarts); err != nil {
+		return true, nil
+	}
+	select {
+	case <-u.orphan:
+		return true, nil
+	case <-time.After(3 * systemdPatience):
+		return false, errors.New("the main process does not answer")
+	case answer := <-u.answers:
+		switch answer {
+		case "yes":
+			return true, nil
+		case "no":
+			return false, nil
+		}
+		return false, errors.New(answer)
+	}
+}
+
+// isRestarted reports whether systemd is going to start a unit again. After a mere stop no process comes. Nor does it
+// report a restart if systemd would end the process that serves together with the main process.
+func isRestarted(unit string) (bool, error) {
+	mode, err := systemctl("show", "--property=KillMode", "--value", unit)
 	if err != nil {
 		return false, err
 	}
 	if mode := strings.TrimSpace(mode); mode != "process" {
 		return false, fmt.Errorf("the unit has KillMode=%s; set KillMode=process", mode)
 	}
-	select {
-	case <-u.orphan:
-		return true, nil
-	default:
-	}
-	jobs, err := systemctl("list-jobs", "--plain", "--no-legend", u.name)
+	jobs, err := systemctl("list-jobs", "--plain", "--no-legend", unit)
 	if err != nil {
 		return false, err
 	}
 	return slices.ContainsFunc(strings.Split(jobs, "\n"), func(line string) bool {
 		job := strings.Fields(line) // JOB UNIT TYPE STATE
-		return len(job) > 2 && job[1] == u.name && job[2] == "restart"
+		return len(job) > 2 && job[1] == unit && job[2] == "restart"
 	}), nil
 }
 
