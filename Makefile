@@ -13,7 +13,7 @@ help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 build: need-go ## Build build/fpm-gate
-	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o build/fpm-gate ./cmd/fpm-gate
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o build/fpm-gate ./cmd/fpm-gate
 
 demo: need-go ## Compare real servers with and without the gate (75 seconds)
 	@scripts/install-deps demo

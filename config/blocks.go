@@ -27,6 +27,7 @@ func newFile() *file {
 // value is stored and what it must be. Keys and blocks are decoded in the order of the tables, not of the file.
 func (f *file) block() block {
 	return block{
+		keys: []key{{"landlock", setBool(&f.Landlock)}},
 		blocks: []child{
 			{"log", unnamed, func(string) block { return logBlock(&f.Log) }},
 			{"admin", unnamed, func(string) block {

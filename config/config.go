@@ -17,10 +17,14 @@ import (
 
 // Config is a complete, checked configuration. It must not be changed, so it can be shared.
 type Config struct {
+	Landlock  bool // the process that serves opens only what the config names, where the kernel can see to that
 	Log       Log
 	Admin     *Admin     // nil: no admin
 	Memcached *Memcached // nil: no gate uses memcached
 	Gates     []*Gate    // at least one, in the order of the file
+
+	// Files are those that file() has read, by their absolute paths. A file may be named twice.
+	Files []string
 
 	// Warnings lists what is allowed but probably not intended. It may be empty.
 	Warnings Report
@@ -209,7 +213,7 @@ func Load(filename string) (*Config, error) {
 // Parse parses the text of a file; filename is for messages only. The error is always an *Error.
 func Parse(src []byte, filename string) (*Config, error) {
 	f := newFile()
-	d := newDecoder(filename)
+	d := newDecoder(filename, func(path string) { f.Files = append(f.Files, path) })
 	if body := d.parse(src); body != nil {
 		d.body(body, f.block(), &found{d: d, title: "the config", header: body.EndRange})
 	}

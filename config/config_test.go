@@ -31,6 +31,7 @@ func TestSmallestConfigHasAllDefaults(t *testing.T) {
 
 func TestEveryKeyReachesItsField(t *testing.T) {
 	got := parse(t, `
+		landlock = false
 		log {
 		  level = "debug"
 		  format = "json"

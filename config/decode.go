@@ -47,10 +47,11 @@ type decoder struct {
 	diags    hcl.Diagnostics
 }
 
-func newDecoder(filename string) *decoder {
+// newDecoder returns a decoder that calls opened with each file that a value is read from.
+func newDecoder(filename string, opened func(path string)) *decoder {
 	return &decoder{
 		filename: filename,
-		scope:    &hcl.EvalContext{Functions: functions},
+		scope:    &hcl.EvalContext{Functions: functions(opened)},
 	}
 }
 

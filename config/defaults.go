@@ -6,6 +6,7 @@ import "time"
 
 func defaultConfig() *Config {
 	return &Config{
+		Landlock: true,
 		Log: Log{
 			Level:       "info",
 			Format:      FormatText,

@@ -15,6 +15,12 @@
 # credentials (LoadCredential= in the unit), both without the line break at the end.
 
 
+# The process that serves opens only what this file names, where the kernel has Landlock. All other
+# files of the machine are out of its reach, whatever happens to it. A reload that names a file or a
+# socket in another folder, or the first host by its name, fails and says so: that takes a restart,
+# as does a change of this key.
+# landlock = true
+
 # The log, on stderr.
 log {
   # From the most to the least verbose: trace, debug, info, warn, error. Requests are logged at debug.

@@ -15,11 +15,20 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 )
 
-// functions are what a value may call, by their names. They read what should not be in the config itself.
-var functions = map[string]function.Function{
-	"env":        env,
-	"credential": readingFunction("name", credentialOf),
-	"file":       readingFunction("path", contentOf),
+// functions are what a value may call, by their names. They read what should not be in the config itself. file calls
+// opened with the path of each file that it has read.
+func functions(opened func(path string)) map[string]function.Function {
+	return map[string]function.Function{
+		"env":        env,
+		"credential": readingFunction("name", credentialOf),
+		"file": readingFunction("path", func(path string) (string, error) {
+			text, err := contentOf(path)
+			if err == nil {
+				opened(path)
+			}
+			return text, err
+		}),
+	}
 }
 
 // variableName matches the usual names of environment variables.

@@ -21,7 +21,7 @@ func (s *server) reloadUntilEnd(f *serveFlags, signals <-chan os.Signal) os.Sign
 	begin := func() {
 		loading, again = make(chan loaded, 1), false
 		s.notifyReloading()
-		go func(done chan<- loaded) { done <- f.reload() }(loading)
+		go func(done chan<- loaded) { done <- s.read(f) }(loading)
 	}
 	for {
 		select {
@@ -45,12 +45,15 @@ func (s *server) reloadUntilEnd(f *serveFlags, signals <-chan os.Signal) os.Sign
 	}
 }
 
-// reload reads the config and judges it.
-func (f *serveFlags) reload() (l loaded) {
+// read reads the config and judges it.
+func (s *server) read(f *serveFlags) (l loaded) {
 	if f.config == "" {
 		return l
 	}
 	if l.config, l.err = f.load(); l.err == nil {
+		l.err = s.reach(f, l.config)
+	}
+	if l.err == nil {
 		l.err = judge(l.config)
 	}
 	return l
@@ -68,12 +71,17 @@ func (s *server) reload(l loaded) bool {
 	case c == nil:
 		report(s.log.sink, l.err)
 		s.log.Error("invalid config, keeping the running one", "error", l.err)
+		s.explainReach(l.err)
 		return false
 	case l.err != nil:
 		s.log.Error(cannotApply, "error", l.err)
+		s.explainReach(l.err)
 		return false
 	}
 	s.warn(c)
+	if c.Landlock != s.confinable {
+		s.log.Warn("a change of landlock takes a restart", "landlock", c.Landlock)
+	}
 	if err := s.apply(c); err != nil {
 		s.log.Error(cannotApply, "error", err)
 		return false

@@ -19,6 +19,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/config"
 	"github.com/fpm-gate/fpm-gate/gate"
 	"github.com/fpm-gate/fpm-gate/handover"
+	"github.com/fpm-gate/fpm-gate/internal/landlock"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 	"github.com/fpm-gate/fpm-gate/sessionwatch"
 )
@@ -117,6 +118,7 @@ func (f *serveFlags) run(u *unit) error {
 		return failed(err)
 	}
 	started = true
+	s.confine(f, c)
 	go new(memory).watch(s.conns)
 	s.log.Info("serving", "version", versionText(), "gates", len(c.Gates))
 	s.notifyReady()
@@ -164,6 +166,9 @@ type server struct {
 	silent atomic.Bool        // systemd hears of the next process now
 
 	sockets sockets // from systemd
+
+	confinable bool           // the config of the start has landlock = true
+	rules      landlock.Rules // what this process may open; nil: all that its user may
 
 	mu           sync.Mutex // guards these against conns and status; only the goroutine that serves signals writes them
 	gates        map[string]*serving

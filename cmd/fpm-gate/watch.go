@@ -19,7 +19,8 @@ type watching struct {
 	log   hclog.Logger
 	files *sessionwatch.Files // nil: not needed so far
 
-	workers *gate.Workers // nil: not needed so far
+	confined bool          // this process may not look at workers, whatever its rights
+	workers  *gate.Workers // nil: not needed so far
 
 	mu         sync.Mutex
 	byWorkers  map[string]bool           // by the folder of sessions: whether the workers are looked at, too
@@ -42,7 +43,7 @@ func (w *watching) inWorkers(g *config.Gate) *gate.Workers {
 		return nil
 	}
 	if w.workers == nil {
-		w.workers = gate.NewWorkers(workerFinder(), w.log)
+		w.workers = gate.NewWorkers(w.finder(), w.log)
 	}
 	return w.workers
 }
@@ -51,9 +52,9 @@ func looksAtWorkers(g *config.Gate) bool {
 	return g.Session.Watch == config.WatchAuto || g.Session.Watch == config.WatchWorkers
 }
 
-// workerFinder returns what finds workers: this process, if it has the rights, else the helper.
-func workerFinder() phpworker.Finder {
-	if phpworker.Rights() == nil {
+// finder returns what finds workers: this process, if it has the rights, else the helper.
+func (w *watching) finder() phpworker.Finder {
+	if !w.confined && phpworker.Rights() == nil {
 		return new(phpworker.Local)
 	}
 	return new(phpworker.Helper)

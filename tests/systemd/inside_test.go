@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/landlock"
 )
 
 // TestInside runs in the machine, where it may do what it likes. Its parts build upon each other.
@@ -184,6 +186,11 @@ func testSandbox(t *testing.T) {
 		if !strings.Contains(out, "Read-only file system") {
 			t.Errorf("writing to %s: got %q, want that it is read-only", dir, out)
 		}
+	}
+	if _, err := landlock.Version(); err != nil {
+		t.Logf("the kernel cannot confine a process: %v", err)
+	} else {
+		awaitJournal(t, service, "this process can open only what its config names")
 	}
 	if exposure := exposureOf(mustDo(t, "systemd-analyze", "security", "--no-pager", service)); exposure < 0 || exposure > maxExposure {
 		t.Errorf("systemd-analyze security: got %.1f, want at most %.1f", exposure, maxExposure)

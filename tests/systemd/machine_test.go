@@ -95,7 +95,7 @@ func needMachine(t *testing.T) {
 // nspawnFlags keep a machine apart from this one, and need neither systemd nor its bus here.
 func nspawnFlags(root string) []string {
 	return []string{"--quiet", "--directory=" + root, fmt.Sprintf("--machine=fpm-gate-test-%d", os.Getpid()), "--private-network", "--register=no", "--keep-unit", "--console=pipe",
-		"--system-call-filter=pidfd_getfd"} // which the helper needs, and which nspawn forbids
+		"--system-call-filter=pidfd_getfd landlock_create_ruleset landlock_add_rule landlock_restrict_self"}
 }
 
 // boot boots a machine that runs the tests of its inside, and returns what they wrote when it is off again. lab is a
