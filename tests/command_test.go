@@ -166,7 +166,7 @@ func TestCheckAndServeAgree(t *testing.T) {
 		{"a ca that is not there", tls(fmt.Sprintf("ca = %q", dir+"/no.ca")), dir + "/no.ca"},
 		{"a ca that is none", tls(fmt.Sprintf("ca = %q", noPEM)), "there is no certificate in " + noPEM},
 		{"a certificate that is none", tls(fmt.Sprintf("cert = %q\nkey = %q", noPEM, noPEM)), "cert and key"},
-		{"two at once", gate(free, `listen_group = "no-such-group"`) + strings.Replace(gate("unix:"+dir+"/no/gate.sock", ""), "www", "shop", 1), `no-such-group; gate "shop"`},
+		{"two at once", gate(free, `listen_group = "no-such-group"`) + strings.Replace(gate("unix:"+dir+"/no/gate.sock", ""), "www", "shop", 1), "no-such-group\n"},
 	} {
 		path := configFile(t, tt.config)
 		_, _, checked := run(t, "check", "--config", path)
@@ -175,8 +175,13 @@ func TestCheckAndServeAgree(t *testing.T) {
 			if code != 1 || !strings.Contains(stderr, tt.says) {
 				t.Errorf("%s, %s: got exit code %d and %q, want 1 and %q", tt.name, command, code, stderr, tt.says)
 			}
-			if command == "serve" && !strings.HasSuffix(checked, strings.TrimPrefix(stderr, "fpm-gate: ")) {
-				t.Errorf("%s: check says %q, and serve %q", tt.name, checked, stderr)
+			if command == "check" {
+				continue
+			}
+			for line := range strings.Lines(stderr) {
+				if !strings.Contains(checked, strings.TrimPrefix(line, "fpm-gate: ")) {
+					t.Errorf("%s: check says %q, and serve %q", tt.name, checked, line)
+				}
 			}
 		}
 		if code, _, stderr := run(t, "check", "--file-only", "--config", path); code != 0 {
@@ -253,6 +258,28 @@ func TestCheckProbesPHPFPM(t *testing.T) {
 	code, stdout, _ = run(t, "check", "--probe", "--config", wrong)
 	if code != 1 || !strings.Contains(stdout, "Primary script unknown") {
 		t.Errorf("with a wrong ping_path: got exit code %d and %q", code, stdout)
+	}
+}
+
+// Problems of this machine are on a line each, and keep nothing from being probed.
+func TestCheckProbesInSpiteOfProblems(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "php-fpm")
+	php := rigtest.Start(t, r.PHPFPM, rig.PHPOptions{})
+	upstream := fmt.Sprintf("address = %q\nping_path = %q", php.Addr, rig.PingPath)
+	config := gateOf("www", rig.ParseAddr("unix:/nowhere/www.sock"), upstream, `lock { store = "memcached" }`) +
+		gateOf("shop", rig.ParseAddr("unix:/nowhere/shop.sock"), upstream, "") +
+		"memcached {\nservers = [\"127.0.0.1:1\"]\ntls { ca = \"/nowhere/ca.pem\" }\n}\n"
+	code, stdout, stderr := run(t, "check", "--probe", "--config", configFile(t, config))
+	if code != 1 || strings.Count(stdout, "answers its ping") != 2 || strings.Contains(stdout, "configuration is valid") {
+		t.Errorf("got exit code %d and %q, want 1 and two probes", code, stdout)
+	}
+	_, list, _ := strings.Cut(stderr, "cannot be served on this machine:\n")
+	for _, problem := range []string{"  memcached: tls: ca: ", "  gate \"www\": listen on ", "  gate \"shop\": listen on "} {
+		line, rest, _ := strings.Cut(list, "\n")
+		if list = rest; !strings.HasPrefix(line, problem) {
+			t.Errorf("got the line %q, want one that begins with %q", line, problem)
+		}
 	}
 }
 

@@ -68,18 +68,32 @@ func check(w io.Writer, file string, fileOnly, probe bool) error {
 			fmt.Fprintf(w, "gate %q: application = %q comes to %s\n", g.Name, s.Application, applied(g))
 		}
 	}
+	var unserved error
 	if !fileOnly {
-		if err := judge(c); err != nil {
-			return failed(fmt.Errorf("%s is valid, but cannot be served on this machine: %w", file, err))
-		}
+		unserved = judgeFile(c, file)
 	}
-	fmt.Fprintf(w, "%s: configuration is valid\n", file)
+	if unserved == nil {
+		fmt.Fprintf(w, "%s: configuration is valid\n", file)
+	}
 	if !probe {
-		return nil
+		return failed(unserved)
 	}
 	probeSessions(w, c)
 	probeWorkers(w, c)
-	return failed(errors.Join(probeUpstreams(w, c), probeStore(w, c)))
+	return failed(errors.Join(unserved, probeUpstreams(w, c), probeStore(w, c)))
+}
+
+// judgeFile returns what keeps this machine from serving a file: several problems on a line each.
+func judgeFile(c *config.Config, file string) error {
+	err := judge(c)
+	if err == nil {
+		return nil
+	}
+	text := " " + err.Error()
+	if all := (problems)(nil); errors.As(err, &all) && len(all) > 1 {
+		text = "\n  " + all.list("\n  ")
+	}
+	return fmt.Errorf("%s is valid, but cannot be served on this machine:%s", file, text)
 }
 
 // applied returns the keys that an application sets, with the values that they have in g. Of keys it shows how many
@@ -159,8 +173,9 @@ func probeStore(w io.Writer, c *config.Config) error {
 		return nil
 	}
 	o, err := storeOptions(c.Memcached)
-	if err != nil {
-		return err
+	if err != nil { // which judge has reported
+		fmt.Fprintln(w, "memcached: not probed")
+		return nil
 	}
 	reports, err := memcachelock.Probe(context.Background(), o)
 	if err != nil {

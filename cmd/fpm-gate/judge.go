@@ -15,11 +15,11 @@ import (
 	"github.com/fpm-gate/fpm-gate/config"
 )
 
-// judge returns everything that keeps this process from serving a config although the file is valid: folders and owners
-// of sockets, addresses that are not this host's, TLS files. check and serve both call it, so that they agree. It
-// leaves nothing behind and does not disturb what is being served.
+// judge returns everything that keeps this process from serving a config although the file is valid, as problems:
+// folders and owners of sockets, addresses that are not this host's, TLS files. check and serve both call it, so that
+// they agree. It leaves nothing behind and does not disturb what is being served.
 func judge(c *config.Config) error {
-	var errs []error
+	var errs problems
 	if c.Memcached != nil {
 		if _, err := storeOptions(c.Memcached); err != nil {
 			errs = append(errs, err)
@@ -35,19 +35,24 @@ func judge(c *config.Config) error {
 			errs = append(errs, fmt.Errorf("gate %q: listen on %s: %w", g.Name, g.Listen, err))
 		}
 	}
-	return problems(errs)
+	if errs == nil {
+		return nil
+	}
+	return errs
 }
 
-// problems joins errors into one line.
-func problems(errs []error) error {
-	if len(errs) < 2 {
-		return errors.Join(errs...)
-	}
+// problems are several errors in one line, as the log has them.
+type problems []error
+
+func (p problems) Error() string { return p.list("; ") }
+
+// list returns the texts of the errors with something between them.
+func (p problems) list(between string) string {
 	var all []string
-	for _, err := range errs {
+	for _, err := range p {
 		all = append(all, err.Error())
 	}
-	return errors.New(strings.Join(all, "; "))
+	return strings.Join(all, between)
 }
 
 // judgeListen returns what keeps this process from listening on the address of g. Sockets from systemd cannot be

@@ -50,7 +50,8 @@ func failed(err error) error {
 	return &failure{err}
 }
 
-// report writes err to w, which leads to stderr. Of an invalid config it writes all errors, each with its place.
+// report writes err to w, which leads to stderr: problems on a line each, and of an invalid config all errors, each
+// with its place.
 func report(w io.Writer, err error) {
 	var text bytes.Buffer
 	defer func() { _, _ = errorsTo(w).Write(text.Bytes()) }()
@@ -59,7 +60,11 @@ func report(w io.Writer, err error) {
 		_ = wrong.Write(&text, terminalWidth, isTerminal(os.Stderr))
 		return
 	}
-	fmt.Fprintln(&text, "fpm-gate:", err)
+	all := problems{err}
+	errors.As(err, &all)
+	for _, err := range all {
+		fmt.Fprintln(&text, "fpm-gate:", err)
+	}
 	if errors.As(err, new(*usageError)) {
 		fmt.Fprintln(&text, "Run fpm-gate --help for usage.")
 	}
