@@ -65,8 +65,9 @@ func (r *request) activity() (a phpworker.Activity, err error) {
 	if err != nil {
 		return a, err
 	}
-	if !at.While(func() { a, err = workers.activity(conn) }) {
-		err = ErrNoScript
+	a, err = workers.activity(conn) // while the request may end: a helper that hangs must not hold it up
+	if !at.IsNow() {
+		return phpworker.Activity{}, ErrNoScript
 	}
 	a.Session.ID, a.Target = "", withoutID(a.Target)
 	return a, err
