@@ -135,10 +135,11 @@ func (g *Gate) handOver(c *fcgi.Conn) {
 
 // serveConns serves c and then other conns, until there has been none for spareTime.
 func (g *Gate) serveConns(c *fcgi.Conn) {
+	slow := new(alarm)
 	idle := time.NewTimer(spareTime)
 	defer idle.Stop()
 	for {
-		g.serveConn(c)
+		g.serveConn(c, slow)
 		idle.Reset(spareTime)
 		select {
 		case c = <-g.spare:
@@ -151,7 +152,7 @@ func (g *Gate) serveConns(c *fcgi.Conn) {
 }
 
 // serveConn serves the requests of a conn one after the other, and closes it.
-func (g *Gate) serveConn(c *fcgi.Conn) {
+func (g *Gate) serveConn(c *fcgi.Conn, slow *alarm) {
 	defer g.removeConn(c)
 	defer c.Close()
 	for {
@@ -161,7 +162,7 @@ func (g *Gate) serveConn(c *fcgi.Conn) {
 			return
 		}
 		g.counters.requests.Add(1)
-		if err := g.serve(r); err != nil || !r.Reusable() {
+		if err := g.serve(r, slow); err != nil || !r.Reusable() {
 			return
 		}
 	}

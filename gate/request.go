@@ -17,12 +17,13 @@ import (
 
 // serve serves one request, from its head to its end request. The error says what went wrong; by then the web server
 // has its answer, if it is still there.
-func (g *Gate) serve(fr *fcgi.Request) error {
+func (g *Gate) serve(fr *fcgi.Request, slow *alarm) error {
 	r := newRequest(g, fr)
 	defer r.setup.leave()
 	r.findSession()
 	r.chooseRoute()
-	r.watchTime()
+	slow.watch(r)
+	defer slow.leave()
 	defer r.leaveUpload()
 	if !r.locksLate() {
 		if err := r.acquire(r.Context()); err != nil {
@@ -132,8 +133,7 @@ func (r *request) acquire(ctx context.Context) error {
 	if r.exchange.Late != nil {
 		policy.MaxWaiters = 0 // it runs in any case; lateUploads bounds how many there are
 	}
-	entered := time.Now()
-	r.clock.enter(stageSession)
+	entered := r.clock.enter(stageSession)
 	stop := findRemoteHolder(r.setup.FindHolder, r.key, r.setup.SlowWait/2, &r.remoteHolder)
 	lock, err := r.setup.Locks.Acquire(ctx, r.key, h, policy)
 	stop()

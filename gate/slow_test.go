@@ -3,6 +3,7 @@ package gate
 import (
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +63,56 @@ func TestASlowRequestIsLoggedWhileItRuns(t *testing.T) {
 				t.Errorf("got %+v", got)
 			}
 		})
+	}
+}
+
+// TestAReloadCountsForTheNextRequest of a conn whose requests have been watched for longer, and for no time at all.
+func TestAReloadCountsForTheNextRequest(t *testing.T) {
+	l := newLedger()
+	s := newStand(t, func(o *Options) { o.SlowRequest, o.Meter = time.Hour, l.meter })
+	b := s.ask()
+	s.php.next().end(page)
+	b.want("")
+	for n, limit := range []time.Duration{10 * time.Millisecond, 0, 10 * time.Millisecond} {
+		s.Configure(s.options(func(o *Options) { o.SlowRequest, o.Meter = limit, l.meter }))
+		b.again()
+		script := s.php.next()
+		if limit > 0 {
+			await(t, "it is slow", func() bool { return s.Stats().Routes[0].Slow == uint64(n/2+1) })
+		} else {
+			time.Sleep(30 * time.Millisecond)
+		}
+		script.end(page)
+		b.want("")
+	}
+	if got := s.Stats().Routes[0].Slow; got != 2 {
+		t.Errorf("got %d slow requests, want 2", got)
+	}
+}
+
+// TestEachSlowRequestOfAConnIsReportedOnce, and no other one.
+func TestEachSlowRequestOfAConnIsReportedOnce(t *testing.T) {
+	const limit = 30 * time.Millisecond
+	l := newLedger()
+	s := slowStand(t, l, limit, 0)
+	b := s.ask()
+	s.php.next().end(page)
+	b.want("")
+	for n := range 6 {
+		b.again("SCRIPT_FILENAME", strconv.Itoa(n))
+		script := s.php.next()
+		if n%2 == 1 {
+			await(t, "it is slow", func() bool { l.mu.Lock(); defer l.mu.Unlock(); return l.slow[strconv.Itoa(n)] > 0 })
+			time.Sleep(2 * limit) // in which it could be reported again
+		}
+		script.end(page)
+		b.want("")
+	}
+	l.want(t, "ends", func() map[string]int { return l.ends }, map[string]int{" none": 7})
+	for script, times := range l.times {
+		if n := l.slow[script]; n > 1 || n == 1 && times.Total() < limit {
+			t.Errorf("request %s took %v, and was reported %d times", script, times.Total(), n)
+		}
 	}
 }
 

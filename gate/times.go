@@ -40,21 +40,21 @@ type clock struct {
 	stage stage
 	since time.Time // when the stage began
 	times Times
-	alarm *time.Timer // nil: not set
 }
 
-// enter ends the stage before and begins s, unless s is the stage already.
-func (c *clock) enter(s stage) {
+// enter ends the stage before and begins s, unless s is the stage already. It returns when s began.
+func (c *clock) enter(s stage) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stage == s {
-		return
+		return c.since
 	}
 	now := time.Now()
 	c.times = c.timesAt(now)
 	c.stage, c.since = s, now
 	c.times.Queued = c.times.Queued || s == stageConnection
 	c.times.Sent = c.times.Sent || s == stagePHP
+	return now
 }
 
 // timesAt returns the times with that of the present stage. It is called with the mutex held.
@@ -78,40 +78,25 @@ func (c *clock) waited() time.Duration {
 	return c.times.Connection
 }
 
-// stop ends the last stage, and returns the times. The alarm does not go off from now on.
+// stop ends the last stage, and returns the times.
 func (c *clock) stop() Times {
 	c.enter(stageOver)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.alarm != nil {
-		c.alarm.Stop()
-	}
 	return c.times
 }
 
-// alarmAt has ring called, by a goroutine of its own, when the request has taken limit or a little later.
-func (c *clock) alarmAt(limit time.Duration, ring func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.alarm = time.AfterFunc(limit, ring)
-}
-
 // look calls f with the stage and the times so far if the request has taken limit: it does not end before f has
-// returned, so f must be quick. Otherwise the alarm is set again. It reports whether f was called.
-func (c *clock) look(limit time.Duration, f func(stage, Times)) bool {
+// returned, so f must be quick. Otherwise it returns how long the request has left until then. It returns 0 too when the
+// request has ended.
+func (c *clock) look(limit time.Duration, f func(stage, Times)) (left time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stage == stageOver {
-		return false
+		return 0
 	}
 	t := c.timesAt(time.Now())
 	if left := limit - t.Total(); left > 0 {
-		c.alarm.Reset(max(left, minAlarm))
-		return false
+		return left
 	}
 	f(c.stage, t)
-	return true
+	return 0
 }
-
-// minAlarm keeps a request whose body never comes from being looked at again and again.
-const minAlarm = 10 * time.Millisecond

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,14 +11,17 @@ import (
 func TestAClockTellsTheStagesApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c clock
-		rings := 0
-		var seen Times
-		var at stage
-		c.alarmAt(10*time.Second, func() {
-			rings++
-			c.look(10*time.Second, func(s stage, t Times) { at, seen = s, t })
-		})
+		var seen []Times
+		look := func() time.Duration {
+			return c.look(10*time.Second, func(s stage, t Times) {
+				if s != stagePHP {
+					t = Times{}
+				}
+				seen = append(seen, t)
+			})
+		}
 		time.Sleep(time.Minute) // its head
+		var lefts []time.Duration
 		for _, step := range []struct {
 			stage
 			time.Duration
@@ -27,20 +31,21 @@ func TestAClockTellsTheStagesApart(t *testing.T) {
 		} {
 			c.enter(step.stage)
 			time.Sleep(step.Duration)
-			synctest.Wait()
+			lefts = append(lefts, look())
 		}
 		got := c.stop()
 		want := Times{Session: 2 * time.Second, Connection: 3 * time.Second, PHP: 7 * time.Second, Queued: true, Sent: true}
 		if got != want || got.Total() != 12*time.Second {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
-		if at != stagePHP || seen.Total() < 10*time.Second || seen.Total() > 11*time.Second || rings > 1000 {
-			t.Errorf("seen in stage %v at %+v after %d looks, want after 10s in PHP", at, seen, rings)
+		if want := []time.Duration{9e9, 7e9, 6e9, 5e9, 5e9, 2e9, 0}; !slices.Equal(lefts, want) {
+			t.Errorf("got %v left after the steps, want %v", lefts, want)
 		}
-		before := rings
-		time.Sleep(time.Hour)
-		if rings != before {
-			t.Error("the alarm went off after the end")
+		if len(seen) != 1 || seen[0] != want {
+			t.Errorf("seen at %+v, want once, at %+v", seen, want)
+		}
+		if left := look(); left != 0 || len(seen) != 1 {
+			t.Error("it is seen after its end")
 		}
 	})
 }
@@ -56,13 +61,16 @@ func TestARequestThatDidNotGetThereHasNoTimeInPHP(t *testing.T) {
 // BenchmarkClock is what telling the stages apart costs a request that has a session, in its way, with an alarm for the
 // slow ones.
 func BenchmarkClock(b *testing.B) {
+	a, r := new(alarm), &request{setup: &setup{Options: Options{SlowRequest: time.Hour}}}
+	b.ReportAllocs()
 	for b.Loop() {
-		c := new(clock)
-		c.alarmAt(5*time.Second, func() {})
+		r.clock = clock{}
+		a.watch(r)
 		for _, s := range []stage{stageSession, stageConnection, stagePHP, stagePHP, stagePHP} {
-			c.enter(s)
+			r.clock.enter(s)
 		}
-		_ = c.waited()
-		_ = c.stop()
+		_ = r.clock.waited()
+		_ = r.clock.stop()
+		a.leave()
 	}
 }
