@@ -85,8 +85,7 @@ func (c *clock) stop() Times {
 }
 
 // look calls f with the stage and the times so far if the request has taken limit: it does not end before f has
-// returned, so f must be quick. Otherwise it returns how long the request has left until then. It returns 0 too when the
-// request has ended.
+// returned, so f must be quick. Otherwise it returns how long the request has left until then; 0 if it has ended.
 func (c *clock) look(limit time.Duration, f func(stage, Times)) (left time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
