@@ -1,6 +1,6 @@
 // Package admin is the operator's view of a process's gates. It serves the locks with their holders and waiters as
 // JSON, as a stream of events and as a page; metrics, health and the last hour; and the few operations that change
-// something: break a lock, set the log level.
+// something: break a lock, pause a gate, set the log level.
 //
 // It reads the gates when an operator asks; only the Meters are on the request path. It never sees a session id: a
 // lock is identified by its key, which is a hash.
@@ -34,6 +34,7 @@ type Served struct {
 	Gates    []Gate
 	Locks    []Locks
 	Draining bool // no new connections are accepted
+	Previous bool // the process before this one still serves requests
 
 	Profiles bool // whether Go's profiles are served
 
@@ -90,6 +91,9 @@ func (a *Admin) routes() http.Handler {
 	m.HandleFunc("GET /locks", a.getLocks)
 	m.HandleFunc("GET /locks/{key}/why", a.getWhy)
 	m.HandleFunc("DELETE /locks/{key}", a.deleteLock)
+	m.HandleFunc("GET /pause", a.getPause)
+	m.HandleFunc("PUT /pause", a.putPause)
+	m.HandleFunc("DELETE /pause", a.deletePause)
 	m.HandleFunc("GET /events", a.feed.serve)
 	m.HandleFunc("GET /history", a.history.serve)
 	m.Handle("GET /metrics", a.metrics.handler())

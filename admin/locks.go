@@ -65,7 +65,7 @@ func (a *Admin) locks(ctx context.Context) *LocksPage {
 	page := &LocksPage{At: timeText(now), Host: a.options.Host, Locks: []Lock{}}
 	lookups := 0
 	served := a.options.Served()
-	page.Warnings = warningsOf(served)
+	page.Warnings = append(pausesOf(served), warningsOf(served)...)
 	for _, locks := range served.Locks {
 		for _, s := range locks.Snapshot() {
 			if s.Key == (sessionlock.Key{}) {

@@ -123,6 +123,8 @@ var gateMetrics = newFamily(
 		gateFigures.idle, "gate"),
 	gauges("fpm_gate_total_processes", "Workers that the gate may use: max_connections.",
 		gateFigures.total, "gate"),
+	flag("fpm_gate_paused", "Whether an operator has paused the gate: 1 or 0.",
+		func(g gateFigures) bool { return g.paused }, "gate"),
 	gauge("fpm_gate_upstream_queue",
 		"Requests that wait for one of max_connections, for PHP-FPM's return or for the end of a pause.",
 		func(g gateFigures) int { return g.Pool.Queued }, "gate"),
@@ -228,7 +230,8 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	programMetrics.collect(to, program{served, m.version})
 	held := lockFigures(served.Locks)
 	for _, g := range served.Gates {
-		gateMetrics.collect(to, gateFigures{g, g.Stats(), held[g.Name]}, g.Name)
+		state := g.PauseState()
+		gateMetrics.collect(to, gateFigures{g, g.Stats(), held[g.Name], state.Paused()}, g.Name)
 		for _, u := range g.Upstreams() {
 			figures := upstreamFigures(u)
 			upstreamMetrics.collect(to, figures, g.Name, u.Addr.String())
@@ -259,6 +262,7 @@ type (
 		Gate
 		gate.Stats
 		held
+		paused bool
 	}
 	upstreamFigures gate.UpstreamStats
 )

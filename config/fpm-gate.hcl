@@ -40,9 +40,9 @@ log {
 }
 
 
-# Where metrics, health, the page and the commands that ask a running gate ("locks", "why", "break",
-# "health") are served. Anyone who can
-# connect can see and break locks, so keep it to a socket or to an address that only you can reach.
+# Where metrics, health, the page and the commands that ask a running gate ("locks", "why", "break", "pause",
+# "resume", "health") are served. Anyone who can connect can see and break locks, and pause gates, so keep it to a
+# socket or to an address that only you can reach.
 # admin {
   # A unix socket or a TCP address.
   # listen = "unix:/run/fpm-gate/admin.sock"

@@ -34,6 +34,8 @@ type Gate struct {
 
 	outliving outliving
 
+	pause pause
+
 	lostPost atomic.Int64 // when hintLostPost last logged, in Unix nanoseconds; 0: never
 
 	mu        sync.Mutex
@@ -61,14 +63,18 @@ func New(o Options, log hclog.Logger) *Gate {
 		drained:   make(chan struct{}),
 	}
 	g.room = sync.NewCond(&g.mu)
-	g.setup.Store(newSetup(o, &g.counters, log))
+	s := newSetup(o, &g.counters, log)
+	g.pause.adopt(s)
+	g.setup.Store(s)
 	return g
 }
 
 // Configure changes the options. Requests in progress keep the options with which they started. The channel is closed
 // when the last of them has ended.
 func (g *Gate) Configure(o Options) <-chan struct{} {
-	old := g.setup.Swap(newSetup(o, &g.counters, g.log))
+	s := newSetup(o, &g.counters, g.log)
+	g.pause.adopt(s) // before the first request has it
+	old := g.setup.Swap(s)
 	old.close()
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -37,6 +37,7 @@ type Options struct {
 	Routes      []Route                     // the first match wins
 	SlowWait    time.Duration               // longer waits are logged
 	SlowRequest time.Duration               // longer requests are logged while they run; zero: none is
+	Paused      func(until time.Time)       // called when a pause begins or, with zero, ends; may be nil
 	Meter       func(route string) Meter    // makes the Meter of a route; "": of the other requests. May be nil
 }
 

@@ -8,7 +8,7 @@
 #
 # All keys: fpm-gate.hcl(5), and /usr/share/doc/fpm-gate/examples/fpm-gate.hcl
 
-# fpm-gate locks, fpm-gate break, metrics and the page; for root and the group fpm-gate.
+# fpm-gate locks, fpm-gate break, fpm-gate pause, metrics and the page; for root and the group fpm-gate.
 admin {
   listen = "unix:/run/fpm-gate/admin.sock"
 }

@@ -68,6 +68,7 @@ func TestRestartsOfPHPFPMLoseNoRequest(t *testing.T) {
 				letGo(t, s.Rig, mark)
 				(<-slow).mustBe(t, "last\n")
 			})
+			v.reload(t, s)
 			v.end(t, s)
 			for _, f := range v.failures {
 				t.Error(f)
@@ -95,6 +96,7 @@ func TestRestartsOfPHPFPMRunNoRequestTwice(t *testing.T) {
 			s := newStackOf(t, rig.PHPOptions{Listen: c.network}, `unreachable_wait = "25s"`, `lock { max_wait = "30s" }`)
 			v := startVisits(s.Site)
 			v.restart(t, s, func(int) { stop(t, s, c.sig) })
+			v.reload(t, s)
 			v.end(t, s)
 			t.Logf("%d requests, %d of them lost", v.sent.Load(), len(v.failures))
 		})
@@ -168,7 +170,7 @@ func stop(t *testing.T, s *stack, sig syscall.Signal) {
 	}
 }
 
-// restart has PHP-FPM stopped three times and starts it again, and reloads it. It returns the longest restart.
+// restart has PHP-FPM stopped three times and starts it again. It returns the longest restart.
 func (v *visits) restart(t *testing.T, s *stack, stop func(n int)) (longest time.Duration) {
 	t.Helper()
 	v.await(t, 100)
@@ -182,12 +184,17 @@ func (v *visits) restart(t *testing.T, s *stack, stop func(n int)) (longest time
 		longest = max(longest, time.Since(begun))
 		v.await(t, 100)
 	}
-	if err := s.PHP.Signal(syscall.SIGUSR2); err != nil { // it keeps its sockets
+	return longest
+}
+
+// reload has PHP-FPM reload, at which it keeps its sockets.
+func (v *visits) reload(t *testing.T, s *stack) {
+	t.Helper()
+	if err := s.PHP.Signal(syscall.SIGUSR2); err != nil {
 		t.Fatal(err)
 	}
 	awaitLog(t, s.PHP.Server, "using inherited socket")
 	v.await(t, 100)
-	return longest
 }
 
 // end ends the visits, and fails the test if a request ran twice.

@@ -96,6 +96,13 @@ func (s *server) served() admin.Served {
 		LogLost:  s.log.sink.lost.Load(), LogFailing: s.log.sink.failing.Load(),
 		Draining: s.draining, Reloaded: s.applied, ReloadFailed: s.reloadFailed,
 	}
+	if s.taken != nil {
+		select {
+		case <-s.taken.Done():
+		default:
+			v.Previous = true
+		}
+	}
 	var stores []*sharedStore
 	for _, name := range slices.Sorted(maps.Keys(s.gates)) {
 		g := s.gates[name]

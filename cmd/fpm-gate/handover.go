@@ -90,6 +90,7 @@ func (s *server) handOver(timeout time.Duration) error {
 	}
 	s.admin.stop() // the next process listens there
 	s.silent.Store(true)
+	s.pauses.handOver(s.gates)
 	s.log.Info("handing over to the next process, this one ends when its requests have")
 	handover.NewOffer(l, s.store, s.local)
 	time.AfterFunc(timeout+drainGrace+overdue, func() {

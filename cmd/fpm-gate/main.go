@@ -101,6 +101,7 @@ Exit codes: 0 success, 1 failure, 2 invalid usage or config.`,
 	root.SuggestionsMinimumDistance = 2 // typos in a command up to which another is suggested
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(serveCommand(), checkCommand(), initCommand(), locksCommand(), whyCommand(), breakCommand(),
+		pauseCommand(), resumeCommand(),
 		healthCommand(), helperCommand(), demoCommand(), versionCommand())
 	return root
 }

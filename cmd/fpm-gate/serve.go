@@ -111,6 +111,9 @@ func (f *serveFlags) run(u *unit) error {
 		return failed(err)
 	}
 	if u != nil {
+		if file, err := u.pausesFile(); err == nil { // else takeOver logs it
+			s.pauses.load(file, s.log)
+		}
 		s.takeOver()
 		go u.watch(signals)
 	}
@@ -162,6 +165,7 @@ type server struct {
 	store  *sessionlock.Local // of local
 	shared *sharedStore       // nil: no gate needs one
 	taken  *handover.Taken    // locks of the process before this one; nil: there was none
+	pauses pauses             // of gates
 	unit   *unit              // nil: this process is not the one that serves of a unit
 	silent atomic.Bool        // systemd hears of the next process now
 
@@ -340,6 +344,7 @@ func (s *server) serve(c *config.Config, g *config.Gate, listeners []net.Listene
 	o.Watcher, o.Workers = n.watcher, s.watching.inWorkers(g)
 	o.Unlock = s.watching.unlocker(g)
 	o.Meter = s.admin.Meters(g.Name)
+	o.Paused = func(until time.Time) { s.pauses.note(g.Name, until) }
 	o.Locks = s.local
 	if g.Lock.Store == config.StoreMemcached {
 		n.store = s.shared
@@ -351,6 +356,9 @@ func (s *server) serve(c *config.Config, g *config.Gate, listeners []net.Listene
 		return n
 	}
 	n.gate, n.stopped = gate.New(o, s.log.Named(g.Name)), new(atomic.Pointer[error])
+	if left := s.pauses.left(g.Name); left > 0 {
+		n.gate.Pause(left)
+	}
 	for _, l := range listeners {
 		go func() {
 			if err := n.gate.Serve(l); err != nil {

@@ -288,10 +288,15 @@ func systemctl(args ...string) (string, error) {
 }
 
 // socket is where a process that ends offers its locks to the next one.
-func (u *unit) socket() (string, error) {
+func (u *unit) socket() (string, error) { return u.runtimeFile("handover") }
+
+// pausesFile is where it is remembered which gates are paused.
+func (u *unit) pausesFile() (string, error) { return u.runtimeFile("paused") }
+
+func (u *unit) runtimeFile(kind string) (string, error) {
 	folder, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")
 	if folder == "" {
 		return "", errors.New("the unit has no RuntimeDirectory=")
 	}
-	return filepath.Join(folder, u.name+".handover"), nil
+	return filepath.Join(folder, u.name+"."+kind), nil
 }

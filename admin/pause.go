@@ -1,0 +1,112 @@
+package admin
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+// PausePage is the response to GET, PUT and DELETE of /pause: the gates that the request names.
+type PausePage struct {
+	Gates    []Pause `json:"gates"`
+	Previous bool    `json:"previous"` // the process before this one still serves requests, so PHP-FPM may not be idle
+}
+
+// Pause describes whether a gate is paused, and how busy its PHP-FPM is.
+type Pause struct {
+	Gate    string `json:"gate"`
+	Paused  bool   `json:"paused"` // DELETE: it was
+	Since   string `json:"since"`  // "": not paused
+	Until   string `json:"until"`  // "": not paused
+	Waiting int    `json:"waiting"`
+	Running int    `json:"running"` // requests in PHP-FPM, and scripts that are followed after their response
+}
+
+// Bounds of a pause.
+const (
+	minPause = time.Second
+	maxPause = 24 * time.Hour
+)
+
+func (a *Admin) getPause(w http.ResponseWriter, r *http.Request) {
+	if gates, ok := a.named(w, r); ok {
+		reply(w, http.StatusOK, a.pauses(gates))
+	}
+}
+
+func (a *Admin) putPause(w http.ResponseWriter, r *http.Request) {
+	limit, err := time.ParseDuration(r.URL.Query().Get("for"))
+	if err != nil || limit < minPause || limit > maxPause {
+		fail(w, http.StatusBadRequest, fmt.Sprintf(`for must be from "1s" to "24h"; got %q`, r.URL.Query().Get("for")))
+		return
+	}
+	gates, ok := a.named(w, r)
+	if !ok {
+		return
+	}
+	if a.options.Served().Draining {
+		fail(w, http.StatusConflict, "this process is shutting down")
+		return
+	}
+	for _, g := range gates {
+		a.options.Log.Info("pause requested by an operator", "gate", g.Name, "client", clientOf(r))
+		g.Pause(limit)
+	}
+	reply(w, http.StatusOK, a.pauses(gates))
+}
+
+func (a *Admin) deletePause(w http.ResponseWriter, r *http.Request) {
+	gates, ok := a.named(w, r)
+	if !ok {
+		return
+	}
+	before := a.pauses(gates)
+	for _, g := range gates {
+		a.options.Log.Info("end of a pause requested by an operator", "gate", g.Name, "client", clientOf(r))
+		g.Resume()
+	}
+	reply(w, http.StatusOK, before)
+}
+
+// named returns the gate that a request names, or all if it names none. It answers a request that names an unknown one.
+func (a *Admin) named(w http.ResponseWriter, r *http.Request) (gates []Gate, ok bool) {
+	all, name := a.options.Served().Gates, r.URL.Query().Get("gate")
+	if name == "" {
+		return all, true
+	}
+	var names []string
+	for _, g := range all {
+		if g.Name == name {
+			return []Gate{g}, true
+		}
+		names = append(names, g.Name)
+	}
+	slices.Sort(names)
+	fail(w, http.StatusNotFound, fmt.Sprintf("no gate %q; there are: %s", name, strings.Join(names, ", ")))
+	return nil, false
+}
+
+func (a *Admin) pauses(gates []Gate) *PausePage {
+	page := &PausePage{Gates: []Pause{}, Previous: a.options.Served().Previous}
+	for _, g := range gates {
+		s := g.PauseState()
+		page.Gates = append(page.Gates, Pause{
+			Gate: g.Name, Paused: s.Paused(), Since: timeText(s.Since), Until: timeText(s.Until),
+			Waiting: s.Waiting, Running: s.Running,
+		})
+	}
+	return page
+}
+
+// pausesOf returns a warning for each gate that is paused.
+func pausesOf(s Served) (all []string) {
+	for _, g := range s.Gates {
+		if p := g.PauseState(); p.Paused() {
+			all = append(all, fmt.Sprintf(`gate %q is paused until %s UTC; "fpm-gate resume" ends that`,
+				g.Name, p.Until.UTC().Format(time.TimeOnly)))
+		}
+	}
+	return all
+}
