@@ -38,6 +38,8 @@ func TestInside(t *testing.T) {
 		{"a_new_socket_takes_a_restart_and_no_reload", testNewSocket},
 		{"restarts_and_an_upgrade_under_load_lose_no_request", testUnderLoad},
 		{"restarts_under_load_lose_no_request_of_kept_connections", testUnderLoadKept},
+		{"restarts_of_PHP_FPM_under_load_lose_no_request", testPHPRestarts},
+		{"restarts_of_PHP_FPM_in_pauses_kill_no_script", testPHPRestartsInPauses},
 		{"a_restart_waits_for_no_script_and_a_session_does", testRestartBesideAScript},
 		{"an_instance_hangs", hang},
 		{"a_request_starts_a_stopped_service", testActivation},

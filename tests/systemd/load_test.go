@@ -56,6 +56,7 @@ type load struct {
 
 	mu       sync.Mutex
 	failures []string
+	slowest  time.Duration
 }
 
 var loads atomic.Int64 // started: each has visitors of its own
@@ -75,8 +76,14 @@ func (l *load) visit(session string, every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for want := 1; ; want++ {
-		body, err := ask("/count.php", session)
+		begun := time.Now()
+		method := "GET"
+		if want%2 == 0 {
+			method = "POST"
+		}
+		body, err := send(method, "/count.php", session)
 		l.requests.Add(1)
+		l.took(time.Since(begun))
 		if got, _ := strconv.Atoi(body); err != nil || got != want {
 			l.fail(fmt.Sprintf("%s, page %d: got %.100q (%v)", session, want, body, err))
 			want = got
@@ -87,6 +94,19 @@ func (l *load) visit(session string, every time.Duration) {
 		case <-tick.C:
 		}
 	}
+}
+
+func (l *load) took(answer time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.slowest = max(l.slowest, answer)
+}
+
+// longest returns how long the slowest answer took.
+func (l *load) longest() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.slowest
 }
 
 func (l *load) fail(what string) {

@@ -117,9 +117,11 @@ func get(t *testing.T, path, session string) string {
 	return body
 }
 
-// ask makes a connection of its own: one that is closed would be tried again in silence.
-func ask(path, session string) (body string, err error) {
-	r, err := http.NewRequest("GET", "http://127.0.0.1"+path, nil)
+func ask(path, session string) (body string, err error) { return send("GET", path, session) }
+
+// send makes a connection of its own: one that is closed would be tried again in silence.
+func send(method, path, session string) (body string, err error) {
+	r, err := http.NewRequest(method, "http://127.0.0.1"+path, nil)
 	if err != nil {
 		return "", err
 	}
