@@ -94,9 +94,9 @@ func rulesFor(file string, c *config.Config) (r landlock.Rules) {
 	if folder := os.Getenv("CREDENTIALS_DIRECTORY"); folder != "" {
 		r.Allow(folder, landlock.ReadFiles)
 	}
-	if folders := os.Getenv("RUNTIME_DIRECTORY"); folders != "" { // for further sockets, and to hand over locks
+	if folders := os.Getenv("RUNTIME_DIRECTORY"); folders != "" { // for further sockets, to hand over locks, and pauses
 		for _, folder := range strings.Split(folders, ":") {
-			r.Allow(folder, landlock.MakeSockets)
+			r.Allow(folder, landlock.MakeSockets|landlock.KeepFiles)
 		}
 	}
 	for _, a := range listened(c) {

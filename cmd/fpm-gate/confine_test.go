@@ -38,7 +38,7 @@ func TestRulesFor(t *testing.T) {
 		list  = landlock.ReadFiles | landlock.ListFolders
 		socks = landlock.MakeSockets
 	)
-	own := map[string]landlock.Access{"/proc": list, "/etc/passwd": read, "/etc/group": read, "conf": read, "credentials": read, "runtime": socks}
+	own := map[string]landlock.Access{"/proc": list, "/etc/passwd": read, "/etc/group": read, "conf": read, "credentials": read, "runtime": socks | landlock.KeepFiles}
 	gate := func(listen, more string) string {
 		return `gate "www" {
 			listen = "` + listen + `"

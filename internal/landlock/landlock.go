@@ -28,6 +28,9 @@ const (
 	ListFolders Access = unix.LANDLOCK_ACCESS_FS_READ_DIR
 	// MakeSockets is to create unix sockets, to rename them within their folder, and to remove them.
 	MakeSockets Access = unix.LANDLOCK_ACCESS_FS_MAKE_SOCK | unix.LANDLOCK_ACCESS_FS_REMOVE_FILE
+	// KeepFiles is to make files, to read, write and rename them within their folder, and to remove them.
+	KeepFiles Access = ReadFiles | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_TRUNCATE |
+		unix.LANDLOCK_ACCESS_FS_MAKE_REG | unix.LANDLOCK_ACCESS_FS_REMOVE_FILE
 )
 
 // Rule allows something to be done with a file, or with all that is below a folder. Another file system that is mounted
@@ -144,6 +147,7 @@ func newRuleset(rules Rules) (int, error) {
 		return -1, fmt.Errorf("create a ruleset: %w", errno)
 	}
 	for _, r := range rules {
+		r.Access &= handled(version)
 		if err := r.addTo(int(fd)); err != nil {
 			_ = unix.Close(int(fd))
 			return -1, fmt.Errorf("rule for %s: %w", r.Path, err)

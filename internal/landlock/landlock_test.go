@@ -45,6 +45,14 @@ var deeds = map[string]func(folder string) error{
 	"make a folder": func(f string) error { return os.Mkdir(filepath.Join(f, "newer"), 0o755) },
 	"run a program": func(f string) error { return exec.Command(filepath.Join(f, "true")).Run() },
 	"watch it":      watch,
+	"keep a file": func(f string) error {
+		next, path := filepath.Join(f, "next"), filepath.Join(f, "kept")
+		if err := os.WriteFile(next, nil, 0o600); err != nil {
+			return err
+		}
+		_, err := os.ReadFile(next)
+		return errors.Join(err, os.Rename(next, path), os.Remove(path))
+	},
 	"make and move a socket": func(f string) error {
 		made, path := filepath.Join(f, "made.sock"), filepath.Join(f, "sock")
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: made})
@@ -74,6 +82,7 @@ func TestOnlyWhatARuleAllowsCanBeDone(t *testing.T) {
 		"read files":   {ReadFiles, []string{"read a file"}},
 		"list folders": {ListFolders, []string{"list a folder"}},
 		"make sockets": {MakeSockets, []string{"make and move a socket"}},
+		"keep files":   {KeepFiles, []string{"read a file", "write a file", "create a file", "keep a file"}},
 		"several":      {ReadFiles | ListFolders, []string{"read a file", "list a folder"}},
 	} {
 		t.Run(name, func(t *testing.T) {

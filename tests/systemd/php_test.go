@@ -49,7 +49,10 @@ func testPHPRestartsInPauses(t *testing.T) {
 	restarts(t, unit, func(verb string) {
 		mustDo(t, "fpm-gate", "pause", "--wait")
 		mustDo(t, "systemctl", verb, unit)
-		mustDo(t, "fpm-gate", "resume")
+		mustDo(t, "systemctl", "restart", service) // which does not end the pause
+		if out := mustDo(t, "fpm-gate", "resume"); !strings.Contains(out, "resumed; ") {
+			t.Errorf("after a restart of the gate: got %q, want that it was paused", out)
+		}
 	})
 }
 
