@@ -129,7 +129,7 @@ func (r *request) acquire(ctx context.Context) error {
 	r.rotates.key = r.key
 	h, policy := newHold(r, r.key, false)
 	policy.MaxWait = max(policy.MaxWait-r.waited, 0) // waited is not 0 if the lock is acquired again
-	if policy.MaxWait > 0 {
+	if policy.MaxWait > 0 && r.exchange.Late == nil {
 		policy.MaxWait += r.gate.pause.left(r.setup.Upstream.QueueTimeout) // of which the lock's holder waits, too
 	}
 	policy.LateExpiry = true
