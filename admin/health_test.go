@@ -10,6 +10,7 @@ import (
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/gate"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // serve has the gate of the stand listen, and gives it a PHP-FPM that does nothing but accept.
@@ -24,7 +25,7 @@ func (s *stand) serve() (php net.Listener) {
 	}
 	php = listen()
 	g := s.served.Gates[0]
-	g.Configure(gate.Options{Name: "www", Locks: s.locks, Upstream: fcgi.PoolOptions{Addrs: []fcgi.Addr{{Network: "unix", Address: php.Addr().String()}}}})
+	g.Configure(gate.Options{Name: "www", Locks: s.locks, Upstream: fcgi.PoolOptions{Addrs: []netaddr.Addr{{Network: "unix", Address: php.Addr().String()}}}})
 	go func() { _ = g.Serve(listen()) }()
 	await(s.t, "the gate listens", g.Listening)
 	return php

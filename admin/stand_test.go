@@ -19,6 +19,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/gate"
 	"github.com/fpm-gate/fpm-gate/internal/sharedlock"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
@@ -43,7 +44,7 @@ func newStand(t testing.TB) *stand {
 	log := hclog.New(&hclog.LoggerOptions{Output: &s.log})
 	g := gate.New(gate.Options{
 		Name: "www", Locks: s.locks, Routes: []gate.Route{{Name: "api"}},
-		Upstream: fcgi.PoolOptions{Addrs: []fcgi.Addr{{Network: "unix", Address: filepath.Join(t.TempDir(), "absent")}}},
+		Upstream: fcgi.PoolOptions{Addrs: []netaddr.Addr{{Network: "unix", Address: filepath.Join(t.TempDir(), "absent")}}},
 	}, log)
 	t.Cleanup(func() { _ = g.Shutdown(context.Background(), 0) })
 	s.served = Served{Profiles: true, Gates: []Gate{{"www", g}}, Locks: []Locks{{s.locks, s.far}}, Reloaded: time.Now()}

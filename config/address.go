@@ -8,34 +8,12 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
-// Address is where to listen or what to dial. Equal addresses compare equal with ==.
-type Address struct {
-	Network string // unix, tcp or systemd
-	Address string // an absolute path, host:port, or the name of a socket unit's file descriptor
-}
-
-// String returns the address as written in a config, "" for the zero Address.
-func (a Address) String() string {
-	if a.Network == "unix" || a.Network == "systemd" {
-		return a.Network + ":" + a.Address
-	}
-	return a.Address
-}
-
-// IsLoopback reports whether no other host can reach the address.
-func (a Address) IsLoopback() bool {
-	if a.Network != "tcp" {
-		return true
-	}
-	host, _, _ := net.SplitHostPort(a.Address)
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
-}
-
 // dialAddress is the kind of an address to dial, and of the admin's listen.
-var dialAddress = kind[Address]{`"unix:/path" or "host:port"`, func(s string) (Address, error) {
+var dialAddress = kind[netaddr.Addr]{`"unix:/path" or "host:port"`, func(s string) (netaddr.Addr, error) {
 	if socket, ok := strings.CutPrefix(s, "unix:"); ok {
 		return unixAddress(socket)
 	}
@@ -43,49 +21,51 @@ var dialAddress = kind[Address]{`"unix:/path" or "host:port"`, func(s string) (A
 }}
 
 // listenAddress is the kind of a gate's listen.
-var listenAddress = kind[Address]{`"unix:/path", "host:port" or "systemd:NAME"`, func(s string) (Address, error) {
+var listenAddress = kind[netaddr.Addr]{`"unix:/path", "host:port" or "systemd:NAME"`, parseListen}
+
+func parseListen(s string) (netaddr.Addr, error) {
 	if name, ok := strings.CutPrefix(s, "systemd:"); ok {
 		return systemdAddress(name)
 	}
 	return dialAddress.parse(s)
-}}
+}
 
 // maxSocketPath is in bytes: the path must fit into sockaddr_un.sun_path with a NUL.
 const maxSocketPath = 107
 
-func unixAddress(socket string) (Address, error) {
+func unixAddress(socket string) (netaddr.Addr, error) {
 	clean := path.Clean(socket)
 	switch {
 	case !strings.HasPrefix(socket, "/"):
-		return Address{}, formHint(`The path of a socket starts with "/".`)
+		return netaddr.Addr{}, formHint(`The path of a socket starts with "/".`)
 	case strings.HasSuffix(socket, "/") || clean == "/" || hasControl(socket):
-		return Address{}, errForm
+		return netaddr.Addr{}, errForm
 	case len(clean) > maxSocketPath:
-		return Address{}, fmt.Errorf("must be the path of a unix socket, at most %d bytes", maxSocketPath)
+		return netaddr.Addr{}, fmt.Errorf("must be the path of a unix socket, at most %d bytes", maxSocketPath)
 	}
-	return Address{"unix", clean}, nil
+	return netaddr.Addr{Network: "unix", Address: clean}, nil
 }
 
-func tcpAddress(s string) (Address, error) {
+func tcpAddress(s string) (netaddr.Addr, error) {
 	host, port, err := net.SplitHostPort(strings.ToLower(s))
 	n, numErr := strconv.ParseUint(port, 10, 16)
 	switch {
 	case strings.HasPrefix(s, "/"):
-		return Address{}, formHint(fmt.Sprintf("Did you mean %q?", "unix:"+s))
+		return netaddr.Addr{}, formHint(fmt.Sprintf("Did you mean %q?", "unix:"+s))
 	case strings.HasPrefix(s, "systemd:"):
-		return Address{}, formHint("Only a gate's listen can be a socket from systemd.")
+		return netaddr.Addr{}, formHint("Only a gate's listen can be a socket from systemd.")
 	case err != nil && isPort(s):
-		return Address{}, missingHost(s)
+		return netaddr.Addr{}, missingHost(s)
 	case err != nil:
-		return Address{}, errForm
+		return netaddr.Addr{}, errForm
 	case host == "":
-		return Address{}, missingHost(port)
+		return netaddr.Addr{}, missingHost(port)
 	case !isHost(host):
-		return Address{}, errForm
+		return netaddr.Addr{}, errForm
 	case numErr != nil || n == 0:
-		return Address{}, formHint("A port is a number from 1 to 65535.")
+		return netaddr.Addr{}, formHint("A port is a number from 1 to 65535.")
 	}
-	return Address{"tcp", net.JoinHostPort(host, strconv.FormatUint(n, 10))}, nil
+	return netaddr.Addr{Network: "tcp", Address: net.JoinHostPort(host, strconv.FormatUint(n, 10))}, nil
 }
 
 // missingHost returns the hint for a port alone. PHP-FPM accepts that as its listen, so operators try it here.
@@ -104,12 +84,12 @@ func isPort(s string) bool {
 }
 
 // systemdAddress accepts the names that systemd accepts as FileDescriptorName=.
-func systemdAddress(name string) (Address, error) {
+func systemdAddress(name string) (netaddr.Addr, error) {
 	bad := func(r rune) bool { return r < ' ' || r > '~' || r == ':' }
 	if name == "" || len(name) > 255 || strings.ContainsFunc(name, bad) {
-		return Address{}, errForm
+		return netaddr.Addr{}, errForm
 	}
-	return Address{"systemd", name}, nil
+	return netaddr.Addr{Network: "systemd", Address: name}, nil
 }
 
 var (

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // webServerTimeout is nginx's default fastcgi_read_timeout. nginx answers 504 to a request that waits longer in the
@@ -57,9 +59,9 @@ func (f *file) checkSecret(b *found) {
 }
 
 // checkListen judges the listen keys of a gate or of admin.
-func (f *file) checkListen(b *found, listen Address) {
+func (f *file) checkListen(b *found, listen netaddr.Addr) {
 	b.need("listen", `For example: listen = "unix:/run/fpm-gate/www.sock".`)
-	if listen == (Address{}) {
+	if listen == (netaddr.Addr{}) {
 		return
 	}
 	if first, taken := f.listens[listen]; taken {
@@ -99,7 +101,7 @@ func checkMemcached(b *found, m *Memcached) {
 			"quorum needs an odd number of servers, at least 3; got %d", n)
 	}
 	needBoth(b, "username", m.Username, "password", m.Password)
-	remote := slices.ContainsFunc(m.Servers, func(a Address) bool { return !a.IsLoopback() })
+	remote := slices.ContainsFunc(m.Servers, func(a netaddr.Addr) bool { return !a.IsLoopback() })
 	if m.Password != "" && m.TLS == nil && remote {
 		b.warn("password", `For example: tls { ca = "/etc/ssl/certs/memcached.pem" }.`,
 			"password is sent in clear text; add a tls block to encrypt it")

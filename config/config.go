@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // Config is a complete, checked configuration. It must not be changed, so it can be shared.
@@ -39,16 +41,16 @@ type Log struct {
 
 // Admin is where the admin listens.
 type Admin struct {
-	Listen     Address
+	Listen     netaddr.Addr
 	ListenMode os.FileMode // of a unix socket
 	Pprof      bool        // whether Go's profiles are served
 }
 
 // Memcached is the lock store that the gates of a fleet share.
 type Memcached struct {
-	Servers   []Address     // each unix or tcp, none twice
-	Timeout   time.Duration // of one round trip; shorter than a third of Lease
-	Lease     time.Duration // from 3s to 1h
+	Servers   []netaddr.Addr // each unix or tcp, none twice
+	Timeout   time.Duration  // of one round trip; shorter than a third of Lease
+	Lease     time.Duration  // from 3s to 1h
 	KeyPrefix string
 	Secret    string // "": session ids are hashed without a key
 	Quorum    bool   // with an odd number of servers, at least 3
@@ -69,7 +71,7 @@ type TLS struct {
 type Gate struct {
 	Name string
 
-	Listen                   Address // unix, tcp or systemd; no two gates have the same
+	Listen                   netaddr.Addr // unix, tcp or systemd; no two gates have the same
 	ListenMode               os.FileMode
 	ListenOwner, ListenGroup string // a name or a number; "": the process's
 	Realm                    string // the namespace of its session ids; never ""
@@ -86,7 +88,7 @@ type Gate struct {
 
 // Upstream is the PHP-FPM pool behind a gate.
 type Upstream struct {
-	Addresses      []Address // at least one, each unix or tcp, none twice
+	Addresses      []netaddr.Addr // at least one, each unix or tcp, none twice
 	ConnectTimeout time.Duration
 	MaxConnections int // at once to all addresses; 0: no limit
 	QueueTimeout   time.Duration
@@ -113,14 +115,14 @@ type Session struct {
 	// SavePath is the folder of the session files without the depth, or memcached's servers as in PHP's
 	// session.save_path; "": sessions are not watched.
 	SavePath   string
-	Depth      int           // levels of folders below SavePath
-	Servers    []Address     // of SavePath, for the handler memcached
-	KeyPrefix  string        // of the keys of the handler memcached
-	Watch      string        // where the gate sees whether PHP has a session open
-	Locks      bool          // PHP locks its sessions itself; true by itself only for files and memcached
-	LocksGiven bool          // Locks stands in the file, or follows from Application
-	Reopens    bool          // scripts open their session again after they have closed it; follows from Application
-	OpenWithin time.Duration // 0: a script never gives its turn away
+	Depth      int            // levels of folders below SavePath
+	Servers    []netaddr.Addr // of SavePath, for the handler memcached
+	KeyPrefix  string         // of the keys of the handler memcached
+	Watch      string         // where the gate sees whether PHP has a session open
+	Locks      bool           // PHP locks its sessions itself; true by itself only for files and memcached
+	LocksGiven bool           // Locks stands in the file, or follows from Application
+	Reopens    bool           // scripts open their session again after they have closed it; follows from Application
+	OpenWithin time.Duration  // 0: a script never gives its turn away
 
 	MaxInputVars int // PHP's own limit
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 func TestSmallestConfigHasAllDefaults(t *testing.T) {
@@ -20,8 +22,8 @@ func TestSmallestConfigHasAllDefaults(t *testing.T) {
 		}`)
 	want := defaultConfig()
 	g := defaultGate("www")
-	g.Listen = Address{"unix", "/run/fpm-gate/www.sock"}
-	g.Upstream.Addresses = []Address{{"unix", "/run/php/php-fpm.sock"}}
+	g.Listen = netaddr.Addr{Network: "unix", Address: "/run/fpm-gate/www.sock"}
+	g.Upstream.Addresses = []netaddr.Addr{{Network: "unix", Address: "/run/php/php-fpm.sock"}}
 	want.Gates = []*Gate{g}
 	equal(t, got, want)
 	if g.Realm != "www" {
@@ -113,9 +115,9 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 		}`)
 	want := &Config{
 		Log:   Log{Level: "debug", Format: FormatJSON, SlowRequest: 7 * time.Second},
-		Admin: &Admin{Address{"tcp", "127.0.0.1:9100"}, 0o660, true},
+		Admin: &Admin{netaddr.Addr{Network: "tcp", Address: "127.0.0.1:9100"}, 0o660, true},
 		Memcached: &Memcached{
-			Servers:     []Address{{"tcp", "10.0.0.1:11211"}, {"unix", "/run/memcached.sock"}, {"tcp", "[::1]:11211"}},
+			Servers:     []netaddr.Addr{{Network: "tcp", Address: "10.0.0.1:11211"}, {Network: "unix", Address: "/run/memcached.sock"}, {Network: "tcp", Address: "[::1]:11211"}},
 			Timeout:     100 * time.Millisecond,
 			Lease:       3 * time.Second,
 			KeyPrefix:   "shop:",
@@ -128,7 +130,7 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 		},
 		Gates: []*Gate{{
 			Name:        "www",
-			Listen:      Address{"systemd", "fpm-gate-www.socket"},
+			Listen:      netaddr.Addr{Network: "systemd", Address: "fpm-gate-www.socket"},
 			ListenMode:  0o660,
 			Realm:       "shop",
 			MaxConns:    1000,
@@ -136,7 +138,7 @@ func TestEveryKeyReachesItsField(t *testing.T) {
 			HeadTimeout: 1500 * time.Millisecond,
 			IdleTimeout: 2 * time.Minute,
 			Upstream: Upstream{
-				Addresses:       []Address{{"tcp", "php-1:9000"}, {"tcp", "php-2:9000"}},
+				Addresses:       []netaddr.Addr{{Network: "tcp", Address: "php-1:9000"}, {Network: "tcp", Address: "php-2:9000"}},
 				ConnectTimeout:  2 * time.Second,
 				MaxConnections:  10,
 				QueueTimeout:    3 * time.Second,
@@ -233,7 +235,7 @@ func TestListenOnUnixSocketTakesModeAndOwner(t *testing.T) {
 		  listen_group = "33"
 		  upstream { address = "127.0.0.1:9000" }
 		}`)
-	equal(t, got.Admin, &Admin{Address{"unix", "/run/admin.sock"}, 0o600, true})
+	equal(t, got.Admin, &Admin{netaddr.Addr{Network: "unix", Address: "/run/admin.sock"}, 0o600, true})
 	g := got.Gates[0]
 	if g.Listen.String() != "unix:/run/www.sock" || g.ListenMode != 0o666 || g.ListenOwner != "www-data" || g.ListenGroup != "33" {
 		t.Errorf("got %v %o %q %q", g.Listen, g.ListenMode, g.ListenOwner, g.ListenGroup)
@@ -255,16 +257,16 @@ func TestSavePathIsReadAsItsHandlerReadsIt(t *testing.T) {
 		name, handler, savePath string
 		folder                  string
 		depth                   int
-		servers                 []Address
+		servers                 []netaddr.Addr
 	}{
 		{"files without a path", "files", "", "", 0, nil},
 		{"a folder", "files", "/tmp", "/tmp", 0, nil},
 		{"a folder with depth", "files", "21;/tmp", "/tmp", 21, nil},
 		{"a folder with depth and mode", "files", "1;0600;/tmp", "/tmp", 1, nil},
 		{"servers", "memcached", "a:11211, b:11212", "a:11211, b:11212", 0,
-			[]Address{{"tcp", "a:11211"}, {"tcp", "b:11212"}}},
+			[]netaddr.Addr{{Network: "tcp", Address: "a:11211"}, {Network: "tcp", Address: "b:11212"}}},
 		{"sockets", "memcached", "/run/m.sock,/run/n.sock:0", "/run/m.sock,/run/n.sock:0", 0,
-			[]Address{{"unix", "/run/m.sock"}, {"unix", "/run/n.sock"}}},
+			[]netaddr.Addr{{Network: "unix", Address: "/run/m.sock"}, {Network: "unix", Address: "/run/n.sock"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			src := fmt.Sprintf("session {\nhandler = %q\nsave_path = %q\n}", c.handler, c.savePath)

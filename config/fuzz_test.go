@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // FuzzParse holds Parse to two promises: it does not panic, and what it returns without an error
@@ -64,7 +66,7 @@ func checkInvariants(t *testing.T, c *Config) {
 	is(len(c.Gates) > 0, "there is a gate")
 	is(c.Log.SlowWait >= 0, "slow_wait is not negative")
 	is(c.Log.SlowRequest >= 0, "slow_request is not negative")
-	listens := map[Address]bool{}
+	listens := map[netaddr.Addr]bool{}
 	if c.Admin != nil {
 		is(dialable(c.Admin.Listen), "admin's listen is an address")
 		listens[c.Admin.Listen] = true
@@ -140,12 +142,12 @@ func checkLockInvariants(is func(bool, string), c *Config, l Lock) {
 	is(l.RetryAfter >= time.Second && l.RetryAfter%time.Second == 0, "Retry-After has whole seconds")
 }
 
-func allDialable(as []Address) bool {
-	return len(as) > 0 && !slices.ContainsFunc(as, func(a Address) bool { return !dialable(a) })
+func allDialable(as []netaddr.Addr) bool {
+	return len(as) > 0 && !slices.ContainsFunc(as, func(a netaddr.Addr) bool { return !dialable(a) })
 }
 
 // dialable reports whether the address is unix or tcp and parses to itself.
-func dialable(a Address) bool {
+func dialable(a netaddr.Addr) bool {
 	again, err := dialAddress.parse(a.String())
 	return err == nil && again == a && (a.Network == "unix" || a.Network == "tcp")
 }

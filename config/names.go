@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // The kinds of names, paths and patterns. A key whose default is "" accepts "" too.
@@ -222,7 +224,7 @@ func savePathFolder(s string) (folder string, depth int, err error) {
 
 // savePathServers parses the session.save_path of PHP's handler memcached: "host:port" or the path of a socket, or
 // several of them separated by commas.
-func savePathServers(s string) (servers []Address, err error) {
+func savePathServers(s string) (servers []netaddr.Addr, err error) {
 	for server := range strings.SplitSeq(s, ",") {
 		server = strings.TrimSpace(server)
 		if strings.HasPrefix(server, "/") {

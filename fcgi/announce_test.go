@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/internal/rig"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // awaitsReturn has a pool await PHP-FPM's return.
@@ -35,7 +36,7 @@ func inBacklog(t *testing.T, p *Pool) {
 
 func TestARequestInTheBacklogOfAPHPFPMThatEndsIsSentAgain(t *testing.T) {
 	l := deaf(t)
-	addr := Addr{"unix", l.Addr().String()}
+	addr := netaddr.Addr{Network: "unix", Address: l.Addr().String()}
 	p := newPool(t, awaitsReturn, addr)
 	var sending atomic.Int64
 	run := start(t, p, "unix", func(x *Exchange) {
@@ -84,7 +85,7 @@ func TestARequestInTheBacklogOfAPHPFPMThatEndsIsSentAgain(t *testing.T) {
 
 func TestARequestLeavesTheBacklogWhenItsWebServerHangsUp(t *testing.T) {
 	l := deaf(t)
-	p := newPool(t, awaitsReturn, Addr{"unix", l.Addr().String()})
+	p := newPool(t, awaitsReturn, netaddr.Addr{Network: "unix", Address: l.Addr().String()})
 	run := start(t, p, "unix", nil, requestOf(1, true, "body"))
 	inBacklog(t, p)
 	run.web.Close()
@@ -104,7 +105,7 @@ func TestARequestLeavesTheBacklogWhenItsWebServerHangsUp(t *testing.T) {
 
 // A kept connection that is closed unread is replaced by one that is not taken: Abort must still end the wait.
 func TestAbortEndsTheWaitForAnotherConnection(t *testing.T) {
-	x := &Exchange{pool: newPool(t, awaitsReturn, Addr{"unix", deaf(t).Addr().String()})}
+	x := &Exchange{pool: newPool(t, awaitsReturn, netaddr.Addr{Network: "unix", Address: deaf(t).Addr().String()})}
 	c, web := newConn(t, "unix", Limits{})
 	web.send(requestOf(1, true, ""))
 	r, err := c.Next()

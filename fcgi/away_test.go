@@ -8,13 +8,15 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // goneAndBack is a PHP-FPM that is not there yet.
-func goneAndBack(t *testing.T, network string) (addr Addr, start func()) {
+func goneAndBack(t *testing.T, network string) (addr netaddr.Addr, start func()) {
 	t.Helper()
 	l := listen(t, network)
-	addr = Addr{network, l.Addr().String()}
+	addr = netaddr.Addr{Network: network, Address: l.Addr().String()}
 	l.Close()
 	return addr, func() {
 		t.Helper()

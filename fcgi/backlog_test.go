@@ -8,10 +8,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // listenShort listens with the shortest backlog that there is, and accepts nothing.
-func listenShort(t *testing.T, network string) Addr {
+func listenShort(t *testing.T, network string) netaddr.Addr {
 	t.Helper()
 	domain, sa := unix.AF_UNIX, unix.Sockaddr(&unix.SockaddrUnix{Name: filepath.Join(t.TempDir(), "s")})
 	if network == "tcp" {
@@ -32,9 +34,9 @@ func listenShort(t *testing.T, network string) Addr {
 		t.Fatal(err)
 	}
 	if tcp, ok := sa.(*unix.SockaddrInet4); ok {
-		return Addr{"tcp", (&net.TCPAddr{IP: tcp.Addr[:], Port: tcp.Port}).String()}
+		return netaddr.Addr{Network: "tcp", Address: (&net.TCPAddr{IP: tcp.Addr[:], Port: tcp.Port}).String()}
 	}
-	return Addr{"unix", sa.(*unix.SockaddrUnix).Name}
+	return netaddr.Addr{Network: "unix", Address: sa.(*unix.SockaddrUnix).Name}
 }
 
 func TestErrorNamesTheBacklogThatIsFull(t *testing.T) {

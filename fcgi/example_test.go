@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // This program relays what a web server sends on a unix socket to PHP-FPM, as the gate does, and adds a param.
@@ -21,7 +22,7 @@ func Example() {
 		return
 	}
 	pool := fcgi.NewPool(fcgi.PoolOptions{
-		Addrs:          []fcgi.Addr{{Network: "unix", Address: "/run/php/php-fpm.sock"}},
+		Addrs:          []netaddr.Addr{{Network: "unix", Address: "/run/php/php-fpm.sock"}},
 		ConnectTimeout: 10 * time.Second,
 	})
 	for {

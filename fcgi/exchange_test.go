@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 func TestRequestIsForwardedAsItCame(t *testing.T) {
@@ -494,7 +496,7 @@ func TestHeaderEditReachesTheWebServer(t *testing.T) {
 func TestUnreachablePHPLeavesTheRequestToBeAnswered(t *testing.T) {
 	l := listen(t, "unix")
 	l.Close()
-	pool := newPool(t, nil, Addr{"unix", l.Addr().String()})
+	pool := newPool(t, nil, netaddr.Addr{Network: "unix", Address: l.Addr().String()})
 	c, web := newConn(t, "unix", Limits{})
 	web.send(requestOf(1, true, "body"))
 	r, err := c.Next()

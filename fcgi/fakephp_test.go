@@ -7,11 +7,13 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // startPHP listens as PHP-FPM does, and has serve do with each connection what PHP-FPM could not be made to do at
 // the right moment. The connections are closed when serve returns, and when the test ends.
-func startPHP(t testing.TB, network string, serve func(*phpConn)) Addr {
+func startPHP(t testing.TB, network string, serve func(*phpConn)) netaddr.Addr {
 	t.Helper()
 	l := listen(t, network)
 	var conns sync.WaitGroup
@@ -33,7 +35,7 @@ func startPHP(t testing.TB, network string, serve func(*phpConn)) Addr {
 		l.Close()
 		conns.Wait()
 	})
-	return Addr{network, l.Addr().String()}
+	return netaddr.Addr{Network: network, Address: l.Addr().String()}
 }
 
 // phpConn is a connection as PHP-FPM sees it.
@@ -232,7 +234,7 @@ func (run *running) isEnded() bool {
 }
 
 // newPool returns a pool of the given addresses, with options that a test does not have to wait for.
-func newPool(t testing.TB, edit func(*PoolOptions), addrs ...Addr) *Pool {
+func newPool(t testing.TB, edit func(*PoolOptions), addrs ...netaddr.Addr) *Pool {
 	t.Helper()
 	o := PoolOptions{
 		Addrs: addrs, ConnectTimeout: patience, QueueTimeout: patience,

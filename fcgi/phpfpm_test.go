@@ -15,6 +15,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // The tests of this file hold what the gate relies on: how a real PHP-FPM behaves.
@@ -24,7 +25,7 @@ type fpm struct {
 	*rig.PHPFPM
 	t    *testing.T
 	root string // of its scripts
-	addr Addr
+	addr netaddr.Addr
 }
 
 func startFPM(t *testing.T, network string, o rig.PHPOptions) *fpm {
@@ -32,7 +33,7 @@ func startFPM(t *testing.T, network string, o rig.PHPOptions) *fpm {
 	r := rigtest.New(t, "php-fpm")
 	o.Listen = rig.Addr{Network: network}
 	p := rigtest.Start(t, r.PHPFPM, o)
-	return &fpm{p, t, r.DocRoot, Addr(p.Addr)}
+	return &fpm{p, t, r.DocRoot, p.Addr}
 }
 
 // script writes a script of the test's own.

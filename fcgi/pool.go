@@ -8,11 +8,13 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // PoolOptions say where PHP-FPM is and how many connections it may have to serve.
 type PoolOptions struct {
-	Addrs          []Addr
+	Addrs          []netaddr.Addr
 	ConnectTimeout time.Duration // of one attempt; zero: none
 	MaxConnections int           // at once, to all addresses; zero: no limit
 	QueueTimeout   time.Duration // waiting for one of them, for PHP-FPM's return or for the end of a pause
@@ -69,7 +71,7 @@ type PoolStats struct {
 
 // backend is one address of PHP-FPM.
 type backend struct {
-	addr      Addr
+	addr      netaddr.Addr
 	busy      int
 	dialling  int         // of busy: connections that are being made
 	idle      []*upstream // the last one is the freshest
@@ -526,7 +528,7 @@ func (p *Pool) Stats() PoolStats {
 
 // AddrStats are what a pool knows of one of its addresses.
 type AddrStats struct {
-	Addr
+	netaddr.Addr
 	Busy, Idle int  // connections, now
 	Down       bool // a connection could not be made a moment ago
 	Failing    bool // its ping says so
@@ -559,7 +561,7 @@ const (
 )
 
 // IsBusy reports whether requests of the pool use a.
-func (p *Pool) IsBusy(a Addr) bool {
+func (p *Pool) IsBusy(a netaddr.Addr) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.ContainsFunc(p.backends, func(b *backend) bool { return b.addr == a && b.busy > 0 })
@@ -567,7 +569,7 @@ func (p *Pool) IsBusy(a Addr) bool {
 
 // SetHealth records the result of a ping of a, and reports whether it has changed. The pool avoids an address that is
 // Failing as long as there is another.
-func (p *Pool) SetHealth(a Addr, health Health) (changed bool) {
+func (p *Pool) SetHealth(a netaddr.Addr, health Health) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, b := range p.backends {

@@ -14,10 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fpm-gate/fpm-gate/internal/netpoll"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // startIdle listens and keeps each connection open until the pool closes it.
-func startIdle(t testing.TB, network string) Addr {
+func startIdle(t testing.TB, network string) netaddr.Addr {
 	return startPHP(t, network, (*phpConn).ended)
 }
 
@@ -330,7 +331,9 @@ func TestLeastBusyAddressComesFirst(t *testing.T) {
 	}
 }
 
-func nobody(t testing.TB) Addr { return Addr{"unix", filepath.Join(t.TempDir(), "nobody")} }
+func nobody(t testing.TB) netaddr.Addr {
+	return netaddr.Addr{Network: "unix", Address: filepath.Join(t.TempDir(), "nobody")}
+}
 
 func TestAddressThatIsDownIsPassedOver(t *testing.T) {
 	down, up := nobody(t), startIdle(t, "unix")
@@ -407,7 +410,7 @@ func TestGivenUpDialDoesNotMakeAnAddressDown(t *testing.T) {
 }
 
 // fullBacklog listens, and accepts nothing until accept is called. The backlog is full.
-func fullBacklog(t testing.TB) (a Addr, accept func()) {
+func fullBacklog(t testing.TB) (a netaddr.Addr, accept func()) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -431,7 +434,7 @@ func fullBacklog(t testing.TB) (a Addr, accept func()) {
 		}
 		t.Cleanup(func() { s.Close() })
 	}
-	return Addr{"unix", path}, func() {
+	return netaddr.Addr{Network: "unix", Address: path}, func() {
 		nfd, _, err := unix.Accept(fd)
 		if err != nil {
 			t.Error(err)
@@ -516,7 +519,7 @@ func TestClosedPoolKeepsNothing(t *testing.T) {
 }
 
 func TestAddressesReadAsInTheConfig(t *testing.T) {
-	for want, a := range map[string]Addr{"unix:/run/php.sock": {"unix", "/run/php.sock"}, "127.0.0.1:9000": {"tcp", "127.0.0.1:9000"}} {
+	for want, a := range map[string]netaddr.Addr{"unix:/run/php.sock": {Network: "unix", Address: "/run/php.sock"}, "127.0.0.1:9000": {Network: "tcp", Address: "127.0.0.1:9000"}} {
 		if got := a.String(); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}

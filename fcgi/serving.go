@@ -5,6 +5,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // Serving is the connection to PHP-FPM that serves a request, for callers that look at the process at its other end. It
@@ -27,9 +29,9 @@ func (x *Exchange) Serving() (Serving, bool) {
 }
 
 // Addr is the address of PHP-FPM that the connection leads to; that of the zero Serving is empty.
-func (s Serving) Addr() Addr {
+func (s Serving) Addr() netaddr.Addr {
 	if s.up == nil {
-		return Addr{}
+		return netaddr.Addr{}
 	}
 	return s.up.backend.addr
 }

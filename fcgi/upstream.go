@@ -12,21 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fpm-gate/fpm-gate/internal/netpoll"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
-
-// Addr is where PHP-FPM listens.
-type Addr struct {
-	Network string // "unix" or "tcp"
-	Address string // a path, or host:port
-}
-
-// String returns the address as it is written in a config.
-func (a Addr) String() string {
-	if a.Network == "unix" {
-		return "unix:" + a.Address
-	}
-	return a.Address
-}
 
 // upstream is one connection to PHP-FPM. It serves one request at a time.
 type upstream struct {
@@ -48,7 +35,7 @@ type upstream struct {
 
 // dial connects to a. A unix socket whose backlog is full refuses with EAGAIN at once: dial tries again until timeout
 // is over, so that a burst waits here instead of failing there.
-func dial(ctx context.Context, a Addr, timeout time.Duration) (netpoll.Conn, error) {
+func dial(ctx context.Context, a netaddr.Addr, timeout time.Duration) (netpoll.Conn, error) {
 	if a.Network != "unix" {
 		// Without ctx: net would call its Done in a goroutine of its own, maybe after the request, when its conn
 		// belongs to the next one.

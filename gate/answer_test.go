@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 func TestAnswersThatTheGateGivesItself(t *testing.T) {
@@ -175,7 +175,7 @@ func TestConnEndsWithoutAResponseWhilePHPFPMCannotBeReached(t *testing.T) {
 	s.php.next().end(page + "x")
 	b.want("x")
 	s.Configure(s.options(func(o *Options) {
-		o.Upstream.Addrs = []fcgi.Addr{{Network: "unix", Address: filepath.Join(t.TempDir(), "nobody")}}
+		o.Upstream.Addrs = []netaddr.Addr{{Network: "unix", Address: filepath.Join(t.TempDir(), "nobody")}}
 	}))
 	b.again(session("one")...)
 	for _, b := range []*browser{b, s.ask(session("one")...), s.ask()} {

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/phpsession"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
@@ -25,7 +26,7 @@ func BenchmarkRequest(b *testing.B) {
 			o := Options{
 				Name:     "bench",
 				Realm:    "bench",
-				Upstream: fcgi.PoolOptions{Addrs: []fcgi.Addr{{Network: "unix", Address: filepath.Join(dir, "php")}}, ConnectTimeout: time.Second},
+				Upstream: fcgi.PoolOptions{Addrs: []netaddr.Addr{{Network: "unix", Address: filepath.Join(dir, "php")}}, ConnectTimeout: time.Second},
 				Limits:   fcgi.Limits{MaxParams: 1 << 20, HeadTimeout: 10 * time.Second, IdleTimeout: time.Minute},
 				Session:  phpsession.Rules{Cookies: []string{"PHPSESSID"}},
 				Policy:   Policy{MaxWait: time.Second, Expiry: time.Minute, MaxWaiters: 10, Status: 503},

@@ -14,6 +14,7 @@ import (
 
 	ours "github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/gate"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/phpfpm"
 	"github.com/fpm-gate/fpm-gate/phpsession"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
@@ -42,7 +43,7 @@ func Example() {
 		Realm: "www",
 		Locks: sessionlock.NewManager(sessionlock.NewLocal()),
 		Upstream: ours.PoolOptions{
-			Addrs:          []ours.Addr{{Network: "unix", Address: application.Addr().String()}},
+			Addrs:          []netaddr.Addr{{Network: "unix", Address: application.Addr().String()}},
 			ConnectTimeout: 10 * time.Second,
 		},
 		Session: phpsession.Rules{Cookies: []string{"PHPSESSID"}},
@@ -56,7 +57,7 @@ func Example() {
 	served := make(chan error)
 	go func() { served <- g.Serve(l) }()
 
-	at := ours.Addr{Network: "unix", Address: l.Addr().String()}
+	at := netaddr.Addr{Network: "unix", Address: l.Addr().String()}
 	fmt.Println(phpfpm.Ping(context.Background(), at, "/ping", 10*time.Second))
 	fmt.Println(g.Shutdown(context.Background(), time.Second), <-served)
 	// Output:

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // finish ends the response of a script that goes on, as fastcgi_finish_request() does.
@@ -110,7 +111,7 @@ func TestAScriptIsAwaitedAsLongAsAHoldNeedsIt(t *testing.T) {
 				t.Fatal(err)
 			}
 			app := newPHPOn(t, l)
-			s, php, holds := newMeteredStand(t, func(o *Options) { o.Upstream.Addrs = []fcgi.Addr{app.addr} })
+			s, php, holds := newMeteredStand(t, func(o *Options) { o.Upstream.Addrs = []netaddr.Addr{app.addr} })
 			b := s.ask(session("made-up")...)
 			script := app.next()
 			script.finish(c.header + page + "x")

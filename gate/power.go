@@ -8,7 +8,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/phpworker"
 )
 
@@ -17,7 +17,7 @@ type power struct {
 	log     hclog.Logger
 	keys    string // of the config, which have it end scripts; empty: it need not
 	workers *Workers
-	addrs   []fcgi.Addr
+	addrs   []netaddr.Addr
 
 	mu      sync.Mutex
 	lacking bool // when it was checked last

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/phpworker"
 	"github.com/fpm-gate/fpm-gate/sessionwatch"
 )
@@ -355,7 +356,7 @@ func TestWhereWorkersCannotBeSeenThePlaceIsWatched(t *testing.T) {
 func TestOneStrangeWorkerDoesNotGiveTheOthersUp(t *testing.T) {
 	w := NewWorkers(newFakeWorker(), hclog.NewNullLogger())
 	defer w.Close()
-	var at fcgi.Addr
+	var at netaddr.Addr
 	w.fails(at, phpworker.ErrLayout, 1)
 	if w.mayLook(at) {
 		t.Error("workers of which none was ever understood are looked at again at once")

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/phpfpm"
 	"github.com/fpm-gate/fpm-gate/phpsession"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
@@ -45,7 +46,7 @@ func newSetup(o Options, c *counters, log hclog.Logger) *setup {
 		s.tallies = append(s.tallies, newTally(c, route.Name, o.Meter))
 	}
 	probes := o.Probes
-	probes.Changed = func(a fcgi.Addr, health fcgi.Health, err error) {
+	probes.Changed = func(a netaddr.Addr, health fcgi.Health, err error) {
 		switch health {
 		case fcgi.Failing:
 			log.Error("upstream ping failed", "upstream", a, "error", err)

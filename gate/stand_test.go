@@ -19,6 +19,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/phpsession"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
@@ -64,7 +65,7 @@ func (s *stand) options(edit func(*Options)) Options {
 	o := Options{
 		Name: "test", Realm: "test", Locks: s.locks,
 		Limits:   fcgi.Limits{MaxParams: 256 << 10, HeadTimeout: patience, IdleTimeout: patience},
-		Upstream: fcgi.PoolOptions{Addrs: []fcgi.Addr{s.php.addr}, ConnectTimeout: time.Second, QueueTimeout: patience, Reuse: time.Second, Idle: time.Second},
+		Upstream: fcgi.PoolOptions{Addrs: []netaddr.Addr{s.php.addr}, ConnectTimeout: time.Second, QueueTimeout: patience, Reuse: time.Second, Idle: time.Second},
 		Session:  phpsession.Rules{Cookies: []string{"PHPSESSID"}},
 		Policy:   Policy{MaxWait: patience, Expiry: time.Minute, MaxWaiters: 64, AbandonAfter: patience, Status: 503, RetryAfter: time.Second},
 		SlowWait: time.Hour,
@@ -128,7 +129,7 @@ func (l *logBuffer) String() string {
 // php is an application whose scripts a test runs itself: each request waits in running until the test takes it.
 type php struct {
 	t       testing.TB
-	addr    fcgi.Addr
+	addr    netaddr.Addr
 	running chan *script
 	closing chan struct{}
 	early   atomic.Bool // a POST runs before its body is there
@@ -153,7 +154,7 @@ func newPHP(t testing.TB) *php {
 
 func newPHPOn(t testing.TB, l net.Listener) *php {
 	t.Helper()
-	addr := fcgi.Addr{Network: l.Addr().Network(), Address: l.Addr().String()}
+	addr := netaddr.Addr{Network: l.Addr().Network(), Address: l.Addr().String()}
 	p := &php{t: t, addr: addr, running: make(chan *script, 20_000), closing: make(chan struct{})}
 	var conns sync.WaitGroup
 	conns.Go(func() {

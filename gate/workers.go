@@ -10,7 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/phpworker"
 )
 
@@ -29,7 +29,7 @@ type Workers struct {
 	mu      sync.Mutex
 	looked  map[*phpScript]struct{} // that are looked at
 	samples int                     // of them, those that no request waits for
-	pools   map[fcgi.Addr]*workerPool
+	pools   map[netaddr.Addr]*workerPool
 	used    usedSessions
 
 	asking  sync.Mutex // guards the fields below
@@ -82,7 +82,7 @@ func NewWorkers(finder phpworker.Finder, log hclog.Logger) *Workers {
 		ended:  make(chan struct{}),
 		since:  time.Now(),
 		looked: make(map[*phpScript]struct{}),
-		pools:  make(map[fcgi.Addr]*workerPool),
+		pools:  make(map[netaddr.Addr]*workerPool),
 		used:   usedSessions{seed: maphash.MakeSeed()},
 	}
 	go w.run()
@@ -254,7 +254,7 @@ func (w *Workers) uses(id string) bool {
 
 // cover reports whether the workers at all of the addresses are known to show their sessions: nothing else needs to be
 // watched.
-func (w *Workers) cover(addrs []fcgi.Addr) bool {
+func (w *Workers) cover(addrs []netaddr.Addr) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, a := range addrs {
@@ -266,7 +266,7 @@ func (w *Workers) cover(addrs []fcgi.Addr) bool {
 }
 
 // mayLook reports whether the workers at an address may be looked at now.
-func (w *Workers) mayLook(a fcgi.Addr) bool {
+func (w *Workers) mayLook(a netaddr.Addr) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := w.pools[a]
@@ -274,9 +274,9 @@ func (w *Workers) mayLook(a fcgi.Addr) bool {
 }
 
 // mayLookAny reports whether the workers at any of the addresses may be looked at now.
-func (w *Workers) mayLookAny(addrs []fcgi.Addr) bool { return slices.ContainsFunc(addrs, w.mayLook) }
+func (w *Workers) mayLookAny(addrs []netaddr.Addr) bool { return slices.ContainsFunc(addrs, w.mayLook) }
 
-func (w *Workers) pool(a fcgi.Addr) *workerPool {
+func (w *Workers) pool(a netaddr.Addr) *workerPool {
 	if w.pools[a] == nil {
 		w.pools[a] = new(workerPool)
 	}
@@ -284,7 +284,7 @@ func (w *Workers) pool(a fcgi.Addr) *workerPool {
 }
 
 // saw notes that the session of a worker was read, and whether all of it is understood. It logs the first once.
-func (w *Workers) saw(a fcgi.Addr, known bool) {
+func (w *Workers) saw(a netaddr.Addr, known bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := w.pool(a)
@@ -295,7 +295,7 @@ func (w *Workers) saw(a fcgi.Addr, known bool) {
 }
 
 // fails notes why a worker cannot be looked at, and logs that once. The worker's pid is 0 if it is not known.
-func (w *Workers) fails(a fcgi.Addr, err error, pid int) {
+func (w *Workers) fails(a netaddr.Addr, err error, pid int) {
 	pause := failedPause
 	if errors.Is(err, phpworker.ErrHelper) {
 		pause = helperPause
@@ -343,7 +343,7 @@ func (w *Workers) ready() error {
 }
 
 // Failing returns why the workers at an address cannot be looked at; nil if they can, or if that is not known.
-func (w *Workers) Failing(a fcgi.Addr) error {
+func (w *Workers) Failing(a netaddr.Addr) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if p := w.pools[a]; p != nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/memcachelock"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
@@ -17,7 +18,7 @@ func (worker) Describe() sessionlock.Description { return sessionlock.Descriptio
 // A lock that all hosts with these servers share. It needs three running memcached.
 func Example() {
 	store, err := memcachelock.New(memcachelock.Options{
-		Servers: []memcachelock.Addr{
+		Servers: []netaddr.Addr{
 			{Network: "tcp", Address: "192.0.2.1:11211"},
 			{Network: "tcp", Address: "192.0.2.2:11211"},
 			{Network: "tcp", Address: "192.0.2.3:11211"},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 	"github.com/fpm-gate/fpm-gate/memcachelock"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
@@ -108,7 +109,7 @@ func TestAServerThatTalksGarbageIsAnError(t *testing.T) {
 			}()
 		}
 	}()
-	s := (&fleet{}).store(t, memcachelock.Options{Servers: []memcachelock.Addr{{Network: "tcp", Address: listener.Addr().String()}}})
+	s := (&fleet{}).store(t, memcachelock.Options{Servers: []netaddr.Addr{{Network: "tcp", Address: listener.Addr().String()}}})
 	m := sessionlock.NewManager(s)
 	for range 20 {
 		wantStoreError(t, m, newKey(t))
@@ -250,7 +251,7 @@ func TestLostAnswersAreAskedFor(t *testing.T) {
 	f := newFleet(t, 1)
 	relay := newRelay(t, f.servers[0])
 	o := f.options()
-	o.Servers[0] = memcachelock.Addr{Network: "tcp", Address: relay.address()}
+	o.Servers[0] = netaddr.Addr{Network: "tcp", Address: relay.address()}
 	s := f.store(t, o)
 	m := sessionlock.NewManager(s)
 	lockSoon(t, m, newKey(t)).Release()

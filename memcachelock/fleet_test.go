@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/memcachelock"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
@@ -54,7 +55,7 @@ func TestHostsThatDisagreeAreFound(t *testing.T) {
 		"nothing differs":   {func(*memcachelock.Options) {}, ""},
 		"a gate of its own": {func(o *memcachelock.Options) { o.Realms = map[string]string{"admin": "admin"} }, ""},
 		"the order of servers": {func(o *memcachelock.Options) {
-			o.Servers = []memcachelock.Addr{o.Servers[1], o.Servers[0], o.Servers[2]}
+			o.Servers = []netaddr.Addr{o.Servers[1], o.Servers[0], o.Servers[2]}
 		}, "place in the order of servers"},
 		"the number of servers": {func(o *memcachelock.Options) { o.Servers = o.Servers[:2]; o.Quorum = false }, "number of servers: "},
 		"the quorum":            {func(o *memcachelock.Options) { o.Quorum = false }, "quorum: "},
@@ -228,7 +229,7 @@ func speaker(t *testing.T, serve func(net.Conn)) memcachelock.Options {
 			}()
 		}
 	}()
-	return memcachelock.Options{Servers: []memcachelock.Addr{{Network: "tcp", Address: listener.Addr().String()}}}
+	return memcachelock.Options{Servers: []netaddr.Addr{{Network: "tcp", Address: listener.Addr().String()}}}
 }
 
 const someEpoch = "VALUE fpm-gate:epoch 0 6 1\r\n1000 x\r\nEND\r\n"

@@ -81,7 +81,7 @@ func (f *fleet) age(t testing.TB) {
 func (f *fleet) options() memcachelock.Options {
 	o := memcachelock.Options{Lease: memcachelock.MinLease, Timeout: timeout, Gate: "www", Host: "web 1"}
 	for _, s := range f.servers {
-		o.Servers = append(o.Servers, memcachelock.Addr(s.Addr))
+		o.Servers = append(o.Servers, s.Addr)
 	}
 	return o
 }

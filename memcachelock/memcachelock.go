@@ -22,18 +22,16 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/kv"
 	"github.com/fpm-gate/fpm-gate/internal/memcached"
 	"github.com/fpm-gate/fpm-gate/internal/sharedlock"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
-
-// Addr is where a server listens.
-type Addr = memcached.Addr
 
 // Options describe a Store. All but Servers has a default.
 type Options struct {
-	Servers []Addr        // the same, in the same order, on all hosts
-	Timeout time.Duration // of one round trip, with the dial if it needs one; zero: 250 ms
-	Lease   time.Duration // the longest that a lease lives without renewal; whole seconds, at least 3; zero: 10 s
-	Prefix  string        // of all names in memcached; "" is "fpm-gate:"
-	Quorum  bool          // the servers are copies, an odd number of them and at least 3
+	Servers []netaddr.Addr // the same, in the same order, on all hosts
+	Timeout time.Duration  // of one round trip, with the dial if it needs one; zero: 250 ms
+	Lease   time.Duration  // the longest that a lease lives without renewal; whole seconds, at least 3; zero: 10 s
+	Prefix  string         // of all names in memcached; "" is "fpm-gate:"
+	Quorum  bool           // the servers are copies, an odd number of them and at least 3
 
 	// MaxPollRate bounds how often in a second the store looks at locks that it waits for, all together: a look is at
 	// one lock on one server. Where many are waited for, each is looked at less often. Zero: 10,000.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/memcachelock"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
@@ -208,7 +209,7 @@ func newModel(t *testing.T, seed uint64) *model {
 	o := memcachelock.Options{Lease: modelLease, Timeout: modelTimeout, Quorum: servers > 1, MaxPollRate: 40}
 	for i := range servers {
 		m.servers = append(m.servers, newFakeServer(m.latency))
-		o.Servers = append(o.Servers, memcachelock.Addr{Network: "tcp", Address: strconv.Itoa(i)})
+		o.Servers = append(o.Servers, netaddr.Addr{Network: "tcp", Address: strconv.Itoa(i)})
 	}
 	for i := range 3 {
 		gate := &modelGate{number: i, told: make(map[sessionlock.Token]time.Time)}

@@ -20,20 +20,21 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/memcachelock"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
 func TestNewRefusesWhatCannotWork(t *testing.T) {
 	t.Parallel()
-	server := memcachelock.Addr{Network: "tcp", Address: "127.0.0.1:1"}
+	server := netaddr.Addr{Network: "tcp", Address: "127.0.0.1:1"}
 	for name, o := range map[string]memcachelock.Options{
 		"no server":             {},
-		"a quorum of one":       {Servers: []memcachelock.Addr{server}, Quorum: true},
-		"a quorum of four":      {Servers: []memcachelock.Addr{server, server, server, server}, Quorum: true},
-		"a lease under 3s":      {Servers: []memcachelock.Addr{server}, Lease: 2 * time.Second},
-		"a negative timeout":    {Servers: []memcachelock.Addr{server}, Timeout: -1},
-		"a space in a prefix":   {Servers: []memcachelock.Addr{server}, Prefix: "a b"},
-		"a prefix that is long": {Servers: []memcachelock.Addr{server}, Prefix: strings.Repeat("a", 129)},
+		"a quorum of one":       {Servers: []netaddr.Addr{server}, Quorum: true},
+		"a quorum of four":      {Servers: []netaddr.Addr{server, server, server, server}, Quorum: true},
+		"a lease under 3s":      {Servers: []netaddr.Addr{server}, Lease: 2 * time.Second},
+		"a negative timeout":    {Servers: []netaddr.Addr{server}, Timeout: -1},
+		"a space in a prefix":   {Servers: []netaddr.Addr{server}, Prefix: "a b"},
+		"a prefix that is long": {Servers: []netaddr.Addr{server}, Prefix: strings.Repeat("a", 129)},
 	} {
 		if s, err := memcachelock.New(o); err == nil {
 			s.Close()
@@ -48,7 +49,7 @@ func TestAnUncontendedLockTakesThreeCommands(t *testing.T) {
 	f := newFleet(t, 1)
 	relay := newRelay(t, f.servers[0])
 	o := f.options()
-	o.Servers[0] = memcachelock.Addr{Network: "tcp", Address: relay.address()}
+	o.Servers[0] = netaddr.Addr{Network: "tcp", Address: relay.address()}
 	m := sessionlock.NewManager(f.store(t, o))
 	lockSoon(t, m, newKey(t)).Release()
 	relay.settle(t)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/memcachelock"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
@@ -46,7 +47,7 @@ func bubble(t *testing.T, n int) (servers []*fakeServer, store *memcachelock.Sto
 func optionsOf(servers []*fakeServer) memcachelock.Options {
 	o := memcachelock.Options{Timeout: modelTimeout, Quorum: len(servers) > 1, MaxPollRate: pollRate}
 	for i := range servers {
-		o.Servers = append(o.Servers, memcachelock.Addr{Network: "tcp", Address: strconv.Itoa(i)})
+		o.Servers = append(o.Servers, netaddr.Addr{Network: "tcp", Address: strconv.Itoa(i)})
 	}
 	o.Dial = func(ctx context.Context, _, address string) (net.Conn, error) {
 		i, _ := strconv.Atoi(address)

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/phpfpm"
 )
 
 // A PHP-FPM with pm.status_path = /status.
 func ExampleQueryStatus() {
-	at := fcgi.Addr{Network: "unix", Address: "/run/php/php-fpm.sock"}
+	at := netaddr.Addr{Network: "unix", Address: "/run/php/php-fpm.sock"}
 	status, err := phpfpm.QueryStatus(context.Background(), at, "/status", 2*time.Second)
 	if errors.Is(err, phpfpm.ErrNoAnswer) {
 		fmt.Println("all workers may be busy")

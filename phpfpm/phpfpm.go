@@ -17,7 +17,7 @@ import (
 
 	"github.com/yookoala/gofast"
 
-	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 var (
@@ -30,7 +30,7 @@ var (
 
 // Ping requests the ping page of the PHP-FPM at a, and returns an error unless the answer is a pong: status 200 and a
 // body. It occupies a worker for a moment, and takes at most timeout.
-func Ping(ctx context.Context, a fcgi.Addr, path string, timeout time.Duration) error {
+func Ping(ctx context.Context, a netaddr.Addr, path string, timeout time.Duration) error {
 	status, body, err := get(ctx, a, path, "", timeout)
 	switch {
 	case err != nil:
@@ -43,7 +43,7 @@ func Ping(ctx context.Context, a fcgi.Addr, path string, timeout time.Duration) 
 
 // QueryStatus requests the status page of the PHP-FPM at a. It occupies a worker for a moment, and takes at most
 // timeout.
-func QueryStatus(ctx context.Context, a fcgi.Addr, path string, timeout time.Duration) (Status, error) {
+func QueryStatus(ctx context.Context, a netaddr.Addr, path string, timeout time.Duration) (Status, error) {
 	var s Status
 	status, body, err := get(ctx, a, path, "full&json", timeout)
 	switch {
@@ -60,7 +60,7 @@ func QueryStatus(ctx context.Context, a fcgi.Addr, path string, timeout time.Dur
 }
 
 // get sends a request of the gate's own. Such requests are small and rare; web servers' requests do not go this way.
-func get(ctx context.Context, a fcgi.Addr, path, query string, timeout time.Duration) (
+func get(ctx context.Context, a netaddr.Addr, path, query string, timeout time.Duration) (
 	status int, body []byte, err error,
 ) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)

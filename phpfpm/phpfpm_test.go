@@ -22,17 +22,17 @@ const statusPage = "Content-Type: application/json\r\n\r\n" + `{"pool":"www","pr
 func TestPingAsksARealPHPFPM(t *testing.T) {
 	netpolltest.Both(t, func(t *testing.T, network string) {
 		f := startFPM(t, network, rig.PHPOptions{})
-		if err := Ping(t.Context(), fcgi.Addr(f.Addr), rig.PingPath, netpolltest.Patience); err != nil {
+		if err := Ping(t.Context(), f.Addr, rig.PingPath, netpolltest.Patience); err != nil {
 			t.Errorf("got %v", err)
 		}
-		err := Ping(t.Context(), fcgi.Addr(f.Addr), "/not-the-ping-path", netpolltest.Patience)
+		err := Ping(t.Context(), f.Addr, "/not-the-ping-path", netpolltest.Patience)
 		if !errors.Is(err, ErrProbe) || !strings.Contains(err.Error(), f.Addr.String()) {
 			t.Errorf("a wrong path: got %v, want ErrProbe with the address", err)
 		}
 		if err := f.Stop(); err != nil {
 			t.Fatal(err)
 		}
-		if err := Ping(t.Context(), fcgi.Addr(f.Addr), rig.PingPath, netpolltest.Patience); err == nil || errors.Is(err, ErrProbe) {
+		if err := Ping(t.Context(), f.Addr, rig.PingPath, netpolltest.Patience); err == nil || errors.Is(err, ErrProbe) {
 			t.Errorf("a PHP-FPM that is stopped: got %v, want an error of the connection", err)
 		}
 	})

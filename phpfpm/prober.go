@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // ProbeOptions configure a Prober. Without a path it does nothing.
@@ -15,15 +16,15 @@ type ProbeOptions struct {
 	StatusPath string
 	Interval   time.Duration
 	// Changed is called when the health of an address changes, with the reason unless it is Healthy. It may be nil.
-	Changed func(fcgi.Addr, fcgi.Health, error)
+	Changed func(netaddr.Addr, fcgi.Health, error)
 }
 
 // Pool has the connections to the addresses of a Prober, and hears how these are. An fcgi.Pool is one.
 type Pool interface {
 	// IsBusy reports whether requests of the pool use an address.
-	IsBusy(fcgi.Addr) bool
+	IsBusy(netaddr.Addr) bool
 	// SetHealth records the result of a ping, and reports whether it has changed.
-	SetHealth(fcgi.Addr, fcgi.Health) (changed bool)
+	SetHealth(netaddr.Addr, fcgi.Health) (changed bool)
 }
 
 // Prober probes each address of a pool periodically. Stop ends it.
@@ -34,12 +35,12 @@ type Prober struct {
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 	mu       sync.Mutex
-	statuses map[fcgi.Addr]Status
+	statuses map[netaddr.Addr]Status
 }
 
 // StartProber starts to probe the addresses of pool.
-func StartProber(pool Pool, addrs []fcgi.Addr, options ProbeOptions) *Prober {
-	p := &Prober{pool: pool, options: options, statuses: make(map[fcgi.Addr]Status)}
+func StartProber(pool Pool, addrs []netaddr.Addr, options ProbeOptions) *Prober {
+	p := &Prober{pool: pool, options: options, statuses: make(map[netaddr.Addr]Status)}
 	p.life, p.stop = context.WithCancel(context.Background())
 	if options.PingPath == "" && options.StatusPath == "" {
 		return p
@@ -57,10 +58,10 @@ func (p *Prober) Stop() {
 }
 
 // Statuses returns the last status page of each address, if there was one.
-func (p *Prober) Statuses() map[fcgi.Addr]Status {
+func (p *Prober) Statuses() map[netaddr.Addr]Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := make(map[fcgi.Addr]Status, len(p.statuses))
+	all := make(map[netaddr.Addr]Status, len(p.statuses))
 	for a, s := range p.statuses {
 		all[a] = s
 	}
@@ -68,7 +69,7 @@ func (p *Prober) Statuses() map[fcgi.Addr]Status {
 }
 
 // watch probes one address until Stop.
-func (p *Prober) watch(a fcgi.Addr) {
+func (p *Prober) watch(a netaddr.Addr) {
 	tick := time.NewTicker(p.options.Interval)
 	defer tick.Stop()
 	for p.life.Err() == nil { // a tick may be due as well
@@ -80,7 +81,7 @@ func (p *Prober) watch(a fcgi.Addr) {
 	}
 }
 
-func (p *Prober) probe(a fcgi.Addr) {
+func (p *Prober) probe(a netaddr.Addr) {
 	if p.options.PingPath != "" {
 		p.ping(a)
 	}
@@ -97,7 +98,7 @@ func (p *Prober) probe(a fcgi.Addr) {
 }
 
 // ping pings an address. That all workers are busy with requests of the pool is no failure.
-func (p *Prober) ping(a fcgi.Addr) {
+func (p *Prober) ping(a netaddr.Addr) {
 	busy := p.pool.IsBusy(a)
 	err := Ping(p.life, a, p.options.PingPath, p.options.Interval)
 	if p.life.Err() != nil {

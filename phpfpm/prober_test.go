@@ -12,29 +12,30 @@ import (
 	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/internal/netpolltest"
 	"github.com/fpm-gate/fpm-gate/internal/rig"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // fakePool is a pool that remembers what it hears of its addresses.
 type fakePool struct {
 	busy atomic.Bool
 	mu   sync.Mutex
-	all  map[fcgi.Addr]fcgi.Health
+	all  map[netaddr.Addr]fcgi.Health
 }
 
-func (p *fakePool) IsBusy(fcgi.Addr) bool { return p.busy.Load() }
+func (p *fakePool) IsBusy(netaddr.Addr) bool { return p.busy.Load() }
 
-func (p *fakePool) SetHealth(a fcgi.Addr, h fcgi.Health) bool {
+func (p *fakePool) SetHealth(a netaddr.Addr, h fcgi.Health) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.all == nil {
-		p.all = make(map[fcgi.Addr]fcgi.Health)
+		p.all = make(map[netaddr.Addr]fcgi.Health)
 	}
 	before := p.all[a]
 	p.all[a] = h
 	return before != h
 }
 
-func (p *fakePool) health(a fcgi.Addr) fcgi.Health {
+func (p *fakePool) health(a netaddr.Addr) fcgi.Health {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.all[a]
@@ -42,16 +43,16 @@ func (p *fakePool) health(a fcgi.Addr) fcgi.Health {
 
 func TestProberTellsWhenAnAddressFailsAndWhenItIsBack(t *testing.T) {
 	f := startFPM(t, "unix", rig.PHPOptions{})
-	failing, other := fcgi.Addr(f.Addr), startPHP(t, "unix", pageOf(pong))
+	failing, other := f.Addr, startPHP(t, "unix", pageOf(pong))
 	pool := new(fakePool)
 	type change struct {
-		addr fcgi.Addr
+		addr netaddr.Addr
 		err  error
 	}
 	changes := make(chan change, 10)
-	p := StartProber(pool, []fcgi.Addr{failing, other}, ProbeOptions{
+	p := StartProber(pool, []netaddr.Addr{failing, other}, ProbeOptions{
 		PingPath: rig.PingPath, Interval: 300 * time.Millisecond,
-		Changed: func(a fcgi.Addr, _ fcgi.Health, err error) { changes <- change{a, err} },
+		Changed: func(a netaddr.Addr, _ fcgi.Health, err error) { changes <- change{a, err} },
 	})
 	defer p.Stop()
 	if err := f.Stop(); err != nil {
@@ -81,7 +82,7 @@ func TestProberKeepsTheLastStatus(t *testing.T) {
 			pageOf(statusPage)(nc)
 		}
 	})
-	p := StartProber(new(fakePool), []fcgi.Addr{a}, ProbeOptions{StatusPath: "/status", Interval: 5 * time.Millisecond})
+	p := StartProber(new(fakePool), []netaddr.Addr{a}, ProbeOptions{StatusPath: "/status", Interval: 5 * time.Millisecond})
 	defer p.Stop()
 	netpolltest.Await(t, "a status", func() bool { return p.Statuses()[a].AcceptedConn == 7 })
 	silent.Store(true)
@@ -94,7 +95,7 @@ func TestAPingThatWaitsForAWorkerIsNoFailure(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		network  string
-		start    func(t *testing.T, network string) fcgi.Addr
+		start    func(t *testing.T, network string) netaddr.Addr
 		requests bool
 		want     fcgi.Health
 	}{
@@ -105,7 +106,7 @@ func TestAPingThatWaitsForAWorkerIsNoFailure(t *testing.T) {
 		{"unix, a full backlog, with requests", "unix", startFull, true, fcgi.Busy},
 		{"unix, a full backlog, without requests", "unix", startFull, false, fcgi.Failing},
 		{"a wrong answer, with requests", "unix", startWrong, true, fcgi.Failing},
-		{"nothing there, with requests", "unix", func(t *testing.T, _ string) fcgi.Addr { return nobody(t) }, true, fcgi.Failing},
+		{"nothing there, with requests", "unix", func(t *testing.T, _ string) netaddr.Addr { return nobody(t) }, true, fcgi.Failing},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -113,9 +114,9 @@ func TestAPingThatWaitsForAWorkerIsNoFailure(t *testing.T) {
 			pool := new(fakePool)
 			pool.busy.Store(tt.requests)
 			changes := make(chan fcgi.Health, 10)
-			p := StartProber(pool, []fcgi.Addr{a}, ProbeOptions{
+			p := StartProber(pool, []netaddr.Addr{a}, ProbeOptions{
 				PingPath: "/ping", Interval: 100 * time.Millisecond,
-				Changed: func(_ fcgi.Addr, h fcgi.Health, _ error) { changes <- h },
+				Changed: func(_ netaddr.Addr, h fcgi.Health, _ error) { changes <- h },
 			})
 			defer p.Stop()
 			if got := netpolltest.Receive(t, "a change", changes); got != tt.want {
@@ -135,16 +136,16 @@ func TestAPingThatWaitsForAWorkerIsNoFailure(t *testing.T) {
 }
 
 // startSilent starts what accepts and says nothing.
-func startSilent(t *testing.T, network string) fcgi.Addr {
+func startSilent(t *testing.T, network string) netaddr.Addr {
 	return startPHP(t, network, func(nc net.Conn) { awaitEnd(nc) })
 }
 
-func startWrong(t *testing.T, network string) fcgi.Addr {
+func startWrong(t *testing.T, network string) netaddr.Addr {
 	return startPHP(t, network, pageOf("Status: 500 Internal Server Error\r\n\r\nsorry"))
 }
 
 // startFull starts what listens and accepts nothing, with a backlog that is full.
-func startFull(t *testing.T, network string) fcgi.Addr {
+func startFull(t *testing.T, network string) netaddr.Addr {
 	l := netpolltest.Listen(t, network)
 	t.Cleanup(func() { l.Close() })
 	raw, err := l.(*net.UnixListener).SyscallConn()
@@ -155,7 +156,7 @@ func startFull(t *testing.T, network string) fcgi.Addr {
 	for {
 		nc, err := net.Dial(network, l.Addr().String())
 		if err != nil {
-			return fcgi.Addr{Network: network, Address: l.Addr().String()}
+			return netaddr.Addr{Network: network, Address: l.Addr().String()}
 		}
 		t.Cleanup(func() { nc.Close() })
 	}
@@ -167,7 +168,7 @@ func TestProberStopsInTheMiddleOfAProbe(t *testing.T) {
 		asked <- struct{}{}
 		awaitEnd(nc)
 	})
-	p := StartProber(new(fakePool), []fcgi.Addr{a}, ProbeOptions{PingPath: "/ping", Interval: time.Hour})
+	p := StartProber(new(fakePool), []netaddr.Addr{a}, ProbeOptions{PingPath: "/ping", Interval: time.Hour})
 	netpolltest.Receive(t, "a probe", asked)
 	_ = netpolltest.WaitFor(t, "the end of the prober", func() error { p.Stop(); return nil })
 	p.Stop()
@@ -175,7 +176,7 @@ func TestProberStopsInTheMiddleOfAProbe(t *testing.T) {
 
 func TestProberWithoutAPathAsksForNothing(t *testing.T) {
 	a := startPHP(t, "unix", func(net.Conn) { t.Error("PHP-FPM was asked") })
-	p := StartProber(new(fakePool), []fcgi.Addr{a}, ProbeOptions{})
+	p := StartProber(new(fakePool), []netaddr.Addr{a}, ProbeOptions{})
 	p.Stop()
 	if got := p.Statuses(); len(got) != 0 {
 		t.Errorf("got %v", got)

@@ -14,6 +14,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/netpolltest"
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // fpm is a real PHP-FPM.
@@ -31,8 +32,8 @@ func startFPM(t *testing.T, network string, o rig.PHPOptions) *fpm {
 }
 
 // statusAddr returns where the rig's PHP-FPM shows its status: a socket of its own, next to that of its scripts.
-func (f *fpm) statusAddr() fcgi.Addr {
-	return fcgi.Addr{Network: "unix", Address: strings.Replace(f.Addr.Address, ".sock", "-status.sock", 1)}
+func (f *fpm) statusAddr() netaddr.Addr {
+	return netaddr.Addr{Network: "unix", Address: strings.Replace(f.Addr.Address, ".sock", "-status.sock", 1)}
 }
 
 func (f *fpm) dial() net.Conn {
@@ -79,7 +80,7 @@ func (f *fpm) run(nc net.Conn, keep bool, script, query string) {
 
 // startPHP listens as PHP-FPM does, and has serve do with each connection what PHP-FPM could not be made to do. The
 // connections are closed when serve returns, and when the test ends.
-func startPHP(t testing.TB, network string, serve func(net.Conn)) fcgi.Addr {
+func startPHP(t testing.TB, network string, serve func(net.Conn)) netaddr.Addr {
 	t.Helper()
 	l := netpolltest.Listen(t, network)
 	var conns sync.WaitGroup
@@ -100,12 +101,12 @@ func startPHP(t testing.TB, network string, serve func(net.Conn)) fcgi.Addr {
 		l.Close()
 		conns.Wait()
 	})
-	return fcgi.Addr{Network: network, Address: l.Addr().String()}
+	return netaddr.Addr{Network: network, Address: l.Addr().String()}
 }
 
 // nobody is an address where nothing listens.
-func nobody(t testing.TB) fcgi.Addr {
-	return fcgi.Addr{Network: "unix", Address: filepath.Join(t.TempDir(), "nobody")}
+func nobody(t testing.TB) netaddr.Addr {
+	return netaddr.Addr{Network: "unix", Address: filepath.Join(t.TempDir(), "nobody")}
 }
 
 // pageOf serves every request of a connection the same response.

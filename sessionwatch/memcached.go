@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/bradfitz/gomemcache/memcache"
+
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // MemcachedPrefix is the default prefix of php-memcached's keys, memcached.sess_prefix.
@@ -24,8 +26,8 @@ type Memcached struct {
 
 // MemcachedOptions describe where php-memcached keeps its sessions.
 type MemcachedOptions struct {
-	Network, Addresses []string // of each server: unix and a path, or tcp and host:port
-	Prefix             string   // memcached.sess_prefix; usually MemcachedPrefix
+	Servers []netaddr.Addr // each unix or tcp
+	Prefix  string         // memcached.sess_prefix; usually MemcachedPrefix
 	// Report is called once when a server does not answer, and with a nil error when all do again. It may be nil.
 	Report func(error)
 }
@@ -37,8 +39,12 @@ const askTimeout = 250 * time.Millisecond
 func NewMemcached(o MemcachedOptions) *Memcached {
 	m := new(Memcached)
 	m.servers = clients(o)
+	var places []string
+	for _, a := range o.Servers {
+		places = append(places, a.Address)
+	}
 	m.poller = newPoller(keyStore{
-		place: "memcached at " + strings.Join(o.Addresses, ", "),
+		place: "memcached at " + strings.Join(places, ", "),
 		names: func(id string) (lock, data string, ok bool) {
 			lock, data = o.Prefix+"lock."+id, o.Prefix+id
 			return lock, data, legalKey(lock)
@@ -77,13 +83,12 @@ func (m *Memcached) Close() {
 
 // clients makes a client of each server.
 func clients(o MemcachedOptions) (all []*memcache.Client) {
-	for i, address := range o.Addresses {
-		c := memcache.New(address)
+	for _, a := range o.Servers {
+		c := memcache.New(a.Address)
 		c.Timeout = askTimeout
 		c.MaxIdleConns = 1
-		network := o.Network[i]
 		c.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, address)
+			return new(net.Dialer).DialContext(ctx, a.Network, a.Address)
 		}
 		all = append(all, c)
 	}

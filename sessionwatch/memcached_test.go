@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // fakeMemcached knows which keys there are, and no more of memcached.
@@ -122,7 +124,7 @@ func watcherOf(t *testing.T, o MemcachedOptions, servers ...*fakeMemcached) *Mem
 	t.Helper()
 	o.Prefix = cmp.Or(o.Prefix, MemcachedPrefix)
 	for _, f := range servers {
-		o.Network, o.Addresses = append(o.Network, "unix"), append(o.Addresses, f.listener.Addr().String())
+		o.Servers = append(o.Servers, netaddr.Addr{Network: "unix", Address: f.listener.Addr().String()})
 	}
 	m := NewMemcached(o)
 	t.Cleanup(m.Close)

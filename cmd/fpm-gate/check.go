@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fpm-gate/fpm-gate/config"
-	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/memcachelock"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/phpfpm"
 )
 
@@ -63,7 +63,7 @@ func check(w io.Writer, file string, fileOnly, probe bool) error {
 		fmt.Fprintln(w, "note:", note)
 	}
 	for _, g := range c.Gates {
-		fmt.Fprintf(w, "gate %q: %s to %s\n", g.Name, g.Listen, strings.Trim(fmt.Sprint(upstreamAddrs(g)), "[]"))
+		fmt.Fprintf(w, "gate %q: %s to %s\n", g.Name, g.Listen, strings.Trim(fmt.Sprint(g.Upstream.Addresses), "[]"))
 		if s := &g.Session; s.Application != "" {
 			fmt.Fprintf(w, "gate %q: application = %q comes to %s\n", g.Name, s.Application, applied(g))
 		}
@@ -126,7 +126,7 @@ func quotedList(words []string) string {
 func probeUpstreams(w io.Writer, c *config.Config) error {
 	unfit := 0
 	for _, g := range c.Gates {
-		for _, a := range upstreamAddrs(g) {
+		for _, a := range g.Upstream.Addresses {
 			found, err := probeUpstream(g.Upstream, a)
 			if err != nil {
 				unfit++
@@ -142,7 +142,7 @@ func probeUpstreams(w io.Writer, c *config.Config) error {
 }
 
 // probeUpstream returns what one PHP-FPM answers.
-func probeUpstream(u config.Upstream, a fcgi.Addr) (string, error) {
+func probeUpstream(u config.Upstream, a netaddr.Addr) (string, error) {
 	start := time.Now()
 	nc, err := net.DialTimeout(a.Network, a.Address, u.ConnectTimeout)
 	if err != nil {

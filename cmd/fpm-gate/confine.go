@@ -12,6 +12,7 @@ import (
 
 	"github.com/fpm-gate/fpm-gate/config"
 	"github.com/fpm-gate/fpm-gate/internal/landlock"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/phpworker"
 )
 
@@ -181,14 +182,14 @@ func namesHosts(c *config.Config) bool {
 	if c.Memcached != nil {
 		addresses = append(addresses, c.Memcached.Servers...)
 	}
-	return slices.ContainsFunc(addresses, func(a config.Address) bool {
+	return slices.ContainsFunc(addresses, func(a netaddr.Addr) bool {
 		host, _, err := net.SplitHostPort(a.Address)
 		return a.Network == "tcp" && (err != nil || host != "" && net.ParseIP(host) == nil)
 	})
 }
 
 // listened are the addresses that c listens on.
-func listened(c *config.Config) (all []config.Address) {
+func listened(c *config.Config) (all []netaddr.Addr) {
 	if c.Admin != nil {
 		all = append(all, c.Admin.Listen)
 	}

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/fpm-gate/fpm-gate/admin"
-	"github.com/fpm-gate/fpm-gate/config"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 func TestLockTable(t *testing.T) {
@@ -55,7 +55,7 @@ func TestAgesAreForPeople(t *testing.T) {
 }
 
 func TestNoAnswerSaysWhatToDo(t *testing.T) {
-	c := &adminClient{at: config.Address{Network: "unix", Address: "/run/fpm-gate/admin.sock"}}
+	c := &adminClient{at: netaddr.Addr{Network: "unix", Address: "/run/fpm-gate/admin.sock"}}
 	for number, want := range map[syscall.Errno]string{
 		syscall.EACCES:       "no permission to connect to unix:/run/fpm-gate/admin.sock: try sudo, or check the socket's mode",
 		syscall.ENOENT:       "nothing listens on unix:/run/fpm-gate/admin.sock",

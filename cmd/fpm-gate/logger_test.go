@@ -14,7 +14,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/fpm-gate/fpm-gate/config"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // testLogger logs to w.
@@ -59,13 +59,13 @@ func TestAValueNeverMakesASecondLine(t *testing.T) {
 }
 
 func TestJSONShowsAddressesAsText(t *testing.T) {
-	at := config.Address{Network: "unix", Address: "/run/www.sock"}
+	at := netaddr.Addr{Network: "unix", Address: "/run/www.sock"}
 	since := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
 	var out bytes.Buffer
 	log := testLogger(&out, true)
 	log.SetLevel(hclog.Info)
 	log.Debug("unseen", "listen", at)
-	log.With("listen", at).Info("seen", "upstreams", []config.Address{at}, "since", since, "status", 503)
+	log.With("listen", at).Info("seen", "upstreams", []netaddr.Addr{at}, "since", since, "status", 503)
 	var line map[string]any
 	if err := json.Unmarshal(out.Bytes(), &line); err != nil {
 		t.Fatalf("got %q: %v", out.String(), err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/fpm-gate/fpm-gate/admin"
 	"github.com/fpm-gate/fpm-gate/config"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // defaultConfig is the path of the config in the packages.
@@ -39,7 +40,7 @@ func (f *adminFlags) add(cmd *cobra.Command) {
 
 // adminClient sends requests to the admin of a running fpm-gate.
 type adminClient struct {
-	at   config.Address
+	at   netaddr.Addr
 	http *http.Client
 }
 
@@ -52,14 +53,14 @@ func (f *adminFlags) client() (*adminClient, error) {
 	return newAdminClient(at), nil
 }
 
-func newAdminClient(at config.Address) *adminClient {
+func newAdminClient(at netaddr.Addr) *adminClient {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, at.Network, at.Address)
 	}
 	return &adminClient{at, &http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: answerTimeout}}
 }
 
-func (f *adminFlags) address() (config.Address, error) {
+func (f *adminFlags) address() (netaddr.Addr, error) {
 	if f.admin != "" {
 		return parseAdmin(f.admin)
 	}
@@ -70,28 +71,28 @@ func (f *adminFlags) address() (config.Address, error) {
 	c, err := config.Load(file)
 	switch {
 	case f.config == "" && errors.Is(err, fs.ErrNotExist):
-		return config.Address{}, &usageError{fmt.Errorf("--admin or --config is required: there is no %s", defaultConfig)}
+		return netaddr.Addr{}, &usageError{fmt.Errorf("--admin or --config is required: there is no %s", defaultConfig)}
 	case errors.Is(err, fs.ErrPermission):
-		return config.Address{}, failed(fmt.Errorf("%w; try sudo, or --admin with the admin's address", err))
+		return netaddr.Addr{}, failed(fmt.Errorf("%w; try sudo, or --admin with the admin's address", err))
 	case err != nil:
-		return config.Address{}, err
+		return netaddr.Addr{}, err
 	case c.Admin == nil:
-		return config.Address{}, fmt.Errorf(`%s has no admin block; add admin { listen = "unix:/run/fpm-gate/admin.sock" }`+
+		return netaddr.Addr{}, fmt.Errorf(`%s has no admin block; add admin { listen = "unix:/run/fpm-gate/admin.sock" }`+
 			` and reload`, file)
 	}
 	return c.Admin.Listen, nil
 }
 
 // parseAdmin parses an address as written in the config.
-func parseAdmin(s string) (config.Address, error) {
+func parseAdmin(s string) (netaddr.Addr, error) {
 	path, unix := strings.CutPrefix(s, "unix:")
 	if unix && strings.HasPrefix(path, "/") {
-		return config.Address{Network: "unix", Address: path}, nil
+		return netaddr.Addr{Network: "unix", Address: path}, nil
 	}
 	if host, port, err := net.SplitHostPort(s); !unix && err == nil && host != "" && port != "" {
-		return config.Address{Network: "tcp", Address: s}, nil
+		return netaddr.Addr{Network: "tcp", Address: s}, nil
 	}
-	return config.Address{}, &usageError{fmt.Errorf(`--admin must be "unix:/path" or "host:port"; got %q`, s)}
+	return netaddr.Addr{}, &usageError{fmt.Errorf(`--admin must be "unix:/path" or "host:port"; got %q`, s)}
 }
 
 // do sends a request and decodes the response into page.

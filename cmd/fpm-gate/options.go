@@ -17,7 +17,7 @@ func gateOptions(c *config.Config, g *config.Gate) gate.Options {
 		MaxConns: g.MaxConns,
 		Limits:   fcgi.Limits{MaxParams: g.MaxParams, HeadTimeout: g.HeadTimeout, IdleTimeout: g.IdleTimeout},
 		Upstream: fcgi.PoolOptions{
-			Addrs:          upstreamAddrs(g),
+			Addrs:          g.Upstream.Addresses,
 			ConnectTimeout: g.Upstream.ConnectTimeout,
 			MaxConnections: g.Upstream.MaxConnections,
 			QueueTimeout:   g.Upstream.QueueTimeout,
@@ -87,14 +87,6 @@ func phpLocks(s *config.Session) bool {
 		return s.Locks
 	}
 	return s.Handler != config.HandlerAny
-}
-
-func upstreamAddrs(g *config.Gate) []fcgi.Addr {
-	var addrs []fcgi.Addr
-	for _, a := range g.Upstream.Addresses {
-		addrs = append(addrs, fcgi.Addr(a))
-	}
-	return addrs
 }
 
 func lockPolicy(l config.Lock) gate.Policy {

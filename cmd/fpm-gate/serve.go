@@ -20,6 +20,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/gate"
 	"github.com/fpm-gate/fpm-gate/handover"
 	"github.com/fpm-gate/fpm-gate/internal/landlock"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 	"github.com/fpm-gate/fpm-gate/sessionwatch"
 )
@@ -269,7 +270,7 @@ func (s *server) apply(c *config.Config) error {
 	s.mu.Unlock()
 	s.admin.serve(s, c.Admin, forOperators)
 	s.sockets.warnUnused(func(name string) bool {
-		return s.at(config.Address{Network: "systemd", Address: name}) != nil
+		return s.at(netaddr.Addr{Network: "systemd", Address: name}) != nil
 	}, s.log)
 	return nil
 }
@@ -328,7 +329,7 @@ func (s *server) conns() int {
 }
 
 // at finds the gate that accepts on an address.
-func (s *server) at(a config.Address) *serving {
+func (s *server) at(a netaddr.Addr) *serving {
 	for _, g := range s.gates {
 		if g.config.Listen == a && g.stopped.Load() == nil {
 			return g
@@ -369,7 +370,7 @@ func (s *server) serve(c *config.Config, g *config.Gate, listeners []net.Listene
 			}
 		}()
 	}
-	s.log.Info("listening", "gate", g.Name, "listen", g.Listen, "upstream", upstreamAddrs(g))
+	s.log.Info("listening", "gate", g.Name, "listen", g.Listen, "upstream", g.Upstream.Addresses)
 	return n
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/fpm-gate/fpm-gate/admin"
 	"github.com/fpm-gate/fpm-gate/config"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/phpsession"
 )
 
@@ -146,7 +147,7 @@ func (s settings) differences(g *config.Gate) (all []string) {
 
 // listensFor reports whether g sends requests to a pool with that listen setting.
 func listensFor(listen string, g *config.Gate) bool {
-	return slices.ContainsFunc(g.Upstream.Addresses, func(a config.Address) bool {
+	return slices.ContainsFunc(g.Upstream.Addresses, func(a netaddr.Addr) bool {
 		if a.Network == "unix" || a.Address == listen {
 			return a.Address == listen
 		}

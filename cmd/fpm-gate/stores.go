@@ -100,6 +100,7 @@ func (s *sharedStore) close(log hclog.Logger) {
 // storeOptions returns the options that a memcached block describes.
 func storeOptions(m *config.Memcached) (memcachelock.Options, error) {
 	o := memcachelock.Options{
+		Servers:     m.Servers,
 		Timeout:     m.Timeout,
 		Lease:       m.Lease,
 		Prefix:      m.KeyPrefix,
@@ -108,9 +109,6 @@ func storeOptions(m *config.Memcached) (memcachelock.Options, error) {
 		Secret:      []byte(m.Secret),
 		Username:    m.Username,
 		Password:    m.Password,
-	}
-	for _, a := range m.Servers {
-		o.Servers = append(o.Servers, memcachelock.Addr(a))
 	}
 	if m.TLS == nil {
 		return o, nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fpm-gate/fpm-gate/config"
 	"github.com/fpm-gate/fpm-gate/memcachelock"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 func TestAllOfTheMemcachedBlockReachesTheStore(t *testing.T) {
@@ -35,7 +36,7 @@ func TestAllOfTheMemcachedBlockReachesTheStore(t *testing.T) {
 	}
 	got.TLS = nil
 	want := memcachelock.Options{
-		Servers:     []memcachelock.Addr{{Network: "tcp", Address: "10.0.0.1:11211"}, {Network: "unix", Address: "/run/memcached.sock"}, {Network: "tcp", Address: "10.0.0.3:11211"}},
+		Servers:     []netaddr.Addr{{Network: "tcp", Address: "10.0.0.1:11211"}, {Network: "unix", Address: "/run/memcached.sock"}, {Network: "tcp", Address: "10.0.0.3:11211"}},
 		Timeout:     100 * time.Millisecond,
 		Lease:       5 * time.Second,
 		Prefix:      "shop:",

@@ -96,17 +96,13 @@ func (w *watching) memcached(g *config.Gate) sessionwatch.Watcher {
 }
 
 func (w *watching) memcachedOptions(g *config.Gate) sessionwatch.MemcachedOptions {
-	o := sessionwatch.MemcachedOptions{Prefix: g.Session.KeyPrefix, Report: func(err error) {
+	return sessionwatch.MemcachedOptions{Servers: g.Session.Servers, Prefix: g.Session.KeyPrefix, Report: func(err error) {
 		if err != nil {
 			w.log.Error(cannotWatch(looksAtWorkers(g)), "save_path", g.Session.SavePath, "error", err)
 			return
 		}
 		w.log.Info(watchedAgain, "save_path", g.Session.SavePath)
 	}}
-	for _, a := range g.Session.Servers {
-		o.Network, o.Addresses = append(o.Network, a.Network), append(o.Addresses, a.Address)
-	}
-	return o
 }
 
 // unlocker returns what removes the lock of a session of g whose worker was ended; nil: there is none to be removed, or

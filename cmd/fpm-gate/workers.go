@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/config"
-	"github.com/fpm-gate/fpm-gate/fcgi"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/phpworker"
 )
 
@@ -30,7 +30,7 @@ func probeWorkers(w io.Writer, c *config.Config) {
 	for _, g := range c.Gates {
 		options := gateOptions(c, g)
 		keys := options.TerminatingKeys()
-		for _, a := range upstreamAddrs(g) {
+		for _, a := range g.Upstream.Addresses {
 			seen := false
 			for _, f := range finders {
 				found, err := probeWorker(f, g.Upstream, a)
@@ -52,7 +52,7 @@ func probeWorkers(w io.Writer, c *config.Config) {
 const workerPatience = 2 * time.Second
 
 // probeWorker makes a connection, and reports what is seen of the worker that accepts it.
-func probeWorker(f phpworker.Finder, u config.Upstream, a fcgi.Addr) (found string, err error) {
+func probeWorker(f phpworker.Finder, u config.Upstream, a netaddr.Addr) (found string, err error) {
 	nc, err := net.DialTimeout(a.Network, a.Address, u.ConnectTimeout)
 	if err != nil {
 		return "", err

@@ -20,12 +20,13 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/internal/kv"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // Server is one memcached: how it is reached, whether it is up, and whether it may have lost what it had. It knows
 // items and no locks. While it is known to be down, requests fail without being sent.
 type Server struct {
-	addr    Addr
+	addr    netaddr.Addr
 	options Options
 	hooks   kv.Hooks
 	kv.Figures
@@ -54,20 +55,6 @@ type Options struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// Addr is where a server listens.
-type Addr struct {
-	Network string // tcp or unix
-	Address string // host:port, or a path
-}
-
-// String is the address as the configuration has it: host:port or unix:/path.
-func (a Addr) String() string {
-	if a.Network == "unix" {
-		return "unix:" + a.Address
-	}
-	return a.Address
-}
-
 // What may be in flight on a server at once, each over a connection of its own, of which memcached serves 1,024 by
 // default. All of them may idle. With the watcher's it makes maxConns.
 const (
@@ -80,7 +67,7 @@ const (
 )
 
 // New makes a server, and sends nothing. Hooks that are nil do nothing. The caller has it watched, and closes it.
-func New(a Addr, o Options, h kv.Hooks) *Server {
+func New(a netaddr.Addr, o Options, h kv.Hooks) *Server {
 	for _, hook := range []*func(){&h.Up, &h.Lost, &h.Alive} {
 		if *hook == nil {
 			*hook = func() {}

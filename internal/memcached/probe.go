@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/internal/kv"
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // Report is what a probe has found out about a server.
@@ -41,7 +42,7 @@ const (
 // Probe asks one server whether it is fit for locks, with items whose names begin with prefix, and leaves nothing
 // there. It comes back after four seconds, after six if the server keeps items for too long, or when ctx is done. The
 // item named also is read twice, with alsoAfter in between.
-func Probe(ctx context.Context, a Addr, o Options, prefix, also string, alsoAfter time.Duration) (r Report) {
+func Probe(ctx context.Context, a netaddr.Addr, o Options, prefix, also string, alsoAfter time.Duration) (r Report) {
 	v := New(a, o, kv.Hooks{})
 	r.Server = v.Name()
 	dialCtx, cancel := context.WithTimeout(ctx, o.Timeout)

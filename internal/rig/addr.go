@@ -3,18 +3,16 @@ package rig
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
 // Addr is where a server listens.
-type Addr struct {
-	Network string // unix or tcp
-	Address string // a path, or host:port
-}
+type Addr = netaddr.Addr
 
 // Addresses for the rig to choose: a Unix socket in its folder, or a port on loopback. A zero Addr is the one that the
 // server's kind prefers.
@@ -29,29 +27,9 @@ const maxSocketFolder = 80
 // ParseAddr parses an address as written in the gate's configuration.
 func ParseAddr(s string) Addr {
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
-		return Addr{"unix", path}
+		return Addr{Network: "unix", Address: path}
 	}
-	return Addr{"tcp", s}
-}
-
-// String returns the address as nginx and the gate's configuration write it: unix:/path or host:port.
-func (a Addr) String() string {
-	if a.Network == "unix" {
-		return "unix:" + a.Address
-	}
-	return a.Address
-}
-
-// Host returns the host of a TCP address.
-func (a Addr) Host() string {
-	host, _, _ := net.SplitHostPort(a.Address)
-	return host
-}
-
-// Port returns the port of a TCP address.
-func (a Addr) Port() string {
-	_, port, _ := net.SplitHostPort(a.Address)
-	return port
+	return Addr{Network: "tcp", Address: s}
 }
 
 // Reserve returns an address of the network unix or tcp that is not used otherwise until Close. name is part of a Unix
@@ -65,7 +43,7 @@ func (r *Rig) Reserve(network, name string) (Addr, error) {
 		if n := r.names[name+".sock"]; n > 1 {
 			name = fmt.Sprintf("%s-%d", name, n)
 		}
-		return Addr{"unix", filepath.Join(r.sockets, name+".sock")}, nil
+		return Addr{Network: "unix", Address: filepath.Join(r.sockets, name+".sock")}, nil
 	case "tcp":
 		return r.reservePort()
 	}
@@ -101,7 +79,7 @@ func (r *Rig) reservePort() (Addr, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.reserved = append(r.reserved, reservation{fd})
-	return Addr{"tcp", fmt.Sprintf("127.0.0.1:%d", port)}, nil
+	return Addr{Network: "tcp", Address: fmt.Sprintf("127.0.0.1:%d", port)}, nil
 }
 
 func bindLoopback(fd int) (port int, err error) {

@@ -21,9 +21,9 @@ const module = "github.com/fpm-gate/fpm-gate/"
 // mayImport says which packages of ours a package may import, tests left aside. What is not listed may import nothing of ours.
 var mayImport = map[string][]string{
 	"admin":                {"admin/page", "gate", "internal/sharedlock", "phpworker", "sessionlock"},
-	"cmd/fpm-gate":         {"admin", "config", "fcgi", "gate", "handover", "internal/demo", "internal/landlock", "laravel", "memcachelock", "phpfpm", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
-	"fcgi":                 {"internal/netpoll"},
-	"gate":                 {"fcgi", "phpfpm", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
+	"cmd/fpm-gate":         {"admin", "config", "fcgi", "gate", "handover", "internal/demo", "internal/landlock", "laravel", "memcachelock", "netaddr", "phpfpm", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
+	"fcgi":                 {"internal/netpoll", "netaddr"},
+	"gate":                 {"fcgi", "netaddr", "phpfpm", "phpsession", "phpworker", "sessionlock", "sessionwatch"},
 	"internal/bench":       {"internal/rig", "fcgi"},
 	"internal/demo":        {"internal/rig"},
 	"internal/netpolltest": {"internal/netpoll"},
@@ -31,11 +31,14 @@ var mayImport = map[string][]string{
 	"internal/rig/rigtest": {"internal/rig"},
 	"handover":             {"sessionlock"},
 	"internal/kv":          {},
-	"internal/memcached":   {"internal/kv"},
-	"memcachelock":         {"internal/kv", "internal/memcached", "internal/sharedlock"},
+	"internal/memcached":   {"internal/kv", "netaddr"},
+	"memcachelock":         {"internal/kv", "internal/memcached", "internal/sharedlock", "netaddr"},
 	"internal/sharedlock":  {"internal/kv", "sessionlock"},
-	"phpfpm":               {"fcgi"},
+	"phpfpm":               {"fcgi", "netaddr"},
 	"sessionlock/locktest": {"sessionlock"},
+	"config":               {"netaddr"},
+	"internal/rig":         {"netaddr"},
+	"sessionwatch":         {"netaddr"},
 }
 
 func TestImportDirections(t *testing.T) {
