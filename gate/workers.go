@@ -51,7 +51,7 @@ type workerPool struct {
 const (
 	// A script is looked at after a part of the time since it was begun to be looked at, within these bounds.
 	minLookPause = 2 * time.Millisecond
-	maxLookPause = 100 * time.Millisecond
+	maxLookPause = 20 * time.Millisecond
 	lookPart     = 128
 	// maxLookRate bounds the looks a second of all scripts together.
 	maxLookRate = 2000
@@ -141,9 +141,14 @@ func (w *Workers) due() (due []*phpScript, pause time.Duration) {
 }
 
 // after is the end of a pause that begins now, a little earlier where that lets several scripts be looked at in one
-// round.
+// round: rounds, in which the process wakes up, cost more than looks. Pauses of about the same length end at the same
+// moments.
 func (w *Workers) after(now time.Time, pause time.Duration) time.Time {
-	return w.since.Add((now.Sub(w.since) + pause).Truncate(pause / 4))
+	tick := minLookPause / 4
+	for 2*tick <= pause/2 {
+		tick *= 2
+	}
+	return w.since.Add((now.Sub(w.since) + pause).Truncate(tick))
 }
 
 // pause is how long a script is left alone after a look. It is called with the mutex of w held.

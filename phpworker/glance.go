@@ -1,6 +1,9 @@
 package phpworker
 
-import "bytes"
+import (
+	"bytes"
+	"sync/atomic"
+)
 
 // part is a piece of memory to be read.
 type part struct {
@@ -19,6 +22,7 @@ type glance struct {
 	vars    [varsSize]byte
 	id      []byte // the zend_string of the id; empty: there is none
 	session Session
+	looks   atomic.Uint32 // that have found it
 }
 
 // take reads the memory that a session and its variable were read from a moment ago. It returns nil if that has changed
@@ -50,7 +54,11 @@ func take(m gatherer, addr uint64, s Session, vars *[varsSize]byte) *glance {
 
 // isUnchanged reports whether the process has the same memory as then. The id's references may differ.
 func (g *glance) isUnchanged(m gatherer, addr uint64) bool {
-	var now glance
+	var now struct {
+		globals [psGlobalsSize]byte
+		vars    [varsSize]byte
+		id      []byte
+	}
 	parts := []part{{addr, now.globals[:]}, {addr + varsFrom, now.vars[:]}}
 	if len(g.id) > 0 {
 		now.id = make([]byte, len(g.id))

@@ -268,3 +268,51 @@ func mustSee(t *testing.T, w phpworker.Worker, want phpworker.Session) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
+
+// TestAnotherConnectionsSessionIsNotTakenForThisOnes: a worker that goes on to another request, of the same visitor even,
+// is gone for the connection before, at the latest after a few looks.
+func TestAnotherConnectionsSessionIsNotTakenForThisOnes(t *testing.T) {
+	t.Parallel()
+	for name, same := range map[string]bool{"the same session": true, "another session": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPool(t, "files", rig.PHPOptions{Workers: 1})
+			open := func(session string) *script {
+				s := p.run(t, "/steps.php?steps=start", session)
+				s.await(0)
+				s.next(0)
+				s.await(1)
+				return s
+			}
+			session := newSession()
+			first := open(session)
+			w := first.find(&phpworker.Local{})
+			for range 3 {
+				if got, err := w.Session(); err != nil || got.Status != phpworker.Active || got.ID != session {
+					t.Fatalf("got %+v, %v; want the session open", got, err)
+				}
+			}
+			first.next(1)
+			first.response()
+			first.nc.Close()
+			if !same {
+				session = newSession()
+			}
+			second := open(session)
+			for looks := 1; ; looks++ {
+				got, err := w.Session()
+				if errors.Is(err, phpworker.ErrGone) {
+					break
+				}
+				if looks > 16 || !same {
+					t.Fatalf("look %d: got %+v, %v; want %v", looks, got, err, phpworker.ErrGone)
+				}
+			}
+			if err := w.Interrupt(session); !errors.Is(err, phpworker.ErrGone) {
+				t.Errorf("interrupt: got %v, want %v", err, phpworker.ErrGone)
+			}
+			second.next(1)
+			second.response()
+		})
+	}
+}

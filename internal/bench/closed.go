@@ -77,7 +77,7 @@ func (st *stage) closed(site *rig.Site) (all series, err error) {
 	}
 	defer second.close()
 	for range closedOften {
-		took, err := handedOver(first, second, st.session())
+		took, err := handedOver(first, second, st.session(), 150*time.Millisecond)
 		if err != nil {
 			return nil, err
 		}
@@ -86,12 +86,14 @@ func (st *stage) closed(site *rig.Site) (all series, err error) {
 	return all, nil
 }
 
-// handedOver has a script hold a session for a while, and another one wait for it.
-func handedOver(first, second *browser, session string) (float64, error) {
+// handedOver has a script hold a session, and another one wait for it.
+func handedOver(first, second *browser, session string, held time.Duration) (float64, error) {
 	var closed, entered int64
 	var firstErr error
 	var done sync.WaitGroup
-	done.Go(func() { firstErr = readTimes(first, "/closed.php?ms=150", session, new(int64), &closed) })
+	done.Go(func() {
+		firstErr = readTimes(first, fmt.Sprintf("/closed.php?ms=%d", held.Milliseconds()), session, new(int64), &closed)
+	})
 	time.Sleep(40 * time.Millisecond) // it comes second
 	err := readTimes(second, "/closed.php?ms=0", session, &entered, new(int64))
 	done.Wait()

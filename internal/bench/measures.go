@@ -16,6 +16,7 @@ var measures = []measure{
 	{"fleet", withStores, measureFleet},
 	{"watch", []string{"nginx", "php-fpm"}, measureWatch},
 	{"closed", []string{"nginx", "php-fpm", "redis-server", "php-redis"}, measureClosed},
+	{"waiting", []string{"nginx", "php-fpm"}, measureWaiting},
 	{"memory", []string{"php-fpm"}, measureMemory},
 	{"bytes", []string{"nginx", "nginx-stream", "php-fpm"}, measureBytes},
 }
