@@ -51,6 +51,7 @@ var packages = map[string]struct {
 	"dovecot-imapd":             {"test bench", "usr/sbin/dovecot"},
 	"roundcube-core":            {"test bench", "var/lib/roundcube/index.php"},
 	"wordpress":                 {"test bench", "usr/share/wordpress/wp-login.php"},
+	"php-mysql":                 {"test bench", "usr/lib/php/20240924/pdo_mysql.so"},
 	"php-sqlite3":               {"test bench", "usr/lib/php/20240924/pdo_sqlite.so"},
 	"mariadb-server-core":       {"test bench", "usr/sbin/mariadbd"},
 	"gcc":                       {"test bench", "usr/bin/gcc"},

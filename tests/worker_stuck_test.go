@@ -27,11 +27,15 @@ func TestTheSessionOfAStuckScriptWorksAgain(t *testing.T) {
 	// In what a script is stuck, and by what it ends.
 	stuck := map[string]string{
 		"sleep": "limit", "busy": "limit", "regex": "limit", "deaf": "limit", "read": "term", "shutdown": "term",
+		"query": "term",
 	}
 	onWorkers(t, o, func(t *testing.T, s *stack, h sessionHandler) {
 		for in, by := range stuck {
 			if by == "term" && h.locks && h.config == "" && len(h.programs) > 0 {
-				continue // docs/WATCHING.md: it lasts for redis.session.lock_expire
+				continue // docs/WORKERS.md: it lasts for redis.session.lock_expire
+			}
+			if in == "query" && !h.database {
+				continue
 			}
 			t.Run(in, func(t *testing.T) {
 				t.Parallel()
@@ -55,5 +59,24 @@ func TestTheSessionOfAStuckScriptWorksAgain(t *testing.T) {
 				}
 			})
 		}
+	})
+}
+
+// TestAStuckScriptWhoseBrowserHasGoneIsEnded: on_abandon = "terminate" frees its session long before it expires.
+func TestAStuckScriptWhoseBrowserHasGoneIsEnded(t *testing.T) {
+	o := stackOptions{PHP: rig.PHPOptions{Workers: 12}, Gate: rig.GateOptions{Settings: `lock {
+    max_wait      = "55s"
+    expiry        = "10m"
+    abandon_after = "300ms"
+    on_abandon    = "terminate"
+  }`}}
+	onWorkers(t, o, func(t *testing.T, s *stack, h sessionHandler) {
+		session := newSession()
+		s.get("/work.php", session).mustBe(t, "1\n")
+		leave(t, s.Rig, s.Site, request{path: "/stuck.php?how=sleep&mark=left", session: session}, "left.started")
+		if r := s.get("/count.php", session); r.failure() != nil {
+			t.Errorf("the next request: %v", r.failure())
+		}
+		awaitLog(t, s.Gate.Server, "script terminated, it kept its lock for too long")
 	})
 }

@@ -18,6 +18,7 @@ type sessionHandler struct {
 	locks    bool                                         // PHP locks the session itself
 	config   string                                       // of the gate's session block, with its save_path
 	start    func(*testing.T, *rig.Rig) map[string]string // returns PHP's settings
+	database bool                                         // they have a MariaDB, whose start takes seconds: unix sockets will do
 }
 
 // sessionHandlers are all of them: the gate has to see PHP close a session with each.
@@ -28,24 +29,34 @@ var sessionHandlers = map[string]sessionHandler{
 			t.Fatal(err)
 		}
 		return map[string]string{"session.save_path": sessions}
-	}},
+	}, false},
 	"memcached": {[]string{"memcached", "php-memcached"}, true, "handler = \"memcached\"\nsave_path = %q", func(t *testing.T, r *rig.Rig) map[string]string {
 		ini := rig.MemcachedSessions(rigtest.Start(t, r.Memcached, rig.StoreOptions{}))
 		ini["memcached.sess_lock_retries"] = "10000"
 		ini["memcached.sess_lock_wait_min"], ini["memcached.sess_lock_wait_max"] = "5", "5"
 		return ini
-	}},
+	}, false},
 	"redis": {[]string{"redis-server", "php-redis"}, false, "", func(t *testing.T, r *rig.Rig) map[string]string {
 		return rig.RedisSessions(rigtest.Start(t, r.Redis, rig.StoreOptions{}), false)
-	}},
+	}, false},
 	"redis with locks": {[]string{"redis-server", "php-redis"}, true, "", func(t *testing.T, r *rig.Rig) map[string]string {
 		ini := rig.RedisSessions(rigtest.Start(t, r.Redis, rig.StoreOptions{}), true)
 		ini["redis.session.lock_retries"], ini["redis.session.lock_wait_time"] = "10000", "5000"
 		return ini
-	}},
+	}, false},
 	"the application's own": {nil, false, "", func(_ *testing.T, r *rig.Rig) map[string]string {
 		return map[string]string{"auto_prepend_file": filepath.Join(r.DocRoot, "userhandler.php")}
-	}},
+	}, false},
+	"PDO on MariaDB": {[]string{"mariadbd", "pdo-mysql"}, false, "", func(t *testing.T, r *rig.Rig) map[string]string {
+		db := rigtest.Start(t, r.MariaDB, rig.MariaDBOptions{SQL: []string{
+			"create or replace user visitor@localhost identified by 'secret'", "grant all on *.* to visitor@localhost",
+			"create database app", "create table app.sessions (id varchar(128) primary key, data blob)",
+		}})
+		return map[string]string{
+			"auto_prepend_file":        filepath.Join(r.DocRoot, "pdohandler.php"),
+			"pdo_mysql.default_socket": db.Addr.Address,
+		}
+	}, true},
 }
 
 // onWorkers runs a test with each handler, on a unix socket and over TCP. The gate's config says nothing of sessions, but
@@ -54,6 +65,9 @@ func onWorkers(t *testing.T, o stackOptions, test func(t *testing.T, s *stack, h
 	t.Parallel()
 	for name, h := range sessionHandlers {
 		for _, network := range []string{"unix", "tcp"} {
+			if h.database && network == "tcp" {
+				continue
+			}
 			t.Run(name+" "+network, func(t *testing.T) {
 				t.Parallel()
 				o := o

@@ -44,6 +44,7 @@ var programs = map[string]program{
 	"roundcube":     {"roundcube-core", []string{"/var/lib/roundcube/index.php"}},
 	"wordpress":     {"wordpress", []string{"/usr/share/wordpress/wp-login.php"}},
 	"pdo-sqlite":    {"php-sqlite3", []string{"/usr/lib/php/*/pdo_sqlite.so"}},
+	"pdo-mysql":     {"php-mysql", []string{"/usr/lib/php/*/pdo_mysql.so"}},
 	"illuminate":    {"php-illuminate-session", []string{"/usr/share/php/Illuminate/Session/autoload.php"}},
 	"mariadbd":      {"mariadb-server-core", []string{"mariadbd"}},
 	"wrk":           {"wrk", []string{"wrk"}},

@@ -2,7 +2,8 @@
 // stuck.php?mark=M&how=HOW: opens its session, makes the file marks/M.started,
 // and hangs: in sleep, in a busy loop, in a long regular expression, deaf (it
 // catches all that can be caught, without a limit of its own), in a blocking
-// read of a socket (&port=P), or in its shutdown function. &limit=S: with this
+// read of a socket (&port=P), in a query of MariaDB, or in its shutdown
+// function. &limit=S: with this
 // time limit, else without one.
 ignore_user_abort(true);
 set_time_limit((int) ($_GET['limit'] ?? 0));
@@ -44,6 +45,9 @@ switch ($_GET['how']) {
             } catch (Throwable) {
             }
         }
+    case 'query':
+        (new PDO('mysql:dbname=app', 'visitor', 'secret'))->query('SELECT SLEEP(300)');
+        break;
     case 'read':
         fread(stream_socket_client("tcp://127.0.0.1:{$_GET['port']}", timeout: 300), 1);
         break;
