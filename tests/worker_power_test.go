@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -113,11 +114,19 @@ func TestCheckSaysThatScriptsCannotBeEnded(t *testing.T) {
 	for name, c := range map[string]struct {
 		watch string
 		user  uint32
-		want  string // empty: nothing
+		as    []string // what runs the program
+		want  string   // empty: nothing
 	}{
-		"without rights":        {"auto", nobody, `warning: on_expiry = "terminate" cannot end scripts of`},
-		"with rights":           {"auto", 0, ""},
-		"looking at no workers": {"none", 0, `on_expiry = "terminate" cannot end scripts with watch = "none"`},
+		"without rights":        {"auto", nobody, nil, `warning: on_expiry = "terminate" cannot end scripts of`},
+		"with rights":           {"auto", 0, nil, ""},
+		"looking at no workers": {"none", 0, nil, `on_expiry = "terminate" cannot end scripts with watch = "none"`},
+		"as in a pod of packaging/kubernetes": {
+			"auto", 0, []string{"setpriv", "--bounding-set", "-all,+sys_ptrace,+kill", "--no-new-privs"}, "",
+		},
+		"as in a pod without the patch": {
+			"auto", 0, []string{"setpriv", "--bounding-set", "-all", "--no-new-privs"},
+			`warning: on_expiry = "terminate" cannot end scripts of`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -130,10 +139,14 @@ func TestCheckSaysThatScriptsCannotBeEnded(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), requestTimeout)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, binary, "check", "--config", file, "--probe")
+			args := append(slices.Clone(c.as), binary, "check", "--config", file, "--probe")
+			cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 			cmd.Dir, cmd.Env = "/", []string{raceOptions}
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: c.user, Gid: c.user}}
 			out, _ := cmd.CombinedOutput() // as nobody it cannot reach PHP-FPM in the rig's folder either
+			if c.want == "" && !strings.Contains(string(out), "seen by a process with these rights: yes") {
+				t.Errorf("got\n%s\nwant that it sees the workers", out)
+			}
 			if got := string(out); !strings.Contains(got, c.want) || c.want == "" && strings.Contains(got, "cannot end scripts") {
 				t.Errorf("got\n%s\nwant %q in it", got, c.want)
 			}
