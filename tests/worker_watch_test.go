@@ -100,7 +100,7 @@ func onWorkers(t *testing.T, o stackOptions, test func(t *testing.T, s *stack, h
 func TestANextRequestEntersWhenTheSessionIsClosed(t *testing.T) {
 	o := stackOptions{PHP: rig.PHPOptions{Workers: 12}, Gate: rig.GateOptions{Settings: queueRoutes(1)}}
 	onWorkers(t, o, func(t *testing.T, s *stack, h sessionHandler) {
-		for how, after := range map[string]int{"close": 2, "abort": 1, "renew": 0, "replace": 2, "finish": 2} {
+		for how, after := range map[string]int{"close": 2, "abort": 1, "renew": 0, "replace": 2, "finish": 2, "destroy": 0} {
 			t.Run(how, func(t *testing.T) {
 				t.Parallel()
 				session := newSession()
@@ -116,11 +116,14 @@ func TestANextRequestEntersWhenTheSessionIsClosed(t *testing.T) {
 					s.awaitQueue(t, session, 1) // the session is open still
 					mark(t, s.Rig, "finish.close")
 				}
-				if strings.HasPrefix(how, "re") { // the id may change before the first look: then the lock lasts
+				// The id may change before the first look: then the lock lasts. Those that wait for a session that was
+				// destroyed wait for the response, which may set another id.
+				lasts := strings.HasPrefix(how, "re") || how == "destroy"
+				if lasts {
 					letGo(t, s.Rig, how)
 				}
 				(<-next).mustBe(t, fmt.Sprintf("%d\n", after+1))
-				if !strings.HasPrefix(how, "re") {
+				if !lasts {
 					letGo(t, s.Rig, how) // it works still
 				}
 				if how != "finish" {
@@ -171,5 +174,27 @@ func TestASessionThatIsClosedHoldsNobodyUp(t *testing.T) {
 				s.get("/count.php", session).mustBe(t, fmt.Sprintf("%d\n", want+1))
 			})
 		}
+	})
+}
+
+// TestASessionThatIsOpenedAgainIsReported, with every handler: the script holds no lock of the gate's then, though the
+// next request has gone on in between. Nothing is lost of what follows each other.
+func TestASessionThatIsOpenedAgainIsReported(t *testing.T) {
+	o := stackOptions{PHP: rig.PHPOptions{Workers: 12}, Gate: rig.GateOptions{Settings: queueRoutes(1)}}
+	onWorkers(t, o, func(t *testing.T, s *stack, h sessionHandler) {
+		session := newSession()
+		s.get("/work.php", session).mustBe(t, "1\n")
+		script := s.begin("/giveback.php?mark=again&how=again", session)
+		awaitMark(t, s.Rig, "again.open")
+		next := s.begin("/work.php", session)
+		s.awaitQueue(t, session, 1)
+		mark(t, s.Rig, "again.give")
+		(<-next).mustBe(t, "3\n")
+		letGo(t, s.Rig, "again")
+		awaitMark(t, s.Rig, "again.again")
+		awaitLog(t, s.Gate.Server, "opened its session again")
+		mark(t, s.Rig, "again.end")
+		(<-script).mustBe(t, "given back\n")
+		s.get("/count.php", session).mustBe(t, "4\n")
 	})
 }
