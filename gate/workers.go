@@ -25,6 +25,7 @@ type Workers struct {
 	end    chan struct{} // closed by Close
 	ended  chan struct{}
 	since  time.Time // when it was made
+	rate   int       // of looks a second, at most
 
 	mu      sync.Mutex
 	looked  map[*phpScript]struct{} // that are looked at
@@ -53,8 +54,9 @@ const (
 	minLookPause = 2 * time.Millisecond
 	maxLookPause = 20 * time.Millisecond
 	lookPart     = 128
-	// maxLookRate bounds the looks a second of all scripts together.
-	maxLookRate = 2000
+	// maxLookRate bounds the looks a second of all scripts together, maxHelpedRate those by a helper, which cost more.
+	maxLookRate   = 2000
+	maxHelpedRate = 1000
 	// closedPause is the pause of a script whose sessions have been closed, as it may open them again, and of a sample.
 	closedPause = 30 * time.Millisecond
 	// maxSearches bounds the searches for workers at once.
@@ -81,9 +83,13 @@ func NewWorkers(finder phpworker.Finder, log hclog.Logger) *Workers {
 		end:    make(chan struct{}),
 		ended:  make(chan struct{}),
 		since:  time.Now(),
+		rate:   maxLookRate,
 		looked: make(map[*phpScript]struct{}),
 		pools:  make(map[netaddr.Addr]*workerPool),
 		used:   usedSessions{seed: maphash.MakeSeed()},
+	}
+	if _, helped := finder.(*phpworker.Helper); helped {
+		w.rate = maxHelpedRate
 	}
 	go w.run()
 	return w
@@ -113,7 +119,7 @@ func (w *Workers) run() {
 		for _, s := range due {
 			s.look()
 		}
-		busy := time.Duration(len(due)) * time.Second / maxLookRate
+		busy := time.Duration(len(due)) * time.Second / time.Duration(w.rate)
 		earliest = time.Now().Add(busy)
 		timer.Reset(max(pause, busy))
 	}
