@@ -257,8 +257,8 @@ func (cr *clientReader) isGone() bool { return cr.gone.Load() }
 func (cr *clientReader) clean() bool { return cr.whole.Load() && !cr.unsent && !cr.isGone() }
 
 // onGone applies the web server's hanging up to the script. On a unix socket its next write fails, as if the gate had
-// gone too, while the connection still shows when the script ends. On TCP its connection is reset if it prints; see
-// cutOff. On a unix socket whose stdin is cut short, its output is read to the end and dropped.
+// gone too, while the connection still shows when the script ends. Over TCP, or if stdin was cut short, its connection
+// is reset if it prints; see cutOff.
 func (cr *clientReader) onGone() {
 	cr.once.Do(func() {
 		cr.gone.Store(true)
@@ -273,19 +273,22 @@ func (cr *clientReader) onGone() {
 	})
 }
 
+// silences reports whether the script of a web server that has gone can be kept from printing, while the connection
+// still shows when it ends: not over TCP, nor if PHP-FPM has to be told that stdin has ended early.
+func (cr *clientReader) silences() bool { return cr.whole.Load() && cr.x.up.isUnix() }
+
 // leave is onGone once the script may have begun.
 func (cr *clientReader) leave() {
 	x := cr.x
 	if x.OnHangUp != nil {
 		x.OnHangUp()
 	}
-	whole := cr.whole.Load()
-	if whole && x.up.isUnix() {
+	if cr.silences() {
 		cr.silenced = true
 		_ = x.up.nc.CloseRead()
 		return
 	}
-	if !whole {
+	if !cr.whole.Load() {
 		_ = x.up.nc.CloseWrite()
 	}
 	x.mu.Lock()

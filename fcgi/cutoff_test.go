@@ -31,23 +31,35 @@ var leftScripts = map[string]struct {
 // A script whose web server has gone ends as it would without the gate, and is not said to have ended before.
 func TestScriptWhoseWebServerHasGoneEndsAsWithoutTheGate(t *testing.T) {
 	both(t, func(t *testing.T, network string) {
-		f := startFPM(t, network, rig.PHPOptions{Workers: 4})
+		before := startFPM(t, network, rig.PHPOptions{Workers: 4}) // its scripts begin when the body is there
+		at := startFPM(t, network, rig.PHPOptions{Workers: 4, INI: map[string]string{"enable_post_data_reading": "0"}})
 		for name, script := range leftScripts {
 			file := strings.ReplaceAll(name, " ", "-") + ".php"
-			f.script(file, `$f = $_GET['f']; ob_end_clean();
-				register_shutdown_function(function () use ($f) { touch("$f.ended"); });`+script.text)
+			for _, f := range []*fpm{before, at} {
+				f.script(file, `$f = $_GET['f']; ob_end_clean();
+					register_shutdown_function(function () use ($f) { touch("$f.ended"); });`+script.text)
+			}
 			for _, follow := range []bool{true, false} {
-				for _, body := range []string{"", strings.Repeat("body", 5000)} {
-					t.Run(fmt.Sprintf("%s, follow %t, body %d", name, follow, len(body)), func(t *testing.T) {
-						mark := filepath.Join(t.TempDir(), "mark")
+				for _, size := range []struct{ body, left int }{{0, 0}, {20000, 0}, {20000, 5000}} {
+					t.Run(fmt.Sprintf("%s, follow %t, body %d, unsent %d", name, follow, size.body, size.left), func(t *testing.T) {
+						body := strings.Repeat("b", size.body)
+						mark, f := filepath.Join(t.TempDir(), "mark"), before
+						if size.left > 0 {
+							f = at
+						}
 						request := requestOf(1, true, body, f.params(file, "f="+mark, "REQUEST_METHOD", "POST",
 							"CONTENT_LENGTH", strconv.Itoa(len(body)), "CONTENT_TYPE", "text/plain")...)
+						sent := make(chan bool, 1)
 						run := start(t, newPool(t, nil, f.addr), "unix", func(x *Exchange) {
+							x.Sent = func() { sent <- true }
 							if follow {
 								x.Follow = func() bool { return true }
 							}
-						}, request)
+						}, request[:len(request)-size.left])
 						await(t, "the script runs", func() bool { return exists(mark + ".on") })
+						if size.left == 0 {
+							receive(t, "the end of stdin", sent)
+						}
 						if name != "silent" { // what the web server has got was printed before it goes
 							if _, _, err := readRecord(run.web.Conn); err != nil {
 								t.Fatal(err)
@@ -62,7 +74,7 @@ func TestScriptWhoseWebServerHasGoneEndsAsWithoutTheGate(t *testing.T) {
 								run.x.AwaitScript()
 							}
 						}()
-						seen := network == "unix" || script.seen
+						seen := network == "unix" && size.left == 0 || script.seen
 						if script.endsOn != "" {
 							if seen && (sooner(run.ended, 4*cutGrace) || exists(mark+".ended")) {
 								t.Error("the script is said to have ended while it runs")
