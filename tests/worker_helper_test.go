@@ -268,7 +268,7 @@ func TestAHelperThatDiesOrHangs(t *testing.T) {
 	s.await(0)
 	hurried := &phpworker.Helper{Path: h.client.Path, Timeout: 100 * time.Millisecond}
 	w, before := s.find(h.client), s.find(hurried)
-	mustDo(t, h.cmd.Process.Signal(syscall.SIGSTOP))
+	h.stop(t)
 	_, err := before.Session()
 	mustBeHelper(t, "hangs", err, "has not answered")
 	_, err = before.Session()
@@ -292,6 +292,24 @@ func TestAHelperThatDiesOrHangs(t *testing.T) {
 	s.response()
 }
 
+// stop stops the helper. The signal takes a moment to reach all of its threads.
+func (h *helper) stop(t *testing.T) {
+	t.Helper()
+	pid := h.cmd.Process.Pid
+	mustDo(t, syscall.Kill(pid, syscall.SIGSTOP))
+	eventually(t, "the helper has stopped", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		mustDo(t, err)
+		for _, thread := range threads {
+			stat, _ := os.ReadFile(thread)
+			if _, state, _ := strings.Cut(string(stat), ") "); !strings.HasPrefix(state, "T") {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 func mustBeHelper(t *testing.T, how string, err error, text string) {
 	t.Helper()
 	if !errors.Is(err, phpworker.ErrHelper) || !strings.Contains(fmt.Sprint(err), text) {
@@ -307,7 +325,7 @@ func TestAConnectionThatWasPassedEndsForPHP(t *testing.T) {
 	p := newPool(t, "files", rig.PHPOptions{Workers: 1})
 	s := p.run(t, "/steps.php?steps=start", newSession())
 	s.await(0)
-	mustDo(t, h.cmd.Process.Signal(syscall.SIGSTOP))
+	h.stop(t)
 	_, err := (&phpworker.Helper{Path: h.client.Path, Timeout: 10 * time.Millisecond}).Find(s.raw())
 	mustBeHelper(t, "hangs", err, "has not answered")
 	s.next(0)
