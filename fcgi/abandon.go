@@ -40,9 +40,9 @@ func (r *rhythm) known() bool { return r.outputs > 1 || time.Since(r.began) > cu
 func (r *rhythm) next() time.Duration { return 2 * max(r.pause, cutGrace) }
 
 // cutOff is called when a script has printed something after its web server has gone. Without the gate its next output
-// would fail. A unix socket takes care of that (see clientReader.leave). Over TCP, and where stdin was cut short, only a
-// reset makes output fail, and after a reset the end of the script cannot be seen. So cutOff needs to know the script's
-// rhythm, and first gives the script cutGrace to end by itself, which can be seen.
+// would fail. A unix socket takes care of that (see clientReader.leave). Over TCP, and where stdin was cut short, only
+// a reset makes output fail, and after a reset the end of the script cannot be seen. So cutOff needs to know the
+// script's rhythm, and first gives the script cutGrace to end by itself, which can be seen.
 func (x *Exchange) cutOff() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
