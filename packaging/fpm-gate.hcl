@@ -1,7 +1,7 @@
 # /etc/fpm-gate/fpm-gate.hcl: the configuration of fpm-gate.
 #
 #   fpm-gate check --config /etc/fpm-gate/fpm-gate.hcl    shows all errors at once
-#   systemctl reload fpm-gate                             takes this file; a wrong one changes nothing
+#   systemctl reload fpm-gate                             takes this file; an invalid one is ignored
 #
 # As it is here, one gate stands ready before the first PHP-FPM pool, and changes nothing until the
 # web server is pointed at it. In nginx: fastcgi_pass unix:/run/fpm-gate/www.sock;
