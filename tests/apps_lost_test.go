@@ -234,8 +234,9 @@ func startDovecot(t *testing.T, r *rig.Rig) rig.Addr {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if version, _ := exec.Command(program, "--version").Output(); !strings.HasPrefix(string(version), "2.3.") {
-		t.Skipf("Dovecot %s takes another configuration than that of 2.3 below", strings.TrimSpace(string(version)))
+	version, err := exec.Command(program, "--version").Output()
+	if err != nil {
+		t.Fatal(err)
 	}
 	dir, err := os.MkdirTemp("", "dovecot-") // for nobody, and short enough for its sockets
 	if err != nil {
@@ -255,7 +256,7 @@ func startDovecot(t *testing.T, r *rig.Rig) rig.Addr {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, dir+"/dovecot.conf", strings.NewReplacer("DIR", dir, "HOST", addr.Host(), "PORT", addr.Port()).Replace(dovecotConfig))
+	write(t, dir+"/dovecot.conf", strings.NewReplacer("DIR", dir, "HOST", addr.Host(), "PORT", addr.Port()).Replace(dovecotConfig(string(version))))
 	cmd := exec.Command(program, "-F", "-c", dir+"/dovecot.conf")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -274,18 +275,33 @@ func startDovecot(t *testing.T, r *rig.Rig) rig.Addr {
 	return addr
 }
 
-const dovecotConfig = `protocols = imap
+// dovecotConfig returns the configuration of a version: 2.4 has other names for much of it.
+func dovecotConfig(version string) string {
+	if strings.HasPrefix(version, "2.3.") {
+		return dovecotAll + dovecot23
+	}
+	return dovecotFirst24 + dovecotAll + dovecot24
+}
+
+const (
+	dovecotAll = `protocols = imap
 base_dir = DIR/run
 state_dir = DIR/run
 log_path = DIR/log
 ssl = no
-disable_plaintext_auth = no
-mail_location = maildir:DIR/mail/%u
 first_valid_uid = 1
 first_valid_gid = 1
 default_internal_user = nobody
 default_internal_group = nogroup
 default_login_user = nobody
+service stats {
+  unix_listener stats-writer {
+    mode = 0666
+  }
+}
+`
+	dovecot23 = `disable_plaintext_auth = no
+mail_location = maildir:DIR/mail/%u
 passdb {
   driver = static
   args = password=secret
@@ -304,12 +320,36 @@ service imap-login {
     port = 0
   }
 }
-service stats {
-  unix_listener stats-writer {
-    mode = 0666
+`
+	// What has to stand first.
+	dovecotFirst24 = `dovecot_config_version = 2.4.0
+dovecot_storage_version = 2.4.0
+`
+	dovecot24 = `auth_allow_cleartext = yes
+mail_driver = maildir
+mail_path = DIR/mail/%{user}
+passdb static {
+  password = secret
+}
+userdb static {
+  fields {
+    uid = 65534
+    gid = 65534
+    home = DIR/mail/%{user}
+  }
+}
+service imap-login {
+  chroot =
+  inet_listener imap {
+    listen = HOST
+    port = PORT
+  }
+  inet_listener imaps {
+    port = 0
   }
 }
 `
+)
 
 // composeMails logs in and opens the form for a new mail several times at once. The session has to know each of them, or
 // its mail cannot be sent.
