@@ -136,7 +136,10 @@ func (m *machine) writeProblems(w io.Writer) {
 	}
 }
 
-// nextSteps shows what is left to do.
+// service is the config that the service serves.
+const service = "/etc/fpm-gate/fpm-gate.hcl"
+
+// nextSteps shows what is left to do, in the order in which it works: nothing goes through the gate before it serves.
 func (m *machine) nextSteps(w io.Writer, o initOptions) {
 	fmt.Fprintf(w, "\nNext:\n\n")
 	n := 0
@@ -144,32 +147,54 @@ func (m *machine) nextSteps(w io.Writer, o initOptions) {
 		n++
 		fmt.Fprintf(w, "%d. "+format+"\n", append([]any{n}, args...)...)
 	}
+	command := func(lines ...string) { fmt.Fprintf(w, "\n     %s\n\n", strings.Join(lines, "\n     ")) }
+	if o.print {
+		step("Write the config above to %s, by fpm-gate init without --print.", o.file)
+	}
+	check := fmt.Sprintf("fpm-gate check --config %s --probe", o.file)
 	for _, p := range m.pools {
 		if p.app() != nil && p.app().Format != "" {
 			step("Put APP_KEY, and APP_PREVIOUS_KEYS if there are any, from the .env of the application in %s into\n"+
-				"   /etc/fpm-gate/fpm-gate.env, and give that file the mode 0600.", p.apps[0].place)
+				"   %s, and give that file the mode 0600.", p.apps[0].place, serviceEnv)
+			check = fmt.Sprintf("(set -a; . %s; %s)", serviceEnv, check)
 		}
 	}
-	if folder := m.watchedFolder(); folder != "" {
-		step("Let fpm-gate watch %s, if check says that it cannot; docs/WATCHING.md shows how.", folder)
+	step("Check the config. Mend what it reports, and check again:")
+	command(check)
+	if m.socket && o.file == service {
+		step("Have the service take the config. This also starts it, and no visitor notices:")
+		command("systemctl enable --now fpm-gate.socket fpm-gate-helper.socket fpm-gate.service",
+			"systemctl restart fpm-gate.service")
+	} else {
+		step("Start the gate, and have it started with the machine; docs/SERVICE.md has systemd units:")
+		command("fpm-gate serve --config " + o.file)
 	}
-	step("fpm-gate check --config %s --probe", o.file)
-	step("systemctl reload fpm-gate")
-	diff := m.diff()
-	if diff == "" {
-		step("Point the web server at the gate, in nginx: fastcgi_pass unix:%s;", m.pools[0].socket())
-		return
-	}
-	step("Change the web server's configuration, test it (nginx -t, apachectl configtest) and reload it:")
-	fmt.Fprintf(w, "\n%s", diff)
+	m.webServerSteps(w, step, command)
+	step("Open a page of the site, and see its requests here; to undo it all, undo the change of the web server:")
+	command("fpm-gate locks --watch")
 }
 
-// watchedFolder returns a folder of session files that a gate is to watch, "" if there is none.
-func (m *machine) watchedFolder() string {
-	for _, p := range m.pools {
-		if s := p.sessions(); s.handler == "files" && s.savePath != "" {
-			return s.savePath[strings.LastIndexByte(s.savePath, ';')+1:]
+// serviceEnv has the environment of the service.
+const serviceEnv = "/etc/fpm-gate/fpm-gate.env"
+
+// webServerSteps shows how the gate gets its requests.
+func (m *machine) webServerSteps(w io.Writer, step func(format string, args ...any), command func(...string)) {
+	diff := m.diff()
+	if diff == "" {
+		step("Point the web server to the gate, test its configuration and reload it. In nginx:")
+		command(fmt.Sprintf("fastcgi_pass unix:%s;", m.pools[0].socket()))
+		return
+	}
+	step("Change the configuration of the web server so:")
+	fmt.Fprintf(w, "\n%s\n", diff)
+	step("Test it, and have the web server take it:")
+	for _, server := range []struct{ folder, commands string }{
+		{"/nginx/", "nginx -t && systemctl reload nginx"},
+		{"/apache2/", "apachectl configtest && systemctl reload apache2"},
+		{"/httpd/", "apachectl configtest && systemctl reload httpd"},
+	} {
+		if strings.Contains(diff, server.folder) {
+			command(server.commands)
 		}
 	}
-	return ""
 }

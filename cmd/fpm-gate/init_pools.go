@@ -61,7 +61,8 @@ func survey(root string) *machine {
 	for _, p := range m.pools {
 		p.findApps()
 	}
-	for _, unit := range []string{"usr/lib/systemd/system/fpm-gate.socket", "lib/systemd/system/fpm-gate.socket"} {
+	for _, lib := range []string{"usr/lib", "lib", "usr/local/lib"} {
+		unit := lib + "/systemd/system/fpm-gate.socket"
 		if _, err := os.Stat(filepath.Join(root, unit)); err == nil {
 			m.socket = true
 		}

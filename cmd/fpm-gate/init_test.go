@@ -50,6 +50,19 @@ func parsed(t *testing.T, text string) *config.Config {
 	return c
 }
 
+// inOrder looks for texts that must be in another one, one after the other.
+func inOrder(t *testing.T, text string, parts ...string) {
+	t.Helper()
+	rest := text
+	for _, part := range parts {
+		_, after, found := strings.Cut(rest, part)
+		if !found {
+			t.Fatalf("there is no %q, or too early, in\n%s", part, text)
+		}
+		rest = after
+	}
+}
+
 // wants compares texts that must be in another one.
 func wants(t *testing.T, what, text string, parts ...string) {
 	t.Helper()
@@ -86,8 +99,9 @@ func TestInitOfAFreshDebian(t *testing.T) {
 }
 `
 	for name, c := range map[string]struct {
-		files map[string]string
-		diff  []string
+		files  map[string]string
+		diff   []string
+		reload string
 	}{
 		"nginx": {map[string]string{
 			"etc/nginx/nginx.conf":                   nginxConf,
@@ -97,7 +111,7 @@ func TestInitOfAFreshDebian(t *testing.T) {
 		}, []string{
 			"--- /etc/nginx/sites-enabled/default\n+++ /etc/nginx/sites-enabled/default\n@@ -2,6 +2,6 @@\n",
 			"-\t\tfastcgi_pass unix:/run/php/php8.2-fpm.sock;\n+\t\tfastcgi_pass unix:/run/fpm-gate/www.sock;\n",
-		}},
+		}, "nginx -t && systemctl reload nginx"},
 		"apache": {map[string]string{
 			"etc/apache2/apache2.conf": "# empty\n",
 			"etc/apache2/conf-enabled/php8.2-fpm.conf": "<FilesMatch \".+\\.php$\">\n" +
@@ -106,7 +120,7 @@ func TestInitOfAFreshDebian(t *testing.T) {
 			"usr/lib/systemd/system/fpm-gate.socket":     "",
 		}, []string{
 			"+    SetHandler \"proxy:unix:/run/fpm-gate/www.sock|fcgi://localhost\"\n",
-		}},
+		}, "apachectl configtest && systemctl reload apache2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.files["etc/php/8.2/fpm/pool.d/www.conf"] = debianPool
@@ -127,7 +141,9 @@ session.save_handler = files
 				t.Errorf("got %+v\n%s", g, text)
 			}
 			wants(t, "config", text, "# pm.max_children, /etc/php/8.2/fpm/pool.d/www.conf:5")
-			wants(t, "next steps", messages, append(c.diff, "fpm-gate check --config /etc/fpm-gate/fpm-gate.hcl --probe")...)
+			wants(t, "next steps", messages, c.diff...)
+			inOrder(t, messages, "fpm-gate init without --print", "fpm-gate check --config /etc/fpm-gate/fpm-gate.hcl --probe",
+				"systemctl restart fpm-gate.service", "+++ ", c.reload, "fpm-gate locks --watch")
 			if strings.Contains(messages, "note:") {
 				t.Errorf("got notes: %s", messages)
 			}
@@ -161,6 +177,8 @@ server { root /srv/other; fastcgi_pass 127.0.0.1:9000; }
 				"+upstream php { server unix:/run/fpm-gate/www.sock; }\n")
 			if got := strings.Contains(messages, "Put APP_KEY"); got != (a.Format != "") {
 				t.Errorf("%s: asks for a key: %v\n%s", a.Name, got, messages)
+			} else if got {
+				inOrder(t, messages, "Put APP_KEY", "(set -a; . /etc/fpm-gate/fpm-gate.env; fpm-gate check --config")
 			}
 		}
 	}
