@@ -20,7 +20,7 @@ demo: need-go ## Compare real servers with and without the gate (75 seconds)
 	@$(MAKE) --no-print-directory build
 	@build/fpm-gate demo
 
-# Packages run in the order in which they are named: tests/ takes the longest, and mostly waits.
+# Packages run in the order in which they are named: tests/ takes the longest, and usually waits.
 test: need-go ## Check and test everything, with all real servers
 	@scripts/install-deps test
 	@$(MAKE) --no-print-directory check

@@ -95,11 +95,35 @@ func TestTextsArePlain(t *testing.T) {
 			continue
 		}
 		for i, line := range lines {
-			for _, u := range unplain {
-				if found := u.phrase.FindString(line); found != "" {
-					t.Errorf("%s:%d: write %s for %q (see CONTRIBUTING.md)", file, i+1, u.instead, found)
-				}
+			checkPlain(t, file, i+1, line)
+		}
+	}
+}
+
+func TestDocsArePlain(t *testing.T) {
+	for _, pattern := range []string{"*.md", "docs/*.md", "man/*.[58]", "config/*.hcl", "packaging/*.hcl", "docs/alerts/*.yml"} {
+		files, err := filepath.Glob(filepath.Join("../..", pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %d files, %v", pattern, len(files), err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
 			}
+			for i, line := range strings.Split(string(text), "\n") {
+				checkPlain(t, file, i+1, line)
+			}
+		}
+	}
+}
+
+// checkPlain fails the test for each phrase in a line that is not plain.
+func checkPlain(t *testing.T, file string, n int, line string) {
+	t.Helper()
+	for _, u := range unplain {
+		if found := u.phrase.FindString(line); found != "" {
+			t.Errorf("%s:%d: write %s for %q (see CONTRIBUTING.md)", file, n, u.instead, found)
 		}
 	}
 }
