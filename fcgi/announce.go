@@ -59,39 +59,41 @@ func (x *Exchange) announce(ctx context.Context, up *upstream) bool {
 	return true
 }
 
-// takenSoon is how long a free worker takes at the most to read begin request. Tests shorten it.
+// takenSoon is how long a free worker takes at the most to read begin request. Tests shorten it. A request in the
+// backlog is looked at again after pauses that double, up to takenPause.
 var takenSoon = 10 * time.Millisecond
 
+const takenPause = 160 * time.Millisecond
+
 // taken waits until PHP-FPM has read what was sent, and reports whether it has. Else it has closed the connection, or
-// ctx is done.
+// ctx is done. Linux wakes writers a moment before the queue counts as empty, and not again after that: so waiting alone
+// could take for ever.
 func (u *upstream) taken(ctx context.Context) bool {
 	raw, err := u.nc.SyscallConn()
-	if err != nil || u.nc.SetWriteDeadline(time.Now().Add(takenSoon)) != nil {
+	if err != nil {
 		return false
 	}
-	await := func() error { return raw.Write(func(fd uintptr) bool { return netpoll.OutQueue(fd) == 0 }) }
-	err = await()
-	if errors.Is(err, os.ErrDeadlineExceeded) { // it is in the backlog
-		_ = u.nc.SetWriteDeadline(time.Time{})
-		err = u.interruptible(ctx, await)
+	await := func(pause time.Duration) error {
+		if err := u.nc.SetWriteDeadline(time.Now().Add(pause)); err != nil {
+			return err
+		}
+		return raw.Write(func(fd uintptr) bool { return netpoll.OutQueue(fd) == 0 })
+	}
+	err = await(takenSoon)
+	for pause := takenSoon; errors.Is(err, os.ErrDeadlineExceeded) && !isDone(ctx); {
+		pause = min(2*pause, takenPause)
+		err = await(pause)
 	}
 	// What PHP-FPM has not read is gone, too, when it closes the connection.
 	return err == nil && u.quiet() && u.nc.SetWriteDeadline(time.Time{}) == nil
 }
 
-// interruptible calls write, which ctx ends by a write deadline.
-func (u *upstream) interruptible(ctx context.Context, write func() error) error {
-	over, watched := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(watched)
-		select {
-		case <-ctx.Done():
-			_ = u.nc.SetWriteDeadline(past)
-		case <-over:
-		}
-	}()
-	err := write()
-	close(over)
-	<-watched
-	return err
+// isDone reports whether ctx is done. Unlike ctx.Err, it has the context of a request watch the web server.
+func isDone(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return true
+	default:
+		return false
+	}
 }

@@ -131,7 +131,11 @@ func (u *upstream) workerIdle() bool {
 		return false
 	}
 	defer u.nc.SetWriteDeadline(time.Time{})
-	return raw.Write(func(fd uintptr) bool { return netpoll.OutQueue(fd) == 0 }) == nil
+	if raw.Write(func(fd uintptr) bool { return netpoll.OutQueue(fd) == 0 }) == nil {
+		return true
+	}
+	n, err := u.unread() // see taken: the event may have come too early
+	return n == 0 && err == nil
 }
 
 // unread returns how many bytes of ours PHP-FPM has not read yet. It needs a unix socket.
