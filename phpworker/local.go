@@ -42,6 +42,10 @@ type processID struct {
 	started uint64
 }
 
+// deathPause is how long a connection may last whose worker has just been killed: its process no longer has the socket
+// then, and the kernel has not closed it yet.
+const deathPause = 10 * time.Millisecond
+
 // maxModules bounds what is kept of processes that have ended.
 const maxModules = 4096
 
@@ -53,6 +57,7 @@ func (l *Local) Find(conn syscall.RawConn) (Worker, error) {
 	}
 	w, err := l.find(end)
 	if errors.Is(err, errNoOwner) {
+		time.Sleep(deathPause)
 		if now, again := endOf(conn); again == nil && now == end { // no worker has died meanwhile
 			err = fmt.Errorf("%w: another program has accepted the connection, such as a relay", ErrProgram)
 		}
