@@ -215,9 +215,9 @@ func TestPHPThatRespondsEarlyIsNoted(t *testing.T) {
 
 	s.setup.Load().early.Store(0)
 	s.early()
-	if !strings.Contains(s.log.String(), "[WARN]  php ran a script before its body was there") {
-		t.Error("that is not logged")
-	}
+	await(t, "that is logged", func() bool {
+		return strings.Contains(s.log.String(), "[WARN]  php ran a script before its body was there")
+	})
 	s.lockedByUpload(s.upload("one"))
 }
 

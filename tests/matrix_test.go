@@ -8,6 +8,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"reflect"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -144,8 +145,11 @@ func compare(t *testing.T, got, want response) {
 // common, and what only the gate tells.
 func withoutPid(body string) string {
 	before, _, _ := strings.Cut(body, `,"pid":`)
-	return strings.Replace(before, `{"FPM_GATE_LOCK":"none"}`, "{}", 1)
+	return gateOnly.ReplaceAllString(before, `"gate":{}`)
 }
+
+// gateOnly is what only the gate tells a script without a session.
+var gateOnly = regexp.MustCompile(`"gate":\{"FPM_GATE_QUEUE_MS":"\d+","FPM_GATE_LOCK":"none"\}`)
 
 func largeBodies(t *testing.T, p *passage) {
 	body := bytes.Repeat([]byte("0123456789abcdef"), 5<<16)
