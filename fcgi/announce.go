@@ -66,8 +66,8 @@ var takenSoon = 10 * time.Millisecond
 const takenPause = 160 * time.Millisecond
 
 // taken waits until PHP-FPM has read what was sent, and reports whether it has. Else it has closed the connection, or
-// ctx is done. Linux wakes writers a moment before the queue counts as empty, and not again after that: so waiting alone
-// could take for ever.
+// ctx is done. Linux wakes writers a moment before the queue counts as empty, and not again after that, so waiting
+// alone could take for ever.
 func (u *upstream) taken(ctx context.Context) bool {
 	raw, err := u.nc.SyscallConn()
 	if err != nil {
