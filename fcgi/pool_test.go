@@ -331,12 +331,12 @@ func TestLeastBusyAddressComesFirst(t *testing.T) {
 	}
 }
 
-func nobody(t testing.TB) netaddr.Addr {
-	return netaddr.Addr{Network: "unix", Address: filepath.Join(t.TempDir(), "nobody")}
+func noListener(t testing.TB) netaddr.Addr {
+	return netaddr.Addr{Network: "unix", Address: filepath.Join(t.TempDir(), "no-listener")}
 }
 
 func TestAddressThatIsDownIsPassedOver(t *testing.T) {
-	down, up := nobody(t), startIdle(t, "unix")
+	down, up := noListener(t), startIdle(t, "unix")
 	p := newPool(t, nil, down, up)
 	for range 5 {
 		if u := connect(t, p); u.backend.addr != up {
@@ -382,7 +382,7 @@ func TestAddressThatFailsItsProbeIsPassedOverWhileThereIsAnother(t *testing.T) {
 }
 
 func TestAllAddressesDown(t *testing.T) {
-	p := newPool(t, func(o *PoolOptions) { o.MaxConnections = 1 }, nobody(t), nobody(t))
+	p := newPool(t, func(o *PoolOptions) { o.MaxConnections = 1 }, noListener(t), noListener(t))
 	for range 3 {
 		if _, err := p.get(context.Background()); !errors.Is(err, ErrUnreachable) || !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("got %v, want ErrUnreachable with its reasons", err)
@@ -397,7 +397,7 @@ func TestAllAddressesDown(t *testing.T) {
 // A dial that its own request gave up says nothing of the address.
 func TestGivenUpDialDoesNotMakeAnAddressDown(t *testing.T) {
 	full, _ := fullBacklog(t)
-	p := newPool(t, nil, full, nobody(t))
+	p := newPool(t, nil, full, noListener(t))
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()
 	if _, err := p.get(ctx); !errors.Is(err, context.DeadlineExceeded) {

@@ -175,7 +175,7 @@ func TestConnEndsWithoutAResponseWhilePHPFPMCannotBeReached(t *testing.T) {
 	s.php.next().end(page + "x")
 	b.want("x")
 	s.Configure(s.options(func(o *Options) {
-		o.Upstream.Addrs = []netaddr.Addr{{Network: "unix", Address: filepath.Join(t.TempDir(), "nobody")}}
+		o.Upstream.Addrs = []netaddr.Addr{{Network: "unix", Address: filepath.Join(t.TempDir(), "no-listener")}}
 	}))
 	b.again(session("one")...)
 	for _, b := range []*browser{b, s.ask(session("one")...), s.ask()} {

@@ -150,7 +150,7 @@ func TestTheLockOfANewIDExpiresAfterItsRequest(t *testing.T) {
 	receive(t, "the end of the options", s.Configure(s.options(nil)))
 }
 
-// A new session that PHP has closed before it sends the header holds nobody up.
+// A new session that PHP has closed before it sends the header delays no request.
 func TestANewIDWhoseSessionIsClosedIsFree(t *testing.T) {
 	s, _ := newWatchedStand(t, nil)
 	b := s.ask()

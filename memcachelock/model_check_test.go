@@ -95,8 +95,8 @@ func (m *model) checkReunion(a, b *try, now time.Time) {
 	}
 }
 
-// excused says whether a lease was evicted such a short time before that its holder needs not know yet: that is seen
-// at the next renewal. A flush is no excuse: it takes the epoch, too, and then nobody grants anything.
+// excused reports whether a lease was evicted so recently that its holder cannot know yet: the next renewal shows it. A
+// flush is no excuse: it removes the epoch, too, and then no gate grants a lease.
 func (m *model) excused(from, to time.Time) bool {
 	for _, loss := range m.excuses {
 		if !from.Before(loss) && !to.After(loss.Add(modelTTL)) {

@@ -123,7 +123,7 @@ func TestProbesLeaveNothingBehind(t *testing.T) {
 		}
 		_ = Ping(t.Context(), bad, "/ping", 5*time.Millisecond)
 		_ = Ping(t.Context(), worse, "/ping", 5*time.Millisecond)
-		_ = Ping(t.Context(), nobody(t), "/ping", netpolltest.Patience)
+		_ = Ping(t.Context(), noListener(t), "/ping", netpolltest.Patience)
 	}
 	netpolltest.Await(t, "goroutines and files are as before", func() bool {
 		return runtime.NumGoroutine() <= goroutines && openFiles(t) <= files

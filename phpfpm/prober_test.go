@@ -106,7 +106,7 @@ func TestAPingThatWaitsForAWorkerIsNoFailure(t *testing.T) {
 		{"unix, a full backlog, with requests", "unix", startFull, true, fcgi.Busy},
 		{"unix, a full backlog, without requests", "unix", startFull, false, fcgi.Failing},
 		{"a wrong answer, with requests", "unix", startWrong, true, fcgi.Failing},
-		{"nothing there, with requests", "unix", func(t *testing.T, _ string) netaddr.Addr { return nobody(t) }, true, fcgi.Failing},
+		{"nothing there, with requests", "unix", func(t *testing.T, _ string) netaddr.Addr { return noListener(t) }, true, fcgi.Failing},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -104,9 +104,9 @@ func startPHP(t testing.TB, network string, serve func(net.Conn)) netaddr.Addr {
 	return netaddr.Addr{Network: network, Address: l.Addr().String()}
 }
 
-// nobody is an address where nothing listens.
-func nobody(t testing.TB) netaddr.Addr {
-	return netaddr.Addr{Network: "unix", Address: filepath.Join(t.TempDir(), "nobody")}
+// noListener returns an address where nothing listens.
+func noListener(t testing.TB) netaddr.Addr {
+	return netaddr.Addr{Network: "unix", Address: filepath.Join(t.TempDir(), "no-listener")}
 }
 
 // pageOf serves every request of a connection the same response.

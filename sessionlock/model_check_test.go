@@ -62,8 +62,8 @@ func (m *model) checkOneHolder(a, b *try, now time.Time) {
 	}
 }
 
-// excused says whether a lease was dropped such a short time before that nobody needs to know yet: until the next
-// renewal, or until a TTL is over where that fails.
+// excused reports whether a lease was dropped so recently that its holder cannot know yet: until the next renewal, or
+// until a TTL has passed if that fails.
 func (m *model) excused(a *try, from, to time.Time) bool {
 	for _, drop := range m.drops[a.key] {
 		known := drop.Add(ttl/3 + latency)

@@ -128,7 +128,7 @@ func (f *pauseFlags) run(cmd *cobra.Command, args []string) error {
 }
 
 const (
-	idlePoll = 50 * time.Millisecond // how often the gate is asked whether PHP-FPM is idle
+	idlePoll = 50 * time.Millisecond // between two requests to the gate for whether PHP-FPM is idle
 	idleTell = 5 * time.Second       // how often the progress is shown
 )
 

@@ -231,7 +231,7 @@ func (u *unit) notify(state string) error {
 	return err
 }
 
-// systemdPatience bounds how long systemd is asked for one thing.
+// systemdPatience bounds each request to systemd.
 const systemdPatience = time.Second
 
 // restarts reports whether systemd is going to start the unit again: the main process asks. If that has died, a start

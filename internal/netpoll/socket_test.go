@@ -211,7 +211,7 @@ func TestDialOfAUnixSocketThatCannotBe(t *testing.T) {
 	for name, path := range map[string]string{
 		"no path":         "",
 		"a path too long": "/" + string(bytes.Repeat([]byte("x"), 200)),
-		"nobody there":    filepath.Join(t.TempDir(), "nobody"),
+		"nobody there":    filepath.Join(t.TempDir(), "no-listener"),
 	} {
 		if s, err := netpoll.DialUnix(path); err == nil {
 			s.Close()
