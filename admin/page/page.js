@@ -490,17 +490,35 @@ function fillTable(body, lines, script, numbers) {
 
 let hour = null;
 
-// The tables of scripts: which ones are in them, by what they are sorted, and what has a bar.
+// The tables of scripts: which ones are in them, and their columns of figures. They are sorted by a column, at first by
+// the first one, which has bars.
 const ofScripts = {
   scripts: {
-    has: (s) => s.holds || s.blocked, sortBy: "blocked_ms_total", bar: "blocked_ms_total", none: "No script has held a session yet.",
-    cells: (s) => [sum(s.blocked_ms_total), number(s.blocked), exact(s.held_ms_max), exact(s.mean), number(s.holds)],
+    has: (s) => s.holds || s.blocked, none: "No script has held a session yet.",
+    columns: [["Others waited", "blocked_ms_total", sum], ["Blocked", "blocked", number], ["Longest hold", "held_ms_max", exact], ["Mean", "mean", exact], ["Holds", "holds", number]],
   },
   requests: {
-    has: (s) => s.requests || s.slow, sortBy: "php_ms_total", bar: "php_ms_total", none: "No request has ended yet.",
-    cells: (s) => [sum(s.php_ms_total), exact(s.php_ms_max), exact(s.php_mean), sum(s.wait_ms_total), sum(s.queue_ms_total), s.slow ? number(s.slow) : "–", number(s.requests)],
+    has: (s) => s.requests || s.slow, none: "No request has ended yet.",
+    columns: [["In PHP", "php_ms_total", sum], ["Longest", "php_ms_max", exact], ["Mean", "php_mean", exact], ["Waited for session", "wait_ms_total", sum],
+      ["Waited for PHP-FPM", "queue_ms_total", sum], ["Slow", "slow", some], ["Requests", "requests", number]],
   },
 };
+
+function headScripts(id) {
+  const table = ofScripts[id], [head] = $(id).parentElement.tHead.rows;
+  table.sortBy = table.columns[0][1];
+  for (const [name, figure] of table.columns) {
+    const th = head.appendChild(copy("sort"));
+    th.ariaSort = figure === table.sortBy ? "descending" : null;
+    setText(th.firstElementChild, name);
+    th.firstElementChild.dataset.sort = figure;
+    th.firstElementChild.onclick = () => {
+      table.sortBy = figure;
+      for (const other of head.cells) other.ariaSort = other === th ? "descending" : null;
+      if (hour) drawHistory();
+    };
+  }
+}
 
 async function askHistory() {
   if (document.hidden || paused) return;
@@ -521,10 +539,10 @@ function drawHistory() {
 }
 
 function drawScripts(id, all) {
-  const { has, sortBy, bar, none, cells } = ofScripts[id];
+  const { has, none, columns, sortBy } = ofScripts[id], [[, bar]] = columns;
   const scripts = all.filter(has).sort((a, b) => b[sortBy] - a[sortBy]);
   const top = scripts.slice(0, most.scripts), worst = Math.max(1, ...top.map((s) => s[bar]));
-  fillTable($(id), top.map((s) => [s.script, ...cells(s)]), 0, [1, 2, 3, 4, 5, 6, 7]);
+  fillTable($(id), top.map((s) => [s.script, ...columns.map(([, figure, text]) => text(s[figure]))]), 0, columns.map((_, i) => i + 1));
   top.forEach((s, y) => {
     const cell = $(id).rows[y].cells[1], weight = cell.querySelector("i") ?? cell.appendChild(element("i"));
     weight.style.width = `${84 * s[bar] / worst}%`;
@@ -656,10 +674,14 @@ function showTip(el) {
 
 const numbers = new Intl.NumberFormat("en");
 const clocks = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
-const number = (n) => numbers.format(n);
 const clockTime = (t) => clocks.format(t);
 const plural = (n, what) => `${number(n)} ${what}${n === 1 ? "" : "s"}`;
 const two = (n) => String(Math.floor(n)).padStart(2, "0");
+
+function number(n) { return numbers.format(n); }
+function some(n) { return n ? number(n) : "–"; }
+function sum(ms) { return ms ? duration(ms) : "–"; }
+function exact(ms) { return ms < 1000 ? `${Math.round(ms)} ms` : duration(ms); }
 
 // duration formats a running duration, with digits that do not flicker.
 function duration(ms) {
@@ -669,8 +691,6 @@ function duration(ms) {
   return s < 3600 ? `${Math.floor(s / 60)} min ${two(s % 60)} s` : `${number(Math.floor(s / 3600))} h ${two(s / 60 % 60)} min`;
 }
 
-const sum = (ms) => ms ? duration(ms) : "–";
-const exact = (ms) => ms < 1000 ? `${Math.round(ms)} ms` : duration(ms);
 const roundDuration = (ms) => ms < 1000 ? `${ms} ms` : ms < 60_000 ? `${ms / 1000} s` : `${ms / 60_000} min`;
 
 // setText changes an element's text if it differs, and reports whether it did.
@@ -792,15 +812,7 @@ new ResizeObserver(() => figures && draw()).observe($("axis"));
 $("ask-no").onclick = () => $("ask").close();
 $("ask-yes").onclick = () => breakIt(false);
 $("ask-end").onclick = () => breakIt(true);
-for (const button of document.querySelectorAll("[data-sort]")) {
-  button.onclick = () => {
-    const table = button.closest("table");
-    table.querySelector("th[aria-sort]").removeAttribute("aria-sort");
-    button.parentElement.ariaSort = "descending";
-    ofScripts[table.tBodies[0].id].sortBy = button.dataset.sort;
-    if (hour) drawHistory();
-  };
-}
+for (const id in ofScripts) headScripts(id);
 
 recall();
 connect();
