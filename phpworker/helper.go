@@ -96,7 +96,7 @@ func (w *helpedWorker) find(conn syscall.RawConn) error {
 			_, _, err = w.nc.WriteMsgUnix([]byte{requestFind, protocolVersion[0]}, unix.UnixRights(int(fd)), nil)
 		})
 		if controlErr != nil {
-			return fmt.Errorf("%w: it was closed here", ErrGone)
+			return errClosedHere
 		}
 		return err
 	})
@@ -127,7 +127,7 @@ func (w *helpedWorker) Terminate(id string) error { return w.ask(requestTerminat
 func (w *helpedWorker) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.breakOff(fmt.Errorf("%w: it was closed here", ErrGone))
+	w.breakOff(errClosedHere)
 	return nil
 }
 

@@ -98,9 +98,14 @@ type peerEnd struct {
 
 // endOf finds PHP-FPM's end of a connection.
 func endOf(conn syscall.RawConn) (end peerEnd, err error) {
-	controlErr := conn.Control(func(fd uintptr) { end, err = endOfFD(int(fd)) })
-	return end, errors.Join(controlErr, err)
+	if conn.Control(func(fd uintptr) { end, err = endOfFD(int(fd)) }) != nil {
+		return peerEnd{}, errClosedHere
+	}
+	return end, err
 }
+
+// errClosedHere is returned for a connection that this process has closed, as that of a stream whose browser has gone.
+var errClosedHere = fmt.Errorf("%w: it was closed here", ErrGone)
 
 func endOfFD(fd int) (end peerEnd, err error) {
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
