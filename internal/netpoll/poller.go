@@ -45,12 +45,12 @@ func (w *waitState) wake() {
 	}
 }
 
-// waitUntil waits for a wake, or until t.
-func (w *waitState) waitUntil(t time.Time) {
+// waitFor waits for a wake, or until d has passed.
+func (w *waitState) waitFor(d time.Duration) {
 	if w.timer == nil {
-		w.timer = time.AfterFunc(time.Until(t), w.wake)
+		w.timer = time.AfterFunc(d, w.wake)
 	} else {
-		w.timer.Reset(time.Until(t))
+		w.timer.Reset(d)
 	}
 	<-w.ready
 	w.timer.Stop()

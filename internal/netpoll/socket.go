@@ -232,7 +232,7 @@ func (s *socket) wait(w *waitState, d *deadlineState, events uint32) error {
 	if at := d.at.Load(); at == 0 {
 		<-w.ready
 	} else {
-		w.waitUntil(time.Unix(0, at))
+		w.waitFor(time.Duration(at) - time.Since(epoch))
 	}
 	d.waiting.Store(false)
 	return s.mayWait(d)
@@ -267,15 +267,19 @@ func (s *socket) watch(events uint32) error {
 	return nil
 }
 
-// deadlineState is the deadline of one direction, in nanoseconds of Unix time, or 0.
+// deadlineState is the deadline of one direction, in nanoseconds since epoch, or 0.
 type deadlineState struct {
 	at      atomic.Int64
 	waiting atomic.Bool // a goroutine waits, or is about to
 }
 
+// epoch is before all deadlines that are still to come. It has a monotonic clock reading, so a deadline stays where it
+// is when the system's clock is set.
+var epoch = time.Now().Add(-time.Second)
+
 func (d *deadlineState) passed() bool {
 	at := d.at.Load()
-	return at != 0 && time.Now().UnixNano() >= at
+	return at != 0 && int64(time.Since(epoch)) >= at
 }
 
 // set sets the deadline, and wakes a goroutine that waits so that it uses the new one.
@@ -283,7 +287,7 @@ func (d *deadlineState) set(t time.Time, w *waitState) {
 	if t.IsZero() {
 		d.at.Store(0)
 	} else {
-		d.at.Store(t.UnixNano())
+		d.at.Store(max(int64(t.Sub(epoch)), 1))
 	}
 	if d.waiting.Load() {
 		w.wake()

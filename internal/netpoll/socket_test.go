@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 	"github.com/fpm-gate/fpm-gate/internal/netpolltest"
@@ -78,6 +79,46 @@ func TestSocketDeadlinesEndTheWait(t *testing.T) {
 			t.Errorf("without a deadline again: got %d and %v, want a byte", n, err)
 		}
 	})
+}
+
+// TestSocketDeadlinesLastAlthoughTheClockIsSet, be it forward or back: one that has passed ends the wait, and one that
+// is still to come does not.
+func TestSocketDeadlinesLastAlthoughTheClockIsSet(t *testing.T) {
+	netpolltest.Both(t, func(t *testing.T, network string) {
+		server, client := netpolltest.Pair(t, network)
+		for _, step := range []time.Duration{-2 * time.Hour, 2 * time.Hour} {
+			for name, use := range map[string]func() error{
+				"read":     func() error { _, err := server.Read(make([]byte, 1)); return err },
+				"raw read": func() error { return rawRead(server, func(uintptr) bool { return false }) },
+			} {
+				_ = server.SetDeadline(beforeStep(t, time.Now().Add(20*time.Millisecond), step))
+				if err := netpolltest.WaitFor(t, name, use); !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("%s, clock set by %v: got %v, want a deadline that is exceeded", name, step, err)
+				}
+			}
+			_ = server.SetDeadline(beforeStep(t, time.Now().Add(time.Hour), step))
+			if _, err := client.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			err := netpolltest.WaitFor(t, "read", func() error { _, err := server.Read(make([]byte, 1)); return err })
+			if _, writeErr := server.Write([]byte("x")); err != nil || writeErr != nil {
+				t.Errorf("clock set by %v: got %v and %v before the deadline, want no error", step, err, writeErr)
+			}
+		}
+	})
+}
+
+// beforeStep returns the time that at was when the clock had not been set by step: its wall clock differs, and its
+// monotonic reading does not.
+func beforeStep(t *testing.T, at time.Time, step time.Duration) time.Time {
+	t.Helper()
+	before := at
+	const nanoseconds = 30 // bits of time.Time's first word, below the seconds
+	*(*uint64)(unsafe.Pointer(&before)) -= uint64(int64(step/time.Second)) << nanoseconds
+	if before.Sub(at) != 0 || at.Round(0).Sub(before.Round(0)) != step {
+		t.Fatalf("got %v of %v: time.Time is not as this test expects", before, at)
+	}
+	return before
 }
 
 func rawRead(nc net.Conn, ready func(uintptr) bool) error {
