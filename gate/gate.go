@@ -12,7 +12,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,20 +22,7 @@ import (
 
 // Gate serves the requests of web servers. Create it with New.
 type Gate struct {
-	log      hclog.Logger
-	lines    *requestLog // for lines that a visitor can cause repeatedly
-	slow     *requestLog // for slow requests
-	setup    atomic.Pointer[setup]
-	counters counters
-	habits   habits
-
-	rotations rotations
-
-	outliving outliving
-
-	pause pause
-
-	lostPost atomic.Int64 // when hintLostPost last logged, in Unix nanoseconds; 0: never
+	shared
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
@@ -45,7 +31,6 @@ type Gate struct {
 	draining  bool
 	rejecting bool // waiting requests are rejected
 	breaking  bool // running requests are cut off
-	serving   sync.WaitGroup
 
 	spare   chan *fcgi.Conn // hands a conn to an idle serving goroutine
 	drained chan struct{}   // closed when no more conns will come
@@ -54,44 +39,26 @@ type Gate struct {
 // New returns a gate, which serves nothing before Serve.
 func New(o Options, log hclog.Logger) *Gate {
 	g := &Gate{
-		log:       log,
-		lines:     newRequestLog(log, logWindow, logLines),
-		slow:      newRequestLog(log, slowWindow, slowLines),
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[*fcgi.Conn]struct{}),
 		spare:     make(chan *fcgi.Conn),
 		drained:   make(chan struct{}),
 	}
 	g.room = sync.NewCond(&g.mu)
-	s := newSetup(o, &g.counters, log)
-	g.pause.adopt(s)
-	g.setup.Store(s)
+	g.shared.init(log)
+	g.adopt(o)
 	return g
 }
 
 // Configure changes the options. Requests in progress keep the options with which they started. The channel is closed
 // when the last of them has ended.
 func (g *Gate) Configure(o Options) <-chan struct{} {
-	s := newSetup(o, &g.counters, g.log)
-	g.pause.adopt(s) // before the first request has it
-	old := g.setup.Swap(s)
+	old := g.adopt(o)
 	old.close()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.room.Broadcast()
 	return old.retire()
-}
-
-// enter returns the current setup for a new request, which must leave it.
-func (g *Gate) enter() *setup {
-	for {
-		s := g.setup.Load()
-		s.users.Add(1)
-		if g.setup.Load() == s {
-			return s
-		}
-		s.leave() // it was replaced in the meantime, and may already count as idle
-	}
 }
 
 // Serve accepts conns from nl, which it closes, until Shutdown; then it returns nil. It can be called for several
@@ -168,7 +135,7 @@ func (g *Gate) serveConn(c *fcgi.Conn, slow *alarm) {
 			return
 		}
 		g.counters.requests.Add(1)
-		if err := g.serve(r, slow); err != nil || !r.Reusable() {
+		if err := serve(&g.shared, r, slow); err != nil || !r.Reusable() {
 			return
 		}
 	}
@@ -338,6 +305,15 @@ func (g *Gate) retireOne() {
 		longest.Retire()
 	}
 }
+
+// Pause has all requests that PHP-FPM has not got yet wait, until Resume or for limit. A second call sets a new limit.
+func (g *Gate) Pause(limit time.Duration) { g.pause.begin(limit) }
+
+// Resume ends a pause. It reports whether there was one.
+func (g *Gate) Resume() bool { return g.pause.end(time.Time{}) }
+
+// PauseState returns the current state.
+func (g *Gate) PauseState() PauseState { return g.pause.state() }
 
 // Conns returns the number of conns.
 func (g *Gate) Conns() int {

@@ -4,17 +4,22 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 // pause is a time in which requests that PHP-FPM has not got yet wait for it, because an operator wants it idle. It is
 // the gate's, so that a reload does not end it.
 type pause struct {
+	log  hclog.Logger
+	ends atomic.Int64 // until, in Unix nanoseconds, for requests; zero: there is none
+
 	mu     sync.Mutex
 	since  time.Time // zero: there is none
 	until  time.Time
-	end    atomic.Int64 // until, in Unix nanoseconds, for requests; zero: there is none
-	limit  *time.Timer  // ends it
-	setups []*setup     // the one in force, and those before it that requests may still use
+	limit  *time.Timer           // ends it
+	note   func(until time.Time) // Options.Paused of the setup in force
+	setups []*setup              // the one in force, and those before it that requests may still use
 }
 
 // PauseState describes whether a gate is paused, and what it does.
@@ -27,9 +32,8 @@ type PauseState struct {
 // Paused reports whether the gate is paused.
 func (s *PauseState) Paused() bool { return !s.Since.IsZero() }
 
-// Pause has all requests that PHP-FPM has not got yet wait, until Resume or for limit. A second call sets a new limit.
-func (g *Gate) Pause(limit time.Duration) {
-	p := &g.pause
+// begin begins the pause, or sets a new limit for it.
+func (p *pause) begin(limit time.Duration) {
 	p.mu.Lock()
 	now := time.Now()
 	if p.since.IsZero() {
@@ -37,24 +41,21 @@ func (g *Gate) Pause(limit time.Duration) {
 	} else {
 		p.limit.Stop()
 	}
-	p.until = now.Add(limit)
-	p.end.Store(p.until.UnixNano())
-	until := p.until
-	p.limit = time.AfterFunc(limit, func() { g.resume(until) })
+	until := now.Add(limit)
+	p.until = until
+	p.ends.Store(until.UnixNano())
+	p.limit = time.AfterFunc(limit, func() { p.end(until) })
 	for _, s := range p.used() {
 		s.pool.Pause()
 	}
+	note := p.note
 	p.mu.Unlock()
-	g.log.Info("paused; new requests wait", "limit_ms", limit.Milliseconds())
-	g.notePause(until)
+	p.log.Info("paused; new requests wait", "limit_ms", limit.Milliseconds())
+	note(until)
 }
 
-// Resume ends a pause. It reports whether there was one.
-func (g *Gate) Resume() bool { return g.resume(time.Time{}) }
-
-// resume ends the pause, or the one whose time ends at limit.
-func (g *Gate) resume(limit time.Time) bool {
-	p := &g.pause
+// end ends the pause, or only the one whose time ends at limit if that is not zero. It reports whether there was one.
+func (p *pause) end(limit time.Time) bool {
 	p.mu.Lock()
 	if p.since.IsZero() || !limit.IsZero() && !limit.Equal(p.until) {
 		p.mu.Unlock()
@@ -63,32 +64,25 @@ func (g *Gate) resume(limit time.Time) bool {
 	paused := time.Since(p.since)
 	p.limit.Stop()
 	p.since, p.until = time.Time{}, time.Time{}
-	p.end.Store(0)
+	p.ends.Store(0)
 	waiting := 0
 	for _, s := range p.used() {
 		waiting += s.pool.Stats().Queued
 		s.pool.Resume()
 	}
+	note := p.note
 	p.mu.Unlock()
 	pairs := []any{"paused_ms", paused.Milliseconds(), "requests", waiting}
 	if limit.IsZero() {
-		g.log.Info("resumed", pairs...)
+		p.log.Info("resumed", pairs...)
 	} else {
-		g.log.Warn("resumed because the pause has reached its limit", pairs...)
+		p.log.Warn("resumed because the pause has reached its limit", pairs...)
 	}
-	g.notePause(time.Time{})
+	note(time.Time{})
 	return true
 }
 
-func (g *Gate) notePause(until time.Time) {
-	if paused := g.setup.Load().Paused; paused != nil {
-		paused(until)
-	}
-}
-
-// PauseState returns the current state.
-func (g *Gate) PauseState() PauseState {
-	p := &g.pause
+func (p *pause) state() PauseState {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	state := PauseState{Since: p.since, Until: p.until}
@@ -105,6 +99,9 @@ func (p *pause) adopt(s *setup) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.setups = append(p.used(), s)
+	if p.note = s.Paused; p.note == nil {
+		p.note = func(time.Time) {}
+	}
 	if !p.since.IsZero() {
 		s.pool.Pause()
 	}
@@ -126,9 +123,9 @@ func (p *pause) used() []*setup {
 
 // left returns how much longer the pause may last, at most most; zero if there is none.
 func (p *pause) left(most time.Duration) time.Duration {
-	end := p.end.Load()
-	if end == 0 {
+	ends := p.ends.Load()
+	if ends == 0 {
 		return 0
 	}
-	return min(max(time.Until(time.Unix(0, end)), 0), most)
+	return min(max(time.Until(time.Unix(0, ends)), 0), most)
 }

@@ -17,7 +17,7 @@ import (
 
 // serve serves one request, from its head to its end request. The error says what went wrong; by then the web server
 // has its answer, if it is still there.
-func (g *Gate) serve(fr *fcgi.Request, slow *alarm) error {
+func serve(g *shared, fr *fcgi.Request, slow *alarm) error {
 	r := newRequest(g, fr)
 	defer r.setup.leave()
 	r.findSession()
@@ -42,7 +42,7 @@ func (g *Gate) serve(fr *fcgi.Request, slow *alarm) error {
 // request is a request that is being served.
 type request struct {
 	*fcgi.Request
-	gate   *Gate
+	gate   *shared
 	setup  *setup // the one in force when the request came
 	head   head
 	id     []byte          // the session id that PHP will use; nil: none
@@ -76,7 +76,7 @@ type request struct {
 	scratch    [320]byte  // of params, to keep them off the heap
 }
 
-func newRequest(g *Gate, fr *fcgi.Request) *request {
+func newRequest(g *shared, fr *fcgi.Request) *request {
 	r := &request{Request: fr, gate: g, setup: g.enter(), status: lockNone}
 	r.exchange.Request, r.exchange.Sending, r.exchange.Sent, r.exchange.Header = fr, r.sending, r.sent, r.readHeader
 	r.head.read(fr.Params, r.setup.Param)

@@ -1,0 +1,233 @@
+package rules
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/importer"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// maxUpward bounds the upward pairs of each package. A file points to another of its package if it uses a function,
+// method, type, variable or constant that the other declares. In the best order of the files, the pairs that still point
+// up are what has to be read together. Packages that are not listed may have none.
+var maxUpward = map[string]int{}
+
+// maxMethodFiles is the number of files that the methods of a type may be in.
+const maxMethodFiles = 3
+
+// scattered are the types whose methods are in more files, and in how many.
+var scattered = map[string]int{}
+
+func TestFilesPointDown(t *testing.T) {
+	for dir, pkg := range typed(t) {
+		order, up := pkg.order()
+		if len(up) > maxUpward[dir] {
+			t.Errorf("%s has %d upward pairs, want at most %d", dir, len(up), maxUpward[dir])
+		}
+		t.Logf("%s: %d of %d pairs point up, in the order %s", dir, len(up), len(pkg.uses), strings.Join(order, ", "))
+		for _, p := range up {
+			t.Logf("\t%s uses %s of %s", p.user, strings.Join(pkg.uses[p], ", "), p.used)
+		}
+	}
+}
+
+func TestMethodsStayTogether(t *testing.T) {
+	for dir, pkg := range typed(t) {
+		for name, files := range pkg.methods {
+			if limit := max(maxMethodFiles, scattered[dir+"."+name]); len(files) > limit {
+				t.Errorf("the methods of %s.%s are in %d files, want at most %d: %v", dir, name, len(files), limit, slices.Sorted(maps.Keys(files)))
+			}
+		}
+	}
+}
+
+// pair is a file that uses what another file declares.
+type pair struct{ user, used string }
+
+// typedPackage is what the files of a package use of each other.
+type typedPackage struct {
+	files   []string
+	uses    map[pair][]string
+	methods map[string]map[string]bool // the files, by type
+}
+
+// typed checks the types of all packages, without their tests.
+func typed(t *testing.T) map[string]*typedPackage {
+	t.Helper()
+	list := exec.Command("go", "list", "-export", "-deps", "-json=ImportPath,Dir,GoFiles,Export,DepOnly", "./...")
+	list.Dir = "../.."
+	list.Stderr = os.Stderr
+	out, err := list.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	type listed struct {
+		ImportPath, Dir, Export string
+		GoFiles                 []string
+		DepOnly                 bool
+	}
+	exports := make(map[string]string)
+	var ours []listed
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var l listed
+		if err := dec.Decode(&l); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		exports[l.ImportPath] = l.Export
+		if !l.DepOnly {
+			ours = append(ours, l)
+		}
+	}
+	fset := token.NewFileSet()
+	imports := importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
+	all := make(map[string]*typedPackage)
+	for _, l := range ours {
+		var files []*ast.File
+		for _, name := range l.GoFiles {
+			file, err := parser.ParseFile(fset, filepath.Join(l.Dir, name), nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, file)
+		}
+		info := &types.Info{Uses: make(map[*ast.Ident]types.Object)}
+		pkg, err := (&types.Config{Importer: imports}).Check(l.ImportPath, fset, files, info)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[strings.TrimPrefix(l.ImportPath, module)] = newTypedPackage(fset, pkg, l.GoFiles, info)
+	}
+	return all
+}
+
+func newTypedPackage(fset *token.FileSet, pkg *types.Package, files []string, info *types.Info) *typedPackage {
+	p := &typedPackage{files: files, uses: make(map[pair][]string), methods: make(map[string]map[string]bool)}
+	fileOf := func(pos token.Pos) string { return filepath.Base(fset.Position(pos).Filename) }
+	for ident, obj := range info.Uses {
+		if obj.Pkg() != pkg || !isDeclared(pkg, obj) {
+			continue
+		}
+		if by := (pair{fileOf(ident.Pos()), fileOf(obj.Pos())}); by.user != by.used && !slices.Contains(p.uses[by], obj.Name()) {
+			p.uses[by] = append(p.uses[by], obj.Name())
+		}
+	}
+	for _, name := range pkg.Scope().Names() {
+		named, ok := pkg.Scope().Lookup(name).Type().(*types.Named)
+		if !ok || named.Obj().Name() != name {
+			continue
+		}
+		in := make(map[string]bool)
+		for m := range named.Methods() {
+			in[fileOf(m.Pos())] = true
+		}
+		p.methods[name] = in
+	}
+	return p
+}
+
+// isDeclared reports whether obj is declared by the package itself: a function, method, type, variable or constant, but
+// no field and nothing local.
+func isDeclared(pkg *types.Package, obj types.Object) bool {
+	if f, ok := obj.(*types.Func); ok {
+		recv := f.Signature().Recv()
+		return recv == nil || !types.IsInterface(recv.Type())
+	}
+	return obj.Parent() == pkg.Scope()
+}
+
+// order returns the files in the order in which the fewest pairs point up, users first, and these pairs. For many files
+// that use each other it is the best of many attempts.
+func (p *typedPackage) order() (order []string, up []pair) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	order = slices.Clone(p.files)
+	best := p.cost(order)
+	for range 200 {
+		trial := slices.Clone(order)
+		rng.Shuffle(len(trial), func(i, j int) { trial[i], trial[j] = trial[j], trial[i] })
+		trial = p.improve(trial)
+		if c := p.cost(trial); c < best {
+			order, best = trial, c
+		}
+	}
+	order = p.improve(order)
+	at := positions(order)
+	for by := range p.uses {
+		if at[by.user] > at[by.used] {
+			up = append(up, by)
+		}
+	}
+	slices.SortFunc(up, func(a, b pair) int {
+		return cmp.Or(cmp.Compare(at[a.user], at[b.user]), cmp.Compare(at[a.used], at[b.used]))
+	})
+	return order, up
+}
+
+// improve moves single files to their best place until no move helps.
+func (p *typedPackage) improve(order []string) []string {
+	for moved := true; moved; {
+		moved = false
+		for _, file := range slices.Clone(order) {
+			from := slices.Index(order, file)
+			rest := slices.Delete(slices.Clone(order), from, from+1)
+			// The pairs of file that point up if it stands before all others, and then after each more of them.
+			cost := 0
+			for _, other := range rest {
+				cost += p.points(other, file)
+			}
+			first, costs := cost, make([]int, 0, len(order))
+			costs = append(costs, first)
+			for _, other := range rest {
+				cost += p.points(file, other) - p.points(other, file)
+				costs = append(costs, cost)
+			}
+			if to := slices.Index(costs, slices.Min(costs)); costs[to] < costs[from] {
+				order, moved = slices.Insert(rest, to, file), true
+			}
+		}
+	}
+	return order
+}
+
+// points returns 1 if file uses used.
+func (p *typedPackage) points(file, used string) int {
+	if p.uses[pair{file, used}] != nil {
+		return 1
+	}
+	return 0
+}
+
+func (p *typedPackage) cost(order []string) (n int) {
+	at := positions(order)
+	for by := range p.uses {
+		if at[by.user] > at[by.used] {
+			n++
+		}
+	}
+	return n
+}
+
+func positions(order []string) map[string]int {
+	at := make(map[string]int, len(order))
+	for i, file := range order {
+		at[file] = i
+	}
+	return at
+}
+
+var _ = fmt.Sprint
