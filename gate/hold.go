@@ -1,8 +1,6 @@
 package gate
 
 import (
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -58,6 +56,21 @@ func newHold(r *request, key sessionlock.Key, isNew bool) (*hold, sessionlock.Po
 	return h, p
 }
 
+// forLock returns the part of the policy that the lock needs.
+func (p *Policy) forLock(s *setup) sessionlock.Policy {
+	lp := sessionlock.Policy{MaxWait: p.MaxWait, Expiry: p.Expiry, MaxWaiters: p.MaxWaiters}
+	if p.terminates(s) {
+		lp.Expiry += maxTermination
+	}
+	if p.Mode == Read {
+		lp.Mode = sessionlock.Read
+	}
+	if p.Observe {
+		lp.MaxWait = 0
+	}
+	return lp
+}
+
 // begin starts the hold with its granted lock. The session is watched from now on, before the request is sent, so that
 // nothing is missed.
 func (h *hold) begin(lock *sessionlock.Lock, id []byte) {
@@ -75,6 +88,14 @@ func (h *hold) begin(lock *sessionlock.Lock, id []byte) {
 		h.startExpiry() // PHP-FPM has the request
 	}
 	h.watch.begin(id)
+}
+
+// startExpiry starts the expiry of the lock: PHP-FPM has all of the request.
+func (h *hold) startExpiry() {
+	h.lock.StartExpiry()
+	if h.request.policy.terminates(h.request.setup) {
+		h.terminateAfter(h.request.policy.Expiry, "expiry")
+	}
 }
 
 // end ends the hold unless it has ended: it releases the lock and stops what has outlived the request. script is the
@@ -247,6 +268,9 @@ func (h *hold) outlive(follows bool) bool {
 	return true
 }
 
+// endNow ends a hold that outlives its request: the gate ends.
+func (h *hold) endNow() { h.end(HoldReleased, h.scriptName()) }
+
 // over releases what a hold needed to outlive its request.
 func (h *hold) over() {
 	h.watch.stop()
@@ -321,56 +345,5 @@ func (h *hold) measure(outcome HoldOutcome, script []byte) {
 	}
 	if !h.isNew {
 		h.request.tally.meter.Held(outcome, time.Since(h.lock.Since()), script)
-	}
-}
-
-// outliving is the set of holds that outlive their requests.
-type outliving struct {
-	mu   sync.Mutex
-	all  map[*hold]struct{}
-	none chan struct{} // closed when all is empty; nil: no goroutine waits for that
-}
-
-func (o *outliving) add(h *hold) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.all == nil {
-		o.all = make(map[*hold]struct{})
-	}
-	o.all[h] = struct{}{}
-}
-
-func (o *outliving) remove(h *hold) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.all, h)
-	if len(o.all) == 0 && o.none != nil {
-		close(o.none)
-		o.none = nil
-	}
-}
-
-// wait waits until all of them have ended.
-func (o *outliving) wait() {
-	o.mu.Lock()
-	if len(o.all) == 0 {
-		o.mu.Unlock()
-		return
-	}
-	if o.none == nil {
-		o.none = make(chan struct{})
-	}
-	none := o.none
-	o.mu.Unlock()
-	<-none
-}
-
-// end ends all of them.
-func (o *outliving) end() {
-	o.mu.Lock()
-	all := slices.Collect(maps.Keys(o.all))
-	o.mu.Unlock()
-	for _, h := range all {
-		h.end(HoldReleased, h.scriptName())
 	}
 }

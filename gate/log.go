@@ -159,3 +159,6 @@ func (r *request) logNotTerminated(key sessionlock.Key, holder sessionlock.Descr
 func holderPairs(key sessionlock.Key, holder sessionlock.Description) []any {
 	return []any{"key", key.Short(), "method", holder.Method, "path", holder.Path, "script", holder.Script}
 }
+
+// byOperator is the reason of a termination that an operator asked for.
+const byOperator = "an operator's request"

@@ -38,13 +38,6 @@ var outcomeNames = [Outcomes]string{
 
 func (o Outcome) String() string { return outcomeNames[o] }
 
-// ended counts and measures the request, which has ended.
-func (r *request) ended(outcome Outcome) {
-	r.times = r.clock.stop()
-	r.tally.count(outcome)
-	r.tally.meter.Ended(outcome, &r.times, r.head.filename)
-}
-
 // HoldOutcome is how the hold of a lock ended.
 type HoldOutcome int
 

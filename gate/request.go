@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
@@ -24,11 +24,12 @@ func serve(g *shared, fr *fcgi.Request, slow *alarm) error {
 	r.chooseRoute()
 	slow.watch(r)
 	defer slow.leave()
-	defer r.leaveUpload()
-	if !r.locksLate() {
-		if err := r.acquire(r.Context()); err != nil {
-			return r.answer(err)
-		}
+	body := upload{request: r}
+	defer body.leave()
+	if body.isSlow() {
+		r.acquireWithBody(body.length)
+	} else if err := r.acquire(r.Context()); err != nil {
+		return r.answer(err)
 	}
 	defer r.leaveSession()
 	if err := r.relay(r.release); err != nil { // releases before the web server gets the last bytes
@@ -37,43 +38,6 @@ func serve(g *shared, fr *fcgi.Request, slow *alarm) error {
 	r.ended(r.servedAs())
 	r.logDone()
 	return nil
-}
-
-// request is a request that is being served.
-type request struct {
-	*fcgi.Request
-	gate   *shared
-	setup  *setup // the one in force when the request came
-	head   head
-	id     []byte          // the session id that PHP will use; nil: none
-	key    sessionlock.Key // of its lock; only with an id
-	policy *Policy
-	route  string
-	tally  *routeTally // of the route
-
-	clock clock
-	times Times // once it has ended
-
-	bodyAwaited bool // it counts among those of maxBodies
-
-	status       lockStatus
-	hold         *hold        // of the session's lock; nil: none
-	holds        []*hold      // with those of session ids that the response has set
-	outliving    atomic.Int32 // how many of them outlive the request
-	follows      bool         // the gate awaits the end of the script after the response
-	setsID       bool         // the response has set another session id than the request's
-	rotates      rotates
-	waited       time.Duration
-	blockedBy    sessionlock.Description      // the holder when the wait began
-	remoteHolder atomic.Pointer[RemoteHolder] // the holder in another process; nil: unknown
-	exchange     fcgi.Exchange
-	ending       atomic.Bool // its script is being ended by the gate
-	killed       atomic.Bool // with its worker
-	// byOperator: an operator has asked for the end of the script.
-	byOperator atomic.Bool
-	scriptMu   sync.Mutex
-	script     *phpScript // as its worker shows it; nil: nothing has asked for it
-	scratch    [320]byte  // of params, to keep them off the heap
 }
 
 func newRequest(g *shared, fr *fcgi.Request) *request {
@@ -169,6 +133,24 @@ func (r *request) acquire(ctx context.Context) error {
 	return nil
 }
 
+// acquireWithBody has the lock acquired when the body, of that length, has come.
+func (r *request) acquireWithBody(length int64) {
+	r.status = lockLater
+	r.exchange.Late, r.exchange.ContentLength = r.acquireLate, length
+}
+
+// acquireLate acquires the lock of a request whose script runs when acquireLate has returned, in any case: PHP-FPM has
+// its body, and would run the script with a part of it if its connection were closed.
+func (r *request) acquireLate(ctx context.Context) {
+	if err := r.acquire(ctx); err != nil {
+		r.status = lockPassed
+		r.gate.counters.passed.Add(1)
+		if ctx.Err() == nil {
+			r.logLine(hclog.Warn, "upload goes on without the lock of its session", err)
+		}
+	}
+}
+
 // replaced reports whether to send the request back for a new cookie, because its session id was replaced while it
 // waited for lock, from entered on. If so, replaced releases the lock and waits until the response with the new cookie
 // is sent.
@@ -219,22 +201,6 @@ func (r *request) notAcquired(err error) error {
 
 func (r *request) passStoreFailure() bool {
 	return r.policy.Observe || r.policy.OnStoreFailure == OnStoreFailurePass
-}
-
-// servedAs returns the Outcome of a request that was served.
-func (r *request) servedAs() Outcome {
-	switch r.status {
-	case lockHeld, lockLocal:
-		return OutcomeHeld
-	case lockRead:
-		return OutcomeRead
-	case lockPassed, lockLater:
-		if r.policy.Observe {
-			return OutcomeObserved
-		}
-		return OutcomePassed
-	}
-	return OutcomeNone
 }
 
 // measureWait records the wait for the lock, which has ended.
@@ -498,29 +464,11 @@ func (r *request) needsScript() bool {
 	})
 }
 
-// useScript returns the script as its worker shows it. The caller must call its leave.
-func (r *request) useScript() *phpScript {
-	r.scriptMu.Lock()
-	defer r.scriptMu.Unlock()
-	if r.script == nil || !r.script.use() {
-		r.script = &phpScript{workers: r.setup.Workers, exchange: &r.exchange, uploads: r.head.upload, users: 1}
-	}
-	return r.script
-}
-
 // followScript awaits in the background the end of a script that goes on after its response. Shutdown waits for it as
 // for a request.
 func (r *request) followScript() {
 	if r.exchange.Follows() {
 		r.gate.serving.Go(r.exchange.AwaitScript)
-	}
-}
-
-// outlivingEnds is called when a hold that outlived the request has ended. After the last one, the gate no longer
-// awaits the script.
-func (r *request) outlivingEnds() {
-	if r.outliving.Add(-1) == 0 {
-		r.exchange.Unfollow()
 	}
 }
 
@@ -539,32 +487,5 @@ func (r *request) learn() {
 	if r.hold != nil && r.hold.watch != nil && !r.setsID {
 		r.hold.watch.recordPlace()
 		r.gate.habits.learn(&r.head, r.hold.watch.last)
-	}
-}
-
-// forLock returns the part of the policy that the lock needs.
-func (p *Policy) forLock(s *setup) sessionlock.Policy {
-	lp := sessionlock.Policy{MaxWait: p.MaxWait, Expiry: p.Expiry, MaxWaiters: p.MaxWaiters}
-	if p.terminates(s) {
-		lp.Expiry += maxTermination
-	}
-	if p.Mode == Read {
-		lp.Mode = sessionlock.Read
-	}
-	if p.Observe {
-		lp.MaxWait = 0
-	}
-	return lp
-}
-
-// Describe returns what an operator sees of the request while it holds or waits for the lock.
-func (r *request) Describe() sessionlock.Description {
-	return sessionlock.Description{
-		Realm:  r.setup.Realm,
-		Gate:   r.setup.Name,
-		Route:  r.route,
-		Method: string(r.head.method),
-		Path:   pathOnly(r.head.target),
-		Script: string(r.head.filename),
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/phpworker"
+	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
 // A script that keeps its lock for too long keeps PHP's own lock too, if its handler has one: to hand on the gate's
@@ -35,9 +36,6 @@ type termination struct {
 // errScriptOver is returned when there is no script to be ended any longer.
 var errScriptOver = errors.New("the script has ended")
 
-// byOperator is the reason of a termination that an operator asked for.
-const byOperator = "an operator's request"
-
 // Ending is by what a script has ended that was to be ended.
 type Ending string
 
@@ -47,6 +45,27 @@ const (
 	EndedByTerm   Ending = "term"   // SIGTERM, with its worker
 	EndedByItself Ending = "itself" // before anything was sent, or it had closed its session
 )
+
+// Terminate ends the script of a lock's holder, as an expiry does with on_expiry = "terminate", waits for that, two
+// seconds at most, and returns by what it has ended. The error is ErrNoScript if there is none, or if it is being ended
+// already. Where the worker cannot be looked at or signaled, the error has the reason, and the request keeps its lock.
+// Where the script goes on after both signals, the error says so, and the lock is free.
+func Terminate(by sessionlock.Holder) (Ending, error) {
+	h, ok := by.(*hold)
+	switch {
+	case !ok:
+		return "", ErrNoScript
+	case h.request.setup.Workers == nil:
+		return "", errNoWorkers
+	}
+	if _, runs := h.request.exchange.Serving(); !runs {
+		return "", ErrNoScript
+	}
+	if _, err := h.request.activity(); err != nil {
+		return "", err
+	}
+	return h.terminate(byOperator)
+}
 
 // terminate ends the script of a hold, unless the hold has ended or its script is being ended already. Without the
 // rights to end it, an operator gets the error and nothing changes; otherwise the request goes on without the lock.
@@ -198,14 +217,6 @@ func (t *termination) awaitEnd(by time.Time) bool {
 		t.script.look()
 	}
 	return true
-}
-
-// startExpiry starts the expiry of the lock: PHP-FPM has all of the request.
-func (h *hold) startExpiry() {
-	h.lock.StartExpiry()
-	if h.request.policy.terminates(h.request.setup) {
-		h.terminateAfter(h.request.policy.Expiry, "expiry")
-	}
 }
 
 // terminates reports whether the script of a lock that expires is ended.

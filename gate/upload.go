@@ -2,7 +2,6 @@ package gate
 
 import (
 	"bytes"
-	"context"
 	"net/http"
 	"strconv"
 	"time"
@@ -40,34 +39,40 @@ const (
 	maxBodies = 64
 )
 
-// locksLate reports whether the lock is to be acquired when the body has come. leaveUpload must be called in any case.
-func (r *request) locksLate() bool {
+// upload is the body of a request, as far as it matters for the moment at which its lock is acquired.
+type upload struct {
+	request *request
+	length  int64
+	awaited bool // it counts among those of maxBodies
+	late    bool // and among those of lateUploads: it is sent before the lock is acquired
+}
+
+// isSlow reports whether the lock is to be acquired when the body has come. leave must be called in any case.
+func (u *upload) isSlow() bool {
+	r := u.request
 	if r.id == nil || r.policy.Mode != Exclusive || r.Role != fcgi.RoleResponder ||
 		string(r.head.method) != http.MethodPost {
 		return false
 	}
-	length, err := strconv.ParseInt(string(r.Params.Get("CONTENT_LENGTH")), 10, 64)
-	if err != nil || length <= 0 || r.startsBeforeBody(length) {
-		return false
-	}
-	if !r.enterBody() {
+	var err error
+	u.length, err = strconv.ParseInt(string(r.Params.Get("CONTENT_LENGTH")), 10, 64)
+	if err != nil || u.length <= 0 || u.startsScript() || !u.await() {
 		return false
 	}
 	begin := time.Now()
 	come, whole := r.AwaitBody(enoughBody, bodyPatience)
-	if whole || come > enoughBody && expected(length, come, time.Since(begin)) < slowBody || !r.enterLate() {
+	if whole || come > enoughBody && expected(u.length, come, time.Since(begin)) < slowBody {
 		return false
 	}
-	r.status = lockLater
-	r.exchange.Late, r.exchange.ContentLength = r.acquireLate, length
-	return true
+	return u.sendLate()
 }
 
-// startsBeforeBody reports whether PHP may run the script before it has read the body, and does not lock the session
+// startsScript reports whether PHP may run the script before it has read the body, and does not lock the session
 // itself; or whether the web server has PHP do so.
-func (r *request) startsBeforeBody(length int64) bool {
+func (u *upload) startsScript() bool {
+	r := u.request
 	early := r.setup.early.Load()
-	if !r.setup.PHPLocks && (isMultipart(r.Params.Get("CONTENT_TYPE")) || early > 0 && length >= early) {
+	if !r.setup.PHPLocks && (isMultipart(r.Params.Get("CONTENT_TYPE")) || early > 0 && u.length >= early) {
 		return true
 	}
 	for _, name := range []string{"PHP_VALUE", "PHP_ADMIN_VALUE"} {
@@ -88,69 +93,59 @@ func expected(length int64, come int, in time.Duration) time.Duration {
 	return time.Duration(float64(in) * float64(length) / float64(come))
 }
 
-// enterBody counts a request that awaits its body, unless there are too many.
-func (r *request) enterBody() bool {
-	r.bodyAwaited = r.setup.bodies.Add(1) <= maxBodies
-	if !r.bodyAwaited {
-		r.setup.bodies.Add(-1)
+// await counts a request that awaits its body, unless there are too many.
+func (u *upload) await() bool {
+	bodies := &u.request.setup.bodies
+	if u.awaited = bodies.Add(1) <= maxBodies; !u.awaited {
+		bodies.Add(-1)
 	}
-	return r.bodyAwaited
+	return u.awaited
 }
 
-// enterLate counts a slow body, unless there are too many.
-func (r *request) enterLate() bool {
+// sendLate counts a slow body, unless there are too many.
+func (u *upload) sendLate() bool {
+	s := u.request.setup
 	most := int32(lateUploads)
-	if n := r.setup.Upstream.MaxConnections; n > 0 {
+	if n := s.Upstream.MaxConnections; n > 0 {
 		most = int32(n / 2)
 	}
-	if r.setup.late.Add(1) > most {
-		r.setup.late.Add(-1)
-		return false
+	if u.late = s.late.Add(1) <= most; !u.late {
+		s.late.Add(-1)
 	}
-	return true
+	return u.late
 }
 
-// leaveUpload undoes what the request was counted for.
-func (r *request) leaveUpload() {
-	if r.bodyAwaited {
-		r.setup.bodies.Add(-1)
+// leave undoes what the request was counted for.
+func (u *upload) leave() {
+	s := u.request.setup
+	if u.awaited {
+		s.bodies.Add(-1)
 	}
-	if r.exchange.Late == nil {
+	if !u.late {
 		return
 	}
-	r.setup.late.Add(-1)
-	if r.exchange.RespondedEarly() && !r.setup.PHPLocks {
-		r.noteEarly()
+	s.late.Add(-1)
+	if u.request.exchange.RespondedEarly() && !s.PHPLocks {
+		u.noteEarly()
 	}
 }
 
 // noteEarly notes that PHP ran a script before its body was there, so that no body of that length or more is sent late
 // from now on.
-func (r *request) noteEarly() {
+func (u *upload) noteEarly() {
+	shortest := &u.request.setup.early
 	for {
-		early := r.setup.early.Load()
-		if early > 0 && early <= r.exchange.ContentLength {
+		early := shortest.Load()
+		if early > 0 && early <= u.length {
 			return
 		}
-		if !r.setup.early.CompareAndSwap(early, r.exchange.ContentLength) {
+		if !shortest.CompareAndSwap(early, u.length) {
 			continue
 		}
 		if early == 0 {
-			r.logLine(hclog.Warn, "php ran a script before its body was there, without the lock of its session: "+
+			u.request.logLine(hclog.Warn, "php ran a script before its body was there, without the lock of its session: "+
 				"look at post_max_size and enable_post_data_reading", nil)
 		}
 		return
-	}
-}
-
-// acquireLate acquires the lock of a request whose script runs when acquireLate has returned, in any case: PHP-FPM has
-// its body, and would run the script with a part of it if its connection were closed.
-func (r *request) acquireLate(ctx context.Context) {
-	if err := r.acquire(ctx); err != nil {
-		r.status = lockPassed
-		r.gate.counters.passed.Add(1)
-		if ctx.Err() == nil {
-			r.logLine(hclog.Warn, "upload goes on without the lock of its session", err)
-		}
 	}
 }

@@ -16,9 +16,6 @@ func (h *hold) Describe() sessionlock.Description { return h.describe() }
 // or is over.
 var ErrNoScript = errors.New("no script of it runs now")
 
-// errNoWorkers is returned where workers are not looked at.
-var errNoWorkers = errors.New(`the gate does not look at PHP-FPM's workers; see session { watch = "auto" }`)
-
 // Activity returns what the script of a lock's holder does now, for an operator: see sessionlock.Manager.Holder. The
 // session's id is left out. The error is ErrNoScript if none runs, and else one of package phpworker.
 func Activity(by sessionlock.Holder) (phpworker.Activity, error) {
@@ -27,27 +24,6 @@ func Activity(by sessionlock.Holder) (phpworker.Activity, error) {
 		return phpworker.Activity{}, ErrNoScript
 	}
 	return h.request.activity()
-}
-
-// Terminate ends the script of a lock's holder, as an expiry does with on_expiry = "terminate", waits for that, two
-// seconds at most, and returns by what it has ended. The error is ErrNoScript if there is none, or if it is being ended
-// already. Where the worker cannot be looked at or signaled, the error has the reason, and the request keeps its lock.
-// Where the script goes on after both signals, the error says so, and the lock is free.
-func Terminate(by sessionlock.Holder) (Ending, error) {
-	h, ok := by.(*hold)
-	switch {
-	case !ok:
-		return "", ErrNoScript
-	case h.request.setup.Workers == nil:
-		return "", errNoWorkers
-	}
-	if _, runs := h.request.exchange.Serving(); !runs {
-		return "", ErrNoScript
-	}
-	if _, err := h.request.activity(); err != nil {
-		return "", err
-	}
-	return h.terminate(byOperator)
 }
 
 // activity looks at the worker of the request. The worker is found anew, so that an operator sees the reason if it

@@ -49,6 +49,9 @@ type workerPool struct {
 	strangePID int
 }
 
+// errNoWorkers is returned where workers are not looked at.
+var errNoWorkers = errors.New(`the gate does not look at PHP-FPM's workers; see session { watch = "auto" }`)
+
 const (
 	// A script is looked at after a part of the time since it was begun to be looked at, within these bounds.
 	minLookPause = 2 * time.Millisecond
