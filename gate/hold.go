@@ -46,7 +46,7 @@ func newHold(r *request, key sessionlock.Key, isNew bool) (*hold, sessionlock.Po
 	p := r.policy.forLock(r.setup)
 	if r.setup.SharedLocks { // only a shared store can fail
 		p.HoldLocally = r.policy.OnStoreFailure == OnStoreFailureLocal && !r.policy.Observe
-		p.OnLocal = func(holder sessionlock.Description) { r.logLocal(key, holder) }
+		p.OnLocal = h.logLocal
 	}
 	p.OnLoss = h.lost
 	if r.setup.watches() && p.Mode == sessionlock.Exclusive && r.policy.ReleaseOn != ReleaseOnEnd {
@@ -138,7 +138,7 @@ func (h *hold) release(outcome HoldOutcome, script []byte) (outlived bool) {
 func (h *hold) lost(holder sessionlock.Description, err error) {
 	r, outcome := h.request, lossOf(err)
 	h.end(outcome, []byte(holder.Script))
-	r.logLoss(h.key, holder, err)
+	h.logLoss(holder, err)
 	if outcome == HoldExpired && !h.isNew && r.policy.OnExpiry == OverdueAbort && !r.policy.Observe {
 		r.exchange.Abort(sessionlock.ErrExpired)
 	}
@@ -224,8 +224,11 @@ func (h *hold) reopened(script scriptKey, locked bool) {
 		return
 	}
 	h.request.gate.counters.reopened.Add(1)
-	h.request.logReopened(h.key, h.describe())
+	h.logReopened()
 }
+
+// Describe makes the hold the holder of its lock: it can still be looked at when it outlives its request.
+func (h *hold) Describe() sessionlock.Description { return h.describe() }
 
 // describe describes the request, which may be over.
 func (h *hold) describe() sessionlock.Description {

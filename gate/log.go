@@ -1,6 +1,9 @@
 package gate
 
 import (
+	"net/http"
+	"time"
+
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/fpm-gate/fpm-gate/sessionlock"
@@ -25,9 +28,18 @@ func (r *request) logObserved() {
 	r.gate.lines.write(hclog.Info, "would have waited", nil, r.logPairs)
 }
 
-// logEnd logs a request that failed.
-func (r *request) logEnd(level hclog.Level, text string, err error) {
-	r.logLine(level, text, err)
+// hintLostPost logs, at most once a minute, a POST that has not reached PHP because its web server hung up while it
+// waited. A site that sends requests to itself without waiting for the responses loses tasks that way.
+func (r *request) hintLostPost() {
+	if string(r.head.method) != http.MethodPost || !r.exchange.Connected().IsZero() {
+		return
+	}
+	now, last := time.Now().UnixNano(), r.gate.lostPost.Load()
+	if last != 0 && now-last < int64(time.Minute) || !r.gate.lostPost.CompareAndSwap(last, now) {
+		return
+	}
+	r.gate.log.Info("a POST was dropped because its client left while it waited for its session; if the site sends"+
+		" such requests to itself, set fastcgi_ignore_client_abort on in nginx for their path", r.logPairs()...)
 }
 
 // logLine logs a line about the request, unless there are too many with its text.
@@ -76,8 +88,8 @@ func (r *request) requestPairs(d sessionlock.Description) []any {
 }
 
 // logLoss logs and counts a lock that ended before its request.
-func (r *request) logLoss(key sessionlock.Key, holder sessionlock.Description, err error) {
-	pairs := []any{"key", key.Short(), "method", holder.Method, "path", holder.Path, "script", holder.Script}
+func (h *hold) logLoss(holder sessionlock.Description, err error) {
+	r, key, pairs := h.request, h.key, h.logPairs(holder)
 	switch lossOf(err) {
 	case HoldExpired:
 		r.gate.counters.expired.Add(1)
@@ -94,11 +106,11 @@ func (r *request) logLoss(key sessionlock.Key, holder sessionlock.Description, e
 }
 
 // logLocal logs and counts a lock that continues within this process, because its store has failed for too long.
-func (r *request) logLocal(key sessionlock.Key, holder sessionlock.Description) {
+func (h *hold) logLocal(holder sessionlock.Description) {
+	r := h.request
 	r.gate.counters.local.Add(1)
 	r.gate.counters.lost.Add(1)
-	r.gate.log.Warn("lease lost while the store fails; holding the lock on this host only", "key", key.Short(),
-		"method", holder.Method, "path", holder.Path, "script", holder.Script)
+	r.gate.log.Warn("lease lost while the store fails; holding the lock on this host only", h.logPairs(holder)...)
 }
 
 // logHolder returns the pairs that describe the holder that the request waited for, if it is known.
@@ -114,11 +126,11 @@ func (r *request) logHolder() []any {
 }
 
 // logReopened logs that a script has opened its session again, which it had closed: the lock was free by then.
-func (r *request) logReopened(key sessionlock.Key, holder sessionlock.Description) {
-	r.gate.lines.write(hclog.Warn, "script opened its session again after closing it, and holds no lock now; "+
+func (h *hold) logReopened() {
+	h.request.gate.lines.write(hclog.Warn, "script opened its session again after closing it, and holds no lock now; "+
 		"where PHP does not lock, its next requests keep their lock until they end; release_on = \"end\" in a route "+
-		"for it makes that certain", key, func() []any {
-		return holderPairs(key, holder)
+		"for it makes that certain", h.key, func() []any {
+		return h.logPairs(h.describe())
 	})
 }
 
@@ -129,35 +141,35 @@ func (r *request) logOtherSession() {
 }
 
 // logTerminated logs that the gate has ended a script, and by what.
-func (r *request) logTerminated(key sessionlock.Key, holder sessionlock.Description, after, by string) {
+func (h *hold) logTerminated(after, by string) {
 	text := "script terminated, it kept its lock for too long"
 	if after == byOperator {
 		text = "script terminated by an operator"
 	}
-	r.gate.lines.write(hclog.Warn, text, key, func() []any {
-		return append(holderPairs(key, holder), "after", after, "by", by)
+	h.request.gate.lines.write(hclog.Warn, text, h.key, func() []any {
+		return append(h.logPairs(h.describe()), "after", after, "by", by)
 	})
 }
 
 // logPowerless logs and counts that the gate lacks what it takes to end a script, which goes on without its lock.
-func (r *request) logPowerless(key sessionlock.Key, holder sessionlock.Description, after string, err error) {
-	r.gate.counters.expired.Add(1)
-	r.gate.lines.write(hclog.Warn, "script cannot be terminated, it goes on without its lock", key, func() []any {
-		return append(holderPairs(key, holder), "after", after, "error", err)
+func (h *hold) logPowerless(after string, err error) {
+	h.request.gate.counters.expired.Add(1)
+	h.request.gate.lines.write(hclog.Warn, "script cannot be terminated, it goes on without its lock", h.key, func() []any {
+		return append(h.logPairs(h.describe()), "after", after, "error", err)
 	})
 }
 
 // logNotTerminated logs and counts that a script could not be ended. Its lock is free all the same.
-func (r *request) logNotTerminated(key sessionlock.Key, holder sessionlock.Description, after string, err error) {
-	r.gate.counters.expired.Add(1)
-	r.gate.lines.write(hclog.Error, "script cannot be terminated, its lock is released", key, func() []any {
-		return append(holderPairs(key, holder), "after", after, "error", err)
+func (h *hold) logNotTerminated(after string, err error) {
+	h.request.gate.counters.expired.Add(1)
+	h.request.gate.lines.write(hclog.Error, "script cannot be terminated, its lock is released", h.key, func() []any {
+		return append(h.logPairs(h.describe()), "after", after, "error", err)
 	})
 }
 
-// holderPairs are what a log line has of a request that may be over.
-func holderPairs(key sessionlock.Key, holder sessionlock.Description) []any {
-	return []any{"key", key.Short(), "method", holder.Method, "path", holder.Path, "script", holder.Script}
+// logPairs are what a log line has of the holder, whose request may be over.
+func (h *hold) logPairs(holder sessionlock.Description) []any {
+	return []any{"key", h.key.Short(), "method", holder.Method, "path", holder.Path, "script", holder.Script}
 }
 
 // byOperator is the reason of a termination that an operator asked for.

@@ -191,7 +191,7 @@ func (r *request) notAcquired(err error) error {
 	case r.passStoreFailure() && errors.Is(err, sessionlock.ErrStore):
 		r.gate.counters.passed.Add(1) // the store logs its failure, once
 	default:
-		r.measureWait(r.newVerdict(err).outcome)
+		r.measureWait(newVerdict(r, err).outcome)
 		return err
 	}
 	r.status = lockPassed
@@ -488,4 +488,26 @@ func (r *request) learn() {
 		r.hold.watch.recordPlace()
 		r.gate.habits.learn(&r.head, r.hold.watch.last)
 	}
+}
+
+// answer ends a request that PHP-FPM did not answer: with the answer that err calls for, if the web server is still
+// there. It returns err if the conn cannot be used any further.
+func (r *request) answer(err error) error {
+	v := newVerdict(r, err)
+	r.ended(v.outcome)
+	r.logLine(v.level, v.log, err)
+	if errors.Is(err, fcgi.ErrHungUp) {
+		r.hintLostPost()
+	}
+	switch {
+	case v.fail:
+		r.Fail()
+		return err
+	case v.status == 0:
+		return err
+	}
+	if err := r.Respond(v.answer(r, err)); err != nil {
+		return fmt.Errorf("answer %d: %w", v.status, err)
+	}
+	return nil
 }

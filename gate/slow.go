@@ -70,7 +70,7 @@ func (a *alarm) ring() {
 	if r == nil {
 		return
 	}
-	left := r.reportIfSlow()
+	left := reportIfSlow(r)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.request == nil || a.request == r && left == 0 {
@@ -82,29 +82,31 @@ func (a *alarm) ring() {
 
 // slowRequest is a request that has taken slow_request, as it was at that moment.
 type slowRequest struct {
+	request *request
 	sessionlock.Description
 	stage stage
 	times Times
 }
 
-// reportIfSlow counts and logs the request if it has taken slow_request. Otherwise, as when its time has gone into its
+// reportIfSlow counts and logs r if it has taken slow_request. Otherwise, as when its time has gone into its
 // body, it returns how long the request has left until then.
-func (r *request) reportIfSlow() (left time.Duration) {
+func reportIfSlow(r *request) (left time.Duration) {
 	var s *slowRequest
 	left = r.clock.look(r.setup.SlowRequest, func(at stage, t Times) {
-		s = &slowRequest{r.Describe(), at, t}
+		s = &slowRequest{r, r.Describe(), at, t}
 	})
 	if s == nil {
 		return left
 	}
 	r.tally.slow.Add(1)
 	r.tally.meter.Slow(s.Script, s.times.Total())
-	r.gate.slow.write(hclog.Info, "slow request", s.Method+s.Path, func() []any { return r.slowPairs(s) })
+	r.gate.slow.write(hclog.Info, "slow request", s.Method+s.Path, s.pairs)
 	return 0
 }
 
-// slowPairs are the pairs of the line: they include what the request waits for.
-func (r *request) slowPairs(s *slowRequest) []any {
+// pairs are the pairs of the line: they include what the request waits for.
+func (s *slowRequest) pairs() []any {
+	r := s.request
 	pairs := append(r.requestPairs(s.Description),
 		"wait_ms", s.times.Session.Milliseconds(), "queue_ms", s.times.Connection.Milliseconds(),
 		"php_ms", s.times.PHP.Milliseconds(), "stage", s.stage.String())
@@ -115,15 +117,15 @@ func (r *request) slowPairs(s *slowRequest) []any {
 			pairs = append(pairs, "holder", h.Method+" "+h.Path, "holder_script", h.Script)
 		}
 	case stagePHP:
-		pairs = append(pairs, r.workerPairs()...)
+		pairs = append(pairs, s.workerPairs()...)
 	}
 	return pairs
 }
 
 // workerPairs are what the request's worker does. There are none where workers are not looked at, or cannot be: then
 // the log and /readyz have the reason already.
-func (r *request) workerPairs() []any {
-	a, err := r.activity()
+func (s *slowRequest) workerPairs() []any {
+	a, err := s.request.setup.Workers.activity(&s.request.exchange)
 	switch {
 	case errors.Is(err, phpworker.ErrWaiting):
 		return []any{"worker", "none has accepted it yet"}

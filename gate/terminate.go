@@ -61,7 +61,7 @@ func Terminate(by sessionlock.Holder) (Ending, error) {
 	if _, runs := h.request.exchange.Serving(); !runs {
 		return "", ErrNoScript
 	}
-	if _, err := h.request.activity(); err != nil {
+	if _, err := h.request.setup.Workers.activity(&h.request.exchange); err != nil {
 		return "", err
 	}
 	return h.terminate(byOperator)
@@ -112,7 +112,7 @@ func (t *termination) done(by Ending) Ending {
 	}
 	c.Add(1)
 	_ = t.hold.request.setup.power.check() // it may have lacked something before
-	t.hold.request.logTerminated(t.hold.key, t.hold.describe(), t.reason, text)
+	t.hold.logTerminated(t.reason, text)
 	return by
 }
 
@@ -123,7 +123,7 @@ func (t *termination) cutOff(err error) error {
 	}
 	h := t.hold
 	h.request.gate.counters.unterminated.Add(1)
-	h.request.logNotTerminated(h.key, h.describe(), t.reason, err)
+	h.logNotTerminated(t.reason, err)
 	h.end(HoldExpired, h.scriptName())
 	h.request.exchange.Abort(errOverdue)
 	return fmt.Errorf("%w, but its lock is free and its request is answered: %w", errOverdue, err)
@@ -153,7 +153,7 @@ func (t *termination) letGo(err error) error {
 		return err
 	}
 	h.request.gate.counters.unterminated.Add(1)
-	h.request.logPowerless(h.key, h.describe(), t.reason, err)
+	h.logPowerless(t.reason, err)
 	h.end(HoldExpired, h.scriptName())
 	return err
 }

@@ -5,12 +5,10 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/phpworker"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
-
-// Describe makes the hold the holder of its lock: it can still be looked at when it outlives its request.
-func (h *hold) Describe() sessionlock.Description { return h.describe() }
 
 // ErrNoScript is returned when no script runs for the holder of a lock: its request waits for a connection to PHP-FPM,
 // or is over.
@@ -23,17 +21,16 @@ func Activity(by sessionlock.Holder) (phpworker.Activity, error) {
 	if !ok {
 		return phpworker.Activity{}, ErrNoScript
 	}
-	return h.request.activity()
+	return h.request.setup.Workers.activity(&h.request.exchange)
 }
 
-// activity looks at the worker of the request. The worker is found anew, so that an operator sees the reason if it
-// cannot be. The session's id is left out.
-func (r *request) activity() (a phpworker.Activity, err error) {
-	workers := r.setup.Workers
-	if workers == nil {
+// activity looks at the worker of an exchange. The worker is found anew, so that an operator sees the reason if it
+// cannot be. The session's id is left out. Without workers the error is errNoWorkers.
+func (w *Workers) activity(x *fcgi.Exchange) (a phpworker.Activity, err error) {
+	if w == nil {
 		return a, errNoWorkers
 	}
-	at, runs := r.exchange.Serving()
+	at, runs := x.Serving()
 	if !runs {
 		return a, ErrNoScript
 	}
@@ -41,7 +38,7 @@ func (r *request) activity() (a phpworker.Activity, err error) {
 	if err != nil {
 		return a, err
 	}
-	a, err = workers.activity(conn) // while the request may end: a helper that hangs must not hold it up
+	a, err = w.activityAt(conn) // while the request may end: a helper that hangs must not hold it up
 	if !at.IsNow() {
 		return phpworker.Activity{}, ErrNoScript
 	}

@@ -336,8 +336,8 @@ func (p *workerPool) isStrange(pid int) bool {
 	return p.strange >= maxStrange
 }
 
-// activity looks at the worker that serves a connection.
-func (w *Workers) activity(conn syscall.RawConn) (phpworker.Activity, error) {
+// activityAt looks at the worker that serves a connection.
+func (w *Workers) activityAt(conn syscall.RawConn) (phpworker.Activity, error) {
 	worker, err := w.finder.Find(conn)
 	if err != nil {
 		return phpworker.Activity{}, err
