@@ -154,7 +154,8 @@ func (h *hold) logTerminated(after, by string) {
 // logPowerless logs and counts that the gate lacks what it takes to end a script, which goes on without its lock.
 func (h *hold) logPowerless(after string, err error) {
 	h.request.gate.counters.expired.Add(1)
-	h.request.gate.lines.write(hclog.Warn, "script cannot be terminated, it goes on without its lock", h.key, func() []any {
+	text := "script cannot be terminated, it goes on without its lock"
+	h.request.gate.lines.write(hclog.Warn, text, h.key, func() []any {
 		return append(h.logPairs(h.describe()), "after", after, "error", err)
 	})
 }

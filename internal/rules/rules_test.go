@@ -5,7 +5,6 @@ import (
 	"go/build"
 	"go/parser"
 	"go/token"
-	"go/types"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -190,41 +189,6 @@ func TestEveryPackageToImportHasAnExample(t *testing.T) {
 		}
 		if examples == 0 {
 			t.Errorf("package %s has no example; write one in %s/example_test.go", dir, dir)
-		}
-	}
-}
-
-// whole are the packages in which the methods of a type are in few files: who reads one need not look for the rest.
-var whole = []string{"internal/kv", "internal/memcached", "internal/sharedlock", "memcachelock"}
-
-func TestTheMethodsOfATypeAreInThreeFilesAtMost(t *testing.T) {
-	all := packages(t)
-	for _, dir := range whole {
-		pkg := all[dir]
-		if pkg == nil {
-			t.Errorf("there is no package %s", dir)
-			continue
-		}
-		files := make(map[string]map[string]bool) // by types
-		for _, name := range pkg.GoFiles {
-			f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(pkg.Dir, name), nil, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, d := range f.Decls {
-				if d, ok := d.(*ast.FuncDecl); ok && d.Recv != nil {
-					of := strings.TrimPrefix(types.ExprString(d.Recv.List[0].Type), "*")
-					if files[of] == nil {
-						files[of] = make(map[string]bool)
-					}
-					files[of][name] = true
-				}
-			}
-		}
-		for of, in := range files {
-			if len(in) > 3 {
-				t.Errorf("%s: the methods of %s are in %d files, want 3 at most", dir, of, len(in))
-			}
 		}
 	}
 }
