@@ -12,13 +12,11 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"sync"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/fpm-gate/fpm-gate/admin/page"
 	"github.com/fpm-gate/fpm-gate/gate"
-	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
 // Options configure an Admin.
@@ -29,39 +27,12 @@ type Options struct {
 	Served  func() Served // returns what is served now; called concurrently
 }
 
-// Served is what a process serves. A reload replaces it.
-type Served struct {
-	Gates    []Gate
-	Locks    []Locks
-	Draining bool // no new connections are accepted
-	Previous bool // the process before this one still serves requests
-
-	Profiles bool // whether Go's profiles are served
-
-	LogLost    uint64 // lines of the log that could not be written
-	LogFailing bool   // the last line was lost
-
-	Reloaded     time.Time // when the active config was loaded
-	ReloadFailed bool      // a later config was refused
-}
-
-// Gate is a gate with its name.
-type Gate struct {
-	Name string
-	*gate.Gate
-}
-
-// Locks are the locks that some gates share.
-type Locks struct {
-	*sessionlock.Manager
-	Store Store // nil: the locks are kept in this process only
-}
-
 // Admin answers an operator's requests. Create it with New.
 type Admin struct {
 	options Options
 	metrics *metrics
 	history *history
+	locks   *lockHandler
 	feed    *feed
 	health  *health
 	handler http.Handler
@@ -76,7 +47,8 @@ func New(o Options) *Admin {
 		options: o, metrics: newMetrics(o.Version, o.Served), history: newHistory(), health: &health{served: o.Served},
 		stop: make(chan struct{}),
 	}
-	a.feed = newFeed(a.locks, a.stop)
+	a.locks = &lockHandler{log: o.Log, host: o.Host, served: o.Served}
+	a.feed = newFeed(a.locks.page, a.stop)
 	a.handler = a.routes()
 	return a
 }
@@ -87,20 +59,23 @@ func (a *Admin) Meters(gateName string) func(route string) gate.Meter {
 }
 
 func (a *Admin) routes() http.Handler {
+	o, locks := &a.options, a.locks
+	pauses := &pauseHandler{log: o.Log, served: o.Served}
+	level := &levelHandler{log: o.Log}
 	m := http.NewServeMux()
-	m.HandleFunc("GET /locks", a.getLocks)
-	m.HandleFunc("GET /locks/{key}/why", a.getWhy)
-	m.HandleFunc("DELETE /locks/{key}", a.deleteLock)
-	m.HandleFunc("GET /pause", a.getPause)
-	m.HandleFunc("PUT /pause", a.putPause)
-	m.HandleFunc("DELETE /pause", a.deletePause)
+	m.HandleFunc("GET /locks", locks.get)
+	m.HandleFunc("GET /locks/{key}/why", locks.getWhy)
+	m.HandleFunc("DELETE /locks/{key}", locks.delete)
+	m.HandleFunc("GET /pause", pauses.get)
+	m.HandleFunc("PUT /pause", pauses.put)
+	m.HandleFunc("DELETE /pause", pauses.delete)
 	m.HandleFunc("GET /events", a.feed.serve)
 	m.HandleFunc("GET /history", a.history.serve)
 	m.Handle("GET /metrics", a.metrics.handler())
 	m.HandleFunc("GET /healthz", a.health.serveAlive)
 	m.HandleFunc("GET /readyz", a.health.serveReadiness)
-	m.HandleFunc("GET /log-level", a.getLevel)
-	m.HandleFunc("PUT /log-level", a.putLevel)
+	m.HandleFunc("GET /log-level", level.get)
+	m.HandleFunc("PUT /log-level", level.put)
 	m.HandleFunc("GET /debug/pprof/", a.profile(pprof.Index))
 	m.HandleFunc("GET /debug/pprof/cmdline", a.profile(pprof.Cmdline))
 	m.HandleFunc("GET /debug/pprof/profile", a.profile(pprof.Profile))
@@ -121,18 +96,6 @@ func (a *Admin) profile(serve http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// Limits of what operators can take from the requests: files, memory and time.
-const (
-	maxConns    = 256
-	maxStreams  = 128             // of maxConns
-	headTimeout = 5 * time.Second // to read a request's head
-	idleTimeout = time.Minute
-	sendTimeout = 10 * time.Second // of a response, or of one event
-	askTimeout  = 2 * time.Second  // of requests to the store and to PHP-FPM
-	profileTime = 10 * time.Minute // of a profile, whose length the operator chooses
-	maxHead     = 16 << 10
-)
-
 // Serve serves operators on l in the background until the returned server is closed, which closes l. An Admin can
 // serve on several listeners.
 func (a *Admin) Serve(l net.Listener) *http.Server {
@@ -145,7 +108,7 @@ func (a *Admin) Serve(l net.Listener) *http.Server {
 		ErrorLog:          a.options.Log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
 	go func() {
-		err := s.Serve(&limited{Listener: l, free: make(chan struct{}, maxConns)})
+		err := s.Serve(newLimited(l))
 		if !errors.Is(err, http.ErrServerClosed) {
 			a.options.Log.Error("admin stopped serving; reload to start it again", "error", err)
 		}
@@ -155,34 +118,3 @@ func (a *Admin) Serve(l net.Listener) *http.Server {
 
 // Close ends the event streams. It can be called more than once.
 func (a *Admin) Close() { a.stopped.Do(func() { close(a.stop) }) }
-
-// limited closes connections beyond its limit at once: an error is better than an unbounded wait.
-type limited struct {
-	net.Listener
-	free chan struct{} // has one element per open connection
-}
-
-func (l *limited) Accept() (net.Conn, error) {
-	for {
-		nc, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case l.free <- struct{}{}:
-			return &limitedConn{Conn: nc, leave: sync.OnceFunc(func() { <-l.free })}, nil
-		default:
-			_ = nc.Close()
-		}
-	}
-}
-
-type limitedConn struct {
-	net.Conn
-	leave func()
-}
-
-func (c *limitedConn) Close() error {
-	defer c.leave()
-	return c.Conn.Close()
-}

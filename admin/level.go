@@ -13,13 +13,16 @@ import (
 // maxLevel bounds the body of PUT /log-level, in bytes.
 const maxLevel = 64
 
-func (a *Admin) getLevel(w http.ResponseWriter, _ *http.Request) {
+// levelHandler shows and sets the log level.
+type levelHandler struct{ log hclog.Logger }
+
+func (h *levelHandler) get(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	fmt.Fprintln(w, a.options.Log.GetLevel())
+	fmt.Fprintln(w, h.log.GetLevel())
 }
 
-// putLevel changes the log level until the next reload, which sets the config's level.
-func (a *Admin) putLevel(w http.ResponseWriter, r *http.Request) {
+// put changes the log level until the next reload, which sets the config's level.
+func (h *levelHandler) put(w http.ResponseWriter, r *http.Request) {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(headTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLevel))
 	if err != nil {
@@ -32,7 +35,7 @@ func (a *Admin) putLevel(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, fmt.Sprintf("log level must be trace, debug, info, warn or error; got %q", text))
 		return
 	}
-	a.options.Log.SetLevel(level)
-	a.options.Log.Info("log level set by an operator until the next reload", "level", level, "client", clientOf(r))
-	a.getLevel(w, r)
+	h.log.SetLevel(level)
+	h.log.Info("log level set by an operator until the next reload", "level", level, "client", clientOf(r))
+	h.get(w, r)
 }

@@ -3,10 +3,11 @@ package admin
 import (
 	"context"
 	"encoding/hex"
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
@@ -53,25 +54,32 @@ type Waiter struct {
 // maxLookups bounds the requests to the store for one response: one for each lock that another process holds.
 const maxLookups = 32
 
-func (a *Admin) getLocks(w http.ResponseWriter, r *http.Request) {
-	reply(w, http.StatusOK, a.locks(r.Context()))
+// lockHandler shows the locks and what their holders do, breaks locks and ends scripts.
+type lockHandler struct {
+	log    hclog.Logger
+	host   string
+	served func() Served
 }
 
-// locks returns the locks that are held or waited for now.
-func (a *Admin) locks(ctx context.Context) *LocksPage {
+func (h *lockHandler) get(w http.ResponseWriter, r *http.Request) {
+	reply(w, http.StatusOK, h.page(r.Context()))
+}
+
+// page returns the locks that are held or waited for now.
+func (h *lockHandler) page(ctx context.Context) *LocksPage {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	now := time.Now()
-	page := &LocksPage{At: timeText(now), Host: a.options.Host, Locks: []Lock{}}
+	page := &LocksPage{At: timeText(now), Host: h.host, Locks: []Lock{}}
 	lookups := 0
-	served := a.options.Served()
+	served := h.served()
 	page.Warnings = append(pausesOf(served), warningsOf(served)...)
 	for _, locks := range served.Locks {
 		for _, s := range locks.Snapshot() {
 			if s.Key == (sessionlock.Key{}) {
 				continue // a probe of the store, not a session's lock
 			}
-			l := a.lockOf(s, now)
+			l := h.lockOf(s, now)
 			if !s.Held && locks.Store != nil && lookups < maxLookups && ctx.Err() == nil {
 				lookups++
 				l.findHolder(ctx, locks.Store, s.Key, now)
@@ -82,21 +90,7 @@ func (a *Admin) locks(ctx context.Context) *LocksPage {
 	return page
 }
 
-// warningsOf returns a warning for each session block that does not fit what the gate sees of its application, and for
-// each gate that cannot end scripts although it should.
-func warningsOf(s Served) (all []string) {
-	for _, g := range s.Gates {
-		if err := g.CannotTerminate(); err != nil {
-			all = append(all, fmt.Sprintf("gate %q: %v", g.Name, err))
-		}
-		for _, m := range g.Misfits() {
-			all = append(all, fmt.Sprintf("gate %q: %s", g.Name, m.Text))
-		}
-	}
-	return all
-}
-
-func (a *Admin) lockOf(s sessionlock.SessionState, now time.Time) Lock {
+func (h *lockHandler) lockOf(s sessionlock.SessionState, now time.Time) Lock {
 	l := Lock{Key: s.Key.String(), Held: s.Held, Waiters: []Waiter{}}
 	for _, w := range s.Waiters {
 		l.Waiters = append(l.Waiters, Waiter{requestOf(w.Description), timeText(w.Since), age(w.Since, now)})
@@ -104,7 +98,7 @@ func (a *Admin) lockOf(s sessionlock.SessionState, now time.Time) Lock {
 	by := s.Holder
 	if s.Held {
 		l.Holder = requestOf(by)
-		l.Holder.Host = a.options.Host
+		l.Holder.Host = h.host
 		l.Since, l.Expires, l.HeldMS = timeText(s.Since), timeText(s.Expires), age(s.Since, now)
 	} else if len(s.Waiters) > 0 {
 		by = s.Waiters[0].Description
@@ -115,40 +109,29 @@ func (a *Admin) lockOf(s sessionlock.SessionState, now time.Time) Lock {
 
 // findHolder asks the store for the holder on another host.
 func (l *Lock) findHolder(ctx context.Context, s Store, key sessionlock.Key, now time.Time) {
-	h, held, err := s.Holder(ctx, key)
+	by, held, err := s.Holder(ctx, key)
 	if err != nil || !held {
 		return // the lock is free, or the store fails, which /readyz reports
 	}
-	l.Holder = Request{Gate: h.Gate, Host: h.Host}
-	l.Since, l.HeldMS = timeText(h.Since), age(h.Since, now)
+	l.Holder = Request{Gate: by.Gate, Host: by.Host}
+	l.Since, l.HeldMS = timeText(by.Since), age(by.Since, now)
 }
 
 func requestOf(d sessionlock.Description) Request {
 	return Request{Gate: d.Gate, Route: d.Route, Method: d.Method, Path: d.Path, Script: d.Script}
 }
 
-// deleteLock breaks a lock: its holder keeps running without it, and the next waiter gets it. With terminate=true the
-// holder's script is ended, and the lock with it.
-func (a *Admin) deleteLock(w http.ResponseWriter, r *http.Request) {
-	do := a.breakLock
-	if terminate := r.URL.Query().Get("terminate"); terminate == "true" {
-		do = a.terminateScript
-	} else if terminate != "" && terminate != "false" {
-		fail(w, http.StatusBadRequest, "terminate must be true or false")
-		return
-	}
-	a.withLock(w, r, do)
-}
-
 // withLock calls do with the one lock that the request's key matches.
-func (a *Admin) withLock(w http.ResponseWriter, r *http.Request, do func(http.ResponseWriter, *http.Request, Lock)) {
+func (h *lockHandler) withLock(
+	w http.ResponseWriter, r *http.Request, do func(http.ResponseWriter, *http.Request, Lock),
+) {
 	prefix := strings.ToLower(r.PathValue("key"))
 	if !isKey(prefix) {
 		fail(w, http.StatusBadRequest, "key must be 4 to 32 hexadecimal digits, as in /locks and in the log")
 		return
 	}
 	var found []Lock
-	for _, l := range a.locks(r.Context()).Locks {
+	for _, l := range h.page(r.Context()).Locks {
 		if strings.HasPrefix(l.Key, prefix) {
 			found = append(found, l)
 		}
@@ -167,15 +150,14 @@ func (a *Admin) withLock(w http.ResponseWriter, r *http.Request, do func(http.Re
 	}
 }
 
-func (a *Admin) breakLock(w http.ResponseWriter, r *http.Request, l Lock) {
-	for _, locks := range a.options.Served().Locks {
-		if locks.Break(keyOf(l.Key)) {
-			a.options.Log.Info("break requested by an operator", "key", l.Key[:8], "client", clientOf(r))
-			reply(w, http.StatusOK, l)
-			return
+// holder returns the holder of a lock; nil if this process does not hold it.
+func (h *lockHandler) holder(l Lock) sessionlock.Holder {
+	for _, locks := range h.served().Locks {
+		if by := locks.Holder(keyOf(l.Key)); by != nil {
+			return by
 		}
 	}
-	notHere(w, l, "break it there")
+	return nil
 }
 
 // notHere answers a request about a lock that this process does not hold. there is what can be done on the host that

@@ -104,7 +104,7 @@ func TestManyLocksThatAreHeldElsewhereAskNotForAll(t *testing.T) {
 		}
 		s.wait(key, "/near.php")
 	}
-	if got := len(s.Admin.locks(t.Context()).Locks); got != 2*maxLookups || s.far.lookups != maxLookups {
+	if got := len(s.Admin.locks.page(t.Context()).Locks); got != 2*maxLookups || s.far.lookups != maxLookups {
 		t.Errorf("got %d locks and %d lookups, want all and %d", got, s.far.lookups, maxLookups)
 	}
 }
@@ -176,7 +176,7 @@ func TestABrokenLockGoesToTheNextWaiter(t *testing.T) {
 func TestTheLockOfNoSessionIsNotShown(t *testing.T) {
 	s := newStand(t)
 	s.hold(sessionlock.Key{}, "/")
-	if got := s.Admin.locks(t.Context()).Locks; len(got) != 0 {
+	if got := s.Admin.locks.page(t.Context()).Locks; len(got) != 0 {
 		t.Errorf("got %+v, want none", got)
 	}
 }

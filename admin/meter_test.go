@@ -62,7 +62,7 @@ func BenchmarkLocks(b *testing.B) {
 	await(b, "all wait", func() bool { return s.waiting() == 10_000 })
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := json.Marshal(s.Admin.locks(ctx)); err != nil {
+		if _, err := json.Marshal(s.Admin.locks.page(ctx)); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 // PausePage is the response to GET, PUT and DELETE of /pause: the gates that the request names.
@@ -24,55 +26,61 @@ type Pause struct {
 	Running int    `json:"running"` // requests in PHP-FPM, and scripts that are followed after their response
 }
 
+// pauseHandler shows, begins and ends pauses.
+type pauseHandler struct {
+	log    hclog.Logger
+	served func() Served
+}
+
 // Bounds of a pause.
 const (
 	minPause = time.Second
 	maxPause = 24 * time.Hour
 )
 
-func (a *Admin) getPause(w http.ResponseWriter, r *http.Request) {
-	if gates, ok := a.named(w, r); ok {
-		reply(w, http.StatusOK, a.pauses(gates))
+func (h *pauseHandler) get(w http.ResponseWriter, r *http.Request) {
+	if gates, ok := h.named(w, r); ok {
+		reply(w, http.StatusOK, h.page(gates))
 	}
 }
 
-func (a *Admin) putPause(w http.ResponseWriter, r *http.Request) {
+func (h *pauseHandler) put(w http.ResponseWriter, r *http.Request) {
 	limit, err := time.ParseDuration(r.URL.Query().Get("for"))
 	if err != nil || limit < minPause || limit > maxPause {
 		fail(w, http.StatusBadRequest, fmt.Sprintf(`for must be from "1s" to "24h"; got %q`, r.URL.Query().Get("for")))
 		return
 	}
-	gates, ok := a.named(w, r)
+	gates, ok := h.named(w, r)
 	if !ok {
 		return
 	}
-	if a.options.Served().Draining {
+	if h.served().Draining {
 		fail(w, http.StatusConflict, "this process is shutting down")
 		return
 	}
 	for _, g := range gates {
-		a.options.Log.Info("pause requested by an operator", "gate", g.Name, "client", clientOf(r))
+		h.log.Info("pause requested by an operator", "gate", g.Name, "client", clientOf(r))
 		g.Pause(limit)
 	}
-	reply(w, http.StatusOK, a.pauses(gates))
+	reply(w, http.StatusOK, h.page(gates))
 }
 
-func (a *Admin) deletePause(w http.ResponseWriter, r *http.Request) {
-	gates, ok := a.named(w, r)
+func (h *pauseHandler) delete(w http.ResponseWriter, r *http.Request) {
+	gates, ok := h.named(w, r)
 	if !ok {
 		return
 	}
-	before := a.pauses(gates)
+	before := h.page(gates)
 	for _, g := range gates {
-		a.options.Log.Info("end of a pause requested by an operator", "gate", g.Name, "client", clientOf(r))
+		h.log.Info("end of a pause requested by an operator", "gate", g.Name, "client", clientOf(r))
 		g.Resume()
 	}
 	reply(w, http.StatusOK, before)
 }
 
 // named returns the gate that a request names, or all if it names none. It answers a request that names an unknown one.
-func (a *Admin) named(w http.ResponseWriter, r *http.Request) (gates []Gate, ok bool) {
-	all, name := a.options.Served().Gates, r.URL.Query().Get("gate")
+func (h *pauseHandler) named(w http.ResponseWriter, r *http.Request) (gates []Gate, ok bool) {
+	all, name := h.served().Gates, r.URL.Query().Get("gate")
 	if name == "" {
 		return all, true
 	}
@@ -88,8 +96,8 @@ func (a *Admin) named(w http.ResponseWriter, r *http.Request) (gates []Gate, ok 
 	return nil, false
 }
 
-func (a *Admin) pauses(gates []Gate) *PausePage {
-	page := &PausePage{Gates: []Pause{}, Previous: a.options.Served().Previous}
+func (h *pauseHandler) page(gates []Gate) *PausePage {
+	page := &PausePage{Gates: []Pause{}, Previous: h.served().Previous}
 	for _, g := range gates {
 		s := g.PauseState()
 		page.Gates = append(page.Gates, Pause{
@@ -98,15 +106,4 @@ func (a *Admin) pauses(gates []Gate) *PausePage {
 		})
 	}
 	return page
-}
-
-// pausesOf returns a warning for each gate that is paused.
-func pausesOf(s Served) (all []string) {
-	for _, g := range s.Gates {
-		if p := g.PauseState(); p.Paused() {
-			all = append(all, fmt.Sprintf(`gate %q is paused until %s UTC; "fpm-gate resume" ends that`,
-				g.Name, p.Until.UTC().Format(time.TimeOnly)))
-		}
-	}
-	return all
 }

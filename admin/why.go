@@ -5,7 +5,6 @@ import (
 
 	"github.com/fpm-gate/fpm-gate/gate"
 	"github.com/fpm-gate/fpm-gate/phpworker"
-	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
 // Why is the response to GET /locks/{key}/why: a lock with what its holder's script does at this moment.
@@ -30,11 +29,11 @@ type Worker struct {
 	Line    int    `json:"line"`
 }
 
-func (a *Admin) getWhy(w http.ResponseWriter, r *http.Request) { a.withLock(w, r, a.why) }
+func (h *lockHandler) getWhy(w http.ResponseWriter, r *http.Request) { h.withLock(w, r, h.why) }
 
 // why answers what the holder of a lock does.
-func (a *Admin) why(w http.ResponseWriter, r *http.Request, l Lock) {
-	by := a.holder(l)
+func (h *lockHandler) why(w http.ResponseWriter, r *http.Request, l Lock) {
+	by := h.holder(l)
 	if by == nil {
 		notHere(w, l, "ask there")
 		return
@@ -48,44 +47,10 @@ func (a *Admin) why(w http.ResponseWriter, r *http.Request, l Lock) {
 	reply(w, http.StatusOK, answer)
 }
 
-// holder returns the holder of a lock; nil if this process does not hold it.
-func (a *Admin) holder(l Lock) sessionlock.Holder {
-	for _, locks := range a.options.Served().Locks {
-		if by := locks.Holder(keyOf(l.Key)); by != nil {
-			return by
-		}
-	}
-	return nil
-}
-
 func workerOf(seen phpworker.Activity) *Worker {
 	return &Worker{
 		PID: seen.PID, PHP: seen.Version, State: seen.State, Syscall: seen.Syscall, Target: seen.Target,
 		CPUMS: seen.CPU.Milliseconds(), Session: seen.Session.Status.String(), Handler: seen.Session.Handler,
 		File: seen.Session.StartedFile, Line: seen.Session.StartedLine,
 	}
-}
-
-// terminateScript ends the script that holds a lock.
-func (a *Admin) terminateScript(w http.ResponseWriter, r *http.Request, l Lock) {
-	by := a.holder(l)
-	if by == nil {
-		notHere(w, l, "end its script there")
-		return
-	}
-	ended, err := gate.Terminate(by)
-	if err != nil {
-		a.options.Log.Warn("end of a script requested by an operator, in vain", "key", l.Key[:8], "client", clientOf(r),
-			"error", err)
-		fail(w, http.StatusConflict, "lock "+l.Key+": "+err.Error())
-		return
-	}
-	a.options.Log.Info("end of a script requested by an operator", "key", l.Key[:8], "client", clientOf(r), "by", ended)
-	reply(w, http.StatusOK, Terminated{l, ended})
-}
-
-// Terminated is the response to DELETE /locks/{key}?terminate=true: a lock, and by what its holder's script has ended.
-type Terminated struct {
-	Lock
-	EndedBy gate.Ending `json:"ended_by"`
 }

@@ -24,7 +24,6 @@ import (
 // method, type, variable or constant that the other declares. In the best order of the files, the pairs that still point
 // up are what has to be read together. Packages that are not listed may have none.
 var maxUpward = map[string]int{
-	"admin":                10,
 	"cmd/fpm-gate":         21,
 	"config":               10,
 	"fcgi":                 21,
@@ -47,7 +46,6 @@ const maxMethodFiles = 3
 
 // scattered are the types whose methods are in more files, and in how many.
 var scattered = map[string]int{
-	"admin.Admin":          5,
 	"cmd/fpm-gate.machine": 4,
 	"cmd/fpm-gate.server":  6,
 	"fcgi.Conn":            6,

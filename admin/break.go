@@ -1,0 +1,55 @@
+package admin
+
+import (
+	"net/http"
+
+	"github.com/fpm-gate/fpm-gate/gate"
+)
+
+// delete breaks a lock: its holder keeps running without it, and the next waiter gets it. With terminate=true the
+// holder's script is ended, and the lock with it.
+func (h *lockHandler) delete(w http.ResponseWriter, r *http.Request) {
+	do := h.breakLock
+	if terminate := r.URL.Query().Get("terminate"); terminate == "true" {
+		do = h.terminateScript
+	} else if terminate != "" && terminate != "false" {
+		fail(w, http.StatusBadRequest, "terminate must be true or false")
+		return
+	}
+	h.withLock(w, r, do)
+}
+
+func (h *lockHandler) breakLock(w http.ResponseWriter, r *http.Request, l Lock) {
+	for _, locks := range h.served().Locks {
+		if locks.Break(keyOf(l.Key)) {
+			h.log.Info("break requested by an operator", "key", l.Key[:8], "client", clientOf(r))
+			reply(w, http.StatusOK, l)
+			return
+		}
+	}
+	notHere(w, l, "break it there")
+}
+
+// terminateScript ends the script that holds a lock.
+func (h *lockHandler) terminateScript(w http.ResponseWriter, r *http.Request, l Lock) {
+	by := h.holder(l)
+	if by == nil {
+		notHere(w, l, "end its script there")
+		return
+	}
+	ended, err := gate.Terminate(by)
+	if err != nil {
+		h.log.Warn("end of a script requested by an operator, in vain", "key", l.Key[:8], "client", clientOf(r),
+			"error", err)
+		fail(w, http.StatusConflict, "lock "+l.Key+": "+err.Error())
+		return
+	}
+	h.log.Info("end of a script requested by an operator", "key", l.Key[:8], "client", clientOf(r), "by", ended)
+	reply(w, http.StatusOK, Terminated{l, ended})
+}
+
+// Terminated is the response to DELETE /locks/{key}?terminate=true: a lock, and by what its holder's script has ended.
+type Terminated struct {
+	Lock
+	EndedBy gate.Ending `json:"ended_by"`
+}
