@@ -37,11 +37,22 @@ const phpID = `^[A-Za-z0-9,-]{22,}$`
 // applications is the table. The file that a comment names is of the application's own repository;
 // docs/APPLICATIONS.md describes what goes wrong in each without a gate.
 var applications = []Application{
+	// include/global.php: $cacti_session_name, PHP's own session or, with $cacti_db_session, the database without a
+	// lock (include/session.php). cacti_session_close in lib/functions.php ends it before a graph is drawn;
+	// raise_message opens it again.
+	{Name: "cacti", Reopens: true, Cookies: []string{"Cacti"},
+		Marks: []string{"include/cacti_version"}},
+
 	// lib/Drupal/Core/Session/SessionConfiguration.php: SSESS with HTTPS, SESS without, and 32 digits of a SHA-256 of
 	// the host. Sessions are in the database, without a lock. A browser sends the cookie of the HTTP site to the HTTPS
 	// site too, so SSESS goes first.
 	{Name: "drupal", OwnSessions: true, Cookies: []string{"SSESS*", "SESS*"},
 		Marks: []string{"core/lib/Drupal.php", "includes/bootstrap.inc"}},
+
+	// library/Icinga/Web/Session/PhpSession.php: the name; read closes PHP's session at once, and write opens it again
+	// and sets all values that were read. So its lock has to last until the script ends, whatever PHP locks.
+	{Name: "icingaweb2", Cookies: []string{"Icingaweb2"}, ReleaseOn: ReleaseOnEnd,
+		Marks: []string{"../application/forms/Dashboard/DashletForm.php"}},
 
 	// libraries/src/Service/Provider/Session.php and libraries/src/Application/ApplicationHelper.php, getHash: the
 	// name is an MD5 of a secret. So is the name of the cookie with the language, whose value is no session id.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"os"
 	"regexp"
 	"slices"
@@ -30,6 +31,9 @@ func TestEachApplicationIsAConfig(t *testing.T) {
 		}
 		if got := s.IDPattern != nil && s.IDPattern.String() == a.IDPattern; got != (a.IDPattern != "") {
 			t.Errorf("%s: got id_pattern %v, want %q", a.Name, s.IDPattern, a.IDPattern)
+		}
+		if want := cmp.Or(a.ReleaseOn, ReleaseOnClose); g.Lock.ReleaseOn != want {
+			t.Errorf("%s: got release_on %q, want %q", a.Name, g.Lock.ReleaseOn, want)
 		}
 		if len(a.Marks) == 0 {
 			t.Errorf("%s has no mark by which it is found", a.Name)
@@ -102,6 +106,8 @@ func TestIDsOfApplications(t *testing.T) {
 // TestSuggest takes the names that real sites have.
 func TestSuggest(t *testing.T) {
 	for names, want := range map[string]string{
+		"Cacti CactiTimeZone":                                          `"cacti"`,
+		"Icingaweb2 icingaweb2-tzo":                                    `"icingaweb2"`,
 		"SSESS0123456789abcdef0123456789abcdef":                        `"drupal"`,
 		"_ga 0123456789abcdef0123456789abcdef":                         `"joomla"`,
 		"XSRF-TOKEN my_shop-session":                                   `"laravel"`,
