@@ -45,6 +45,8 @@ func TestApplicationsLoseNoUpdates(t *testing.T) {
 				installPHPMyAdmin(t, r)
 				return ""
 			}, redisSessions, false, viewTables},
+		"Cacti, its database": {[]string{"cacti", "mariadbd"}, `application = "cacti"`, installCacti, nil, false, filterLists},
+		"Icinga Web 2, files": {[]string{"icingaweb2"}, `application = "icingaweb2"`, installIcingaWeb, nil, false, addDashlets},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
