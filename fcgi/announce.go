@@ -2,9 +2,7 @@ package fcgi
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/internal/netpoll"
@@ -66,26 +64,17 @@ var takenSoon = 10 * time.Millisecond
 const takenPause = 160 * time.Millisecond
 
 // taken waits until PHP-FPM has read what was sent, and reports whether it has. Else it has closed the connection, or
-// ctx is done. Linux wakes writers a moment before the queue counts as empty, and not again after that, so waiting
-// alone could take for ever.
+// ctx is done.
 func (u *upstream) taken(ctx context.Context) bool {
-	raw, err := u.nc.SyscallConn()
-	if err != nil {
-		return false
-	}
-	await := func(pause time.Duration) error {
-		if err := u.nc.SetWriteDeadline(time.Now().Add(pause)); err != nil {
-			return err
+	for pause := takenSoon; ; pause = min(2*pause, takenPause) {
+		taken, err := netpoll.AwaitTaken(u.nc, pause)
+		if taken || err != nil {
+			return err == nil && u.quiet() // what it has not read is gone, too, when it closes the connection
 		}
-		return raw.Write(func(fd uintptr) bool { return netpoll.OutQueue(fd) == 0 })
+		if isDone(ctx) {
+			return false
+		}
 	}
-	err = await(takenSoon)
-	for pause := takenSoon; errors.Is(err, os.ErrDeadlineExceeded) && !isDone(ctx); {
-		pause = min(2*pause, takenPause)
-		err = await(pause)
-	}
-	// What PHP-FPM has not read is gone, too, when it closes the connection.
-	return err == nil && u.quiet() && u.nc.SetWriteDeadline(time.Time{}) == nil
 }
 
 // isDone reports whether ctx is done. Unlike ctx.Err, it has the context of a request watch the web server.

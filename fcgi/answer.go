@@ -1,9 +1,6 @@
 package fcgi
 
-import (
-	"errors"
-	"time"
-)
+import "time"
 
 // Answer is a response of the gate itself, in place of PHP-FPM's.
 type Answer struct {
@@ -73,25 +70,4 @@ func (r *Request) finish() {
 // one is incomplete. It can after Shutdown, because the web server may have sent a request by then.
 func (r *Request) Reusable() bool {
 	return r.KeepConn && (r.stdin.left == 0 || r.stdin.keep) && !r.HungUp()
-}
-
-// stopWatching gives the conn back to its reader.
-func (r *Request) stopWatching() {
-	if r.ctx != nil {
-		r.ctx.stop()
-	}
-}
-
-// refusal returns the answer to a request that cannot be served: the reason on stderr, and an end request with the
-// protocol status of the specification.
-func refusal(id uint16, reason error) []byte {
-	status := StatusRequestComplete
-	switch {
-	case errors.Is(reason, ErrUnknownRole):
-		status = StatusUnknownRole
-	case errors.Is(reason, ErrParamsTooLarge):
-		status = StatusOverloaded
-	}
-	b := AppendStream(nil, TypeStderr, id, []byte("fpm-gate: "+reason.Error()+"\n"))
-	return AppendEndRequest(b, id, 1, status)
 }

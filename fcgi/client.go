@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -295,5 +296,50 @@ func (cr *clientReader) leave() {
 	defer x.mu.Unlock()
 	if x.aborted == nil && !x.cut {
 		_ = x.up.nc.SetReadDeadline(time.Now().Add(x.AbandonAfter))
+	}
+}
+
+// callLate calls Late, and then sends what was held back.
+func (cr *clientReader) callLate() {
+	defer cr.running.Done()
+	x := cr.x
+	x.Late(cr.late.ctx)
+	cr.late.cancel()
+	close(cr.late.over)
+	cr.sendHeld()
+	cr.stdinOver()
+	if cr.late.end() {
+		cr.leave()
+	}
+}
+
+// endStdin is called when no more of stdin comes.
+func (cr *clientReader) endStdin() {
+	if cr.late == nil {
+		cr.stdinOver()
+		return
+	}
+	switch cr.late.begin() {
+	case lateAhead:
+		cr.running.Add(1)
+		go cr.callLate()
+	case lateOver:
+		cr.sendHeld()
+		cr.stdinOver()
+	}
+}
+
+// sendHeld sends what was held back of stdin. What comes after that is not held back.
+func (cr *clientReader) sendHeld() {
+	cr.send(cr.x.back.held)
+	cr.x.back = holdback{left: math.MaxInt64}
+}
+
+// stdinOver is called when all that has come of stdin has been sent, and no more comes.
+func (cr *clientReader) stdinOver() {
+	if cr.x.Request.stdin.whole() {
+		cr.sent()
+	} else {
+		_ = cr.x.up.nc.CloseWrite() // PHP-FPM should not wait for it
 	}
 }

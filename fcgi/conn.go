@@ -60,7 +60,7 @@ type Conn struct {
 	retired    bool      // Retire has been called
 	shutdown   bool
 	endWaiters bool
-	exchange   *Exchange // the one that Kill must abort
+	exchange   aborter // what Kill must abort; nil: nothing
 	killed     bool
 }
 
@@ -328,8 +328,11 @@ func (c *Conn) Kill() {
 	_ = c.nc.Close()
 }
 
-// setExchange sets the exchange that Kill must abort, and reports whether Kill has already been called.
-func (c *Conn) setExchange(x *Exchange) (killed bool) {
+// aborter is an Exchange.
+type aborter interface{ Abort(cause error) }
+
+// setExchange sets what Kill must abort, and reports whether Kill has already been called.
+func (c *Conn) setExchange(x aborter) (killed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.exchange = x

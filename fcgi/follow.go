@@ -88,3 +88,12 @@ func (x *Exchange) Unfollow() {
 		_ = x.followed.nc.SetReadDeadline(past)
 	}
 }
+
+// closeFollowed closes the connection of a script that was followed.
+func (x *Exchange) closeFollowed() {
+	x.Unfollow() // it is not looked at from now on
+	x.kept.Lock()
+	defer x.kept.Unlock()
+	x.followed.close()
+	x.pool.forget()
+}

@@ -52,37 +52,6 @@ func (h *ResponseHeader) Add(name, value string) {
 	h.edited = true
 }
 
-// readHeader calls the hook with the header block once b[:whole], which holds whole records, has all of it. It returns
-// how many bytes of b can be passed on: none while the block is incomplete, unless final is set because nothing more
-// will come.
-func (x *Exchange) readHeader(b **buffer, whole int, final bool) int {
-	if !x.inHeader || x.Header == nil {
-		return whole
-	}
-	stdout, others := splitStdout((*b).b[:whole])
-	if len(stdout.content) == 0 && !final {
-		return whole
-	}
-	end := headerEnd(stdout.content)
-	if end == 0 && !final && len(stdout.content) < maxHeader && whole < maxHeld {
-		return 0
-	}
-	x.inHeader = false
-	if end == 0 || end > maxHeader {
-		return whole
-	}
-	h := ResponseHeader{block: stdout.content[:end]}
-	x.Header(&h)
-	if !h.edited {
-		return whole
-	}
-	records := AppendStream(others, TypeStdout, x.Request.ID, append(h.block, stdout.content[end:]...))
-	if stdout.ended {
-		records = AppendRecord(records, TypeStdout, x.Request.ID, nil)
-	}
-	return replace(b, whole, records)
-}
-
 // replace replaces the first n bytes of b with records, and returns their length.
 func replace(b **buffer, n int, records []byte) int {
 	after := (*b).b[n:(*b).n]

@@ -2,50 +2,8 @@ package fcgi
 
 import (
 	"context"
-	"errors"
-	"math"
-	"os"
 	"sync"
-	"time"
 )
-
-// AwaitBody waits until stdin has come whole, until more than limit bytes of it have come, or for timeout. It reports
-// how many have come, and whether that is all. It must not be called once an Exchange has the Request, nor after
-// Respond.
-func (r *Request) AwaitBody(limit int, timeout time.Duration) (n int, whole bool) {
-	c := r.conn
-	if whole = r.bodyEnds(); whole || c.buf.n-r.head > limit {
-		return c.buf.n - r.head, whole
-	}
-	end := time.Now().Add(timeout)
-	for c.buf.n-r.head <= limit && time.Now().Before(end) {
-		if c.buf.n == len(c.buf.b) {
-			c.makeRoom(c.buf.n)
-		}
-		if c.nc.SetReadDeadline(end) != nil || c.take() != nil {
-			break
-		}
-		n, err := c.look(c.buf.space())
-		c.buf.n += n
-		if whole = r.bodyEnds(); whole || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			break // an error comes again when stdin is read
-		}
-	}
-	_ = c.nc.SetReadDeadline(time.Time{})
-	return c.buf.n - r.head, whole
-}
-
-// bodyEnds reports whether the end of stdin is among what has come. What is malformed is left to its reader.
-func (r *Request) bodyEnds() bool {
-	for b := r.conn.buf.bytes()[r.head:]; len(b) >= headerLen; {
-		h := ParseHeader(b)
-		if h.check() != nil || h.RequestID == r.ID && h.Type == TypeStdin && h.ContentLength == 0 {
-			return true
-		}
-		b = b[min(h.Len(), len(b)):]
-	}
-	return r.stdin.ended // of a role that gets none
-}
 
 // holdback is the part of stdin that PHP-FPM does not get before Late has returned: the last byte of its content and
 // what comes after it. PHP reads as many bytes as CONTENT_LENGTH says before it runs the script, and does not wait for
@@ -164,62 +122,5 @@ func (l *lateCall) settle() {
 	l.cancel()
 	if called {
 		<-l.over
-	}
-}
-
-// RespondedEarly reports whether PHP-FPM responded before Late was due: PHP did not read the whole body before it ran
-// the script. It may be called when RoundTrip has returned.
-func (x *Exchange) RespondedEarly() bool {
-	l := x.client.late
-	if l == nil {
-		return false
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.early
-}
-
-// callLate calls Late, and then sends what was held back.
-func (cr *clientReader) callLate() {
-	defer cr.running.Done()
-	x := cr.x
-	x.Late(cr.late.ctx)
-	cr.late.cancel()
-	close(cr.late.over)
-	cr.sendHeld()
-	cr.stdinOver()
-	if cr.late.end() {
-		cr.leave()
-	}
-}
-
-// endStdin is called when no more of stdin comes.
-func (cr *clientReader) endStdin() {
-	if cr.late == nil {
-		cr.stdinOver()
-		return
-	}
-	switch cr.late.begin() {
-	case lateAhead:
-		cr.running.Add(1)
-		go cr.callLate()
-	case lateOver:
-		cr.sendHeld()
-		cr.stdinOver()
-	}
-}
-
-// sendHeld sends what was held back of stdin. What comes after that is not held back.
-func (cr *clientReader) sendHeld() {
-	cr.send(cr.x.back.held)
-	cr.x.back = holdback{left: math.MaxInt64}
-}
-
-// stdinOver is called when all that has come of stdin has been sent, and no more comes.
-func (cr *clientReader) stdinOver() {
-	if cr.x.Request.stdin.whole() {
-		cr.sent()
-	} else {
-		_ = cr.x.up.nc.CloseWrite() // PHP-FPM should not wait for it
 	}
 }

@@ -1,6 +1,9 @@
 package fcgi
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // answer answers a whole management record. Records of requests that have ended are skipped.
 func (c *Conn) answer(h Header, content []byte) error {
@@ -49,4 +52,18 @@ func (c *Conn) refuse(err error) error {
 		_ = c.write(refusal(c.req.ID, err))
 	}
 	return err
+}
+
+// refusal returns the answer to a request that cannot be served: the reason on stderr, and an end request with the
+// protocol status of the specification.
+func refusal(id uint16, reason error) []byte {
+	status := StatusRequestComplete
+	switch {
+	case errors.Is(reason, ErrUnknownRole):
+		status = StatusUnknownRole
+	case errors.Is(reason, ErrParamsTooLarge):
+		status = StatusOverloaded
+	}
+	b := AppendStream(nil, TypeStderr, id, []byte("fpm-gate: "+reason.Error()+"\n"))
+	return AppendEndRequest(b, id, 1, status)
 }

@@ -1,10 +1,7 @@
 package fcgi
 
 import (
-	"sync"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/fpm-gate/fpm-gate/netaddr"
 )
@@ -59,32 +56,4 @@ func (s Serving) While(f func()) bool {
 	}
 	f()
 	return true
-}
-
-// closeFollowed closes the connection of a script that was followed.
-func (x *Exchange) closeFollowed() {
-	x.Unfollow() // it is not looked at from now on
-	x.kept.Lock()
-	defer x.kept.Unlock()
-	x.followed.close()
-	x.pool.forget()
-}
-
-// keeping is held while a connection must go on serving its request.
-type keeping struct{ sync.Mutex }
-
-// await returns once the connection may serve another request.
-func (k *keeping) await() {
-	k.Lock()
-	defer k.Unlock()
-}
-
-// close closes the connection. If another process may have it too, only a shutdown lets PHP-FPM notice that.
-func (u *upstream) close() {
-	if u.shared.Load() {
-		if raw, err := u.nc.SyscallConn(); err == nil {
-			_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
-		}
-	}
-	_ = u.nc.Close()
 }

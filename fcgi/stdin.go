@@ -1,6 +1,11 @@
 package fcgi
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
 
 // stdinScan follows the records that come after the head of a request: it picks those that go to the
 // application, and has the conn answer the others.
@@ -129,4 +134,42 @@ func move(b []byte, to, from, n int) int {
 		copy(b[to:], b[from:from+n])
 	}
 	return n
+}
+
+// AwaitBody waits until stdin has come whole, until more than limit bytes of it have come, or for timeout. It reports
+// how many have come, and whether that is all. It must not be called once an Exchange has the Request, nor after
+// Respond.
+func (r *Request) AwaitBody(limit int, timeout time.Duration) (n int, whole bool) {
+	c := r.conn
+	if whole = r.bodyEnds(); whole || c.buf.n-r.head > limit {
+		return c.buf.n - r.head, whole
+	}
+	end := time.Now().Add(timeout)
+	for c.buf.n-r.head <= limit && time.Now().Before(end) {
+		if c.buf.n == len(c.buf.b) {
+			c.makeRoom(c.buf.n)
+		}
+		if c.nc.SetReadDeadline(end) != nil || c.take() != nil {
+			break
+		}
+		n, err := c.look(c.buf.space())
+		c.buf.n += n
+		if whole = r.bodyEnds(); whole || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			break // an error comes again when stdin is read
+		}
+	}
+	_ = c.nc.SetReadDeadline(time.Time{})
+	return c.buf.n - r.head, whole
+}
+
+// bodyEnds reports whether the end of stdin is among what has come. What is malformed is left to its reader.
+func (r *Request) bodyEnds() bool {
+	for b := r.conn.buf.bytes()[r.head:]; len(b) >= headerLen; {
+		h := ParseHeader(b)
+		if h.check() != nil || h.RequestID == r.ID && h.Type == TypeStdin && h.ContentLength == 0 {
+			return true
+		}
+		b = b[min(h.Len(), len(b)):]
+	}
+	return r.stdin.ended // of a role that gets none
 }

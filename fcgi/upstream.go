@@ -123,19 +123,8 @@ func (u *upstream) workerIdle() bool {
 	if !u.isUnix() {
 		return false
 	}
-	if n, err := u.unread(); n == 0 || err != nil {
-		return err == nil
-	}
-	raw, err := u.nc.SyscallConn()
-	if err != nil || u.nc.SetWriteDeadline(time.Now().Add(idleWait)) != nil {
-		return false
-	}
-	defer u.nc.SetWriteDeadline(time.Time{})
-	if raw.Write(func(fd uintptr) bool { return netpoll.OutQueue(fd) == 0 }) == nil {
-		return true
-	}
-	n, err := u.unread() // see taken: the event may have come too early
-	return n == 0 && err == nil
+	idle, err := netpoll.AwaitTaken(u.nc, idleWait)
+	return idle && err == nil
 }
 
 // unread returns how many bytes of ours PHP-FPM has not read yet. It needs a unix socket.
@@ -149,3 +138,13 @@ func (u *upstream) unread() (n int, err error) {
 }
 
 func (u *upstream) isUnix() bool { return netpoll.IsUnix(u.nc) }
+
+// close closes the connection. If another process may have it too, only a shutdown lets PHP-FPM notice that.
+func (u *upstream) close() {
+	if u.shared.Load() {
+		if raw, err := u.nc.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+		}
+	}
+	_ = u.nc.Close()
+}

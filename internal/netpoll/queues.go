@@ -1,8 +1,12 @@
 package netpoll
 
 import (
+	"cmp"
+	"errors"
 	"io"
+	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -55,6 +59,33 @@ func OutQueue(fd uintptr) int {
 		return 0
 	}
 	return int(n)
+}
+
+// AwaitTaken waits until the peer has read all that was sent over a unix socket, for timeout at most, and reports
+// whether it has: what a peer that closes has not read counts as read. It lifts the write deadline of c.
+//
+// Linux wakes writers a moment before the queue counts as empty, and not again after that. So the end of the wait looks
+// once more, and a caller that waits for long had better wait several times.
+func AwaitTaken(c Conn, timeout time.Duration) (taken bool, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	look := func(fd uintptr) bool {
+		taken = OutQueue(fd) == 0
+		return taken
+	}
+	if err := raw.Control(func(fd uintptr) { look(fd) }); taken || err != nil {
+		return taken, err
+	}
+	if err := c.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+		return false, err
+	}
+	err = raw.Write(look)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = raw.Control(func(fd uintptr) { look(fd) })
+	}
+	return taken && err == nil, cmp.Or(err, c.SetWriteDeadline(time.Time{}))
 }
 
 // PeerClosed reports whether the peer has closed its conn, without reading what it may have sent before. A unix socket

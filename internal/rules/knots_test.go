@@ -26,7 +26,7 @@ import (
 var maxUpward = map[string]int{
 	"cmd/fpm-gate":         21,
 	"config":               10,
-	"fcgi":                 21,
+	"fcgi":                 10,
 	"gate":                 5,
 	"internal/bench":       3,
 	"internal/demo":        10,
@@ -49,7 +49,7 @@ var scattered = map[string]int{
 	"cmd/fpm-gate.machine": 4,
 	"cmd/fpm-gate.server":  6,
 	"fcgi.Conn":            6,
-	"fcgi.Exchange":        7,
+	"fcgi.Exchange":        6,
 	"fcgi.Request":         4,
 	"internal/bench.stage": 5,
 	"internal/demo.story":  8,
