@@ -127,12 +127,13 @@ func (f *feed) publish(event []byte) bool {
 	return f.running
 }
 
-// alike reports whether q shows the same holders, waiters and warnings as p, whatever their ages.
+// alike reports whether q shows the same holders, waiters, pauses and warnings as p, whatever their ages.
 func (p *LocksPage) alike(q *LocksPage) bool {
-	return slices.Equal(p.Warnings, q.Warnings) && slices.EqualFunc(p.Locks, q.Locks, func(a, b Lock) bool {
-		return a.Key == b.Key && a.Held == b.Held && a.Holder == b.Holder && a.Since == b.Since &&
-			slices.EqualFunc(a.Waiters, b.Waiters, func(a, b Waiter) bool {
-				return a.Request == b.Request && a.Since == b.Since
-			})
-	})
+	return slices.Equal(p.Warnings, q.Warnings) && p.Pause.alike(q.Pause) &&
+		slices.EqualFunc(p.Locks, q.Locks, func(a, b Lock) bool {
+			return a.Key == b.Key && a.Held == b.Held && a.Holder == b.Holder && a.Since == b.Since &&
+				slices.EqualFunc(a.Waiters, b.Waiters, func(a, b Waiter) bool {
+					return a.Request == b.Request && a.Since == b.Since
+				})
+		})
 }

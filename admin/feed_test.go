@@ -72,6 +72,45 @@ func TestEventsTellEachChange(t *testing.T) {
 	until(t, "nothing is held", pages, locksAre(0))
 }
 
+func TestEventsTellOfPauses(t *testing.T) {
+	s := newStand(t)
+	c := s.listen("tcp")
+	_, pages := c.stream()
+	paused := func(is bool) func(LocksPage) bool {
+		return func(p LocksPage) bool {
+			return is == (p.Pause != nil && len(p.Pause.Gates) == 1 && p.Pause.Gates[0].Gate == "www" && p.Pause.Gates[0].Until != "")
+		}
+	}
+	until(t, "no gate is paused", pages, paused(false))
+	for _, step := range []struct {
+		method, query string
+		paused        bool
+	}{{"PUT", "?for=1h", true}, {"DELETE", "", false}} {
+		if status, text := c.ask(step.method, "/pause"+step.query, ""); status != http.StatusOK {
+			t.Fatalf("%s: got %d and %s", step.method, status, text)
+		}
+		until(t, "the pause has begun or ended", pages, paused(step.paused))
+	}
+}
+
+// TestAChangeOfAPauseIsAnEvent compares pages, as without a change an event comes now and then anyway.
+func TestAChangeOfAPauseIsAnEvent(t *testing.T) {
+	of := func(previous bool, waiting int) LocksPage {
+		return LocksPage{Pause: &PausePage{Gates: []Pause{{Gate: "www", Waiting: waiting}}, Previous: previous}}
+	}
+	pages := []LocksPage{{}, of(false, 0), of(false, 1), of(true, 1)}
+	for i, p := range pages {
+		for j, q := range pages {
+			if got, want := p.alike(&q), i == j; got != want {
+				t.Errorf("pages %d and %d are alike: got %t, want %t", i, j, got, want)
+			}
+		}
+	}
+	if p, q := of(false, 1), of(false, 1); !p.alike(&q) {
+		t.Error("two pages of one pause are not alike")
+	}
+}
+
 func TestAStreamBegunLaterTellsWhatIsNow(t *testing.T) {
 	s := newStand(t)
 	c := s.listen("unix")

@@ -25,6 +25,9 @@ func TestPagesOfOthersAreKeptOut(t *testing.T) {
 		{"a page without an origin", "DELETE", "/locks/abcd", []string{"Origin", "null"}, http.StatusForbidden},
 		{"a page whose name leads here", "DELETE", "/locks/abcd", []string{"Host", "evil.example", "Sec-Fetch-Site", "same-origin"}, http.StatusMisdirectedRequest},
 		{"a page whose name leads here, with the port", "GET", "/locks", []string{"Host", "evil.example:9180"}, http.StatusMisdirectedRequest},
+		{"a page elsewhere that pauses", "PUT", "/pause?for=1m", []string{"Sec-Fetch-Site", "cross-site", "Origin", "https://evil.example"}, http.StatusForbidden},
+		{"a page elsewhere that pauses, in an old browser", "PUT", "/pause?for=1m", []string{"Origin", "https://evil.example"}, http.StatusForbidden},
+		{"a page elsewhere that resumes", "DELETE", "/pause", []string{"Sec-Fetch-Site", "same-site", "Origin", "http://127.0.0.1:1"}, http.StatusForbidden},
 		{"a page elsewhere that changes the level", "PUT", "/log-level", []string{"Origin", "https://evil.example"}, http.StatusForbidden},
 		{"a page elsewhere that looks", "GET", "/locks", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors"}, http.StatusForbidden},
 		{"a link that leads to a profile", "GET", "/debug/pprof/heap", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate"}, http.StatusForbidden},
@@ -47,6 +50,9 @@ func TestPagesOfOthersAreKeptOut(t *testing.T) {
 	}
 	if status, text := c.ask("GET", "/log-level", ""); text != "info\n" {
 		t.Errorf("got status %d and level %q after all that, want info", status, text)
+	}
+	if p := get[PausePage](c, "/pause"); len(p.Gates) != 1 || p.Gates[0].Paused {
+		t.Errorf("got %+v after all that, want a gate that is not paused", p)
 	}
 }
 

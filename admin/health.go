@@ -71,7 +71,7 @@ func checkReadiness(s Served) *ReadinessPage {
 	if s.LogFailing {
 		page.Warnings = append(page.Warnings, "cannot write the log; the program that reads stderr has ended or hangs")
 	}
-	page.Warnings = append(page.Warnings, pausesOf(s)...)
+	page.Warnings = append(page.Warnings, pauseWarnings(s)...)
 	page.Warnings = append(page.Warnings, warningsOf(s)...)
 	if len(s.Gates) == 0 {
 		page.Reasons = append(page.Reasons, "no config loaded yet")

@@ -18,7 +18,8 @@ type LocksPage struct {
 	Host  string `json:"host"`  // the host that answers
 	Locks []Lock `json:"locks"` // held longest first
 
-	Warnings []string `json:"warnings,omitempty"` // what an operator should mend in the config or its surroundings
+	Pause    *PausePage `json:"pause,omitempty"`    // the gates that are paused
+	Warnings []string   `json:"warnings,omitempty"` // what an operator should mend in the config or its surroundings
 }
 
 // Lock is a lock that is held or waited for.
@@ -73,7 +74,7 @@ func (h *lockHandler) page(ctx context.Context) *LocksPage {
 	page := &LocksPage{At: timeText(now), Host: h.host, Locks: []Lock{}}
 	lookups := 0
 	served := h.served()
-	page.Warnings = append(pausesOf(served), warningsOf(served)...)
+	page.Pause, page.Warnings = pausesOf(served), warningsOf(served)
 	for _, locks := range served.Locks {
 		for _, s := range locks.Snapshot() {
 			if s.Key == (sessionlock.Key{}) {

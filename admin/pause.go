@@ -99,11 +99,37 @@ func (h *pauseHandler) named(w http.ResponseWriter, r *http.Request) (gates []Ga
 func (h *pauseHandler) page(gates []Gate) *PausePage {
 	page := &PausePage{Gates: []Pause{}, Previous: h.served().Previous}
 	for _, g := range gates {
-		s := g.PauseState()
-		page.Gates = append(page.Gates, Pause{
-			Gate: g.Name, Paused: s.Paused(), Since: timeText(s.Since), Until: timeText(s.Until),
-			Waiting: s.Waiting, Running: s.Running,
-		})
+		page.Gates = append(page.Gates, pauseOf(g))
 	}
 	return page
+}
+
+func pauseOf(g Gate) Pause {
+	s := g.PauseState()
+	return Pause{
+		Gate: g.Name, Paused: s.Paused(), Since: timeText(s.Since), Until: timeText(s.Until),
+		Waiting: s.Waiting, Running: s.Running,
+	}
+}
+
+// pausesOf returns the gates that are paused, or nil if none is.
+func pausesOf(s Served) *PausePage {
+	page := &PausePage{Previous: s.Previous}
+	for _, g := range s.Gates {
+		if p := pauseOf(g); p.Paused {
+			page.Gates = append(page.Gates, p)
+		}
+	}
+	if len(page.Gates) == 0 {
+		return nil
+	}
+	return page
+}
+
+// alike reports whether q shows the same gates as p, with as many requests. Either may be nil.
+func (p *PausePage) alike(q *PausePage) bool {
+	if p == nil || q == nil {
+		return p == q
+	}
+	return p.Previous == q.Previous && slices.Equal(p.Gates, q.Gates)
 }

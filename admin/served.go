@@ -50,8 +50,8 @@ func warningsOf(s Served) (all []string) {
 	return all
 }
 
-// pausesOf returns a warning for each gate that is paused.
-func pausesOf(s Served) (all []string) {
+// pauseWarnings returns a warning for each gate that is paused.
+func pauseWarnings(s Served) (all []string) {
 	for _, g := range s.Gates {
 		if p := g.PauseState(); p.Paused() {
 			all = append(all, fmt.Sprintf(`gate %q is paused until %s UTC; "fpm-gate resume" ends that`,

@@ -65,6 +65,37 @@ func TestThePageShowsAStormAndBreaksItsLock(t *testing.T) {
 	}
 }
 
+// TestThePagePausesAndResumes has an operator pause a gate in a browser, and let its requests go.
+func TestThePagePausesAndResumes(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, stackOptions{}, "chromium")
+	admin, err := s.Reserve("tcp", "admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reload(t, s.Gate, fmt.Sprintf("admin { listen = %q }\n", admin)+s.Gate.Config)
+	tab := browser.Start(t).Open(t, "http://"+admin.String()+"/")
+	tab.Await(t, `document.querySelector("#headline").textContent === "No session is held."`)
+
+	tab.Do(t, chromedp.Click(chromedp.CSS("#pause")))
+	tab.Await(t, `!document.querySelector("#hold-yes").disabled`)
+	pageReads(t, tab, "#hold-gate option", "www (0 in PHP-FPM)")
+	tab.Do(t, chromedp.SetValue(chromedp.CSS("#hold-for"), "15m"), chromedp.Click(chromedp.CSS("#hold-yes")))
+	tab.Await(t, `document.querySelector("#pauses").textContent.includes(": 0 requests wait, 0 in PHP-FPM.")`)
+	held := s.begin("/hello.php", newSession())
+	tab.Await(t, `document.querySelector("#pauses").textContent.includes(": 1 request waits, 0 in PHP-FPM.")`)
+	tab.Do(t, chromedp.Click(chromedp.CSS("#pauses button")), chromedp.Click(chromedp.CSS("#go-yes")))
+	(<-held).mustBe(t, "hello\n")
+	tab.Await(t, `document.querySelector("#pauses").hidden`)
+	pageReads(t, tab, "#said", "Gate www is resumed; 1 request waited.")
+	for _, line := range []string{"pause requested by an operator: gate=www", "end of a pause requested by an operator: gate=www"} {
+		awaitLog(t, s.Gate.Server, line)
+	}
+	if got := tab.Complaints(); len(got) > 0 {
+		t.Errorf("the page complains: %q", got)
+	}
+}
+
 // pageReads holds what the elements of a selector begin with to want.
 func pageReads(t *testing.T, tab *browser.Tab, selector string, want ...string) {
 	t.Helper()

@@ -72,7 +72,8 @@ func TestAPauseLetsPHPFPMBecomeIdle(t *testing.T) {
 	default:
 	}
 	for path, want := range map[string]string{
-		"/metrics": `fpm_gate_paused{gate="www"} 1`, "/readyz": "is paused until", "/locks": "is paused until",
+		"/metrics": `fpm_gate_paused{gate="www"} 1`, "/readyz": "is paused until",
+		"/locks": `"pause":{"gates":[{"gate":"www","paused":true,`,
 	} {
 		if got := o.get(t, path); !strings.Contains(got, want) {
 			t.Errorf("%s: got %s, want %q", path, got, want)
@@ -83,6 +84,7 @@ func TestAPauseLetsPHPFPMBecomeIdle(t *testing.T) {
 	if got, want := <-paused, "0 www: paused for at most 5m0s; PHP-FPM is idle\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	o.mustRun(t, "; 1 request waits, 0 in PHP-FPM\n", "locks")
 	if got := o.pause(t); got.Running != 0 || got.Waiting != 1 {
 		t.Errorf("got %+v, want one that waits", got)
 	}

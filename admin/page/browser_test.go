@@ -32,7 +32,12 @@ func TestInTheBrowser(t *testing.T) {
 		"a lost connection":               comesBackByItself,
 		"an answer that is no JSON":       saysWhatItCannotRead,
 		"warnings":                        showsWarnings,
-		"pause":                           pauses,
+		"frozen":                          freezes,
+		"a pause is shown":                showsAPause,
+		"a resume asks for confirmation":  resumesAfterAQuestion,
+		"a resume that is outdated":       doesNotResumeAnother,
+		"a pause asks for confirmation":   pausesAfterAQuestion,
+		"a pause that fails":              saysWhyNotPaused,
 		"filter":                          filters,
 		"text stays text":                 takesTextAsText,
 		"a thousand locks":                drawsOnlyWhatCanBeSeen,
@@ -321,18 +326,18 @@ func showsWarnings(t *testing.T, b *browser.Browser, s *stage) {
 	tab.Await(t, `document.querySelector("#warnings").hidden`)
 }
 
-func pauses(t *testing.T, b *browser.Browser, s *stage) {
+func freezes(t *testing.T, b *browser.Browser, s *stage) {
 	s.show(storm())
 	tab := open(t, b, s, "")
 	tab.Await(t, `document.querySelectorAll(".row").length === 4`)
-	tab.Do(t, click("#pause"))
-	mustRead(t, tab, "#link-text", "paused")
+	tab.Do(t, click("#freeze"))
+	mustRead(t, tab, "#link-text", "frozen")
 	before := text(t, tab, "#chart")
 	s.show(held("00000001", poll, time.Second))
 	if got := text(t, tab, "#chart"); got != before {
-		t.Errorf("while paused it went from %q to %q", before, got)
+		t.Errorf("while frozen it went from %q to %q", before, got)
 	}
-	tab.Do(t, click("#pause"))
+	tab.Do(t, click("#freeze"))
 	tab.Await(t, `[...document.querySelectorAll(".lane:not(.over) .key")].map((k) => k.textContent).join() === "00000001"`)
 }
 
@@ -462,6 +467,7 @@ func fitsAPhone(t *testing.T, b *browser.Browser, s *stage) {
 	l := storm()
 	l.Holder = newRequest("POST", "/a/very/long/path/that/does/not/fit/a/phone/at/all/export.php")
 	s.show(l)
+	s.tell(func(p *picture) { p.Pause = paused(2) })
 	s.history = `{"scripts":[{"script":"/srv/www/a/very/long/path/that/does/not/fit.php","gate":"www","holds":1,"held_ms_total":1,"held_ms_max":1,"blocked_ms_total":1,"blocked":1}],"waits":[{"le_ms":1,"count":12},{"le_ms":null,"count":0}]}`
 	tab := open(t, b, s, "")
 	tab.Do(t, chromedp.EmulateViewport(360, 740, chromedp.EmulateMobile, chromedp.EmulateTouch))

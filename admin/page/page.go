@@ -1,8 +1,8 @@
 // Package page serves the admin's web page: a timeline with a lane per session, in which the holder and its waiters are
-// bars, the slowest scripts of the last hour, and a button that breaks a lock.
+// bars, the slowest scripts of the last hour, and buttons that break a lock, and pause and resume a gate.
 //
-// The page is three files and an icon, all embedded. It sends requests only to its own origin, by relative URLs: GET
-// events, GET history and DELETE locks/KEY, which package admin serves. It inserts their data as text, never as HTML,
+// The page is three files and an icon, all embedded. It sends requests only to its own origin, by relative URLs: to
+// events, history, locks/KEY and pause, which package admin serves. It inserts their data as text, never as HTML,
 // and its Content-Security-Policy makes the browser refuse anything else.
 package page
 

@@ -14,7 +14,7 @@ const lanes = new Map(); // by key: a session's state and recent past
 const tips = new WeakMap(); // by element: a function that returns its tooltip's lines
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
-let host = "", figures = null; // from the last picture
+let host = "", figures = null, pauses = []; // from the last picture
 let shownLanes = most.lanes, order = [], orderedAt = -1e9;
 
 // ---- Time. The gate's clock counts. The picture that arrived fastest gives the best estimate of our clock's skew.
@@ -31,7 +31,7 @@ function heardAt(at) {
 
 // ---- The connection
 
-let source, retry = 500, timer, state = "connecting", pending = null, digesting = false, paused = false, asleep = false, sleepTimer;
+let source, retry = 500, timer, state = "connecting", pending = null, digesting = false, frozen = false, asleep = false, sleepTimer;
 
 function connect() {
   asleep = false;
@@ -65,11 +65,11 @@ function lose() {
 function link(is) {
   state = is;
   if (state === "live") retry = 500;
-  $("link").dataset.link = paused && state === "live" ? "paused" : state;
-  setText($("link-text"), { live: paused ? "paused" : "live", lost: "lost", connecting: "connecting" }[state]);
+  $("link").dataset.link = frozen && state === "live" ? "frozen" : state;
+  setText($("link-text"), { live: frozen ? "frozen" : "live", lost: "lost", connecting: "connecting" }[state]);
   const lost = state === "lost";
-  if (lost && !paused) frozenAt ??= lastAt || null;
-  if (!lost && !paused) frozenAt = null;
+  if (lost && !frozen) frozenAt ??= lastAt || null;
+  if (!lost && !frozen) frozenAt = null;
   document.body.classList.toggle("frozen", lost);
   $("banner").hidden = !lost;
   if (lost) setText($("banner"), lastAt ? `The gate has not answered since ${clockTime(lastAt)}; the page shows that moment. Retrying automatically.`
@@ -81,7 +81,7 @@ function arrived(text) {
   watch();
   pending = text;
   link("live");
-  if (!digesting && !paused) digest();
+  if (!digesting && !frozen) digest();
 }
 
 function digest() {
@@ -98,7 +98,7 @@ function digest() {
   digesting = true;
   setTimeout(() => {
     digesting = false;
-    if (pending !== null && !paused) digest();
+    if (pending !== null && !frozen) digest();
   }, 3 * (performance.now() - began));
 }
 
@@ -112,6 +112,7 @@ function learn(picture) {
   const warnings = picture.warnings ?? [];
   $("warnings").hidden = !warnings.length;
   setText($("warnings"), warnings.join("\n"));
+  pauses = picture.pause?.gates ?? [];
   figures = { held: 0, elsewhere: 0, waiting: 0, longest: 0 };
   const there = new Set();
   for (const lock of locks) {
@@ -196,6 +197,7 @@ function draw() {
   $("legend").hidden = asTable;
   if (order.length) (asTable ? drawTable : drawLanes)(order.slice(0, shownLanes));
   drawEmpty();
+  drawPauses();
   stillAsked();
   const more = order.length - shownLanes;
   $("rest").hidden = more <= 0;
@@ -230,7 +232,7 @@ function drawNow() {
   setText($("n-held"), number(held));
   setText($("n-elsewhere"), number(elsewhere));
   $("n-elsewhere").parentElement.hidden = !elsewhere;
-  document.title = `${waiting ? `(${waiting}) ` : ""}fpm-gate${host && ` on ${host}`}`;
+  document.title = `${pauses.length ? "paused · " : ""}${waiting ? `(${waiting}) ` : ""}fpm-gate${host && ` on ${host}`}`;
   let top = null;
   for (const { lock } of lanes.values()) if (lock?.blocks > (top?.blocks ?? -1) && lock.waiters.length) top = lock;
   const name = top?.holder?.path ? `${top.holder.method} ${top.holder.path}` : `${top?.far ? `A holder ${top.there}` : "An unknown holder"}`;
@@ -521,7 +523,7 @@ function headScripts(id) {
 }
 
 async function askHistory() {
-  if (document.hidden || paused) return;
+  if (document.hidden || frozen) return;
   try {
     const answer = await fetch("history", { signal: AbortSignal.timeout(10_000) });
     if (!answer.ok) throw new Error(`the gate answers ${answer.status}`);
@@ -611,29 +613,111 @@ function stillAsked() {
 // endings are what the gate says of how a script has ended.
 const endings = { limit: "by PHP's time limit", term: "with its worker (SIGTERM)", itself: "by itself" };
 
-// replyOf parses an answer. A text that is no JSON, such as a proxy's, is an error's.
-function replyOf(text) {
+// change has the gate change something, and returns its reply. A text that is no JSON, such as a proxy's, is an error's.
+async function change(method, path) {
+  const answer = await fetch(path, { method, headers: { "X-FPM-Gate": "1" }, signal: AbortSignal.timeout(10_000) });
+  let reply = { error: await answer.text() };
   try {
-    return JSON.parse(text);
-  } catch {
-    return { error: text };
-  }
+    reply = JSON.parse(reply.error);
+  } catch { /* it stays the error's text */ }
+  if (answer.ok) return reply;
+  throw Object.assign(new Error(reply.error?.slice(0, 300) || `the gate answers ${answer.status}`), { status: answer.status });
 }
 
 async function breakIt(terminate) {
   const { key } = asked.lane;
   $("ask-yes").disabled = $("ask-end").disabled = true;
   try {
-    const answer = await fetch(`locks/${encodeURIComponent(key)}${terminate ? "?terminate=true" : ""}`, { method: "DELETE", headers: { "X-FPM-Gate": "1" }, signal: AbortSignal.timeout(10_000) });
-    const reply = replyOf(await answer.text());
-    if (!answer.ok && answer.status !== 404) throw new Error(reply.error?.slice(0, 300) || `the gate answers ${answer.status}`);
+    const reply = await change("DELETE", `locks/${encodeURIComponent(key)}${terminate ? "?terminate=true" : ""}`);
     $("ask").close();
     const what = terminate ? "The script of lock" : "Lock";
     const how = terminate ? ["has ended", endings[reply.ended_by]].filter(Boolean).join(" ") : "is broken; its script keeps running";
-    say(answer.ok ? `${what} ${key.slice(0, 8)} ${how}.` : `Lock ${key.slice(0, 8)} had already ended.`);
+    say(`${what} ${key.slice(0, 8)} ${how}.`);
   } catch (error) {
+    if (error.status === 404) {
+      $("ask").close();
+      say(`Lock ${key.slice(0, 8)} had already ended.`);
+      return;
+    }
     setText($("ask-error"), `${terminate ? "Not ended" : "Not broken"}: ${error.message}`);
     $("ask-yes").disabled = $("ask-end").disabled = false;
+  }
+}
+
+// ---- Pausing gates
+
+let resumed = null; // the pause that the dialog is about
+
+const busy = ({ waiting, running }) => `${plural(waiting, "request")} wait${waiting === 1 ? "s" : ""}, ${number(running)} in PHP-FPM`;
+
+function drawPauses() {
+  const list = $("pauses");
+  list.hidden = !pauses.length;
+  while (list.children.length > pauses.length) list.lastElementChild.remove();
+  pauses.forEach((pause, i) => {
+    const li = list.children[i] ?? list.appendChild(copy("pause"));
+    li.pause = pause;
+    setText(li.firstElementChild, `Gate ${pause.gate} is paused until ${clockTime(Date.parse(pause.until))}: ${busy(pause)}.`);
+    li.lastElementChild.ariaLabel = `Resume gate ${pause.gate}`;
+  });
+  if (!resumed || !$("go").open) return;
+  const is = pauses.find((p) => p.gate === resumed.gate && p.since === resumed.since);
+  $("go-yes").disabled = !is || !!resumed.sent;
+  if (is) setText($("go-who"), pauseText(is));
+  else setText($("go-error"), "This pause has already ended.");
+}
+
+const pauseText = (p) => `Paused since ${clockTime(Date.parse(p.since))}; ${busy(p)}`;
+
+function askResume(pause) {
+  resumed = { ...pause };
+  setText($("go-gate"), pause.gate);
+  setText($("go-who"), pauseText(pause));
+  setText($("go-error"));
+  $("go-yes").disabled = false;
+  $("go").showModal();
+}
+
+async function resume() {
+  const about = resumed;
+  about.sent = $("go-yes").disabled = true;
+  try {
+    const { gates: [was] } = await change("DELETE", `pause?${new URLSearchParams({ gate: about.gate })}`);
+    $("go").close();
+    say(was.paused ? `Gate ${was.gate} is resumed; ${plural(was.waiting, "request")} waited.` : `The pause of gate ${was.gate} had already ended.`);
+  } catch (error) {
+    setText($("go-error"), `Not resumed: ${error.message}`);
+    about.sent = $("go-yes").disabled = false;
+  }
+}
+
+// askPause offers the gates as they are now, with what is in their PHP-FPM.
+async function askPause() {
+  setText($("hold-error"));
+  $("hold-yes").disabled = true;
+  $("hold-gate").replaceChildren();
+  $("hold").showModal();
+  try {
+    const answer = await fetch("pause", { signal: AbortSignal.timeout(10_000) }), { gates } = await answer.json();
+    const all = gates.map((g) => new Option(`${g.gate} (${g.paused ? "paused, " : ""}${number(g.running)} in PHP-FPM)`, g.gate));
+    if (all.length > 1) all.unshift(new Option("all", ""));
+    $("hold-gate").replaceChildren(...all);
+    $("hold-yes").disabled = false;
+  } catch (error) {
+    setText($("hold-error"), `The gate does not say what it serves: ${error.message}`);
+  }
+}
+
+async function pause() {
+  const gate = $("hold-gate").value;
+  $("hold-yes").disabled = true;
+  try {
+    await change("PUT", `pause?${new URLSearchParams({ for: $("hold-for").value, ...(gate && { gate }) })}`);
+    $("hold").close();
+    say(gate ? `Gate ${gate} is paused.` : "All gates are paused.");
+  } catch (error) {
+    setText($("hold-error"), `Not paused: ${error.message}`);
+    $("hold-yes").disabled = false;
   }
 }
 
@@ -756,13 +840,12 @@ for (const id of ["filter", "only", "span"]) $(id).addEventListener("input", rem
 $("as-table").onclick = () => { viewAs(true); remember(); };
 $("as-lanes").onclick = () => { viewAs(false); remember(); };
 $("rest").querySelector("button").onclick = () => { shownLanes += most.lanes; redraw(); };
-$("pause").onclick = () => {
-  paused = !paused;
-  $("pause").ariaPressed = paused;
-  setText($("pause"), paused ? "Resume" : "Pause");
-  frozenAt = paused ? now() : null;
+$("freeze").onclick = () => {
+  frozen = !frozen;
+  $("freeze").ariaPressed = frozen;
+  frozenAt = frozen ? now() : null;
   link(state);
-  if (!paused && pending !== null) digest();
+  if (!frozen && pending !== null) digest();
   else if (figures) draw();
 };
 
@@ -812,6 +895,12 @@ new ResizeObserver(() => figures && draw()).observe($("axis"));
 $("ask-no").onclick = () => $("ask").close();
 $("ask-yes").onclick = () => breakIt(false);
 $("ask-end").onclick = () => breakIt(true);
+$("pauses").onclick = (e) => { if (e.target.matches("button")) askResume(e.target.parentElement.pause); };
+$("go-no").onclick = () => $("go").close();
+$("go-yes").onclick = resume;
+$("pause").onclick = askPause;
+$("hold-no").onclick = () => $("hold").close();
+$("hold-yes").onclick = pause;
 for (const id in ofScripts) headScripts(id);
 
 recall();

@@ -20,8 +20,9 @@ type stage struct {
 	history string
 	why     string        // the JSON of GET /locks/{key}/why
 	broken  []string      // keys that the page wanted to break, each with its header
+	pauses  []string      // what the page wanted of /pause, each with its header
 	deaf    bool          // every answer is status 503
-	refusal string        // of the next break
+	refusal string        // of the next break or pause
 	garbage string        // is sent instead of the picture
 	changed chan struct{} // closed when there is something new
 }
@@ -33,7 +34,19 @@ type (
 		Host  string    `json:"host"`
 		Locks []lock    `json:"locks"`
 
+		Pause    *pauses  `json:"pause,omitempty"`
 		Warnings []string `json:"warnings,omitempty"`
+	}
+	pauses struct {
+		Gates []pause `json:"gates"`
+	}
+	pause struct {
+		Gate    string    `json:"gate"`
+		Paused  bool      `json:"paused"`
+		Since   time.Time `json:"since,omitzero"`
+		Until   time.Time `json:"until,omitzero"`
+		Waiting int       `json:"waiting"`
+		Running int       `json:"running"`
 	}
 	lock struct {
 		Key     string    `json:"key"`
@@ -72,6 +85,7 @@ func newStage(t testing.TB) *stage {
 		fmt.Fprint(w, s.history)
 	})
 	mux.HandleFunc("DELETE /locks/{key}", s.breakLock)
+	mux.HandleFunc("/pause", s.pause)
 	mux.HandleFunc("GET /locks/{key}/why", func(w http.ResponseWriter, _ *http.Request) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -177,6 +191,31 @@ func (s *stage) breaks() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.broken)
+}
+
+// pause plays the two gates www, which may be paused, and shop.
+func (s *stage) pause(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.Method != http.MethodGet {
+		s.pauses = append(s.pauses, fmt.Sprintf("%s %s X-FPM-Gate: %s", r.Method, r.URL.RawQuery, r.Header.Get("X-FPM-Gate")))
+		if s.refusal != "" {
+			http.Error(w, s.refusal, http.StatusConflict)
+			s.refusal = ""
+			return
+		}
+	}
+	page := pauses{[]pause{{Gate: "www", Running: 3}, {Gate: "shop"}}}
+	if p := s.picture.Pause; p != nil {
+		page.Gates[0] = p.Gates[0]
+	}
+	_ = json.NewEncoder(w).Encode(page)
+}
+
+func (s *stage) paused() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.pauses)
 }
 
 // ago is a time that the gate tells.

@@ -101,7 +101,15 @@ func (f *locksFlags) showOnce(ctx context.Context, c *adminClient, w io.Writer) 
 		at, _ := time.Parse(time.RFC3339Nano, page.At)
 		fmt.Fprintf(w, "%s  %s\n", page.Host, at.Local().Format(time.TimeOnly))
 	}
-	return lockTable(w, page.Locks)
+	if err := lockTable(w, page.Locks); err != nil || page.Pause == nil {
+		return err
+	}
+	for _, g := range page.Pause.Gates {
+		until, _ := time.Parse(time.RFC3339Nano, g.Until)
+		fmt.Fprintf(w, "%s is paused until %s; %s, %d in PHP-FPM\n", printable(g.Gate),
+			until.Local().Format(time.TimeOnly), count(g.Waiting, "request waits", "requests wait"), g.Running)
+	}
+	return nil
 }
 
 // lockTable writes one line per lock, and the totals.
