@@ -26,7 +26,7 @@ const (
 	ask      kind = "ask"      // old to new: a lock that the old process needs
 	release  kind = "release"  // old to new: a lock that was held or asked for is needed no longer
 	granted  kind = "granted"  // new to old: a lock that was asked for
-	broken   kind = "broken"   // new to old: an operator has ended a lock
+	broken   kind = "broken"   // new to old: an operator has broken a lock
 )
 
 // message is what one process sends the other.
@@ -46,7 +46,8 @@ func (m *message) key() (k sessionlock.Key, err error) {
 	return sessionlock.Key(m.Key), nil
 }
 
-// outbox sends messages in their order, without ever blocking the caller.
+// outbox sends messages in their order, without ever blocking the caller: put is called with the mutex of a lock store
+// held. Its queue is unbounded, but a lock has only a few messages.
 type outbox struct {
 	mu      sync.Mutex
 	changed sync.Cond
@@ -67,6 +68,7 @@ func (o *outbox) put(all ...message) {
 	o.changed.Signal()
 }
 
+// close ends run, and drops what has not been sent.
 func (o *outbox) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 // Offer is the side of the process that ends. It is made by NewOffer.
 type Offer struct {
 	listener net.Listener
-	store    *sessionlock.Local
-	locks    *sessionlock.Manager
+	store    *sessionlock.Local   // the leases of this process, which the successor takes over
+	locks    *sessionlock.Manager // the queues above store; they go on until their requests have ended
 
 	mu     sync.Mutex
 	conn   net.Conn // to the successor; nil: there is none
@@ -24,6 +24,7 @@ type Offer struct {
 func NewOffer(l net.Listener, store *sessionlock.Local, locks *sessionlock.Manager) *Offer {
 	o := &Offer{listener: l, store: store, locks: locks}
 	o.done.Go(func() {
+		// One successor at a time. Another one comes only after the first has gone.
 		for {
 			nc, err := l.Accept()
 			if err != nil {
@@ -50,6 +51,7 @@ func (o *Offer) Close() {
 	o.done.Wait()
 }
 
+// setConn notes the successor's connection for Close. It returns false if the offer was closed before.
 func (o *Offer) setConn(nc net.Conn) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -61,6 +63,7 @@ func (o *Offer) setConn(nc net.Conn) bool {
 func (o *Offer) serve(nc net.Conn) {
 	s := &successor{offer: o, out: newOutbox(), asked: make(map[sessionlock.Key]question)}
 	by := describe(o.locks)
+	// From HandOver on the store calls s for each lease that it is asked for, perhaps before begin.
 	var all []message
 	for _, key := range o.store.HandOver(s) {
 		all = append(all, newMessage(held, key, by[key]))
@@ -69,15 +72,15 @@ func (o *Offer) serve(nc net.Conn) {
 	o.locks.AssumeWaiters() // a script that has closed its session is to hold up no request of the other process
 	var writing sync.WaitGroup
 	writing.Go(func() { s.out.run(nc) })
-	_ = read(nc, s.got)
+	_ = read(nc, s.got) // until the successor has gone, or Close; an error means the same
 	_ = nc.Close()
 	s.out.close()
 	writing.Wait()
-	o.store.TakeBack(s)
+	o.store.TakeBack(s) // before end: those that then ask again must not ask s
 	s.end()
 }
 
-// describe returns what holds each lock, or waits for it.
+// describe returns what holds each lock, or waits for it, for the operators of the new process.
 func describe(locks *sessionlock.Manager) map[sessionlock.Key]sessionlock.Description {
 	by := make(map[sessionlock.Key]sessionlock.Description)
 	for _, s := range locks.Snapshot() {
@@ -108,7 +111,8 @@ type successor struct {
 	ended bool
 }
 
-// question is a lock that has been asked for. The answer to one that was given up may come after the next was asked.
+// question is a lock that has been asked for. Its id tells its answer from a late one to an earlier question about the
+// same lock, which was withdrawn.
 type question struct {
 	id      uint64
 	granted chan struct{}
@@ -139,6 +143,7 @@ func (s *successor) Release(key sessionlock.Key) {
 	s.send(message{Kind: release, Key: key[:]})
 }
 
+// send sends a message after those of begin. It is called with mu held.
 func (s *successor) send(m message) {
 	if s.begun {
 		s.out.put(m)

@@ -11,7 +11,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// patience bounds how long the locks of the old process may take to come.
+// patience bounds how long the locks of the old process may take to come. The new one accepts no connection until then.
 const patience = 2 * time.Second
 
 // forever is longer than any process takes to end.
@@ -43,7 +43,7 @@ func Take(nc net.Conn, locks *sessionlock.Manager) (*Taken, error) {
 		locks: locks, conn: nc, out: newOutbox(), done: make(chan struct{}),
 		all: make(map[sessionlock.Key]*takenLock), complete: make(chan struct{}),
 	}
-	failed := make(chan error, 1)
+	failed := make(chan error, 1) // room for the result, which no one reads after a success
 	go t.out.run(nc)
 	go func() {
 		defer close(t.done)
@@ -64,7 +64,7 @@ func Take(nc net.Conn, locks *sessionlock.Manager) (*Taken, error) {
 	case <-timeout.C:
 		err = fmt.Errorf("nothing came for %v", patience)
 	}
-	_ = nc.Close()
+	_ = nc.Close() // ends read, and with it all locks that have come so far
 	<-t.done
 	return nil, fmt.Errorf("take locks over: %w", err)
 }
@@ -106,7 +106,8 @@ func holderOf(by *sessionlock.Description) holder {
 	return holder(*by)
 }
 
-// hold holds a lock that the other process holds already.
+// hold holds a lock that the other process holds already. It does not wait: the manager is not in use yet, so each lock
+// is free. The lock has no expiry here; the one in the other process goes on.
 func (t *Taken) hold(key sessionlock.Key, by *sessionlock.Description) error {
 	n := &takenLock{cancel: func() {}}
 	l, err := t.locks.Acquire(context.Background(), key, holderOf(by), t.policy(key, n))
@@ -136,7 +137,7 @@ func (t *Taken) acquire(key sessionlock.Key, id uint64) {
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &takenLock{cancel: cancel}
 	t.mu.Lock()
-	t.all[key] = n
+	t.all[key] = n // before the wait begins, so that release can end it
 	t.mu.Unlock()
 	t.waiting.Go(func() {
 		l, err := t.locks.Acquire(ctx, key, holderOf(nil), t.policy(key, n))
@@ -145,7 +146,7 @@ func (t *Taken) acquire(key sessionlock.Key, id uint64) {
 		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		if t.all[key] != n {
+		if t.all[key] != n { // released while Acquire returned
 			l.Release()
 			return
 		}
@@ -164,6 +165,7 @@ func (t *Taken) release(key sessionlock.Key) {
 	}
 }
 
+// end releases the lock, or ends the wait for it. It is called with the mutex of Taken held.
 func (l *takenLock) end() {
 	l.cancel()
 	if l.lock != nil {
@@ -181,5 +183,5 @@ func (t *Taken) end() {
 		l.end()
 	}
 	t.mu.Unlock()
-	t.waiting.Wait()
+	t.waiting.Wait() // their Acquires end with their contexts
 }

@@ -57,6 +57,7 @@ func newKey(raw []byte) (*key, error) {
 	if err != nil {
 		return nil, err
 	}
+	// One key serves both modes: which one the application uses shows in each cookie.
 	gcm, err := cipher.NewGCM(block)
 	if err != nil {
 		return nil, err
@@ -153,10 +154,12 @@ func (k *key) open(p *payload) (plain []byte, ok bool) {
 	if !ok || len(iv) != aes.BlockSize || len(text) == 0 || len(text)%aes.BlockSize != 0 {
 		return nil, false
 	}
+	// The MAC was right, so what the padding shows is no oracle.
 	cipher.NewCBCDecrypter(k.block, iv).CryptBlocks(text, text)
 	return withoutPadding(text)
 }
 
+// openGCM decrypts what AES-GCM has sealed: the tag takes the place of the MAC.
 func (k *key) openGCM(p *payload) (plain []byte, ok bool) {
 	iv, ok := strictBase64(p.iv)
 	tag := looseBase64(p.tag)
@@ -182,7 +185,7 @@ func withoutPadding(text []byte) (plain []byte, ok bool) {
 	return text[:len(text)-n], true
 }
 
-// sumOf appends the hash of two parts to dst.
+// sumOf appends the hash of two parts to dst. The pool saves the allocations of an HMAC for each cookie.
 func sumOf(pool *sync.Pool, dst, one, two []byte) []byte {
 	h := pool.Get().(hash.Hash)
 	h.Reset()

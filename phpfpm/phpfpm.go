@@ -67,7 +67,7 @@ func get(ctx context.Context, a netaddr.Addr, path, query string, timeout time.D
 	defer cancel()
 	nc, err := new(net.Dialer).DialContext(ctx, a.Network, a.Address)
 	switch {
-	case errors.Is(err, syscall.EAGAIN): // its backlog is full
+	case errors.Is(err, syscall.EAGAIN): // a unix socket whose backlog is full; over TCP that is a timeout
 		return 0, nil, fmt.Errorf("%w: %w", ErrNoAnswer, err)
 	case err != nil:
 		return 0, nil, err
@@ -77,9 +77,11 @@ func get(ctx context.Context, a netaddr.Addr, path, query string, timeout time.D
 		return 0, nil, err
 	}
 	defer client.Close()
-	defer context.AfterFunc(ctx, func() { _ = nc.Close() })() // ends reads and writes in progress
+	// Closing the connection ends the client's reads and writes in progress.
+	defer context.AfterFunc(ctx, func() { _ = nc.Close() })()
 	r := gofast.NewRequest(nil)
 	r.Raw = new(http.Request).WithContext(ctx) // without it, the client waits forever after an answer that it cannot parse
+	// PHP-FPM compares SCRIPT_NAME with ping.path and pm.status_path, and opens no file for these pages.
 	r.Params = map[string]string{
 		"SCRIPT_NAME": path, "SCRIPT_FILENAME": path, "REQUEST_URI": path, "QUERY_STRING": query,
 		"REQUEST_METHOD": http.MethodGet, "SERVER_PROTOCOL": "HTTP/1.1", "GATEWAY_INTERFACE": "CGI/1.1",
@@ -99,6 +101,7 @@ func get(ctx context.Context, a netaddr.Addr, path, query string, timeout time.D
 	case err != nil:
 		return 0, nil, fmt.Errorf("%w: %w", ErrProbe, err)
 	}
+	// PHP writes to stderr when it takes the path for a script that does not exist ("Primary script unknown").
 	if text := strings.TrimSpace(stderr.String()); text != "" {
 		return 0, nil, fmt.Errorf("%w: %s", ErrProbe, text)
 	}

@@ -14,7 +14,7 @@ import (
 type ProbeOptions struct {
 	PingPath   string
 	StatusPath string
-	Interval   time.Duration
+	Interval   time.Duration // between probes, and the longest that one may take
 	// Changed is called when the health of an address changes, with the reason unless it is Healthy. It may be nil.
 	Changed func(netaddr.Addr, fcgi.Health, error)
 }
@@ -81,6 +81,8 @@ func (p *Prober) watch(a netaddr.Addr) {
 	}
 }
 
+// probe requests both pages of an address. A status page that cannot be read is forgotten, so that no metric shows the
+// figures of a PHP-FPM that has gone.
 func (p *Prober) probe(a netaddr.Addr) {
 	if p.options.PingPath != "" {
 		p.ping(a)
@@ -97,9 +99,10 @@ func (p *Prober) probe(a netaddr.Addr) {
 	}
 }
 
-// ping pings an address. That all workers are busy with requests of the pool is no failure.
+// ping pings an address. That all workers are busy with requests of the pool is no failure: marking the address as down
+// would send its requests to the others, which may be as busy.
 func (p *Prober) ping(a netaddr.Addr) {
-	busy := p.pool.IsBusy(a)
+	busy := p.pool.IsBusy(a) // before and after the ping: its requests may have ended, or begun, meanwhile
 	err := Ping(p.life, a, p.options.PingPath, p.options.Interval)
 	if p.life.Err() != nil {
 		return // stopped, which says nothing about the address
@@ -112,6 +115,7 @@ func (p *Prober) ping(a netaddr.Addr) {
 	default:
 		health = fcgi.Failing
 	}
+	// Changed is called on a change only, so that a PHP-FPM that stays away is logged once.
 	if p.pool.SetHealth(a, health) && p.options.Changed != nil {
 		p.options.Changed(a, health, err)
 	}

@@ -2,7 +2,7 @@ package phpfpm
 
 import "encoding/json"
 
-// Status is PHP-FPM's status page.
+// Status is PHP-FPM's status page. The counters and the maxima begin with the start of PHP-FPM.
 type Status struct {
 	Pool               string `json:"pool"`
 	ProcessManager     string `json:"process manager"`
@@ -21,7 +21,7 @@ type Status struct {
 // UnmarshalJSON decodes a status page. If the page lists the processes, it counts them by their states: PHP-FPM's own
 // sums count a worker with a kept connection once more for each request.
 func (s *Status) UnmarshalJSON(b []byte) error {
-	type summary Status
+	type summary Status // without this method, which would call itself
 	var page struct {
 		summary
 		Processes []struct {
@@ -32,10 +32,12 @@ func (s *Status) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	*s = Status(page.summary)
-	if len(page.Processes) == 0 {
+	if len(page.Processes) == 0 { // the short page, without ?full
 		return nil
 	}
 	s.ActiveProcesses, s.IdleProcesses, s.KeptProcesses, s.TotalProcesses = 0, 0, 0, len(page.Processes)
+	// fpm_request.c names the states. A worker with a kept connection waits for its next request in "Reading
+	// headers", where one with a new request is only for microseconds.
 	for _, p := range page.Processes {
 		switch p.State {
 		case "Idle":

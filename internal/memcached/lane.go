@@ -17,10 +17,11 @@ type lane struct {
 	slots  chan struct{} // full: no more may be in flight
 
 	mu   sync.Mutex
-	idle []*conn // as many as slots at most, as no more are ever in use
+	idle []*conn // the one used last at the end; never more than there are slots
 }
 
-// conn is a connection to a server.
+// conn is a connection to a server. One round trip uses it at a time. It returns to its lane only after a whole answer,
+// so no request ever reads the answer to another one.
 type conn struct {
 	*wire
 	nc net.Conn
@@ -30,6 +31,7 @@ func newLane(v *Server, slots int) *lane { return &lane{server: v, slots: make(c
 
 // atOnce runs request as soon as there is a slot; until bounds both. If there is none by then, the error is kv.ErrBusy.
 func (l *lane) atOnce(until time.Time, request func(*wire) error) error {
+	// The caller is a request that waits for its lock: it prefers an error in time to a late lock.
 	err := l.enter(until)
 	if err != nil {
 		return l.notSent(err)
@@ -66,7 +68,7 @@ func (l *lane) enter(until time.Time) error {
 	case <-timeout.C:
 		return kv.ErrBusy
 	}
-	if err := l.server.health.downErr(); err != nil {
+	if err := l.server.health.downErr(); err != nil { // it went down during the wait
 		l.leave()
 		return err
 	}
@@ -81,6 +83,7 @@ func (l *lane) notSent(err error) error {
 	return l.server.named(err)
 }
 
+// run makes a round trip, counts it, and notes what it shows about the health of the server.
 func (l *lane) run(until time.Time, twice bool, request func(*wire) error) error {
 	v, begun := l.server, time.Now()
 	err := l.roundTrip(until, request)
@@ -107,6 +110,8 @@ func (l *lane) run(until time.Time, twice bool, request func(*wire) error) error
 	return v.named(err)
 }
 
+// roundTrip runs request over a connection, once. Without a whole answer the connection is of no more use: what is left
+// of the answer may still come.
 func (l *lane) roundTrip(until time.Time, request func(*wire) error) error {
 	l.server.Count(func(s *kv.ServerStats) { s.RoundTrips++ })
 	c, err := l.conn(until)
@@ -124,7 +129,8 @@ func (l *lane) roundTrip(until time.Time, request func(*wire) error) error {
 	return err
 }
 
-// conn is the connection that was used last, or a new one.
+// conn returns the connection that was used last, or a new one. The others then idle until they are stale, so a lane
+// keeps as few connections in use as its load takes.
 func (l *lane) conn(until time.Time) (*conn, error) {
 	l.mu.Lock()
 	if n := len(l.idle); n > 0 {

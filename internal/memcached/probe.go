@@ -77,12 +77,14 @@ type probe struct {
 	report    *Report
 }
 
+// limit bounds the next round trip.
 func (p *probe) limit() { _ = p.nc.SetDeadline(time.Now().Add(p.server.options.Timeout)) }
 
 func (p *probe) warn(format string, args ...any) {
 	p.report.Warnings = append(p.report.Warnings, fmt.Sprintf(format, args...))
 }
 
+// authenticate logs in, if there is a password. A memcached with -Y refuses every other command before.
 func (p *probe) authenticate() error {
 	o := p.server.options
 	if o.Username == "" {
@@ -95,6 +97,8 @@ func (p *probe) authenticate() error {
 	return nil
 }
 
+// figures reads what the server counts. Evictions are the danger to locks: memcached removes items that are still valid
+// when its memory is full.
 func (p *probe) figures() error {
 	p.limit()
 	figures, err := p.stats("")
@@ -119,6 +123,7 @@ func (p *probe) figures() error {
 	return nil
 }
 
+// settings looks for options that make a server unfit for locks.
 func (p *probe) settings() error {
 	p.limit()
 	settings, err := p.stats("settings")
@@ -163,6 +168,8 @@ func (p *probe) oneServer() error {
 	if err := p.write(&kv.Item{Name: name, Value: []byte("probe"), TTL: probeSeconds * time.Second}); err != nil {
 		return fmt.Errorf("add an item: %w", err)
 	}
+	// Behind a balancer each connection may lead to another server. With two of them, four look like one in 1 of 16
+	// probes.
 	for range 4 {
 		found, err := p.elsewhere(name)
 		if err != nil {
@@ -184,6 +191,7 @@ func (p *probe) elsewhere(name string) (found bool, err error) {
 		return false, fmt.Errorf("dial: %w", err)
 	}
 	defer nc.Close()
+	// Without a report: it only logs in and reads.
 	other := &probe{wire: newWire(nc), nc: nc, server: p.server}
 	if err := other.authenticate(); err != nil {
 		return false, err
@@ -196,7 +204,7 @@ func (p *probe) elsewhere(name string) (found bool, err error) {
 func (p *probe) lifetime() error {
 	name := p.prefix + "probe:" + rand.Text()
 	p.limit()
-	start := time.Now()
+	start := time.Now() // the item began to live after start and before added
 	if err := p.write(&kv.Item{Name: name, Value: []byte("probe"), TTL: probeSeconds * time.Second}); err != nil {
 		return fmt.Errorf("add an item: %w", err)
 	}
@@ -240,6 +248,7 @@ func (p *probe) readAgain(since time.Time) {
 	}
 }
 
+// readAlong reads the item named also, as it is now; nil: there is none.
 func (p *probe) readAlong() (*kv.Item, error) {
 	p.limit()
 	items, err := p.get(p.also)

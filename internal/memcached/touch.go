@@ -7,21 +7,22 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/kv"
 )
 
-// touches makes items live on: many in one round trip, as many are due at about the same time.
+// touches makes items live on: many in one round trip, as many are due at about the same time. A host renews each of
+// its leases every third of a TTL.
 type touches struct {
 	lane *lane
 
 	mu      sync.Mutex
-	due     []*touch
-	workers int
+	due     []*touch // in the order in which they came
+	workers int      // at most maxTouching, one for each slot of the lane
 }
 
 // touch is one item that is to live on.
 type touch struct {
 	name string
 	ttl  time.Duration
-	done chan struct{}
-	item *kv.Item // as it is; nil: there is none
+	done chan struct{} // closed when item and err are set
+	item *kv.Item      // as it is; nil: there is none
 	err  error
 }
 
@@ -49,6 +50,7 @@ func (q *touches) work() {
 			names = append(names, t.name)
 		}
 		var items []*kv.Item
+		// true: to touch an item twice does no harm.
 		err := q.lane.inTurn(true, func(c *wire) (err error) {
 			items, err = c.touch(names, batch[0].ttl)
 			return err
@@ -73,7 +75,7 @@ func (q *touches) next() []*touch {
 	for n < min(len(q.due), maxTouches) && q.due[n].ttl == q.due[0].ttl {
 		n++
 	}
-	batch := q.due[:n:n]
+	batch := q.due[:n:n] // an append to due must not write into it
 	if q.due = q.due[n:]; n == 0 {
 		q.due = nil
 		q.workers--

@@ -15,8 +15,8 @@ import (
 // is back, and a flush is noticed, so that hardly a request has to find out.
 const (
 	heartbeat = 100 * time.Millisecond // until a flush is noticed by a gate that sends nothing else
-	minRedial = 10 * time.Millisecond
-	maxRedial = 250 * time.Millisecond
+	minRedial = 10 * time.Millisecond  // the first pause after a failure; each further one is twice as long
+	maxRedial = 250 * time.Millisecond // so a server that is back is noticed this soon
 )
 
 // maxShort is how many connections in a row may end before their first heartbeat. One more, and the server is taken
@@ -32,7 +32,7 @@ func (v *Server) Watch(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if !kv.TimedOut(err) {
+		if !kv.TimedOut(err) { // a timeout is no sign of a server that closes connections
 			short++
 		}
 		switch {
@@ -93,7 +93,7 @@ func (v *Server) watchConn(ctx context.Context, suspect bool, alive func()) erro
 func (v *Server) idle(c *conn) error {
 	_ = c.nc.SetDeadline(time.Now().Add(heartbeat))
 	switch _, err := c.r.Peek(1); {
-	case err == nil:
+	case err == nil: // no memcached: it speaks only when it is spoken to
 		return errors.New("unexpected data from the server")
 	case kv.TimedOut(err):
 		return nil
@@ -111,14 +111,14 @@ func (v *Server) beat(c *wire, asked time.Time) error {
 	if err := v.epochs.check(c, asked, items[0]); err != nil || v.hooks.Beat == nil {
 		return err
 	}
-	it := v.hooks.Beat(items[1:])
+	it := v.hooks.Beat(items[1:]) // what the user notes on the server, if that has changed
 	if it == nil {
 		return nil
 	}
 	if err := c.write(it); !kv.Answered(err) {
 		return err
 	}
-	return nil
+	return nil // also if the server has refused: another host was faster, and the next heartbeat reads what it wrote
 }
 
 // sleep sleeps for d, or until ctx is done.
@@ -152,6 +152,7 @@ func (v *Server) dialWith(ctx context.Context, until time.Time) (*conn, error) {
 	return c, nil
 }
 
+// connect makes a connection, with TLS if the options say so, and sends no command.
 func (v *Server) connect(ctx context.Context) (net.Conn, error) {
 	dial := v.options.Dial
 	if dial == nil {
@@ -163,7 +164,7 @@ func (v *Server) connect(ctx context.Context) (net.Conn, error) {
 	}
 	config := v.options.TLS
 	if config.ServerName == "" {
-		config = config.Clone()
+		config = config.Clone() // the options are shared by all servers
 		config.ServerName, _, _ = net.SplitHostPort(v.addr.Address)
 	}
 	tc := tls.Client(nc, config)
@@ -174,6 +175,7 @@ func (v *Server) connect(ctx context.Context) (net.Conn, error) {
 	return tc, nil
 }
 
+// greet makes a new connection ready for requests: it logs in, and checks the epoch, which takes a round trip each.
 func (v *Server) greet(c *wire, begun time.Time) error {
 	if o := v.options; o.Username != "" {
 		if err := c.authenticate(o.Username, o.Password); err != nil {

@@ -17,7 +17,9 @@ import (
 // bufio.Reader's buffer at most.
 const maxValue = 16 << 10
 
-// wire speaks memcached's text protocol: each method is one round trip. It sets no deadline.
+// wire speaks memcached's text protocol, as protocol.txt of its source describes it: each method is one round trip. It
+// sets no deadline. After an error that is no answer of the server (kv.Answered), the connection must be closed: the
+// rest of an answer may still come.
 type wire struct {
 	r *bufio.Reader
 	w io.Writer
@@ -55,6 +57,7 @@ func (c *wire) poll(lists [][]string, touch []string, ttl time.Duration) ([][]*k
 		}
 	}
 	for range touch {
+		// That an item is missing is no failure: nothing was there to live on.
 		if err := c.wrote("touch"); !kv.Answered(err) {
 			return nil, err
 		}
@@ -126,6 +129,7 @@ func (c *wire) take(it *kv.Item, names []string) ([]*kv.Item, error) {
 	return items, refused
 }
 
+// writeCommand returns the command that writes an item. The flags, which memcached only stores, are 0.
 func writeCommand(it *kv.Item) string {
 	if it.Version != 0 {
 		return fmt.Sprintf("cas %s 0 %d %d %d\r\n%s\r\n", it.Name, seconds(it.TTL), len(it.Value), it.Version, it.Value)
@@ -157,12 +161,13 @@ func (c *wire) wrote(command string) error {
 		return err
 	}
 	refused, ok := writeAnswers[line]
-	if !ok {
+	if !ok { // as "SERVER_ERROR out of memory storing object"
 		return unexpected(command, line)
 	}
 	return refused
 }
 
+// writeAnswers are the answers to add, cas, set and touch, with the error that each means.
 var writeAnswers = map[string]error{
 	"STORED":     nil,
 	"TOUCHED":    nil,
@@ -211,7 +216,7 @@ func (c *wire) item(line string) (*kv.Item, error) {
 			return nil, unexpected("gets", line)
 		}
 	}
-	value := make([]byte, size+len("\r\n"))
+	value := make([]byte, size+len("\r\n")) // a value may contain line breaks, so its size counts
 	if _, err := io.ReadFull(c.r, value); err != nil {
 		return nil, err
 	}
@@ -250,6 +255,8 @@ func (c *wire) line(command string) (string, error) {
 	return c.readLine()
 }
 
+// readLine reads a line without its end. A line that does not fit the reader's buffer is an error, so that no answer
+// takes more memory.
 func (c *wire) readLine() (string, error) {
 	line, err := c.r.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) {
@@ -261,6 +268,7 @@ func (c *wire) readLine() (string, error) {
 	return strings.TrimRight(string(line), "\r\n"), nil
 }
 
+// unexpected returns the error for an answer that the protocol does not have, with the start of the line.
 func unexpected(command, line string) error {
 	return fmt.Errorf("%s: %w: %q", command, kv.ErrMalformed, line[:min(80, len(line))])
 }

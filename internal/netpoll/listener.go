@@ -26,6 +26,8 @@ func NewListener(l net.Listener) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The duplicate lets this package wait in its own poller. l keeps its descriptor, because its Close also removes the
+	// path of a unix socket.
 	fd := -1
 	var dupErr error
 	if err := raw.Control(func(own uintptr) { fd, dupErr = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
@@ -34,6 +36,7 @@ func NewListener(l net.Listener) (net.Listener, error) {
 	if dupErr != nil {
 		return nil, fmt.Errorf("dup: %w", dupErr)
 	}
+	// Both descriptors share O_NONBLOCK, which Go has set on l's.
 	_, isTCP := l.Addr().(*net.TCPAddr)
 	s, err := newSocket(fd, !isTCP)
 	if err != nil {
@@ -57,6 +60,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		return nil, os.NewSyscallError("accept4", errno)
 	}
 	if !l.socket.unix {
+		// As package net does. Records are written whole, so Nagle's algorithm would only delay them.
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1) // a host can vanish
 	}
@@ -67,6 +71,8 @@ func (l *listener) Accept() (net.Conn, error) {
 	return s, nil
 }
 
+// accept accepts without waiting: with EAGAIN, there is no connection. The kernel gives no peer address, which no
+// caller needs.
 func accept(listener uintptr) (int, syscall.Errno) {
 	for {
 		fd, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, listener, 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
@@ -76,7 +82,7 @@ func accept(listener uintptr) (int, syscall.Errno) {
 	}
 }
 
-// Close ends Accept with net.ErrClosed.
+// Close ends Accept with net.ErrClosed. It closes both descriptors, and removes a unix socket's path where l would.
 func (l *listener) Close() error {
 	_ = l.socket.Close()
 	return l.Listener.Close()

@@ -16,7 +16,8 @@ import (
 // socket joins it only when it first has to wait, and never has to leave it. The runtime's own way would cost a request
 // six unnecessary system calls, and the scheduler would wake for each of the others.
 type poller struct {
-	epfd   int
+	epfd int
+	// chunks grow with the largest descriptor in use, and are never freed.
 	chunks [1 << 10]atomic.Pointer[[slotsPerChunk]slot] // by file descriptor
 }
 
@@ -80,6 +81,7 @@ func newPoller() (*poller, error) {
 func (p *poller) run(raw syscall.RawConn) {
 	events := make([]unix.EpollEvent, 256)
 	_ = raw.Read(func(uintptr) bool {
+		// The runtime reports the epoll instance edge-triggered, so all events must be taken before waiting again.
 		for {
 			n := p.take(events)
 			for _, e := range events[:n] {
@@ -92,6 +94,7 @@ func (p *poller) run(raw syscall.RawConn) {
 	})
 }
 
+// take takes events without waiting. An error, such as EINTR, counts as none: the runtime reports the next event.
 func (p *poller) take(events []unix.EpollEvent) int {
 	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epfd),
 		uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
@@ -101,8 +104,10 @@ func (p *poller) take(events []unix.EpollEvent) int {
 	return int(n)
 }
 
+// dispatch wakes the goroutines that wait for a socket. Waking one for nothing does no harm: it tries, and waits again.
 func (p *poller) dispatch(e unix.EpollEvent) {
 	s := p.slot(int(e.Fd))
+	// watch has put the serial into the event's user data, next to the descriptor.
 	if s.serial.Load() != uint32(e.Pad) {
 		return // the socket has been closed
 	}

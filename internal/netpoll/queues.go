@@ -19,6 +19,7 @@ func Peek(c Conn, b []byte) (n int, err error) {
 		return 0, err
 	}
 	var errno syscall.Errno
+	// Read calls the function again whenever the socket may be readable, until it returns true.
 	err = raw.Read(func(fd uintptr) bool {
 		n, errno = ReceiveNow(fd, b, unix.MSG_PEEK)
 		return errno != unix.EAGAIN
@@ -53,7 +54,7 @@ func ReceiveNow(fd uintptr, b []byte, flags uintptr) (int, syscall.Errno) {
 // OutQueue returns the bytes of memory that the kernel holds for what has been sent and not been read: 0 if all has
 // been, or if the connection is broken. Over TCP it is what the peer's kernel has not acknowledged.
 func OutQueue(fd uintptr) int {
-	var n int32
+	var n int32 // the kernel writes a C int
 	_, _, errno := syscall.RawSyscall(unix.SYS_IOCTL, fd, unix.SIOCOUTQ, uintptr(unsafe.Pointer(&n)))
 	if errno != 0 {
 		return 0
@@ -91,18 +92,21 @@ func AwaitTaken(c Conn, timeout time.Duration) (taken bool, err error) {
 // PeerClosed reports whether the peer has closed its conn, without reading what it may have sent before. A unix socket
 // shows whether the peer has closed or only shut its sending side. TCP does not, so a FIN counts as closed.
 func PeerClosed(fd uintptr) bool {
+	// ppoll with a zero timeout does not wait, and leaves what has arrived where it is.
 	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}
 	n, _, errno := syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1,
 		uintptr(unsafe.Pointer(&unix.Timespec{})), 0, 0, 0)
 	if errno != 0 || n == 0 {
 		return false
 	}
+	// POLLHUP means that both directions are shut, as after the peer's close.
 	if p.Revents&(unix.POLLHUP|unix.POLLERR) != 0 {
 		return true
 	}
 	return p.Revents&unix.POLLRDHUP != 0 && !isUnixFD(fd)
 }
 
+// isUnixFD asks the kernel, because callers have only the descriptor.
 func isUnixFD(fd uintptr) bool {
 	domain, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
 	return err == nil && domain == unix.AF_UNIX

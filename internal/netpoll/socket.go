@@ -20,15 +20,16 @@ type socket struct {
 	fd     int
 	unix   bool // else TCP
 	poller *poller
-	slot   *slot
-	serial uint32
+	slot   *slot        // shared with earlier and later sockets of the same number
+	serial uint32       // unique to this socket; tells its events from those of the others
 	state  atomic.Int64 // see closing and closed
 
 	reading deadlineState
 	writing deadlineState
 	writeMu sync.Mutex // serializes Write, so that the bytes of each stay together
-	watched uint32     // the events that epoll reports; guarded by watchMu
+
 	watchMu sync.Mutex
+	watched uint32 // the events that epoll reports; 0: the socket is not in the poller yet
 }
 
 var _ Conn = (*socket)(nil)
@@ -61,7 +62,7 @@ func newSocket(fd int, isUnix bool) (*socket, error) {
 	return s, nil
 }
 
-// DialUnix connects to a unix socket, which succeeds or fails at once.
+// DialUnix connects to a unix socket, which succeeds or fails at once: with EAGAIN if the listener's backlog is full.
 func DialUnix(path string) (Conn, error) {
 	sa, err := unixAddr(path)
 	if err != nil {
@@ -72,6 +73,7 @@ func DialUnix(path string) (Conn, error) {
 	if errno != 0 {
 		return nil, os.NewSyscallError("socket", errno)
 	}
+	// A non-blocking connect of a unix socket is never in progress, as one over TCP is: unix(7).
 	_, _, errno = syscall.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&sa.raw)), uintptr(sa.length))
 	if errno != 0 {
 		_ = unix.Close(int(fd))
@@ -93,6 +95,8 @@ type sockaddr struct {
 	length int
 }
 
+// unixAddr returns path as an address. It leaves room for the NUL at the end. Abstract addresses, which begin with a
+// NUL, never come here: netaddr takes paths only.
 func unixAddr(path string) (sockaddr, error) {
 	sa := sockaddr{raw: unix.RawSockaddrUnix{Family: unix.AF_UNIX}}
 	if len(path) == 0 || len(path) >= len(sa.raw.Path) {
@@ -105,7 +109,8 @@ func unixAddr(path string) (sockaddr, error) {
 	return sa, nil
 }
 
-// enter takes a reference to fd until leave. It returns net.ErrClosed after Close.
+// enter takes a reference to fd until leave. It returns net.ErrClosed after Close. Without a reference another
+// goroutine could close fd, and the kernel could give its number to another socket in the middle of a system call.
 func (s *socket) enter() error {
 	if s.state.Add(1)&closing != 0 {
 		s.leave()
@@ -117,7 +122,7 @@ func (s *socket) enter() error {
 // leave drops a reference, and closes fd with the last one after Close.
 func (s *socket) leave() {
 	if s.state.Add(-1) == closing && s.state.CompareAndSwap(closing, closed) {
-		s.slot.serial.Store(0)
+		s.slot.serial.Store(0) // before close: from then on the number may be another socket's
 		_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(s.fd), 0, 0)
 	}
 }
@@ -137,6 +142,7 @@ func (s *socket) Close() error {
 			break
 		}
 	}
+	// Both directions: their goroutines hold references, so fd is closed only once they have returned.
 	s.slot.read.wake()
 	s.slot.write.wake()
 	s.leave()
@@ -152,6 +158,7 @@ func (s *socket) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	defer s.leave()
+	// As package net: a deadline that has passed is an error even if bytes have arrived.
 	if s.reading.passed() {
 		return 0, os.ErrDeadlineExceeded
 	}
@@ -195,6 +202,7 @@ func (s *socket) Write(b []byte) (int, error) {
 			written += int(n)
 		case unix.EINTR:
 		case unix.EAGAIN:
+			// EPOLLIN as well: s.watched only grows, and a reader may wait, or may do so later.
 			if err := s.wait(&s.slot.write, &s.writing, unix.EPOLLIN|unix.EPOLLOUT); err != nil {
 				return written, err
 			}
@@ -212,7 +220,7 @@ func (s *socket) readAnswer(b []byte) (int, error) {
 		return 0, err
 	}
 	defer s.leave()
-	if !s.slot.hungUp.Load() {
+	if !s.slot.hungUp.Load() { // else epoll has reported the end already, and will not do so again
 		if err := s.wait(&s.slot.read, &s.reading, unix.EPOLLIN); err != nil {
 			return 0, err
 		}
@@ -230,7 +238,7 @@ func (s *socket) wait(w *waitState, d *deadlineState, events uint32) error {
 		return err
 	}
 	if at := d.at.Load(); at == 0 {
-		<-w.ready
+		<-w.ready // Close wakes it too, and so does a new deadline
 	} else {
 		w.waitFor(time.Duration(at) - time.Since(epoch))
 	}
@@ -277,6 +285,7 @@ type deadlineState struct {
 // is when the system's clock is set.
 var epoch = time.Now().Add(-time.Second)
 
+// passed reports whether the deadline has passed. Without a deadline it makes no call for the time.
 func (d *deadlineState) passed() bool {
 	at := d.at.Load()
 	return at != 0 && int64(time.Since(epoch)) >= at
@@ -287,9 +296,9 @@ func (d *deadlineState) set(t time.Time, w *waitState) {
 	if t.IsZero() {
 		d.at.Store(0)
 	} else {
-		d.at.Store(max(int64(t.Sub(epoch)), 1))
+		d.at.Store(max(int64(t.Sub(epoch)), 1)) // 1: long past, where 0 means none
 	}
-	if d.waiting.Load() {
+	if d.waiting.Load() { // else wait sees the new deadline: it sets waiting before it reads at
 		w.wake()
 	}
 }
@@ -309,6 +318,7 @@ func (s *socket) SetDeadline(t time.Time) error {
 	return s.SetWriteDeadline(t)
 }
 
+// CloseRead and CloseWrite shut one direction. The descriptor stays open until Close.
 func (s *socket) CloseRead() error  { return s.shutdown(unix.SHUT_RD) }
 func (s *socket) CloseWrite() error { return s.shutdown(unix.SHUT_WR) }
 
@@ -324,7 +334,7 @@ func (s *socket) shutdown(how int) error {
 	return err
 }
 
-// The addresses of the data path's sockets are not needed.
+// Nothing on the data path asks for addresses, and finding them would take a system call for each connection.
 
 func (s *socket) LocalAddr() net.Addr  { return &net.UnixAddr{Net: "unix"} }
 func (s *socket) RemoteAddr() net.Addr { return &net.UnixAddr{Net: "unix"} }
@@ -332,7 +342,7 @@ func (s *socket) RemoteAddr() net.Addr { return &net.UnixAddr{Net: "unix"} }
 // SyscallConn gives access to fd.
 func (s *socket) SyscallConn() (syscall.RawConn, error) { return rawSocket{s}, nil }
 
-// rawSocket is a socket as a syscall.RawConn.
+// rawSocket is a socket as a syscall.RawConn. As with package net's, fd is valid only until the function returns.
 type rawSocket struct{ s *socket }
 
 func (r rawSocket) Control(f func(fd uintptr)) error {
