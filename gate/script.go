@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -26,13 +27,14 @@ type phpScript struct {
 	// Guarded by the mutex of workers.
 	wanted bool // a request waits
 	since  time.Time
-	due    time.Time
+	hurry  func() // ends the wait for the next look
 
 	mu       sync.Mutex
 	users    int
 	sessions []*sessionView
 	at       fcgi.Serving // the connection of worker
 	worker   phpworker.Worker
+	latest   *phpworker.Session // that was read of worker; nil: none was
 	searches bool
 	again    time.Time // when the worker is searched again
 	failed   error     // why it will not be found
@@ -69,6 +71,20 @@ func (s *phpScript) leave() {
 	}
 }
 
+// await returns when the session has changed since the last look, or it is to be looked at again anyway.
+func (s *phpScript) await(ctx context.Context, pause time.Duration) {
+	s.mu.Lock()
+	worker, latest := s.worker, s.latest
+	s.mu.Unlock()
+	if worker != nil && latest != nil && worker.Await(ctx, *latest, pause) == nil {
+		return
+	}
+	select { // there is no worker to be seen
+	case <-ctx.Done():
+	case <-time.After(pause):
+	}
+}
+
 // look reads what PHP does with its session now, if the worker is there. Otherwise it has it searched.
 func (s *phpScript) look() {
 	s.looking.Lock()
@@ -85,13 +101,16 @@ func (s *phpScript) look() {
 		s.lose(at, err)
 		return
 	}
+	s.mu.Lock()
+	if s.worker == worker {
+		s.latest = &seen
+	}
+	sessions := slices.Clone(s.sessions)
+	s.mu.Unlock()
 	if seen.Status == phpworker.Unknown {
 		return
 	}
 	s.workers.saw(at.Addr(), seen.ID != "" && seen.Opened != phpworker.NotKnown)
-	s.mu.Lock()
-	sessions := slices.Clone(s.sessions)
-	s.mu.Unlock()
 	settled := true
 	for _, v := range sessions {
 		settled = v.saw(&seen) && settled
@@ -113,7 +132,7 @@ func (s *phpScript) locate(insist bool) (fcgi.Serving, phpworker.Worker, error) 
 	}
 	if s.worker != nil && s.at != at { // the request was sent again over another connection
 		_ = s.worker.Close()
-		s.worker, s.failed = nil, nil
+		s.worker, s.latest, s.failed = nil, nil, nil
 	}
 	if insist && !s.insists {
 		s.insists, s.failed = true, nil
@@ -146,7 +165,7 @@ func (s *phpScript) search(at fcgi.Serving, insists bool) {
 		_ = worker.Close()
 		return
 	}
-	s.at, s.worker = at, worker
+	s.at, s.worker, s.latest = at, worker, nil
 	lasting := isNow && err != nil && !isPassing(err) && insists == s.insists
 	if lasting {
 		s.failed = err
@@ -159,6 +178,7 @@ func (s *phpScript) search(at fcgi.Serving, insists bool) {
 		}
 	case worker != nil:
 		s.look()
+		s.workers.hurry(s)
 	}
 }
 
@@ -179,7 +199,7 @@ func isPassing(err error) bool {
 func (s *phpScript) lose(at fcgi.Serving, err error) {
 	s.mu.Lock()
 	worker := s.worker
-	s.worker, s.again = nil, time.Now().Add(searchPause)
+	s.worker, s.latest, s.again = nil, nil, time.Now().Add(searchPause)
 	s.mu.Unlock()
 	pid := 0
 	if worker != nil {
@@ -218,9 +238,10 @@ type sessionView struct {
 func (v *sessionView) begin() {
 	s := v.script
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.sessions = append(s.sessions, v)
 	s.settled.Store(false)
+	s.mu.Unlock()
+	s.workers.hurry(s)
 }
 
 // stop ends the looking at the session. Nothing is called after that. A second call does nothing.

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -62,6 +63,19 @@ func (w *fakeWorker) Session() (phpworker.Session, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.session, nil
+}
+
+func (w *fakeWorker) Await(ctx context.Context, seen phpworker.Session, pause time.Duration) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		if now, err := w.Session(); err != nil || now != seen {
+			return err
+		}
+	}
 }
 
 func (w *fakeWorker) Close() error {

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"context"
 	"errors"
 	"hash/maphash"
 	"slices"
@@ -15,20 +16,16 @@ import (
 )
 
 // Workers sees what PHP does with its sessions in the workers that serve the requests, for every session handler. It
-// looks at a worker while a request waits for its session, at most: one goroutine for all gates that share it. It is
-// made by NewWorkers.
+// looks at a worker while a request waits for its session, at most. It is made by NewWorkers.
 type Workers struct {
-	finder phpworker.Finder
-	log    hclog.Logger
-	places chan struct{} // of searches at once
-	wake   chan struct{} // a script is due
-	end    chan struct{} // closed by Close
-	ended  chan struct{}
-	since  time.Time // when it was made
-	rate   int       // of looks a second, at most
+	finder  phpworker.Finder
+	log     hclog.Logger
+	places  chan struct{} // of searches at once
+	looking sync.WaitGroup
 
 	mu      sync.Mutex
-	looked  map[*phpScript]struct{} // that are looked at
+	closed  bool
+	looked  map[*phpScript]struct{} // that are looked at, each by a goroutine
 	samples int                     // of them, those that no request waits for
 	pools   map[netaddr.Addr]*workerPool
 	used    usedSessions
@@ -55,13 +52,12 @@ var errNoWorkers = errors.New(`the gate does not look at PHP-FPM's workers; see 
 const (
 	// A script is looked at after a part of the time since it was begun to be looked at, within these bounds.
 	minLookPause = 2 * time.Millisecond
-	maxLookPause = 20 * time.Millisecond
+	maxLookPause = 16 * time.Millisecond
 	lookPart     = 128
-	// maxLookRate bounds the looks a second of all scripts together, maxHelpedRate those by a helper, which cost more.
-	maxLookRate   = 2000
-	maxHelpedRate = 1000
 	// closedPause is the pause of a script whose sessions have been closed, as it may open them again, and of a sample.
 	closedPause = 30 * time.Millisecond
+	// awaitAgain is how long a change is awaited until it is looked whether the script still has the same worker.
+	awaitAgain = 5 * time.Second
 	// maxSearches bounds the searches for workers at once.
 	maxSearches = 4
 	// searchPause is after what time a worker is searched again that has not accepted its connection yet.
@@ -78,90 +74,86 @@ const (
 
 // NewWorkers returns a Workers that finds workers by finder.
 func NewWorkers(finder phpworker.Finder, log hclog.Logger) *Workers {
-	w := &Workers{
+	return &Workers{
 		finder: finder,
 		log:    log,
 		places: make(chan struct{}, maxSearches),
-		wake:   make(chan struct{}, 1),
-		end:    make(chan struct{}),
-		ended:  make(chan struct{}),
-		since:  time.Now(),
-		rate:   maxLookRate,
 		looked: make(map[*phpScript]struct{}),
 		pools:  make(map[netaddr.Addr]*workerPool),
 		used:   usedSessions{seed: maphash.MakeSeed()},
 	}
-	if _, helped := finder.(*phpworker.Helper); helped {
-		w.rate = maxHelpedRate
-	}
-	go w.run()
-	return w
 }
 
 // Close ends the looking. It is to be called once, when no gate uses w any longer.
 func (w *Workers) Close() {
-	close(w.end)
-	<-w.ended
-}
-
-// run looks at the scripts that are due, round by round, until Close.
-func (w *Workers) run() {
-	defer close(w.ended)
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	var earliest time.Time // when the next round may begin
-	for {
-		select {
-		case <-timer.C:
-		case <-w.wake:
-			time.Sleep(time.Until(earliest))
-		case <-w.end:
-			return
-		}
-		due, pause := w.due()
-		for _, s := range due {
-			s.look()
-		}
-		busy := time.Duration(len(due)) * time.Second / time.Duration(w.rate)
-		earliest = time.Now().Add(busy)
-		timer.Reset(max(pause, busy))
+	w.mu.Lock()
+	w.closed = true
+	for s := range w.looked {
+		w.dropLocked(s)
 	}
+	w.mu.Unlock()
+	w.looking.Wait()
 }
 
-// due returns the scripts whose time has come, and how long the next one has.
-func (w *Workers) due() (due []*phpScript, pause time.Duration) {
+// lookAt has a script looked at from now on: for a request that waits, or else as a sample.
+func (w *Workers) lookAt(s *phpScript, wanted bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	now := time.Now()
-	pause = time.Hour
-	for s := range w.looked {
-		if !s.wanted && w.isSettled(s) {
-			w.samples--
-			delete(w.looked, s)
-			continue
-		}
-		if s.due.Sub(now) <= minLookPause/4 {
-			due = append(due, s)
-			s.due = w.after(now, s.pause(now))
-		}
-		pause = min(pause, s.due.Sub(now))
+	_, known := w.looked[s]
+	switch {
+	case w.closed, known && (s.wanted || !wanted):
+		return
+	case known:
+		w.samples--
+	case !wanted && (w.samples >= maxWorkerSamples || w.isSettled(s)):
+		return
 	}
-	return due, pause
+	if !wanted {
+		w.samples++
+	}
+	s.wanted, s.since = wanted, time.Now()
+	if known {
+		s.hurry()
+		return
+	}
+	w.looked[s] = struct{}{}
+	s.hurry = func() {}
+	w.looking.Go(func() { w.follow(s) })
 }
 
-// after is the end of a pause that begins now, a little earlier where that lets several scripts be looked at in one
-// round: rounds, in which the process wakes up, cost more than looks. Pauses of about the same length end at the same
-// moments.
-func (w *Workers) after(now time.Time, pause time.Duration) time.Time {
-	tick := minLookPause / 4
-	for 2*tick <= pause/2 {
-		tick *= 2
+// follow looks at a script as long as it is to be looked at.
+func (w *Workers) follow(s *phpScript) {
+	for {
+		ctx := w.next(s)
+		if ctx == nil {
+			return
+		}
+		s.look()
+		s.await(ctx, w.pause(s))
 	}
-	return w.since.Add((now.Sub(w.since) + pause).Truncate(tick))
 }
 
-// pause is how long a script is left alone after a look. It is called with the mutex of w held.
-func (s *phpScript) pause(now time.Time) time.Duration {
+// next returns for how long a change of a script may be awaited; nil: it is not to be looked at any longer.
+func (w *Workers) next(s *phpScript) context.Context {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, looked := w.looked[s]; !looked {
+		return nil
+	}
+	s.hurry() // it frees what the last one takes
+	if !s.wanted && w.isSettled(s) {
+		w.dropLocked(s)
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), awaitAgain)
+	s.hurry = cancel
+	return ctx
+}
+
+// pause is how long a script is left alone after a look.
+func (w *Workers) pause(s *phpScript) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if s.settled.Load() || !s.wanted {
 		return closedPause
 	}
@@ -169,34 +161,15 @@ func (s *phpScript) pause(now time.Time) time.Duration {
 	if connected := s.exchange.Connected(); connected.After(since) {
 		since = connected
 	}
-	return min(max(now.Sub(since)/lookPart, minLookPause), maxLookPause)
+	return min(max(time.Since(since)/lookPart, minLookPause), maxLookPause)
 }
 
-// lookAt has a script looked at from now on: for a request that waits, or else as a sample.
-func (w *Workers) lookAt(s *phpScript, wanted bool) {
+// hurry has a script that is looked at looked at now.
+func (w *Workers) hurry(s *phpScript) {
 	w.mu.Lock()
-	_, known := w.looked[s]
-	switch {
-	case known && (s.wanted || !wanted):
-		w.mu.Unlock()
-		return
-	case known:
-		w.samples--
-	case !wanted && (w.samples >= maxWorkerSamples || w.isSettled(s)):
-		w.mu.Unlock()
-		return
-	}
-	if !wanted {
-		w.samples++
-	}
-	w.looked[s] = struct{}{}
-	s.wanted = wanted
-	s.since = time.Now()
-	s.due = s.since
-	w.mu.Unlock()
-	select {
-	case w.wake <- struct{}{}:
-	default: // it has been woken already
+	defer w.mu.Unlock()
+	if _, looked := w.looked[s]; looked {
+		s.hurry()
 	}
 }
 
@@ -211,14 +184,31 @@ func (w *Workers) isSettled(s *phpScript) bool {
 	return p != nil && (p.known || time.Now().Before(p.again))
 }
 
+// hurrySamples has samples left alone that are needed no longer. It is called with the mutex held.
+func (w *Workers) hurrySamples() {
+	for s := range w.looked {
+		if !s.wanted {
+			s.hurry()
+		}
+	}
+}
+
 // leave ends the looking at a script.
 func (w *Workers) leave(s *phpScript) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, known := w.looked[s]; known && !s.wanted {
+	w.dropLocked(s)
+}
+
+func (w *Workers) dropLocked(s *phpScript) {
+	if _, looked := w.looked[s]; !looked {
+		return
+	}
+	if !s.wanted {
 		w.samples--
 	}
 	delete(w.looked, s)
+	s.hurry()
 }
 
 // usedSessions are hashes of sessions that PHP was seen to have open lately, with a handler that locks: only of these
@@ -305,6 +295,9 @@ func (w *Workers) saw(a netaddr.Addr, known bool) {
 	if !p.seen || p.failed != nil {
 		w.log.Info("PHP sessions are watched in the workers", "upstream", a.String())
 	}
+	if known && !p.known {
+		w.hurrySamples()
+	}
 	*p = workerPool{seen: true, known: p.known || known}
 }
 
@@ -325,6 +318,7 @@ func (w *Workers) fails(a netaddr.Addr, err error, pid int) {
 			"upstream", a.String(), "error", err)
 	}
 	p.failed, p.again = err, time.Now().Add(pause)
+	w.hurrySamples()
 }
 
 // isStrange counts a worker that was not understood, and reports whether there were enough of them in a row.

@@ -1,11 +1,14 @@
 package phpworker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/textproto"
 	"os"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -22,6 +25,8 @@ const DefaultHelper = "/run/fpm-gate/helper.sock"
 type Helper struct {
 	Path    string        // of the helper's socket; DefaultHelper if empty
 	Timeout time.Duration // for each answer; 2s if zero
+
+	rounds rounds // of looks by way of a helper of an earlier version, which does not await changes
 }
 
 // Find asks the helper for the worker that has accepted conn.
@@ -30,10 +35,7 @@ func (h *Helper) Find(conn syscall.RawConn) (Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &helpedWorker{nc: nc, timeout: h.Timeout}
-	if w.timeout == 0 {
-		w.timeout = defaultTimeout
-	}
+	w := h.worker(nc)
 	if err := w.find(conn); err != nil {
 		_ = nc.Close()
 		return nil, err
@@ -41,13 +43,32 @@ func (h *Helper) Find(conn syscall.RawConn) (Worker, error) {
 	return w, nil
 }
 
-// Ready looks whether a helper listens, and for this process.
+// Ready looks whether a helper listens, for this process, and has the rights itself. One of an earlier version does not
+// say that.
 func (h *Helper) Ready() error {
 	nc, err := h.dial()
 	if err != nil {
 		return err
 	}
-	return nc.Close()
+	w := h.worker(nc)
+	defer w.Close()
+	err = w.ask(requestReady, "", nil)
+	lack, answered := errors.AsType[*helperError](err)
+	switch {
+	case !answered:
+		return err
+	case errors.Is(lack, ErrHelper): // it does not know the request
+		return nil
+	}
+	return &helperError{fmt.Sprintf("%v: %s", ErrHelper, lack.text), lack.kind}
+}
+
+func (h *Helper) worker(nc *net.UnixConn) *helpedWorker {
+	w := &helpedWorker{nc: nc, rounds: &h.rounds, timeout: h.Timeout}
+	if w.timeout == 0 {
+		w.timeout = defaultTimeout
+	}
+	return w
 }
 
 func (h *Helper) dial() (*net.UnixConn, error) {
@@ -80,11 +101,16 @@ func dialError(path string, err error) error {
 type helpedWorker struct {
 	timeout time.Duration
 	pid     int
+	awaits  bool // the helper awaits changes
+	rounds  *rounds
 
-	mu     sync.Mutex // one request at a time
+	mu     sync.Mutex // held while a request is sent
 	nc     *net.UnixConn
-	broken error    // why nc is closed; nil while it is open
-	last   *Session // that was answered last; nil: none was
+	broken error // why nc is closed; nil while it is open
+	asked  int   // requests that are to be answered at once, and have not been
+	last   *Session
+
+	answers textproto.Pipeline // one is received at a time, in the order of the requests
 }
 
 func (w *helpedWorker) PID() int { return w.pid }
@@ -103,7 +129,7 @@ func (w *helpedWorker) find(conn syscall.RawConn) error {
 	if err == nil && found.PID <= 0 {
 		err = fmt.Errorf("%w: its answer makes no sense: process %d", ErrHelper, found.PID)
 	}
-	w.pid = found.PID
+	w.pid, w.awaits = found.PID, found.Awaits
 	return err
 }
 
@@ -125,9 +151,7 @@ func (w *helpedWorker) Interrupt(id string) error { return w.ask(requestInterrup
 func (w *helpedWorker) Terminate(id string) error { return w.ask(requestTerminate, id, nil) }
 
 func (w *helpedWorker) Close() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.breakOff(errClosedHere)
+	_ = w.breakOff(errClosedHere)
 	return nil
 }
 
@@ -139,17 +163,42 @@ func (w *helpedWorker) ask(request byte, id string, v any) error {
 	})
 }
 
-// roundTrip sends a request and parses its answer. An answer that does not come in time, or makes no sense, ends the
-// connection: the next one would be taken for it.
-func (w *helpedWorker) roundTrip(v any, send func() error) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.broken != nil {
-		return w.broken
+// Await has the helper await a change, or asks it again and again.
+func (w *helpedWorker) Await(ctx context.Context, seen Session, pause time.Duration) error {
+	if w.awaits {
+		return w.await(ctx, seen, pause)
 	}
-	_ = w.nc.SetDeadline(time.Now().Add(w.timeout))
-	if err := send(); err != nil {
-		return w.breakOff(sendError(err))
+	var failed error
+	err := w.rounds.await(ctx, pause, func(time.Time) (int, bool) {
+		var s Session
+		s, failed = w.Session()
+		return helperCost, failed != nil || s != seen
+	})
+	if err != nil {
+		return err // a look may go on, and set the other one
+	}
+	return failed
+}
+
+func (w *helpedWorker) await(ctx context.Context, seen Session, pause time.Duration) error {
+	turn, err := w.send(false, func() error {
+		_, err := w.nc.Write(strconv.AppendInt([]byte{requestAwait}, pause.Milliseconds(), 10))
+		return err
+	})
+	defer w.answers.EndResponse(turn)
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, w.rest)
+	defer stop()
+	w.mu.Lock()
+	changed := w.last == nil || *w.last != seen // by an answer that the helper has sent before
+	if w.asked == 0 {
+		_ = w.nc.SetReadDeadline(time.Time{})
+	}
+	w.mu.Unlock()
+	if changed {
+		w.rest()
 	}
 	buffer := packets.Get().(*[maxPacket]byte)
 	defer packets.Put(buffer)
@@ -157,13 +206,71 @@ func (w *helpedWorker) roundTrip(v any, send func() error) error {
 	if err != nil {
 		return w.breakOff(err)
 	}
-	if err := w.parse(answer, v); err != nil {
-		if _, sound := errors.AsType[*helperError](err); !sound {
-			return w.breakOff(err)
-		}
+	if len(answer) == 1 && answer[0] == answerSame {
+		return ctx.Err() // nil: another request has ended it
+	}
+	return w.parsed(parseAnswer(answer, nil))
+}
+
+// rest ends an await of the helper's: its answer is to come at once.
+func (w *helpedWorker) rest() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_ = w.nc.SetReadDeadline(time.Now().Add(w.timeout))
+	_, _ = w.nc.Write([]byte{requestRest})
+}
+
+// roundTrip sends a request and parses its answer. An answer that does not come in time, or makes no sense, ends the
+// connection: the next one would be taken for it.
+func (w *helpedWorker) roundTrip(v any, send func() error) error {
+	turn, err := w.send(true, send)
+	defer w.answers.EndResponse(turn)
+	if err != nil {
 		return err
 	}
-	return nil
+	defer w.answered()
+	_ = w.nc.SetReadDeadline(time.Now().Add(w.timeout))
+	buffer := packets.Get().(*[maxPacket]byte)
+	defer packets.Put(buffer)
+	answer, err := w.receive(buffer[:])
+	if err != nil {
+		return w.breakOff(err)
+	}
+	return w.parsed(w.parse(answer, v))
+}
+
+// send sends a request, and waits for the turn of its answer, which the caller ends in any case. What the helper awaits
+// ends at once with a request that is to be answered soon.
+func (w *helpedWorker) send(soon bool, send func() error) (turn uint, err error) {
+	w.mu.Lock()
+	turn = w.answers.Next()
+	if err = w.broken; err == nil {
+		_ = w.nc.SetWriteDeadline(time.Now().Add(w.timeout))
+		if err = send(); err != nil {
+			err = w.breakOffLocked(sendError(err))
+		}
+	}
+	if err == nil && soon {
+		w.asked++
+		_ = w.nc.SetReadDeadline(time.Now().Add(w.timeout))
+	}
+	w.mu.Unlock()
+	w.answers.StartResponse(turn)
+	return turn, err
+}
+
+func (w *helpedWorker) answered() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asked--
+}
+
+// parsed ends the connection if an answer was not understood.
+func (w *helpedWorker) parsed(err error) error {
+	if _, sound := errors.AsType[*helperError](err); err != nil && !sound {
+		return w.breakOff(err)
+	}
+	return err
 }
 
 func sendError(err error) error {
@@ -179,12 +286,17 @@ var packets = sync.Pool{New: func() any { return new([maxPacket]byte) }}
 // parse parses an answer into v. A session that is the same as before comes as one byte.
 func (w *helpedWorker) parse(answer []byte, v any) error {
 	s, isSession := v.(*Session)
-	if isSession && len(answer) == 1 && answer[0] == answerSame && w.last != nil {
+	if !isSession {
+		return parseAnswer(answer, v)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(answer) == 1 && answer[0] == answerSame && w.last != nil {
 		*s = *w.last
 		return nil
 	}
 	err := parseAnswer(answer, v)
-	if isSession && err == nil {
+	if err == nil {
 		last := *s
 		w.last = &last
 	}
@@ -207,11 +319,17 @@ func (w *helpedWorker) receive(b []byte) ([]byte, error) {
 	return b[:n], nil
 }
 
-// breakOff closes the connection for good, and returns why.
+// breakOff closes the connection for good, and returns why it was closed first.
 func (w *helpedWorker) breakOff(err error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.breakOffLocked(err)
+}
+
+func (w *helpedWorker) breakOffLocked(err error) error {
 	if w.broken == nil {
 		w.broken = err
 		_ = w.nc.Close()
 	}
-	return err
+	return w.broken
 }

@@ -1,11 +1,13 @@
 package phpworker
 
 import (
+	"context"
 	"errors"
 	"net"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // fakeWorker is a worker whose sessions a test sets.
@@ -21,6 +23,9 @@ func (w *fakeWorker) Activity() (Activity, error)          { return Activity{PID
 func (w *fakeWorker) Interrupt(id string) error            { return &helperError{"not " + id, ErrSession} }
 func (w *fakeWorker) Terminate(string) error               { return nil }
 func (w *fakeWorker) Close() error                         { return nil }
+func (w *fakeWorker) Await(context.Context, Session, time.Duration) error {
+	return errors.ErrUnsupported
+}
 func (w *fakeWorker) Session() (Session, error) {
 	if w.asked == len(w.sessions) {
 		return Session{}, ErrGone

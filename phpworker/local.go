@@ -31,6 +31,7 @@ type Local struct {
 	scanned time.Time // when they were looked for last
 
 	ending keyedMutex // by the worker's id
+	rounds rounds     // of all its workers
 }
 
 // DefaultPrograms are the programs that may be looked at if nothing else is said.

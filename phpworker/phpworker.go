@@ -10,6 +10,7 @@
 package phpworker
 
 import (
+	"context"
 	"errors"
 	"syscall"
 	"time"
@@ -39,6 +40,11 @@ type Worker interface {
 	// Session reads what PHP does with its session at this moment. It takes a few microseconds, or a round trip to a
 	// helper, and does not stop the process.
 	Session() (Session, error)
+	// Await returns nil when the session may no longer be as seen, which Session returned last. It looks every few
+	// milliseconds, though not before a pause, more rarely with time, and more rarely the more sessions are awaited. A
+	// helper does so by itself, and answers when there is a change. The error is one of Session's, or that of ctx when it
+	// ends first. Await is not to be called twice at a time.
+	Await(ctx context.Context, seen Session, pause time.Duration) error
 	// Activity reads what the process does at this moment, for an operator.
 	Activity() (Activity, error)
 	// Interrupt makes PHP end its script as it does at max_execution_time: with its own error message, with shutdown

@@ -165,6 +165,19 @@ func parseStat(text []byte) (s stat, err error) {
 	return s, err
 }
 
+// cpuTime returns the CPU time that the process has used, in nanoseconds.
+func (p *process) cpuTime() (int64, bool) {
+	var now unix.Timespec
+	err := clockGettime(p.cpuClock(), &now)
+	return now.Nano(), err == nil
+}
+
+// cpuClock is the clock of the process's CPU time, as clock_getcpuclockid(3) has it.
+func (p *process) cpuClock() int32 {
+	const processSched = 2
+	return ^int32(p.pid)<<3 | processSched
+}
+
 // children returns the ids of the children of a process.
 func children(pid int) ([]int, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))

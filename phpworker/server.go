@@ -1,11 +1,13 @@
 package phpworker
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -106,6 +108,10 @@ func (s *Server) serve(nc *net.UnixConn) {
 	_ = nc.SetReadDeadline(time.Now().Add(findTimeout))
 	b := make([]byte, 2+maxID)
 	w, err := s.find(nc, b)
+	if errors.Is(err, errOnlyReady) {
+		_, _ = nc.Write(appendAnswer(nil, struct{}{}, s.Finder.Ready()))
+		return
+	}
 	if err != nil {
 		s.report(err)
 		_, _ = nc.Write(appendError(nil, err))
@@ -113,28 +119,81 @@ func (s *Server) serve(nc *net.UnixConn) {
 	}
 	defer w.Close()
 	_ = nc.SetReadDeadline(time.Time{})
-	answer := appendAnswer(nil, foundAnswer{w.PID()}, nil)
-	var last *Session // that was answered
-	for {
-		_ = nc.SetWriteDeadline(time.Now().Add(findTimeout))
-		if _, err := nc.Write(answer); err != nil {
+	c := &servedWorker{server: s, nc: nc, worker: w, rest: func() {}}
+	defer func() { c.rest() }()
+	err = c.write(appendAnswer(nil, foundAnswer{PID: w.PID(), Awaits: true}, nil))
+	for err == nil {
+		n, readErr := nc.Read(b)
+		c.rest() // its answer comes first
+		if readErr != nil || n == 0 {
 			return
 		}
-		n, err := nc.Read(b)
-		if err != nil || n == 0 {
-			return
-		}
-		v, err := answerTo(w, b[0], string(b[1:n]))
-		s.report(err)
-		if s, ok := v.(Session); ok && err == nil {
-			if last != nil && *last == s {
-				answer = append(answer[:0], answerSame)
-				continue
-			}
-			last = &s
-		}
-		answer = appendAnswer(answer[:0], v, err)
+		err = c.answer(b[0], string(b[1:n]))
 	}
+}
+
+// servedWorker is the worker of one connection.
+type servedWorker struct {
+	server *Server
+	nc     *net.UnixConn
+	worker Worker
+	last   *Session // that was answered; nil: none was
+	packet []byte
+	rest   func() // ends the answering of requestAwait, which is done in the background
+}
+
+// answer answers one request. It returns an error if the connection has ended.
+func (c *servedWorker) answer(request byte, argument string) error {
+	switch request {
+	case requestAwait:
+		c.await(argument)
+		return nil
+	case requestRest:
+		return nil
+	}
+	v, err := c.do(request, argument)
+	c.server.report(err)
+	c.packet = c.packet[:0]
+	if s, ok := v.(Session); ok && err == nil {
+		if c.last != nil && *c.last == s {
+			return c.write(append(c.packet, answerSame))
+		}
+		c.last = &s
+	}
+	return c.write(appendAnswer(c.packet, v, err))
+}
+
+func (c *servedWorker) write(answer []byte) error {
+	c.packet = answer
+	_ = c.nc.SetWriteDeadline(time.Now().Add(findTimeout))
+	_, err := c.nc.Write(answer)
+	return err
+}
+
+// await answers requestAwait in the background, at the latest when c.rest is called.
+func (c *servedWorker) await(argument string) {
+	pause, err := strconv.ParseUint(argument, 10, 16)
+	ctx, cancel := context.WithCancel(context.Background())
+	var answering sync.WaitGroup
+	c.rest = func() {
+		cancel()
+		answering.Wait()
+	}
+	answering.Go(func() {
+		switch {
+		case err != nil:
+			err = errOtherVersion
+		case c.last == nil: // it is not as seen
+		default:
+			err = c.worker.Await(ctx, *c.last, time.Duration(pause)*time.Millisecond)
+		}
+		if errors.Is(err, context.Canceled) {
+			_ = c.write([]byte{answerSame})
+			return
+		}
+		c.server.report(err)
+		_ = c.write(appendAnswer(c.packet[:0], struct{}{}, err))
+	})
 }
 
 // report calls Failed with what does not end by itself.
@@ -155,8 +214,9 @@ func appendAnswer(b []byte, v any, err error) []byte {
 	return append(append(b, answerOK), text...)
 }
 
-// answerTo does what a request asks.
-func answerTo(w Worker, request byte, id string) (any, error) {
+// do does what a request asks.
+func (c *servedWorker) do(request byte, id string) (any, error) {
+	w := c.worker
 	switch request {
 	case requestSession:
 		return w.Session()
@@ -173,6 +233,9 @@ func answerTo(w Worker, request byte, id string) (any, error) {
 // errOtherVersion is returned for a request that is not known.
 var errOtherVersion = fmt.Errorf("%w does not know this request: gate and helper have different versions; restart both",
 	ErrHelper)
+
+// errOnlyReady is returned for a first request that asks whether the helper has what it takes.
+var errOnlyReady = errors.New("no worker is asked for")
 
 // find receives a connection and finds its worker. The connection is closed as soon as its other end is known: as long
 // as it is open here, PHP-FPM does not notice that the gate has closed it.
@@ -193,6 +256,8 @@ func (s *Server) find(nc *net.UnixConn, b []byte) (Worker, error) {
 		return nil, fmt.Errorf("%w: %w", ErrHelper, err)
 	case n == 0:
 		return nil, fmt.Errorf("%w: %w", ErrGone, io.EOF)
+	case string(b[:n]) == string(rune(requestReady)):
+		return nil, errOnlyReady
 	case string(b[:n]) != string(rune(requestFind))+protocolVersion:
 		return nil, errOtherVersion
 	case len(fds) != 1 || flags&unix.MSG_CTRUNC != 0:

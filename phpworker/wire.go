@@ -9,29 +9,38 @@ import (
 )
 
 // A gate and its helper exchange packets over a unix socket of type SOCK_SEQPACKET. Each connection is about one
-// worker. The gate sends one request at a time: a byte for what it wants, then the session's id where that matters. The
-// first is requestFind and carries the upstream connection itself (SCM_RIGHTS). An answer is answerOK and JSON,
-// answerSame, or answerError, the reason's word, a space and a text.
+// worker. A request of the gate is a byte for what it wants, then the session's id where that matters. The first is
+// requestFind and carries the upstream connection itself (SCM_RIGHTS), or it is requestReady and the only one. An
+// answer is answerOK and JSON, answerSame, or answerError, the reason's word, a space and a text. Answers come in the
+// order of the requests. That to requestAwait comes when the session has changed, or when the next request has come.
 const (
 	requestFind      = 'f' // followed by protocolVersion; answer: a foundAnswer
+	requestReady     = 'h' // answer: nothing, or what the helper lacks
 	requestSession   = 's' // answer: a Session
+	requestAwait     = 'w' // followed by the milliseconds of the first pause; answer: nothing, or answerSame
+	requestRest      = 'r' // ends requestAwait, and has no answer of its own
 	requestActivity  = 'a' // answer: an Activity
 	requestInterrupt = 'i' // followed by the session's id, or nothing
 	requestTerminate = 't' // likewise
 
 	answerOK    = '+'
 	answerError = '-'
-	answerSame  = '=' // to requestSession: as the last answer to that on this connection
+	answerSame  = '=' // to requestSession, and to requestAwait: as the last answer to requestSession on this connection
 )
 
-// protocolVersion changes with anything above. Gate and helper are of the same package, and an upgrade restarts both.
+// protocolVersion changes with anything above that the other side could not take for what it is. Gate and helper are of
+// the same package, but an upgrade does not restart both at the same moment: each must work with the version before. A
+// helper that does not know requestReady or requestAwait refuses the first, and its foundAnswer has no Awaits.
 const protocolVersion = "1"
 
 // maxPacket is more than the longest packet has: a path, an id, and what JSON makes of them.
 const maxPacket = 64 << 10
 
 // foundAnswer is the answer to requestFind.
-type foundAnswer struct{ PID int }
+type foundAnswer struct {
+	PID    int
+	Awaits bool // the helper knows requestAwait
+}
 
 // reasons are the words for the package's errors.
 var reasons = []struct {

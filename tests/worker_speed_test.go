@@ -34,6 +34,41 @@ func TestWhatLookingCosts(t *testing.T) {
 	}
 }
 
+// TestAChangeIsAwaited by the process itself and by a helper, over unix sockets and TCP: each way to close a session.
+func TestAChangeIsAwaited(t *testing.T) {
+	t.Parallel()
+	h := startHelper(t, helperCaps)
+	for _, network := range []rig.Addr{rig.Unix, rig.TCP} {
+		p := newPool(t, "files", rig.PHPOptions{Listen: network, Workers: 6})
+		for name, f := range map[string]phpworker.Finder{"by itself": new(phpworker.Local), "by a helper": h.client} {
+			for _, close := range []string{"close", "abort", "destroy"} {
+				t.Run(network.Network+", "+name+", "+close, func(t *testing.T) {
+					t.Parallel()
+					s := p.run(t, "/steps.php?steps=start,"+close, newSession())
+					s.await(0)
+					w := s.find(f)
+					for n, want := range []phpworker.Status{phpworker.Active, phpworker.None} {
+						seen, err := w.Session()
+						mustDo(t, err)
+						changed := make(chan error, 1)
+						go func() { changed <- w.Await(t.Context(), seen, 0) }()
+						s.next(n)
+						mustDo(t, <-changed)
+						if now, err := w.Session(); err != nil || now == seen {
+							t.Errorf("got %+v (%v) after it has changed", now, err)
+						}
+						eventually(t, "it is as expected", func() bool {
+							now, err := w.Session()
+							return err == nil && now.Status == want
+						})
+						s.await(n + 1)
+					}
+				})
+			}
+		}
+	}
+}
+
 // measure returns the median of how long a function takes.
 func measure(t *testing.T, times int, do func() error) time.Duration {
 	t.Helper()

@@ -3,7 +3,7 @@
 //
 // DialUnix, and the listener of NewListener, make a Conn that does its system calls directly, and joins a poller of the
 // package's own when it first has to wait. All other functions take conns of package net too. The package knows nothing
-// of what is sent. It is for Linux only, and it is where the gate has its unsafe code.
+// of what is sent. It is for Linux only, and it is where the gate has its unsafe code, but for one call in phpworker.
 package netpoll
 
 import (

@@ -1,0 +1,198 @@
+package phpworker
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// rounds takes looks at many workers, round by round, in one goroutine that runs while there are any. The looks of a
+// round share one wake-up of the process, which costs as much as dozens of them. The zero value is ready.
+type rounds struct {
+	mu    sync.Mutex
+	looks []*repeatedLook
+	wake  chan struct{} // one was added; nil: no goroutine runs
+}
+
+// takeFunc looks once. It returns what that has cost, in units of the cheapest look, and whether it was the last one.
+type takeFunc func(now time.Time) (cost int, last bool)
+
+// repeatedLook is a look that is taken again and again.
+type repeatedLook struct {
+	take  takeFunc
+	pause time.Duration // between two looks, at the least
+
+	// Of the look that is being taken.
+	spent int
+	ended bool
+
+	// Guarded by the mutex of rounds.
+	since time.Time
+	due   time.Time
+	cost  int // of the latest look
+	over  bool
+}
+
+const (
+	// A look is taken again after a part of the time for which it has been taken, but not more rarely than maxLookPause
+	// unless its own pause is longer, or all together cost too much.
+	minLookPause = 2 * time.Millisecond
+	maxLookPause = 16 * time.Millisecond
+	lookPart     = 128
+	// maxLookCost bounds what the looks of a second cost together. They become rarer, all alike.
+	maxLookCost = 12000
+)
+
+// What looks cost: a unit is a look that finds that the process has not run. Reading its memory takes about five times
+// as long, but happens only to processes that use the CPU themselves. A round trip to a helper takes much longer.
+const (
+	signCost   = 1
+	readCost   = 3
+	helperCost = 12
+)
+
+// await has looks taken until one of them is the last, or ctx ends.
+func (r *rounds) await(ctx context.Context, pause time.Duration, take takeFunc) error {
+	over := make(chan struct{})
+	l := &repeatedLook{pause: pause}
+	l.take = func(now time.Time) (int, bool) {
+		cost, last := take(now)
+		if last {
+			close(over)
+		}
+		return cost, last
+	}
+	r.add(l)
+	defer r.remove(l)
+	select {
+	case <-over:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// add has a look taken until it says that it was the last one, or remove.
+func (r *rounds) add(l *repeatedLook) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	l.since, l.cost = now, signCost
+	r.looks = append(r.looks, l)
+	l.due = dueAfter(now, max(l.pause, minLookPause, r.load()))
+	if r.wake == nil {
+		r.wake = make(chan struct{}, 1)
+		go r.run(r.wake)
+		return
+	}
+	select {
+	case r.wake <- struct{}{}:
+	default: // it has been woken already
+	}
+}
+
+// remove ends a look. It may be taken once more meanwhile.
+func (r *rounds) remove(l *repeatedLook) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l.over = true
+}
+
+// run takes the looks that are due, until there are none.
+func (r *rounds) run(wake <-chan struct{}) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var due []*repeatedLook
+	for {
+		select {
+		case <-timer.C:
+		case <-wake:
+		}
+		next := r.round(time.Now(), &due)
+		if next.IsZero() {
+			return
+		}
+		timer.Reset(time.Until(next))
+	}
+}
+
+// round takes the looks that are due, and returns when the next one is; zero: there are none. It uses the space of due.
+func (r *rounds) round(now time.Time, due *[]*repeatedLook) (next time.Time) {
+	*due = r.due(now, (*due)[:0])
+	for _, l := range *due {
+		l.spent, l.ended = l.take(now)
+	}
+	next = r.plan(now, *due)
+	clear(*due)
+	return next
+}
+
+// due appends the looks whose time has come.
+func (r *rounds) due(now time.Time, due []*repeatedLook) []*repeatedLook {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.looks = slices.DeleteFunc(r.looks, func(l *repeatedLook) bool { return l.over })
+	for _, l := range r.looks {
+		if !l.due.After(now) {
+			due = append(due, l)
+		}
+	}
+	return due
+}
+
+// plan says when the looks that were taken are taken again, and returns when the next one of all is due. If there is
+// none, nothing may call round any longer.
+func (r *rounds) plan(now time.Time, taken []*repeatedLook) (next time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range taken {
+		l.cost, l.over = l.spent, l.over || l.ended
+	}
+	load := r.load()
+	for _, l := range taken {
+		l.due = dueAfter(now, max(l.pauseAt(now), load))
+	}
+	for _, l := range r.looks {
+		if !l.over && (next.IsZero() || l.due.Before(next)) {
+			next = l.due
+		}
+	}
+	if next.IsZero() {
+		r.looks, r.wake = nil, nil
+	}
+	return next
+}
+
+// load is the pause with which all looks together keep within their bound.
+func (r *rounds) load() time.Duration {
+	cost := 0
+	for _, l := range r.looks {
+		if !l.over {
+			cost += l.cost
+		}
+	}
+	return time.Duration(cost) * time.Second / maxLookCost
+}
+
+// pauseAt is the pause after a look at the time now, as far as it alone is concerned.
+func (l *repeatedLook) pauseAt(now time.Time) time.Duration {
+	return max(l.pause, min(max(now.Sub(l.since)/lookPart, minLookPause), maxLookPause))
+}
+
+// begun is what the moments of all looks are counted from: the clock of the system may be set.
+var begun = time.Now()
+
+// dueAfter is the moment for a look after a pause. Pauses are lengthened to 2, 4, 8 ms and so on, and end at multiples
+// of that, so that each round of a long pause is one of the shorter ones, too.
+func dueAfter(now time.Time, pause time.Duration) time.Time {
+	tick := minLookPause
+	for tick < pause {
+		tick *= 2
+	}
+	beyond := now.Sub(begun) % tick
+	if beyond < 0 {
+		beyond += tick
+	}
+	return now.Add(tick - beyond)
+}
