@@ -1,29 +1,6 @@
 package config
 
-import (
-	"time"
-
-	"github.com/hashicorp/hcl/v2"
-
-	"github.com/fpm-gate/fpm-gate/netaddr"
-)
-
-// file is a config being decoded, with what its checks must remember from block to block.
-type file struct {
-	*Config
-	listens map[netaddr.Addr]hcl.Range // by address to listen on: its place in the file
-	dials   []place                    // all upstream addresses
-}
-
-// place is an address and its place in the file.
-type place struct {
-	address netaddr.Addr
-	at      hcl.Range
-}
-
-func newFile() *file {
-	return &file{Config: defaultConfig(), listens: map[netaddr.Addr]hcl.Range{}}
-}
+import "time"
 
 // block returns the whole file, the outermost block. The tables from here on define the format: each key, where its
 // value is stored and what it must be. Keys and blocks are decoded in the order of the tables, not of the file.

@@ -11,46 +11,24 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// block describes a block of the file: the keys and blocks that it can have.
-type block struct {
-	keys   []key
-	blocks []child
-	check  func(*found) // judges what takes more than one value; nil: nothing to judge
-}
-
-// key is a row in a block's table.
-type key struct {
-	name string
-	set  setter
-}
-
-// child is a block in a block. open is called for each one in the file, before it is decoded.
-type child struct {
-	name  string
-	named bool // it has a name and can be repeated; else it can be there once
-	open  func(name string) block
-}
-
-const (
-	named   = true
-	unnamed = false
-)
-
 // decoder fills a config by the tables of its blocks. It does not stop at an error: it records the error, keeps the
 // default and continues, so that a report shows everything at once.
 type decoder struct {
 	filename string
 	file     *hcl.File
+	format   block   // what a file may have; its tables fill no config
 	masked   *masked // the parts of the file that may be shown
 	scope    *hcl.EvalContext
 	broken   bool // the syntax is wrong, so what seems missing may only be unreadable
 	diags    hcl.Diagnostics
 }
 
-// newDecoder returns a decoder that calls opened with each file that a value is read from.
-func newDecoder(filename string, opened func(path string)) *decoder {
+// newDecoder returns a decoder of a file of that format, for messages. It calls opened with each file that a value is
+// read from.
+func newDecoder(filename string, format block, opened func(path string)) *decoder {
 	return &decoder{
 		filename: filename,
+		format:   format,
 		scope:    &hcl.EvalContext{Functions: functions(opened)},
 	}
 }
@@ -76,7 +54,7 @@ func (d *decoder) parse(src []byte) *hclsyntax.Body {
 		return nil
 	}
 	var diags hcl.Diagnostics
-	d.masked = mask(src)
+	d.masked = mask(d.format, src)
 	d.file, diags = hclsyntax.ParseConfig(src, d.filename, hcl.InitialPos)
 	d.diags = d.discreet(withoutEchoes(diags))
 	d.broken = diags.HasErrors()
@@ -217,29 +195,15 @@ func (d *decoder) unknown(body *hclsyntax.Body, b block, in *found) {
 	for _, name := range slices.Sorted(maps.Keys(body.Attributes)) {
 		if !slices.Contains(b.keyNames(), name) {
 			in.note(name, body.Attributes[name].NameRange, false)
-			d.fail(in.at(name), b.hint(name), "%s has no key %q", in.title, name)
+			d.fail(in.at(name), b.hint(d.format, name), "%s has no key %q", in.title, name)
 		}
 	}
 	for _, blk := range body.Blocks {
 		if !slices.Contains(b.blockNames(), blk.Type) {
 			in.note(blk.Type, blk.TypeRange, false)
-			d.fail(in.at(blk.Type), b.hint(blk.Type), "%s has no block %q", in.title, blk.Type)
+			d.fail(in.at(blk.Type), b.hint(d.format, blk.Type), "%s has no block %q", in.title, blk.Type)
 		}
 	}
-}
-
-func (b block) keyNames() (names []string) {
-	for _, k := range b.keys {
-		names = append(names, k.name)
-	}
-	return names
-}
-
-func (b block) blockNames() (names []string) {
-	for _, c := range b.blocks {
-		names = append(names, c.name)
-	}
-	return names
 }
 
 // fail records an error. The hint is a whole sentence or "".
@@ -277,11 +241,14 @@ func (d *decoder) shownFile() *hcl.File {
 	if d.file == nil {
 		return nil
 	}
-	return &hcl.File{Body: d.file.Body, Bytes: d.masked.text, Nav: discreetNav{d.file.Nav}}
+	return &hcl.File{Body: d.file.Body, Bytes: d.masked.text, Nav: discreetNav{d.file.Nav, allBlocks(d.format)}}
 }
 
 // discreetNav names the blocks of a file, except unknown ones, whose names could be part of a secret.
-type discreetNav struct{ nav any }
+type discreetNav struct {
+	nav    any
+	blocks []string // that are known
+}
 
 // ContextString returns the block that contains an offset.
 func (n discreetNav) ContextString(offset int) string {
@@ -290,7 +257,7 @@ func (n discreetNav) ContextString(offset int) string {
 		return ""
 	}
 	context := nav.ContextString(offset)
-	if name, _, _ := strings.Cut(context, " "); !slices.Contains(allBlocks(newFile().block()), name) {
+	if name, _, _ := strings.Cut(context, " "); !slices.Contains(n.blocks, name) {
 		return ""
 	}
 	return context

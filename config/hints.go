@@ -6,29 +6,18 @@ import (
 	"strings"
 )
 
-// hint guesses what an unknown key or block was meant to be.
-func (b block) hint(name string) string {
+// hint guesses what an unknown key or block was meant to be, in a file of that format.
+func (b block) hint(format block, name string) string {
 	if slices.Contains(b.blockNames(), name) {
 		return fmt.Sprintf("%s is a block: write %[1]s { … }, without \"=\".", name)
 	}
 	if slices.Contains(b.keyNames(), name) {
 		return fmt.Sprintf("%s is a key: write %[1]s = …", name)
 	}
-	if blocks := blocksWith(newFile().block(), "the config", name); len(blocks) > 0 {
+	if blocks := blocksWith(format, "the config", name); len(blocks) > 0 {
 		return fmt.Sprintf("%s belongs in %s.", name, alternatives(blocks))
 	}
 	return didYouMean(name, append(b.keyNames(), b.blockNames()...))
-}
-
-// blocksWith returns the titles of the blocks that have a key or a block of that name.
-func blocksWith(b block, title, name string) (titles []string) {
-	if slices.Contains(append(b.keyNames(), b.blockNames()...), name) {
-		titles = append(titles, title)
-	}
-	for _, c := range b.blocks {
-		titles = append(titles, blocksWith(c.open(""), c.name, name)...)
-	}
-	return titles
 }
 
 // didYouMean returns a sentence with the candidate that differs least from s, or "" if none is close.

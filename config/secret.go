@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -42,20 +43,33 @@ func hides(key string, expr hclsyntax.Expression) bool {
 	return calls
 }
 
-// withoutValue returns the fault without its value.
-func (f fault) withoutValue() fault {
-	f.text, _, _ = strings.Cut(f.text, "; got ")
-	f.text += "; got " + hidden
-	f.hint = ""
-	return f
-}
-
 // shownSafely returns shown(v), or hidden if v may contain a secret.
 func shownSafely(v cty.Value) string {
 	if !v.IsNull() && v.Type() == cty.String && mayHoldSecret.MatchString(v.AsString()) {
 		return hidden
 	}
 	return shown(v)
+}
+
+// shown returns a value as written in a config, shortened.
+func shown(v cty.Value) string {
+	const most = 80
+	switch t := v.Type(); {
+	case v.IsNull():
+		return "null"
+	case t == cty.String:
+		if r := []rune(v.AsString()); len(r) > most {
+			return strconv.Quote(string(r[:most]) + "…")
+		}
+		return strconv.Quote(v.AsString())
+	case t == cty.Number:
+		return v.AsBigFloat().Text('g', 10)
+	case t == cty.Bool:
+		return strconv.FormatBool(v.True())
+	case t.IsTupleType() || t.IsListType():
+		return "a list"
+	}
+	return "an object"
 }
 
 // callFailed matches HCL's error for a failed call of one of our functions. Those name no secret.
@@ -119,9 +133,9 @@ type masker struct {
 	marker       string   // the end of the current heredoc; "": not in one
 }
 
-func mask(src []byte) *masked {
-	all := newFile().block()
-	m, state := &masked{text: []byte{}}, masker{keys: harmlessKeys(all), blocks: allBlocks(all)}
+// mask masks a file of that format.
+func mask(format block, src []byte) *masked {
+	m, state := &masked{text: []byte{}}, masker{keys: harmlessKeys(format), blocks: allBlocks(format)}
 	for line := range bytes.Lines(src) {
 		text := strings.TrimRight(string(line), "\r\n")
 		shown := state.shown(text)
@@ -187,12 +201,4 @@ func harmlessKeys(b block) (keys []string) {
 		keys = append(keys, harmlessKeys(c.open(""))...)
 	}
 	return keys
-}
-
-// allBlocks returns the names of all blocks inside a block.
-func allBlocks(b block) (names []string) {
-	for _, c := range b.blocks {
-		names = append(append(names, c.name), allBlocks(c.open(""))...)
-	}
-	return names
 }

@@ -118,12 +118,12 @@ func TestReportsShowHarmlessLines(t *testing.T) {
 		`max_wait = "soon"`, `listen = "nowhere"`, `gate "www" {`, `lock { max_wait = "soon" }`, `cookies = ["a", "b=c"]`,
 		`upstream { address = "unix:/run/x.sock" }`, `key_prefix = "fpm"`, `route "x" {}`, `}`, ``, `key = "/etc/x.pem"`,
 	} {
-		if m := mask([]byte(line + "\n")); string(m.text) != line+"\n" || m.hidden[0] {
+		if m := mask(newFile().block(), []byte(line+"\n")); string(m.text) != line+"\n" || m.hidden[0] {
 			t.Errorf("%s: got %q, want it as it is", line, m.text)
 		}
 	}
 	src := "cookies = [\n  \"A\",\n  \"B\"\n]\n"
-	if m := mask([]byte(src)); string(m.text) != src {
+	if m := mask(newFile().block(), []byte(src)); string(m.text) != src {
 		t.Errorf("got %q, want it as it is", m.text)
 	}
 }

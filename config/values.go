@@ -24,6 +24,14 @@ type fault struct {
 	element    int // index in a list; -1: the value itself
 }
 
+// withoutValue returns the fault without its value.
+func (f fault) withoutValue() fault {
+	f.text, _, _ = strings.Cut(f.text, "; got ")
+	f.text += "; got " + hidden
+	f.hint = ""
+	return f
+}
+
 // kind is a type of value that is written as a string.
 type kind[T any] struct {
 	form string // follows "must be": `a path such as "/ping"`
@@ -277,24 +285,3 @@ var handlerName = kind[string]{choice(HandlerAny, HandlerFiles, HandlerMemcached
 	}
 	return handler, err
 }}
-
-// shown returns a value as written in a config, shortened.
-func shown(v cty.Value) string {
-	const most = 80
-	switch t := v.Type(); {
-	case v.IsNull():
-		return "null"
-	case t == cty.String:
-		if r := []rune(v.AsString()); len(r) > most {
-			return strconv.Quote(string(r[:most]) + "…")
-		}
-		return strconv.Quote(v.AsString())
-	case t == cty.Number:
-		return v.AsBigFloat().Text('g', 10)
-	case t == cty.Bool:
-		return strconv.FormatBool(v.True())
-	case t.IsTupleType() || t.IsListType():
-		return "a list"
-	}
-	return "an object"
-}

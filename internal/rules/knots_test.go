@@ -25,7 +25,7 @@ import (
 // up are what has to be read together. Packages that are not listed may have none.
 var maxUpward = map[string]int{
 	"cmd/fpm-gate":         21,
-	"config":               10,
+	"config":               3,
 	"fcgi":                 10,
 	"gate":                 5,
 	"internal/bench":       3,
