@@ -69,7 +69,8 @@ func checkReadiness(s Served) *ReadinessPage {
 		page.Warnings = append(page.Warnings, "last reload failed; the previous config is active")
 	}
 	if s.LogFailing {
-		page.Warnings = append(page.Warnings, "cannot write the log; the program that reads stderr has ended or hangs")
+		page.Warnings = append(page.Warnings,
+			"cannot write the log; the program that reads stderr has ended or hangs, or the disk is full")
 	}
 	page.Warnings = append(page.Warnings, pauseWarnings(s)...)
 	page.Warnings = append(page.Warnings, warningsOf(s)...)

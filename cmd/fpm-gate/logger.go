@@ -34,7 +34,8 @@ func newLogs(c *config.Config) *logs {
 	l := &logs{&logger{make(false), make(true), asJSON}, sink}
 	l.configure(c.Log)
 	sink.recovered = func(lines uint64) {
-		l.Warn("log lines lost; the program that reads stderr was slow or had ended", "lines_lost", lines)
+		l.Warn("log lines lost; the program that reads stderr was slow or had ended, or the disk was full",
+			"lines_lost", lines)
 	}
 	return l
 }
@@ -184,7 +185,7 @@ func oneLine(s string) string { return strings.ReplaceAll(s, "\n", `\n`) }
 const sinkLines = 4096
 
 // logSink writes the log in the background, so that no request waits when the program that reads it (a logger at the
-// end of a pipe, say) is slow, hangs or ends. Lines that cannot be written are counted.
+// end of a pipe, say) is slow, hangs or ends, or when the disk is full. Lines that cannot be written are counted.
 type logSink struct {
 	w         io.Writer
 	lines     chan logLine
@@ -218,12 +219,21 @@ func (s *logSink) Write(line []byte) (int, error) {
 
 func (s *logSink) run() {
 	reported := uint64(0)
+	cut := false // the last bytes written are a part of a line
 	for line := range s.lines {
 		if line.written != nil {
 			close(line.written)
 			continue
 		}
-		if _, err := s.w.Write(line.text); err != nil {
+		text := line.text
+		if cut {
+			text = append([]byte("\n"), text...) // so that it does not become the rest of that line
+		}
+		n, err := s.w.Write(text)
+		if n > 0 {
+			cut = n < len(text)
+		}
+		if err != nil {
 			s.lost.Add(1)
 			s.failing.Store(true)
 			continue

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -103,6 +104,59 @@ func TestTheSinkLosesLinesAndNeverWaits(t *testing.T) {
 	if got := w.lines(); uint64(got) != 3*sinkLines-want {
 		t.Errorf("got %d lines, want %d", got, 3*sinkLines-want)
 	}
+}
+
+// A disk that is full takes a part of a line. What is written when it has room again begins a line of its own.
+func TestALineIsWrittenWholeAfterOneThatWasCut(t *testing.T) {
+	const line = "line"
+	for room := range 2 * len(line+"\n") {
+		d := &fullDisk{}
+		s := newLogSink(d)
+		for _, more := range []int{room, room, 100} {
+			d.free(more)
+			for range 3 {
+				_, _ = s.Write([]byte(line + "\n"))
+			}
+			s.flush()
+		}
+		text, whole := strings.CutSuffix(d.String(), "\n"+line+"\n")
+		for l := range strings.SplitSeq(text, "\n") {
+			whole = whole && strings.HasPrefix(line, l)
+		}
+		if !whole {
+			t.Errorf("room for %d bytes: got %q, want whole lines, and parts of lines by themselves", room, d.String())
+		}
+	}
+}
+
+// fullDisk writes until there is no more room.
+type fullDisk struct {
+	mu   sync.Mutex
+	b    strings.Builder
+	room int
+}
+
+func (d *fullDisk) free(room int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.room += room
+}
+
+func (d *fullDisk) Write(text []byte) (n int, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n = min(d.room, len(text)); n < len(text) {
+		err = syscall.ENOSPC
+	}
+	d.room -= n
+	d.b.Write(text[:n])
+	return n, err
+}
+
+func (d *fullDisk) String() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.b.String()
 }
 
 // stuckWriter blocks writes until it is released.
