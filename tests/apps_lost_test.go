@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
@@ -45,6 +46,9 @@ func TestApplicationsLoseNoUpdates(t *testing.T) {
 				installPHPMyAdmin(t, r)
 				return ""
 			}, redisSessions, false, viewTables},
+		"WordPress, its database": {[]string{"wordpress", "mariadbd"}, `application = "wordpress"`, installWordPress, nil, false, dismissPointers},
+		"MediaWiki, its object cache": {[]string{"mediawiki", "php", "pdo-sqlite"}, `application = "mediawiki"`, installMediaWiki,
+			nil, false, openEditForms},
 		"Cacti, its database": {[]string{"cacti", "mariadbd"}, `application = "cacti"`, installCacti, nil, false, filterLists},
 		"Icinga Web 2, files": {[]string{"icingaweb2"}, `application = "icingaweb2"`, installIcingaWeb, nil, false, addDashlets},
 	} {
@@ -63,8 +67,11 @@ func TestApplicationsLoseNoUpdates(t *testing.T) {
 			gated := &rig.Site{FastCGI: gate.Addr, Settings: params + "fastcgi_param RUN gated;"}
 			straight := &rig.Site{FastCGI: php.Addr, Settings: params + "fastcgi_param RUN straight;"}
 			rigtest.Start(t, r.Nginx, rig.NginxOptions{Sites: []*rig.Site{gated, straight}})
-			with, without := newVisitor(t, gated), newVisitor(t, straight)
-			n, lost := app.burst(without)
+			n, lost := app.burst(newVisitor(t, straight))
+			for tries := 1; lost == 0 && !app.locks && tries < 3; tries++ { // the requests did not meet
+				n, lost = app.burst(newVisitor(t, straight))
+			}
+			with := newVisitor(t, gated)
 			m, lostWith := app.burst(with)
 			if lostWith > 0 {
 				t.Errorf("with the gate %d of %d updates are lost", lostWith, m)
@@ -110,18 +117,28 @@ func symfony(handler string) func(*testing.T, *rig.Rig) string {
 // all asks for pages at once, and returns their texts.
 func (v *visitor) all(paths ...string) []string {
 	v.t.Helper()
-	parts, texts := make([]*visitor, len(paths)), make([]string, len(paths))
+	texts := make([]string, len(paths))
+	v.atOnce(len(paths), func(part *visitor, i int) { texts[i] = part.get(paths[i]) })
+	return texts
+}
+
+// atOnce has n parts of a visitor, with the same session, do something at once.
+func (v *visitor) atOnce(n int, do func(part *visitor, i int)) {
+	v.t.Helper()
+	parts := make([]*visitor, n)
 	var done sync.WaitGroup
-	for i, path := range paths {
+	for i := range parts {
 		parts[i] = &visitor{t: v.t, site: v.site, client: v.client}
-		done.Go(func() { texts[i] = parts[i].get(path) })
+		done.Go(func() { do(parts[i], i) })
 	}
 	done.Wait()
 	for _, part := range parts {
 		v.locked += part.locked
 	}
-	return texts
 }
+
+// newName returns a name that has not been used on a site of the test.
+func (v *visitor) newName() string { return fmt.Sprintf("%s%d", v.run(), time.Now().UnixNano()) }
 
 // addMany adds to a list in the session.
 func addMany(v *visitor) (updates, lost int) {

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/fpm-gate/fpm-gate/internal/rig"
@@ -161,19 +160,14 @@ func addDashlets(v *visitor) (updates, lost int) {
 		}
 	}
 	add(v, "first")
-	parts := make([]*visitor, n)
-	var done sync.WaitGroup
-	for i := range parts {
-		parts[i] = &visitor{t: v.t, site: v.site, client: v.client}
-		done.Go(func() { add(parts[i], fmt.Sprintf("dashlet%d", i)) })
-	}
-	done.Wait()
-	for _, part := range parts {
-		v.locked += part.locked
-	}
+	titles := make([]string, n)
+	v.atOnce(n, func(part *visitor, i int) {
+		titles[i] = part.newName()
+		add(part, titles[i])
+	})
 	board := v.get(icinga + "dashboard/settings")
-	for i := range n {
-		if !strings.Contains(board, fmt.Sprintf("dashlet%d", i)) {
+	for _, title := range titles {
+		if !strings.Contains(board, title) {
 			lost++
 		}
 	}
