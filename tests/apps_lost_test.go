@@ -82,7 +82,7 @@ func TestApplicationsLoseNoUpdates(t *testing.T) {
 			if with.locked < m {
 				t.Errorf("with the gate %d requests had a lock, want %d", with.locked, m)
 			}
-			t.Logf("lost without the gate: %d of %d; with it: %d of %d", lost, n, lostWith, m)
+			t.Logf("%s: lost without the gate: %d of %d; with it: %d of %d", name, lost, n, lostWith, m)
 		})
 	}
 }
