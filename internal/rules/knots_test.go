@@ -34,6 +34,7 @@ var maxUpward = map[string]int{
 	"internal/netpoll":     1,
 	"internal/rig":         5,
 	"internal/sharedlock":  4,
+	"internal/supervisor":  2,
 	"phpsession":           6,
 	"phpworker":            6,
 	"sessionlock":          6,

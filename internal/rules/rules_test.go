@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"internal/memcached":   {"internal/kv", "netaddr"},
 	"memcachelock":         {"internal/kv", "internal/memcached", "internal/sharedlock", "netaddr"},
 	"internal/sharedlock":  {"internal/kv", "sessionlock"},
+	"internal/supervisor":  {"config", "gate", "handover", "internal/landlock", "netaddr", "sessionlock", "sessionwatch"},
 	"phpfpm":               {"fcgi", "netaddr"},
 	"sessionlock/locktest": {"sessionlock"},
 	"config":               {"netaddr"},

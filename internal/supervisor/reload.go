@@ -1,0 +1,88 @@
+package supervisor
+
+import (
+	"errors"
+	"os"
+	"syscall"
+
+	"github.com/fpm-gate/fpm-gate/config"
+)
+
+// loaded is the result of reading a config.
+type loaded struct {
+	config *config.Config // nil: it is invalid, or there is no file to read
+	err    error
+}
+
+// reloadUntilEnd reloads the config on each SIGHUP. It returns the first other signal. A config is read in the
+// background: however long that takes, the process can be stopped.
+func (s *Supervisor) reloadUntilEnd(signals <-chan os.Signal) os.Signal {
+	var loading chan loaded // nil: no config is being read
+	again := false          // another SIGHUP came while a config was being read
+	begin := func() {
+		loading, again = make(chan loaded, 1), false
+		s.systemd.reloading()
+		go func(done chan<- loaded) { done <- s.read() }(loading)
+	}
+	for {
+		select {
+		case sig := <-signals:
+			switch {
+			case sig != syscall.SIGHUP:
+				return sig
+			case loading == nil:
+				begin()
+			default:
+				again = true
+			}
+		case l := <-loading:
+			s.reloadFailed.Store(!s.reload(l))
+			s.systemd.ready(s.status())
+			loading = nil
+			if again {
+				begin()
+			}
+		}
+	}
+}
+
+// read reads the config and judges it.
+func (s *Supervisor) read() (l loaded) {
+	if l.config, l.err = s.env.Load(); l.err == nil {
+		l.err = s.confinement.reach(l.config)
+	}
+	if l.err == nil {
+		l.err = s.env.Judge(l.config)
+	}
+	return l
+}
+
+// reload serves the config of l, and reports whether it succeeded. An invalid config, or one that cannot be served,
+// changes nothing.
+func (s *Supervisor) reload(l loaded) bool {
+	const cannotApply = "cannot apply config, keeping the running one"
+	c := l.config
+	switch {
+	case errors.Is(l.err, ErrNoFile):
+		s.log.Warn("nothing to reload: there is no config file")
+		return true
+	case c == nil:
+		s.env.Report(l.err)
+		s.log.Error("invalid config, keeping the running one", "error", l.err)
+		s.confinement.explain(l.err)
+		return false
+	case l.err != nil:
+		s.log.Error(cannotApply, "error", l.err)
+		s.confinement.explain(l.err)
+		return false
+	}
+	s.warn(c)
+	s.confinement.warn(c)
+	if err := s.served.apply(c); err != nil {
+		s.log.Error(cannotApply, "error", err)
+		return false
+	}
+	s.env.ConfigureLog(c.Log)
+	s.log.Info("reloaded", "gates", len(c.Gates))
+	return true
+}
