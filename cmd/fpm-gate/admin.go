@@ -1,11 +1,7 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"maps"
 	"net"
-	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -13,33 +9,37 @@ import (
 	"github.com/fpm-gate/fpm-gate/admin"
 	"github.com/fpm-gate/fpm-gate/config"
 	"github.com/fpm-gate/fpm-gate/gate"
-	"github.com/fpm-gate/fpm-gate/sessionlock"
+	"github.com/fpm-gate/fpm-gate/internal/supervisor"
 )
 
-// adminServer is the side of the server that operators use. It counts and measures from the start, and listens while
-// the config says where: a reload may change that, and begins no history anew.
-type adminServer struct {
-	*admin.Admin
-	at     *config.Admin // nil: nowhere
-	server *http.Server
-}
-
-func newAdminServer(s *server) *adminServer {
+// newAdmin returns the admin of what s serves. It counts and measures from the start, and begins no history anew when a
+// reload changes where it listens.
+func newAdmin(log *logs, s *supervisor.Supervisor) *admin.Admin {
 	version, _, _ := strings.Cut(versionText(), " ")
 	host, _ := os.Hostname()
-	return &adminServer{Admin: admin.New(admin.Options{Log: s.log, Version: version, Host: host, Served: s.served})}
+	return admin.New(admin.Options{Log: log, Version: version, Host: host, Served: func() admin.Served {
+		v := served(s.State())
+		v.LogLost, v.LogFailing = log.sink.lost.Load(), log.sink.failing.Load()
+		return v
+	}})
 }
 
-// open opens the listener that c says. It is nil if there is none to be opened.
-func (o *adminServer) open(c *config.Admin) (net.Listener, error) {
-	if c == nil || o.at != nil && o.at.Listen == c.Listen {
-		return nil, nil
+// served is what an operator may look at.
+func served(s supervisor.State) admin.Served {
+	v := admin.Served{
+		Locks:    []admin.Locks{{Manager: s.Local}},
+		Profiles: s.Config != nil && s.Config.Admin != nil && s.Config.Admin.Pprof,
+		Draining: s.Draining, Previous: s.Previous, Reloaded: s.Since, ReloadFailed: s.ReloadFailed,
 	}
-	l, err := listenAdmin(c)
-	if err != nil {
-		return nil, fmt.Errorf("admin: listen on %s: %w", c.Listen, err)
+	var stores []*sharedStore
+	for _, g := range s.Gates {
+		v.Gates = append(v.Gates, admin.Gate{Name: g.Name, Gate: g.Gate.(*gate.Gate)})
+		if of, shared := g.Store.(*sharedStore); shared && !slices.Contains(stores, of) {
+			stores = append(stores, of)
+			v.Locks = append(v.Locks, admin.Locks{Manager: of.locks, Store: of.Store})
+		}
 	}
-	return l, nil
+	return v
 }
 
 func listenAdmin(c *config.Admin) (net.Listener, error) {
@@ -52,71 +52,4 @@ func listenAdmin(c *config.Admin) (net.Listener, error) {
 // asGate is a gate that listens as the admin does.
 func asGate(c *config.Admin) *config.Gate {
 	return &config.Gate{Listen: c.Listen, ListenMode: c.ListenMode}
-}
-
-// serve serves operators on l, which open has opened for c, instead of where it did so far.
-func (o *adminServer) serve(s *server, c *config.Admin, l net.Listener) {
-	before := o.at
-	o.at = c
-	switch {
-	case l != nil:
-		old := o.server
-		o.server = o.Serve(l)
-		s.log.Info("admin listening", "listen", c.Listen)
-		closeServer(old)
-	case c == nil:
-		closeServer(o.server)
-		o.server = nil
-	case c.Listen.Network == "unix" && c.ListenMode != before.ListenMode:
-		if err := setAccess(asGate(c), c.Listen.Address); err != nil {
-			s.log.Error("mode of the admin's socket stays as it was", "error", err)
-		}
-	}
-}
-
-// stop closes the admin and its connections.
-func (o *adminServer) stop() {
-	o.Close()
-	closeServer(o.server)
-}
-
-func closeServer(s *http.Server) {
-	if s != nil {
-		_ = s.Close()
-	}
-}
-
-// served is what an operator may look at.
-func (s *server) served() admin.Served {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	v := admin.Served{
-		Locks:    []admin.Locks{{Manager: s.local}},
-		Profiles: s.admin.at != nil && s.admin.at.Pprof,
-		LogLost:  s.log.sink.lost.Load(), LogFailing: s.log.sink.failing.Load(),
-		Draining: s.draining, Reloaded: s.applied, ReloadFailed: s.reloadFailed,
-	}
-	if s.taken != nil {
-		select {
-		case <-s.taken.Done():
-		default:
-			v.Previous = true
-		}
-	}
-	var stores []*sharedStore
-	for _, name := range slices.Sorted(maps.Keys(s.gates)) {
-		g := s.gates[name]
-		v.Gates = append(v.Gates, admin.Gate{Name: name, Gate: g.gate})
-		if g.store != nil && !slices.Contains(stores, g.store) {
-			stores = append(stores, g.store)
-			v.Locks = append(v.Locks, admin.Locks{Manager: g.store.locks, Store: g.store.store})
-		}
-	}
-	return v
-}
-
-// holder asks who holds the lock of key, for the log of a gate.
-func (s *sharedStore) holder(ctx context.Context, key sessionlock.Key) (gate.RemoteHolder, bool) {
-	h, held, err := s.store.Holder(ctx, key)
-	return gate.RemoteHolder{Gate: h.Gate, Host: h.Host, Token: h.Token}, held && err == nil
 }

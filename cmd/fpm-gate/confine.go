@@ -1,53 +1,22 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/fpm-gate/fpm-gate/config"
 	"github.com/fpm-gate/fpm-gate/internal/landlock"
 	"github.com/fpm-gate/fpm-gate/netaddr"
-	"github.com/fpm-gate/fpm-gate/phpworker"
 )
 
-// confine leaves to this process only the files and folders that its config needs. What keeps it from that is logged,
-// and nothing else comes of it: c is served already. It is called once, before the first reload.
-func (s *server) confine(f *serveFlags, c *config.Config) {
-	s.confinable = c.Landlock
-	if !c.Landlock {
-		return
-	}
-	version, err := landlock.Version()
-	if err != nil {
-		s.log.Debug("no Landlock: all files that this user may open are within reach", "error", err)
-		return
-	}
-	if s.watching.workers != nil && phpworker.Rights() == nil {
-		s.log.Info("no Landlock: a restricted process cannot look at PHP-FPM's workers; fpm-gate helper could for it")
-		return
-	}
-	rules := rulesFor(f.config, c)
-	switch err := confineTo(rules, f); {
-	case errors.Is(err, landlock.ErrCgo):
-		s.log.Debug("no Landlock", "error", err)
-	case err != nil:
-		s.log.Warn("no Landlock: all files that this user may open are within reach", "error", err)
-	default:
-		s.rules, s.watching.confined = rules, true
-		s.log.Info("this process can open only what its config names", "landlock", version)
-	}
-}
-
 // confineTo restricts this process to rules, if its config can be read and judged with them.
-func confineTo(rules landlock.Rules, f *serveFlags) error {
+func confineTo(rules landlock.Rules, load func() (*config.Config, error)) error {
 	err := landlock.Try(rules, func() error {
-		c, err := f.load()
+		c, err := load()
 		if err != nil {
 			return err
 		}
@@ -57,29 +26,6 @@ func confineTo(rules landlock.Rules, f *serveFlags) error {
 		return fmt.Errorf("try it: %w", err)
 	}
 	return landlock.Restrict(rules)
-}
-
-// reach returns an error if c needs what this process may not open.
-func (s *server) reach(f *serveFlags, c *config.Config) error {
-	if s.rules == nil {
-		return nil
-	}
-	var all []string
-	for _, r := range s.rules.Beyond(rulesFor(f.config, c)) {
-		all = append(all, r.Path)
-	}
-	if all == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: not within reach, as the config of the start did not name it; restart fpm-gate, or set"+
-		" landlock = false and restart it once", strings.Join(all, ", "))
-}
-
-// explainReach logs what to do if this process may have been denied what err is about because it is confined.
-func (s *server) explainReach(err error) {
-	if s.rules != nil && strings.Contains(err.Error(), syscall.EACCES.Error()) { // of a config.Error there is only text
-		s.log.Error("this process can open only what the config of its start named; restart it for a file elsewhere")
-	}
 }
 
 // rulesFor returns what the process that serves c needs, for as long as it serves. Of files it is their folders: most

@@ -9,12 +9,11 @@ import (
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/activation"
-	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 )
 
 // sockets are the listening sockets that systemd has handed to the process, by their FileDescriptorName=. systemd
-// listens on them before the process starts and after it has ended, so a restart refuses nobody.
+// listens on them before the process starts and after it has ended, so a restart refuses no connection.
 type sockets map[string][]*os.File
 
 // errNoSocket is returned when systemd has not passed what the config asks for. A socket comes with the start of the
@@ -129,16 +128,6 @@ func (s sockets) refuse() {
 					}
 				}
 			})
-		}
-	}
-}
-
-// warnUnused tells of sockets that no gate listens on: whoever connects there waits for an answer that never comes.
-func (s sockets) warnUnused(used func(name string) bool, log hclog.Logger) {
-	for name := range s {
-		if !used(name) {
-			log.Warn("unused socket from systemd: connections to it will hang; give a gate its listen, or disable it",
-				"socket", name, "listen", "systemd:"+name)
 		}
 	}
 }

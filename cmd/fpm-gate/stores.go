@@ -1,30 +1,32 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"os"
 	"reflect"
 	"strings"
-	"sync"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/fpm-gate/fpm-gate/config"
+	"github.com/fpm-gate/fpm-gate/gate"
+	"github.com/fpm-gate/fpm-gate/internal/supervisor"
 	"github.com/fpm-gate/fpm-gate/memcachelock"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// sharedStore is the memcached store of one config, shared by its gates. A config with other servers gets a new one;
-// the old one is closed after the last request that started with it.
+// sharedStore is the memcached store of one config, shared by its gates.
 type sharedStore struct {
+	*memcachelock.Store
 	config  *config.Memcached
 	options memcachelock.Options
-	store   *memcachelock.Store
 	locks   *sessionlock.Manager
-	users   sync.WaitGroup // one per gate, as long as a request of the gate may use the store
 }
+
+var _ supervisor.Store = (*sharedStore)(nil)
 
 // openShared returns the store that c describes: old if it is the same, nil if no gate of c needs one. Unreachable
 // servers are no error: the store keeps trying.
@@ -43,11 +45,20 @@ func openShared(c *config.Config, old *sharedStore, log hclog.Logger) (*sharedSt
 	s := &sharedStore{config: c.Memcached, options: o}
 	o.Gate, o.Realms = gate, realms
 	o.OnEvent = func(e memcachelock.Event) { logStoreEvent(log, e) }
-	if s.store, err = memcachelock.New(o); err != nil {
+	if s.Store, err = memcachelock.New(o); err != nil {
 		return nil, fmt.Errorf("memcached: %w", err)
 	}
-	s.locks = sessionlock.NewManager(s.store)
+	s.locks = sessionlock.NewManager(s.Store)
 	return s, nil
+}
+
+// Relabel names the gates of c as the store's users.
+func (s *sharedStore) Relabel(c *config.Config) { s.Store.Relabel(sharedBy(c)) }
+
+// holder asks who holds the lock of key, for the log of a gate.
+func (s *sharedStore) holder(ctx context.Context, key sessionlock.Key) (gate.RemoteHolder, bool) {
+	h, held, err := s.Holder(ctx, key)
+	return gate.RemoteHolder{Gate: h.Gate, Host: h.Host, Token: h.Token}, held && err == nil
 }
 
 // sharedBy returns the gates whose locks are in memcached: their names, joined for operators, and realms by name.
@@ -70,31 +81,6 @@ func (s *sharedStore) same(m *config.Memcached, o memcachelock.Options) bool {
 		return false
 	}
 	return o.TLS == nil || s.options.TLS.RootCAs.Equal(o.TLS.RootCAs)
-}
-
-// warnMoved warns if a reload keeps a gate from seeing the locks that are held and waited for.
-func warnMoved(log hclog.Logger, old, n *serving) {
-	why := ""
-	switch {
-	case old.store != nil && n.store != nil && old.store.config.Secret != n.store.config.Secret:
-		why = "secret changed"
-	case old.config.Realm != n.config.Realm:
-		why = "realm changed"
-	case old.store != n.store:
-		why = "lock store changed"
-	default:
-		return
-	}
-	log.Warn("locks already held or waited for stay where they are; new requests do not see them",
-		"gate", n.config.Name, "reason", why)
-}
-
-// close waits until no request uses the store, then closes it.
-func (s *sharedStore) close(log hclog.Logger) {
-	s.users.Wait()
-	if err := s.store.Close(); err != nil {
-		log.Debug("memcached closed", "error", err)
-	}
 }
 
 // storeOptions returns the options that a memcached block describes.

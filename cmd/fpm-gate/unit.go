@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -18,6 +17,8 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
+
+	"github.com/fpm-gate/fpm-gate/internal/supervisor"
 )
 
 // A unit's main process only starts the process that serves, and passes signals on to it. systemd begins a restart's
@@ -35,8 +36,8 @@ const (
 	drainPatience = 4 * time.Second // after the time to drain, and the grace
 )
 
-// supervise is the main process of a unit.
-func (f *serveFlags) supervise() error {
+// supervise is the main process of a unit. The process that it starts may take as long as drain to end.
+func supervise(unit string, drain time.Duration) error {
 	runtime.GOMAXPROCS(1)
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGHUP, syscall.SIGABRT)
@@ -45,7 +46,7 @@ func (f *serveFlags) supervise() error {
 		return failed(err)
 	}
 	handedOver, ended := make(chan struct{}), make(chan struct{})
-	go listenToServing(f.unit, lifeline, handedOver)
+	go listenToServing(unit, lifeline, handedOver)
 	go func() {
 		_ = child.Wait()
 		close(ended)
@@ -55,8 +56,8 @@ func (f *serveFlags) supervise() error {
 		case sig := <-signals:
 			_ = child.Process.Signal(sig)
 			_ = child.Process.Signal(syscall.SIGCONT) // as systemd does
-			if patience := f.patience(sig); patience > 0 {
-				time.AfterFunc(patience, func() { _ = child.Process.Kill() })
+			if limit := patience(sig, drain); limit > 0 {
+				time.AfterFunc(limit, func() { _ = child.Process.Kill() })
 			}
 		case <-handedOver:
 			return nil
@@ -105,14 +106,14 @@ func restartsText(unit string) string {
 }
 
 // patience is how long a process may take to end after a signal; zero: the signal does not end it.
-func (f *serveFlags) patience(sig os.Signal) time.Duration {
+func patience(sig os.Signal, drain time.Duration) time.Duration {
 	switch sig {
 	case syscall.SIGHUP:
 		return 0
 	case syscall.SIGABRT:
 		return abortPatience
 	}
-	return f.drain + drainGrace + drainPatience
+	return drain + supervisor.DrainGrace + drainPatience
 }
 
 // exitAs ends the main process as the one that serves has ended. That has logged why.
@@ -218,8 +219,8 @@ func (u *unit) watch(signals chan<- os.Signal) {
 	}
 }
 
-// release has the main process end: systemd goes on with what comes after.
-func (u *unit) release() error {
+// Release has the main process end: systemd goes on with what comes after.
+func (u *unit) Release() error {
 	u.released.Store(true)
 	_, err := u.lifeline.Write([]byte(leaves))
 	return err
@@ -234,9 +235,9 @@ func (u *unit) notify(state string) error {
 // systemdPatience bounds each request to systemd.
 const systemdPatience = time.Second
 
-// restarts reports whether systemd is going to start the unit again: the main process asks. If that has died, a start
+// Restarts reports whether systemd is going to start the unit again: the main process asks. If that has died, a start
 // follows too.
-func (u *unit) restarts() (bool, error) {
+func (u *unit) Restarts() (bool, error) {
 	if _, err := u.lifeline.WriteString(asksRestarts); err != nil {
 		return true, nil
 	}
@@ -285,18 +286,4 @@ func systemctl(args ...string) (string, error) {
 		return "", fmt.Errorf("systemctl %s: %w", args[0], err)
 	}
 	return string(out), nil
-}
-
-// socket is where a process that ends offers its locks to the next one.
-func (u *unit) socket() (string, error) { return u.runtimeFile("handover") }
-
-// pausesFile is where it is remembered which gates are paused.
-func (u *unit) pausesFile() (string, error) { return u.runtimeFile("paused") }
-
-func (u *unit) runtimeFile(kind string) (string, error) {
-	folder, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")
-	if folder == "" {
-		return "", errors.New("the unit has no RuntimeDirectory=")
-	}
-	return filepath.Join(folder, u.name+"."+kind), nil
 }
