@@ -154,6 +154,18 @@ func TestAnAwaitEnds(t *testing.T) {
 			t.Errorf("after that: got %+v, %v", s, err)
 		}
 	})
+	t.Run("context, after longer than an answer may take", func(t *testing.T) {
+		t.Parallel()
+		ctx, cancel := context.WithTimeout(t.Context(), defaultTimeout+100*time.Millisecond)
+		defer cancel()
+		_, w, result := awaiting(t, ctx)
+		if err := <-result; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		if s, err := w.Session(); err != nil || s.Status != Active {
+			t.Errorf("after that: got %+v, %v", s, err)
+		}
+	})
 	t.Run("worker", func(t *testing.T) {
 		_, w, result := awaiting(t, t.Context())
 		w.Close()

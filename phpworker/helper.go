@@ -216,7 +216,7 @@ func (w *helpedWorker) await(ctx context.Context, seen Session, pause time.Durat
 func (w *helpedWorker) rest() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_ = w.nc.SetReadDeadline(time.Now().Add(w.timeout))
+	_ = w.nc.SetDeadline(time.Now().Add(w.timeout))
 	_, _ = w.nc.Write([]byte{requestRest})
 }
 
