@@ -33,8 +33,8 @@ func installCacti(t *testing.T, r *rig.Rig) string {
 	)...)})
 	app := filepath.Join(r.DocRoot, "cacti")
 	copyFolder(t, site, app, "include", "locales", "docs", "cache", "log", "rra", "resource", "images", "CHANGELOG")
-	copyFolder(t, site+"/include", app+"/include", "config.php", "fa", "themes", "js")
-	for _, folder := range []string{"include/themes", "locales"} {
+	copyFolder(t, site+"/include", app+"/include", "config.php", "fa", "themes", "js", "vendor")
+	for _, folder := range []string{"include/themes", "include/vendor", "locales"} {
 		if err := os.Symlink(filepath.Join(site, folder), filepath.Join(app, folder)); err != nil {
 			t.Fatal(err)
 		}
