@@ -33,11 +33,13 @@ func parseListen(s string) (netaddr.Addr, error) {
 // maxSocketPath is in bytes: the path must fit into sockaddr_un.sun_path with a NUL.
 const maxSocketPath = 107
 
+// unixAddress parses the path of a socket. It cleans the path, so that two ways to write it count as one address.
 func unixAddress(socket string) (netaddr.Addr, error) {
 	clean := path.Clean(socket)
 	switch {
 	case !strings.HasPrefix(socket, "/"):
 		return netaddr.Addr{}, formHint(`The path of a socket starts with "/".`)
+	// clean would make a socket of a folder's path.
 	case strings.HasSuffix(socket, "/") || clean == "/" || hasControl(socket):
 		return netaddr.Addr{}, errForm
 	case len(clean) > maxSocketPath:
@@ -46,6 +48,8 @@ func unixAddress(socket string) (netaddr.Addr, error) {
 	return netaddr.Addr{Network: "unix", Address: clean}, nil
 }
 
+// tcpAddress parses "host:port". It resolves no names: a config must be valid whatever the resolver says at the moment.
+// The port is written anew, so that 09000 and 9000 count as one address.
 func tcpAddress(s string) (netaddr.Addr, error) {
 	host, port, err := net.SplitHostPort(strings.ToLower(s))
 	n, numErr := strconv.ParseUint(port, 10, 16)

@@ -28,6 +28,7 @@ func (f *file) block() block {
 }
 
 func logBlock(l *Log) block {
+	// The words are hclog's; a request is logged at debug.
 	return block{keys: []key{
 		{"level", setOne(&l.Level, choice("trace", "debug", "info", "warn", "error"))},
 		{"format", setOne(&l.Format, choice(FormatText, FormatJSON))},
@@ -52,6 +53,7 @@ func memcachedBlock(m *Memcached) block {
 		keys: []key{
 			{"servers", setList(&m.Servers, dialAddress)},
 			{"timeout", setOne(&m.Timeout, atLeast(time.Millisecond))},
+			// memcached counts TTLs in seconds, so a shorter lease could end between two renewals.
 			{"lease", setOne(&m.Lease, between(3*time.Second, time.Hour))},
 			{"key_prefix", setOne(&m.KeyPrefix, keyPrefix)},
 			{"secret", setOne(&m.Secret, text)},
@@ -85,6 +87,7 @@ func (f *file) gateBlock(g *Gate) block {
 		keys: []key{
 			{"listen", setOne(&g.Listen, listenAddress)},
 			{"listen_mode", setOne(&g.ListenMode, fileMode)},
+			// Owner and group are looked up when the socket is made: a config can be checked on another machine.
 			{"listen_owner", setOne(&g.ListenOwner, account)},
 			{"listen_group", setOne(&g.ListenGroup, account)},
 			{"realm", setOne(&g.Realm, realm)},
@@ -95,6 +98,7 @@ func (f *file) gateBlock(g *Gate) block {
 		},
 		blocks: []child{
 			{"upstream", unnamed, func(string) block { return f.upstreamBlock(&g.Upstream) }},
+			// In this order: application, in session, sets defaults of lock, and a route starts with the values of lock.
 			{"session", unnamed, func(string) block { return sessionBlock(g) }},
 			{"lock", unnamed, func(string) block { return f.lockBlock(&g.Lock) }},
 			{"route", named, func(name string) block {
@@ -110,13 +114,13 @@ func (f *file) gateBlock(g *Gate) block {
 func (f *file) upstreamBlock(u *Upstream) block {
 	return block{
 		keys: []key{
-			{"address", setFirst(&u.Addresses, dialAddress)},
+			{"address", setFirst(&u.Addresses, dialAddress)}, // checkUpstream refuses both
 			{"addresses", setList(&u.Addresses, dialAddress)},
 			{"connect_timeout", setOne(&u.ConnectTimeout, atLeast(time.Millisecond))},
 			{"max_connections", setInt(&u.MaxConnections, 0, unbounded)},
 			{"queue_timeout", setOne(&u.QueueTimeout, atLeast(time.Millisecond))},
 			{"unreachable_wait", setOne(&u.UnreachableWait, atLeast(0))},
-			{"reuse", setOne(&u.Reuse, atLeast(0))},
+			{"reuse", setOne(&u.Reuse, atLeast(0))}, // 0: no connection is used twice
 			{"idle", setOne(&u.Idle, atLeast(0))},
 			{"ping_path", setOne(&u.PingPath, pagePath)},
 			{"status_path", setOne(&u.StatusPath, pagePath)},
@@ -163,6 +167,7 @@ const maxTerminateGrace = 1500 * time.Millisecond
 // lockKeys returns the keys that lock and route have in common.
 func lockKeys(l *Lock) []key {
 	return []key{
+		// Zero is allowed where it means "not at all", and refused where it would mean that nothing works.
 		{"max_wait", setOne(&l.MaxWait, atLeast(0))},
 		{"expiry", setOne(&l.Expiry, atLeast(time.Millisecond))},
 		{"max_waiters", setInt(&l.MaxWaiters, 1, unbounded)},

@@ -91,11 +91,13 @@ func (f *file) checkAdmin(b *found, a *Admin) {
 	}
 }
 
+// checkMemcached judges the servers together. Whether they can be reached only check --probe finds out.
 func checkMemcached(b *found, m *Memcached) {
 	b.need("servers", `For example: servers = ["10.0.0.1:11211"].`)
 	if b.has("servers") && len(m.Servers) == 0 {
 		b.fail("servers", "", "servers must name at least one server; got an empty list")
 	}
+	// With two servers, or an even number, the failure of half of them leaves no majority, so one less is as good.
 	if n := len(m.Servers); m.Quorum && n > 0 && (n < 3 || n%2 == 0) {
 		b.fail("servers", "A majority must be able to agree.",
 			"quorum needs an odd number of servers, at least 3; got %d", n)
@@ -124,6 +126,7 @@ func needBoth(b *found, one, its, other, others string) {
 	}
 }
 
+// checkGate judges a gate after its blocks. A long head_timeout lets clients hold connections without a request.
 func (f *file) checkGate(b *found, g *Gate) {
 	f.checkListen(b, g.Listen)
 	b.need("upstream", `For example: upstream { address = "unix:/run/php/php-fpm.sock" }.`)
@@ -164,6 +167,7 @@ func checkWait(lock, upstream *found, l Lock, u Upstream) {
 	}
 }
 
+// checkUpstream judges the addresses, and notes them for the check that none of them is a gate's own.
 func (f *file) checkUpstream(b *found, u *Upstream) {
 	if !b.has("addresses") {
 		b.need("address", `For example: address = "unix:/run/php/php-fpm.sock".`)
@@ -183,11 +187,13 @@ func (f *file) checkUpstream(b *found, u *Upstream) {
 		b.warn("unreachable_wait", "", "no request waits for longer than queue_timeout (%s); got %q",
 			durationText(u.QueueTimeout), durationText(u.UnreachableWait))
 	}
+	// The gates that follow may listen on one, so file.check compares them.
 	for _, a := range u.Addresses {
 		f.dials = append(f.dials, place{a, b.at(key)})
 	}
 }
 
+// checkSession judges where the id is found and where sessions are kept.
 func checkSession(b *found, s *Session) {
 	if len(s.Cookies)+len(s.Query) == 0 && s.Param == "" && b.valid("cookies", "query", "param") {
 		b.fail("cookies", "Without one, no request has a session and the gate locks nothing.",
@@ -196,6 +202,7 @@ func checkSession(b *found, s *Session) {
 	if b.valid("handler", "save_path") {
 		checkSavePath(b, s)
 	}
+	// An application may have given locks already.
 	s.LocksGiven = s.LocksGiven || b.has("locks")
 	if b.valid("handler", "save_path", "watch") {
 		checkWatch(b, s)

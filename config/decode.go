@@ -55,6 +55,7 @@ func (d *decoder) parse(src []byte) *hclsyntax.Body {
 	}
 	var diags hcl.Diagnostics
 	d.masked = mask(d.format, src)
+	// Even with errors, ParseConfig returns the part of the file that it could read.
 	d.file, diags = hclsyntax.ParseConfig(src, d.filename, hcl.InitialPos)
 	d.diags = d.discreet(withoutEchoes(diags))
 	d.broken = diags.HasErrors()
@@ -106,6 +107,7 @@ func (d *decoder) body(body *hclsyntax.Body, b block, in *found) {
 			d.key(attr, k, in)
 		}
 	}
+	// In the order of the table: a route starts with the values of the lock block, which must be there before it.
 	for _, c := range b.blocks {
 		for _, blk := range body.Blocks {
 			if blk.Type == c.name {
@@ -119,10 +121,11 @@ func (d *decoder) body(body *hclsyntax.Body, b block, in *found) {
 	}
 }
 
+// key sets a key's value, and records what is wrong with it. A value that comes of a secret is in none of the texts.
 func (d *decoder) key(attr *hclsyntax.Attribute, k key, in *found) {
 	v, diags := attr.Expr.Value(d.scope)
 	d.diags = append(d.diags, d.discreet(diags)...)
-	if diags.HasErrors() || !v.IsWhollyKnown() {
+	if diags.HasErrors() || !v.IsWhollyKnown() { // HCL has reported it, as for a variable that is not set
 		in.note(k.name, attr.Expr.Range(), false)
 		return
 	}
@@ -152,6 +155,8 @@ func elementRange(list hclsyntax.Expression, element int) hcl.Range {
 	return list.Range()
 }
 
+// child decodes a block in a block. One that may not be there a second time is decoded nevertheless, to report its
+// errors.
 func (d *decoder) child(blk *hclsyntax.Block, c child, in *found) {
 	name := d.label(blk, c)
 	title, again := c.name, "only one "+c.name+" block is allowed here"
@@ -211,6 +216,7 @@ func (d *decoder) fail(at hcl.Range, hint, format string, args ...any) {
 	d.note(hcl.DiagError, at, hint, fmt.Sprintf(format, args...))
 }
 
+// note records a diagnostic.
 func (d *decoder) note(severity hcl.DiagnosticSeverity, at hcl.Range, hint, summary string) {
 	d.diags = append(d.diags, &hcl.Diagnostic{
 		Severity: severity,

@@ -35,18 +35,18 @@ func defaultGate(name string) *Gate {
 		Name:        name,
 		ListenMode:  0o660,
 		Realm:       name,
-		MaxParams:   256 << 10,
+		MaxParams:   256 << 10, // far above what web servers accept as headers
 		HeadTimeout: 10 * time.Second,
 		IdleTimeout: 75 * time.Second,
 		Upstream: Upstream{
 			ConnectTimeout: 10 * time.Second,
-			QueueTimeout:   30 * time.Second,
-			Reuse:          time.Second,
+			QueueTimeout:   30 * time.Second, // with MaxWait, below nginx's 60 s
+			Reuse:          time.Second,      // short, as Idle is: each connection occupies a worker
 			Idle:           50 * time.Millisecond,
 			ProbeInterval:  5 * time.Second,
 		},
 		Session: Session{
-			Cookies:      []string{"PHPSESSID"},
+			Cookies:      []string{"PHPSESSID"}, // PHP's own default, as are KeyPrefix and MaxInputVars
 			Format:       FormatPlain,
 			Handler:      HandlerAny,
 			Watch:        WatchAuto,
@@ -58,11 +58,11 @@ func defaultGate(name string) *Gate {
 			Store:          StoreLocal,
 			MaxWait:        10 * time.Second,
 			Expiry:         60 * time.Second,
-			MaxWaiters:     256,
+			MaxWaiters:     256, // above the 128 streams of an HTTP/2 connection to nginx
 			OnMaxWait:      OnMaxWaitReject,
 			OnRotation:     OnRotationRedirect,
 			OnExpiry:       OverdueRelease,
-			TerminateGrace: time.Second,
+			TerminateGrace: time.Second, // at most maxTerminateGrace
 			OnAbandon:      OverdueRelease,
 			OnStoreFailure: OnStoreFailureLocal,
 			AbandonAfter:   5 * time.Second,

@@ -111,6 +111,7 @@ func contentOf(path string) (string, error) {
 	return text, nil
 }
 
+// isFolder reports whether there is such a folder: then what follows in a path is the name of a file, and no secret.
 func isFolder(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
@@ -127,18 +128,19 @@ func readSecret(path string) (string, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		var step *fs.PathError
+		var step *fs.PathError // always: os.Open returns no other type
 		errors.As(err, &step)
 		return "", step.Err
 	}
 	defer f.Close()
+	// One byte more, to notice a file that is too long. Its size may change while it is read, as in /proc.
 	content, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	switch {
 	case err != nil:
 		return "", errors.New("it cannot be read")
 	case len(content) > maxSecret:
 		return "", fmt.Errorf("it is longer than %d bytes", maxSecret)
-	case !utf8.Valid(content):
+	case !utf8.Valid(content): // HCL's strings are Unicode, and would change it
 		return "", errors.New("it is not text in UTF-8")
 	}
 	return strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r"), nil

@@ -8,6 +8,7 @@ import (
 
 // hint guesses what an unknown key or block was meant to be, in a file of that format.
 func (b block) hint(format block, name string) string {
+	// From the most certain guess to the least.
 	if slices.Contains(b.blockNames(), name) {
 		return fmt.Sprintf("%s is a block: write %[1]s { … }, without \"=\".", name)
 	}
@@ -20,7 +21,8 @@ func (b block) hint(format block, name string) string {
 	return didYouMean(name, append(b.keyNames(), b.blockNames()...))
 }
 
-// didYouMean returns a sentence with the candidate that differs least from s, or "" if none is close.
+// didYouMean returns a sentence with the candidate that differs least from s, by two letters at most, or "" if none is
+// that close. Of a short s at least one letter must be right.
 func didYouMean(s string, candidates []string) string {
 	best, least := "", min(3, len(s))
 	for _, c := range candidates {
@@ -36,7 +38,7 @@ func didYouMean(s string, candidates []string) string {
 
 // distance returns the Levenshtein distance of a and b.
 func distance(a, b string) int {
-	row := make([]int, len(b)+1)
+	row := make([]int, len(b)+1) // of the usual table, for the letters of a so far
 	for j := range row {
 		row[j] = j
 	}

@@ -41,6 +41,7 @@ var (
 	keyPrefix = matching("1 to 100 letters, digits and signs, without spaces", `^[!-~]{1,100}$`)
 )
 
+// matching is the kind of a text that matches a pattern, which must be anchored.
 func matching(form, pattern string) kind[string] {
 	re := regexp.MustCompile(pattern)
 	return kind[string]{form, func(s string) (string, error) {
@@ -75,6 +76,7 @@ var cookieName = kind[string]{`a name that PHP accepts as session.name, or a pat
 		return sessionName.parse(s)
 	}}
 
+// inPattern matches the parts of a cookie's name that stand for others.
 var inPattern = regexp.MustCompile(`[*?]+`)
 
 // fixedLetters counts what a pattern of cookieName demands of a name.
@@ -83,6 +85,7 @@ func fixedLetters(pattern string) int { return len(inPattern.ReplaceAllString(pa
 // maxIDPattern is far beyond any pattern with a purpose.
 const maxIDPattern = 1000
 
+// idPattern is compiled here, once. Visitors choose the cookies, and RE2's time is linear in their length.
 var idPattern = kind[*regexp.Regexp]{`a regular expression such as "^([^|]+)", in the syntax of RE2`,
 	func(s string) (*regexp.Regexp, error) {
 		switch {
@@ -137,6 +140,8 @@ func appKeys(to *[][]byte) setter {
 	}
 }
 
+// parseAppKeys parses what Laravel accepts as APP_KEY or APP_PREVIOUS_KEYS. Its errors have no hint, which could show a
+// part of a key.
 func parseAppKeys(s string) (keys [][]byte, err error) {
 	const encodedPrefix = "base64:"
 	if n := len(s); (n == 16 || n == 32) && !strings.HasPrefix(s, encodedPrefix) { // which may have a comma in it
@@ -187,6 +192,7 @@ var pathPattern = kind[string]{
 	},
 }
 
+// methodForm is stricter than HTTP's token: methods are case-sensitive, and those in use are in capitals.
 var methodForm = regexp.MustCompile(`^[A-Z][A-Z0-9_-]*$`)
 
 var method = kind[string]{`a method in capitals such as "POST"`, func(s string) (string, error) {
@@ -199,6 +205,7 @@ var method = kind[string]{`a method in capitals such as "POST"`, func(s string) 
 	return "", errForm
 }}
 
+// hostName lowers the name, as the gate does with a request's Host header.
 var hostName = kind[string]{`a host name such as "shop.example.org", without a port`, func(s string) (string, error) {
 	if !isHost(s) {
 		return "", errForm
@@ -227,6 +234,7 @@ func savePathFolder(s string) (folder string, depth int, err error) {
 func savePathServers(s string) (servers []netaddr.Addr, err error) {
 	for server := range strings.SplitSeq(s, ",") {
 		server = strings.TrimSpace(server)
+		// php-memcached takes a unix socket with the port 0, or without one.
 		if strings.HasPrefix(server, "/") {
 			server = "unix:" + strings.TrimSuffix(server, ":0")
 		}

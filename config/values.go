@@ -33,6 +33,8 @@ func (f fault) withoutValue() fault {
 }
 
 // kind is a type of value that is written as a string.
+//
+// A kind is a value in a table, so the tables of blocks.go read like the format that they define.
 type kind[T any] struct {
 	form string // follows "must be": `a path such as "/ping"`
 	// parse returns errForm if the text does not have the form. Any other error follows the key's name: "must be at
@@ -48,6 +50,7 @@ type formHint string
 func (h formHint) Error() string        { return string(h) }
 func (h formHint) Is(target error) bool { return target == errForm }
 
+// newFault returns the fault of a value: what it must be, and what was got instead.
 func newFault(got cty.Value, err error, form string) fault {
 	f := fault{text: err.Error(), element: -1}
 	if errors.Is(err, errForm) {
@@ -60,6 +63,7 @@ func newFault(got cty.Value, err error, form string) fault {
 	return f
 }
 
+// read parses a string. A null, as of a key that is set to null, does not have the form.
 func (k kind[T]) read(v cty.Value) (t T, err error) {
 	if v.IsNull() || v.Type() != cty.String {
 		return t, errForm
@@ -134,6 +138,7 @@ func setBool(to *bool) setter {
 // unbounded is the largest int on every platform.
 const unbounded = math.MaxInt32
 
+// setInt sets a whole number. A string counts as one if HCL can convert it, because env returns only strings.
 func setInt(to *int, least, most int) setter {
 	return setNumber(to, least, most, "a whole number", strconv.Itoa, func(string) (int64, bool) { return 0, false })
 }
@@ -173,10 +178,11 @@ func whole(v cty.Value, parse func(string) (int64, bool)) (int64, error) {
 	if err != nil || v.IsNull() || !v.AsBigFloat().IsInt() {
 		return 0, errForm
 	}
-	n, _ := v.AsBigFloat().Int64()
+	n, _ := v.AsBigFloat().Int64() // at the bounds of int64 if it is beyond them, which no key allows
 	return n, nil
 }
 
+// sizeForm has nine digits at most, so that no size overflows an int64.
 var (
 	sizeForm  = regexp.MustCompile(`^([0-9]{1,9})(B|KiB|MiB|GiB)$`)
 	sizeUnits = []struct {
@@ -185,6 +191,8 @@ var (
 	}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
 )
 
+// parseSize parses a size with a unit. Units are powers of 1,024; "k" and "MB", which mean different things to
+// different programs, are refused.
 func parseSize(s string) (int64, bool) {
 	m := sizeForm.FindStringSubmatch(s)
 	if m == nil {
@@ -200,6 +208,7 @@ func parseSize(s string) (int64, bool) {
 	return n, true
 }
 
+// sizeText writes a size with the largest unit that divides it.
 func sizeText(bytes int) string {
 	for _, u := range sizeUnits {
 		if int64(bytes)%u.bytes == 0 {
@@ -212,6 +221,7 @@ func sizeText(bytes int) string {
 // longest bounds durations, so that sums cannot overflow.
 const longest = 1000 * time.Hour
 
+// atLeast and between are kinds of durations, bounds included.
 func atLeast(least time.Duration) kind[time.Duration] {
 	return between(least, longest)
 }
@@ -220,7 +230,7 @@ func between(least, most time.Duration) kind[time.Duration] {
 	return kind[time.Duration]{durationForm, func(s string) (time.Duration, error) {
 		t, err := time.ParseDuration(s)
 		switch {
-		case err != nil || s == "0":
+		case err != nil || s == "0": // ParseDuration accepts a 0 without a unit
 			return 0, errForm
 		case t < least:
 			return 0, fmt.Errorf("must be at least %s", durationText(least))
@@ -233,6 +243,7 @@ func between(least, most time.Duration) kind[time.Duration] {
 
 const durationForm = `a string with a unit (ms, s, m, h), such as "10s" or "250ms"`
 
+// wholeSeconds is the kind of retry_after: the header Retry-After has no fractions.
 var wholeSeconds = kind[time.Duration]{durationForm, func(s string) (time.Duration, error) {
 	t, err := atLeast(time.Second).parse(s)
 	if err == nil && t%time.Second != 0 {
@@ -253,13 +264,14 @@ func durationText(t time.Duration) string {
 	return s
 }
 
+// octal matches the permissions of a file. Setuid, setgid and sticky bits mean nothing on a socket.
 var octal = regexp.MustCompile(`^0?[0-7]{3}$`)
 
 var fileMode = kind[os.FileMode]{`a string of octal digits such as "0660"`, func(s string) (os.FileMode, error) {
 	if !octal.MatchString(s) {
 		return 0, errForm
 	}
-	mode, _ := strconv.ParseUint(s, 8, 32)
+	mode, _ := strconv.ParseUint(s, 8, 32) // cannot fail: octal has seen it
 	return os.FileMode(mode), nil
 }}
 

@@ -18,12 +18,13 @@ type doubt struct {
 	looked time.Time   // when it was looked up; zero: not yet
 }
 
-// maxDoubts bounds what is remembered. Beyond that, leases end by their TTL.
+// maxDoubts bounds what is remembered for one server. Beyond that, leases end by their TTL.
 const maxDoubts = 4096
 
 // recheckAfter is how long after the first look a doubt is looked up a second time.
 const recheckAfter = time.Second
 
+// inDoubt remembers a write whose answer was lost. sweep looks it up.
 func (m *member) inDoubt(d doubt) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -50,6 +51,8 @@ func (m *member) sweep() {
 	}
 }
 
+// resolve looks up doubtful writes, each in its turn among the requests for its lock. One that had no effect is looked
+// up once more a second later, because the server may still do it; one whose lookup fails stays for the next sweep.
 func (m *member) resolve(due []doubt) {
 	for _, d := range due {
 		t := m.newTicket(d.key)

@@ -22,10 +22,10 @@ type lease struct {
 	value    []byte
 	replicas []*replica
 	until    time.Time // when to give up taking it
-	losses   []uint64  // of the servers, before it was taken
+	losses   []uint64  // of the servers, before it was taken; with more since then, the item may be gone
 
 	decided chan struct{} // closed when won is known
-	won     bool
+	won     bool          // guarded by decided
 
 	mu        sync.Mutex
 	released  bool
@@ -62,7 +62,7 @@ func (l *lease) doubt() doubt {
 // result is certain. request leaves its ticket. heard gets the answers; late ones are discarded.
 func (l *lease) askAll(request func(*replica, *ticket) answer, heard func(answer)) votes {
 	n := len(l.replicas)
-	answers := make(chan answer, n)
+	answers := make(chan answer, n) // room for all: no late one blocks its goroutine
 	for i, r := range l.replicas {
 		t := r.member.newTicket(l.key)
 		one := func() {
@@ -71,7 +71,7 @@ func (l *lease) askAll(request func(*replica, *ticket) answer, heard func(answer
 			answers <- a
 		}
 		if n == 1 {
-			one()
+			one() // without a quorum no goroutine is needed
 		} else {
 			l.background.Go(one)
 		}
@@ -92,7 +92,7 @@ func (l *lease) acquire() (found [][]*kv.Item, err error) {
 	result := l.askAll((*replica).acquireOrLeave, func(a answer) { found[a.replica] = a.found })
 	err = result.outcome()
 	l.won = err == nil
-	close(l.decided)
+	close(l.decided) // lets the replicas that said yes give it back, if it is not won
 	return found, err
 }
 
@@ -106,7 +106,7 @@ func (l *lease) Renew(context.Context) error {
 	switch n := len(l.replicas); {
 	case result.yes >= result.majority:
 		return nil
-	case result.no <= n-result.majority:
+	case result.no <= n-result.majority: // a majority may still have it, as far as is known: the next renewal tries again
 		return storeError(result.err)
 	case !l.isReleased():
 		l.tellLoss(LeaseLost)
@@ -141,7 +141,7 @@ func (l *lease) ShouldYield() bool {
 	if l.handedOn && len(l.waiting) > 0 {
 		return true
 	}
-	l.handedOn = true
+	l.handedOn = true // from the second hand-over on, other gates come first
 	if !l.asking && time.Since(l.lineAsked) >= lineAge {
 		l.asking = true
 		l.background.Go(l.readLine)
@@ -160,6 +160,7 @@ func (l *lease) Release() {
 		return
 	}
 	l.ended()
+	// The tickets are taken before Release returns, so that an acquire that follows comes after the release.
 	tickets := make([]*ticket, len(l.replicas))
 	for i, r := range l.replicas {
 		tickets[i] = r.member.newTicket(l.key)
@@ -167,6 +168,7 @@ func (l *lease) Release() {
 	l.background.Go(func() { l.release(tickets, waited) })
 }
 
+// release frees the items. If a gate waits, they become its turn, and it is taken out of the line.
 func (l *lease) release(tickets []*ticket, waited bool) {
 	var next manager
 	if waited {
@@ -200,6 +202,7 @@ func (l *lease) release(tickets []*ticket, waited bool) {
 	}
 }
 
+// tellLoss counts a loss, and reports it.
 func (l *lease) tellLoss(kind EventKind) {
 	l.lost.Add(1)
 	l.tell(Event{Kind: kind, Server: l.replicas[0].member.Name(), Key: l.key})
@@ -220,7 +223,7 @@ func (l *lease) waiters(line []manager) {
 	l.asking, l.lineAsked = false, time.Now()
 }
 
-// readLine looks up which gates wait.
+// readLine looks up which gates wait. An error counts as none.
 func (l *lease) readLine() {
 	var line []manager
 	if m := l.lineMember(l.key); m != nil {

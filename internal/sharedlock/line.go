@@ -51,6 +51,7 @@ func (c *cluster) leaveLine(key sessionlock.Key, gate manager) bool {
 	}
 	name := c.lineName(key)
 	for attempt := range lineAttempts {
+		// A compare-and-swap: the write fails if another gate has written the line since it was read.
 		items, err := m.Read(kv.LaneWrite, name)
 		if err != nil {
 			return false
@@ -103,6 +104,7 @@ func (c *cluster) leaveAndPassOn(key sessionlock.Key, gate manager) {
 	})
 }
 
+// ticketsOf takes a ticket on each member of the lock, for work in the background that has to keep its place.
 func (c *cluster) ticketsOf(key sessionlock.Key) (tickets []*ticket) {
 	for _, m := range c.membersOf(key) {
 		tickets = append(tickets, m.newTicket(key))
@@ -133,7 +135,7 @@ func (m *member) freeTurn(name string, gate manager) error {
 		return nil
 	}
 	err = m.Write(&kv.Item{Name: name, TTL: kv.Delete, Version: it.Version})
-	if kv.Refused(err) {
+	if kv.Refused(err) { // gate took its turn in the meantime, or the turn has ended
 		return nil
 	}
 	return err

@@ -12,9 +12,9 @@ import (
 type replica struct {
 	lease   *lease
 	member  *member
-	ours    bool
+	ours    bool   // the server has our item, as far as we know
 	lost    bool   // when it was released, another gate may have had it
-	version uint64 // 0: not known, or it was gone
+	version uint64 // of our item, for a compare-and-swap; 0: not known, or it was gone
 
 	// What a wait has seen of the lock before. With a vote for us, seen is free for us to replace.
 	looked bool
@@ -22,6 +22,7 @@ type replica struct {
 	seen   *kv.Item
 }
 
+// failed is the answer of a server that has given none, or not one that counts.
 func (r *replica) failed(err error) answer {
 	if errors.Is(err, kv.ErrEpoch) {
 		return answer{vote: voteNo} // it will know us again after the grace
@@ -34,7 +35,7 @@ func (r *replica) acquireOrLeave(t *ticket) answer {
 	if !t.waitUntil(r.lease.until) {
 		return answer{vote: voteFailed, err: kv.ErrBusy} // with our own release
 	}
-	if t.isGiven() {
+	if t.isGiven() { // the release before us has kept the lock for another gate
 		t.leave()
 		return answer{vote: voteNo}
 	}
@@ -43,6 +44,7 @@ func (r *replica) acquireOrLeave(t *ticket) answer {
 		t.leave()
 		return a
 	}
+	// The ticket is kept until then: a later request for the lock must not meet an item that we are about to remove.
 	r.lease.background.Go(func() {
 		defer t.leave()
 		<-r.lease.decided
@@ -90,6 +92,7 @@ func (r *replica) write(old *kv.Item, until time.Time) (items []*kv.Item, known 
 	return items, true, err
 }
 
+// writeOnce adds the item, or replaces old if that is still there unchanged, and reads what there is then.
 func (r *replica) writeOnce(old *kv.Item, until time.Time) ([]*kv.Item, error) {
 	l := r.lease
 	it := &kv.Item{Name: l.name, Value: l.value, TTL: l.options.Lease}
@@ -112,7 +115,7 @@ func (r *replica) confirm(err error, until time.Time) ([]*kv.Item, error) {
 		return nil, errors.Join(err, checkErr)
 	case sameValue(items[0], l.value):
 		return items, checkErr
-	case items[0] == nil:
+	case items[0] == nil: // the write did not happen, or its item is gone again
 		return r.writeOnce(nil, until)
 	}
 	return items, kv.ErrExists
@@ -148,7 +151,7 @@ func (r *replica) renew() answer {
 		return r.reAdd()
 	case err != nil:
 		return answer{vote: voteFailed, err: err}
-	case !sameValue(it, l.value):
+	case !sameValue(it, l.value): // another gate's, which we have made live on: not again, as ours is false now
 		r.ours = false
 		return answer{vote: voteNo}
 	}
@@ -206,7 +209,7 @@ func (r *replica) release(next manager) (given bool) {
 	if !r.ours {
 		return false
 	}
-	r.ours = false
+	r.ours = false // whatever comes of it: a lease is released once
 	err := r.free(next)
 	switch {
 	case errors.Is(err, sessionlock.ErrLost):
@@ -226,7 +229,7 @@ func (r *replica) remove() { r.release(manager{}) }
 // then, or if the item was gone: it is unknown which gate had the lock meanwhile.
 func (r *replica) free(next manager) error {
 	l, m := r.lease, r.member
-	for range 2 {
+	for range 2 { // once more if the answer was lost and the item is still there
 		if r.version == 0 {
 			items, err := m.Read(kv.LaneWrite, l.name)
 			if err != nil {

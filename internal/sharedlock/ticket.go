@@ -20,9 +20,9 @@ type tickets struct {
 type ticket struct {
 	of     *tickets
 	key    sessionlock.Key
-	before *ticket // nil: nothing is under way
-	done   chan struct{}
-	given  bool // the lock was given to another gate; known when it is done
+	before *ticket       // nil: nothing is under way
+	done   chan struct{} // closed by leave
+	given  bool          // the lock was given to another gate; known when it is done
 }
 
 // newTicket takes the next place. It has to be left.
@@ -37,6 +37,7 @@ func (q *tickets) newTicket(key sessionlock.Key) *ticket {
 	return t
 }
 
+// wait waits for the ticket's turn, however long that takes.
 func (t *ticket) wait() {
 	if t.before != nil {
 		<-t.before.done
@@ -71,6 +72,7 @@ func (t *ticket) waitUntil(until time.Time) bool {
 // isGiven reports, after the wait, whether we have just given the lock to another gate: an acquire need not ask then.
 func (t *ticket) isGiven() bool { return t.before != nil && t.before.given }
 
+// leave ends the ticket, and lets the next one go on. Each ticket is left exactly once.
 func (t *ticket) leave() {
 	t.of.mu.Lock()
 	defer t.of.mu.Unlock()

@@ -29,6 +29,7 @@ const (
 	wordTurn = "turn"
 )
 
+// heldValue is unique to a lease, by its token.
 func heldValue(h Holder) []byte {
 	return fmt.Appendf(nil, "%s %s %d %s %s", wordHeld, h.Token, h.Since.UnixMilli(),
 		url.QueryEscape(h.Gate), url.QueryEscape(h.Host))
@@ -50,11 +51,13 @@ func parseHeld(value []byte) (h Holder, ok bool) {
 		return Holder{}, false
 	}
 	h.Since = time.UnixMilli(since)
+	// Only for operators: a name that cannot be read does not make the lock less held.
 	h.Gate, _ = url.QueryUnescape(words[3])
 	h.Host, _ = url.QueryUnescape(words[4])
 	return h, true
 }
 
+// sameValue reports whether an item is there with that value.
 func sameValue(it *kv.Item, value []byte) bool {
 	return it != nil && bytes.Equal(it.Value, value)
 }
@@ -81,6 +84,7 @@ func parseLine(it *kv.Item) (line []manager) {
 	return line
 }
 
+// lineValue is what parseLine reads.
 func lineValue(line []manager) []byte {
 	words := make([]string, len(line))
 	for i, m := range line {
