@@ -9,6 +9,7 @@ import (
 // delete breaks a lock: its holder keeps running without it, and the next waiter gets it. With terminate=true the
 // holder's script is ended, and the lock with it.
 func (h *lockHandler) delete(w http.ResponseWriter, r *http.Request) {
+	// A misspelled value must not break the lock of a script that was to be ended.
 	do := h.breakLock
 	if terminate := r.URL.Query().Get("terminate"); terminate == "true" {
 		do = h.terminateScript
@@ -19,6 +20,7 @@ func (h *lockHandler) delete(w http.ResponseWriter, r *http.Request) {
 	h.withLock(w, r, do)
 }
 
+// breakLock ends a lock within this process. A lock that another host holds is not in any of its managers.
 func (h *lockHandler) breakLock(w http.ResponseWriter, r *http.Request, l Lock) {
 	for _, locks := range h.served().Locks {
 		if locks.Break(keyOf(l.Key)) {
@@ -33,11 +35,11 @@ func (h *lockHandler) breakLock(w http.ResponseWriter, r *http.Request, l Lock) 
 // terminateScript ends the script that holds a lock.
 func (h *lockHandler) terminateScript(w http.ResponseWriter, r *http.Request, l Lock) {
 	by := h.holder(l)
-	if by == nil {
+	if by == nil { // another host's, or it has ended since withLock found it
 		notHere(w, l, "end its script there")
 		return
 	}
-	ended, err := gate.Terminate(by)
+	ended, err := gate.Terminate(by) // takes up to two seconds
 	if err != nil {
 		h.log.Warn("end of a script requested by an operator, in vain", "key", l.Key[:8], "client", clientOf(r),
 			"error", err)

@@ -29,9 +29,10 @@ func (f family[T]) describe(to chan<- *prometheus.Desc) {
 
 // collect reads the family from a T. The labels come before those that a metric adds.
 func (f family[T]) collect(to chan<- prometheus.Metric, from T, labels ...string) {
-	labels = slices.Clip(labels)
+	labels = slices.Clip(labels) // append must not write into the labels of another metric
 	for _, m := range f {
 		m.read(from, func(value float64, more ...string) {
+			// It panics only if a metric gives other labels than it declares, which a test would see.
 			to <- prometheus.MustNewConstMetric(m.desc, m.kind, value, append(labels, more...)...)
 		})
 	}

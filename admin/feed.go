@@ -45,11 +45,12 @@ func (f *feed) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	defer f.leave()
 	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("X-Accel-Buffering", "no")
+	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold events back
 	event, next := f.newest()
 	for {
 		if event != nil {
 			c := http.NewResponseController(w)
+			// A client that does not read must not keep the stream, of which there are only maxStreams.
 			_ = c.SetWriteDeadline(time.Now().Add(sendTimeout))
 			if _, err := w.Write(event); err != nil || c.Flush() != nil {
 				return
@@ -81,12 +82,15 @@ func (f *feed) enter() bool {
 	return true
 }
 
+// leave ends a stream. run notices by itself that there are none left.
 func (f *feed) leave() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.streams--
 }
 
+// newest returns the newest event, and the channel that is closed when there is a newer one. Both belong together: no
+// event is missed between the two.
 func (f *feed) newest() (event []byte, next <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

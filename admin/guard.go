@@ -13,19 +13,21 @@ import (
 // browser can connect to it, and its mode controls access.
 func guard(at net.Addr, h http.Handler) http.Handler {
 	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The server has no write timeout, because streams last. Each answer has its own, and streams extend theirs.
 		limit := sendTimeout
 		if strings.HasPrefix(r.URL.Path, "/debug/") {
 			limit = profileTime
 		}
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit))
-		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("Cache-Control", "no-store") // all of it is out of date a moment later
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		w.Header().Set("X-Frame-Options", "DENY")
+		w.Header().Set("X-Frame-Options", "DENY") // a page in a frame could be made to break locks by a click
 		h.ServeHTTP(w, r)
 	})
 	if at.Network() != "tcp" {
 		return answer
 	}
+	// It refuses cross-site requests with unsafe methods. foreign refuses the others, which read.
 	changes := http.NewCrossOriginProtection().Handler(answer)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -48,12 +50,13 @@ func isOurs(host string) bool {
 	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
 		return true
 	}
-	own, _ := os.Hostname()
+	own, _ := os.Hostname() // "" on an error, which is no host
 	return strings.EqualFold(host, "localhost") || (own != "" && strings.EqualFold(host, own))
 }
 
 // foreign reports whether a page of another site sends the request. A link to the admin's page is allowed.
 func foreign(r *http.Request) bool {
+	// Browsers send it to trustworthy origins only: to loopback, but not to a LAN address over plain HTTP.
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "cross-site", "same-site":
 		return r.Header.Get("Sec-Fetch-Mode") != "navigate" || r.URL.Path != "/"

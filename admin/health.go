@@ -34,11 +34,13 @@ type health struct {
 // healthAge is how long a result is reused.
 const healthAge = time.Second
 
+// serveAlive answers GET /healthz. That it answers is all that it says: a restart helps no gate whose PHP-FPM is away.
 func (h *health) serveAlive(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = io.WriteString(w, "ok\n")
 }
 
+// serveReadiness answers GET /readyz.
 func (h *health) serveReadiness(w http.ResponseWriter, _ *http.Request) {
 	page := h.readiness()
 	status := http.StatusOK
@@ -48,6 +50,8 @@ func (h *health) serveReadiness(w http.ResponseWriter, _ *http.Request) {
 	reply(w, status, page)
 }
 
+// readiness returns the last result, or a new one. It holds mu meanwhile, so that concurrent checks share one. A
+// shutdown shows at once, because balancers must stop sending.
 func (h *health) readiness() *ReadinessPage {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -61,7 +65,7 @@ func (h *health) readiness() *ReadinessPage {
 
 // checkReadiness checks everything that requests need: listeners, PHP-FPM and the lock store.
 func checkReadiness(s Served) *ReadinessPage {
-	page := &ReadinessPage{Reasons: []string{}, Warnings: []string{}}
+	page := &ReadinessPage{Reasons: []string{}, Warnings: []string{}} // not null in JSON
 	if s.Draining {
 		page.Reasons = append(page.Reasons, "shutting down")
 	}
@@ -77,6 +81,7 @@ func checkReadiness(s Served) *ReadinessPage {
 	if len(s.Gates) == 0 {
 		page.Reasons = append(page.Reasons, "no config loaded yet")
 	}
+	// All gates at once: one whose PHP-FPM does not answer takes askTimeout.
 	failures := make([]error, len(s.Gates))
 	var checks sync.WaitGroup
 	for i, g := range s.Gates {
@@ -86,12 +91,12 @@ func checkReadiness(s Served) *ReadinessPage {
 	page.Warnings = append(page.Warnings, busyUpstreams(s.Gates)...)
 	page.Warnings = append(page.Warnings, unseenWorkers(s.Gates)...)
 	for i, err := range failures {
-		if err != nil && !s.Draining {
+		if err != nil && !s.Draining { // a gate that drains does not listen, which is as it should be
 			page.Reasons = append(page.Reasons, fmt.Sprintf("gate %q: %v", s.Gates[i].Name, err))
 		}
 	}
 	for _, l := range s.Locks {
-		if l.Store == nil {
+		if l.Store == nil { // a local store cannot fail
 			continue
 		}
 		if err := l.Store.Health(); err != nil {
@@ -148,7 +153,7 @@ func checkUpstream(u gate.UpstreamStats) error {
 	if u.Failing {
 		return errors.New("ping failed")
 	}
-	if u.Busy+u.Idle > 0 && !u.Down {
+	if u.Busy+u.Idle > 0 && !u.Down { // a connection of a probe would take a worker for a moment
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)

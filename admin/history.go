@@ -14,8 +14,8 @@ import (
 // history is the last hour: how long each script held locks, how long other requests waited for it, and how long its
 // requests took. It is kept per minute, and its size is bounded however many scripts there are.
 type history struct {
-	now   func() time.Time
-	began time.Time
+	now   func() time.Time // for tests
+	began time.Time        // the page shows no more than there was
 
 	mu    sync.Mutex
 	gates map[string]*gateHistory // by name; entries stay until the process ends
@@ -45,7 +45,7 @@ type minute struct {
 
 // scriptFigures are the figures of one script.
 type scriptFigures struct {
-	holds, blocked              uint64
+	holds, blocked              uint64 // blocked: requests of others that waited for it
 	held, longest, blockedOther time.Duration
 
 	requests, slow      uint64
@@ -117,7 +117,7 @@ func (g *gateHistory) slow(script string, taken time.Duration) {
 func (g *gateHistory) waited(d time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	i := 0
+	i := 0 // the last bucket has no bound
 	for i < len(waitBounds) && d > waitBounds[i] {
 		i++
 	}
@@ -155,6 +155,7 @@ func (m *minute) scriptNamed(name string, d time.Duration) *scriptFigures {
 	return m.newScript(strings.Clone(name), d)
 }
 
+// newScript returns an entry for a script that has none: its own, or the shared one if the script weighs too little.
 func (m *minute) newScript(name string, d time.Duration) *scriptFigures {
 	if len(m.scripts) >= historyScripts && !m.makeRoom(d) {
 		return m.others()
@@ -164,6 +165,7 @@ func (m *minute) newScript(name string, d time.Duration) *scriptFigures {
 	return s
 }
 
+// others returns the shared entry. It comes on top of historyScripts.
 func (m *minute) others() *scriptFigures {
 	s := m.scripts[otherScripts]
 	if s == nil {
@@ -196,6 +198,7 @@ func (m *minute) makeRoom(d time.Duration) bool {
 // weight is the time that a script has cost: its own and the waits of others.
 func (s *scriptFigures) weight() time.Duration { return max(s.held, s.inPHP) + s.blockedOther }
 
+// add adds the figures of o, of another minute or another script.
 func (s *scriptFigures) add(o *scriptFigures) {
 	s.holds += o.holds
 	s.blocked += o.blocked

@@ -17,8 +17,8 @@ type meter struct {
 	hold    [gate.HoldOutcomes]observer
 	queue   [gate.Outcomes]observer
 	php     [gate.Outcomes]observer
-	history *gateHistory
-	all     *history
+	history *gateHistory // of the route's gate
+	all     *history     // of all: gates of one realm wait for each other
 }
 
 func newMeter(m *metrics, h *history, gateName, route string) *meter {
@@ -38,7 +38,7 @@ func newMeter(m *metrics, h *history, gateName, route string) *meter {
 // Waited observes a wait.
 func (t *meter) Waited(end gate.Outcome, waited time.Duration, blockedBy *sessionlock.Description) {
 	t.wait[end].observe(waited)
-	if waited == 0 {
+	if waited == 0 { // a free lock, as for most requests: the history would only take time
 		return
 	}
 	t.history.waited(waited)

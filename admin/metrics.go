@@ -60,6 +60,8 @@ func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: 8})
 }
 
+// The names follow Prometheus's rules: base units, _total for counters. The two about reloads are named as Prometheus
+// names its own, so that alerts for the one fit the other.
 var programMetrics = newFamily(
 	gauges("fpm_gate_build_info", "Always 1; the labels name the program's version and Go's.",
 		func(p program, emit emit) { emit(1, p.version, runtime.Version()) }, "version", "goversion"),
@@ -72,6 +74,8 @@ var programMetrics = newFamily(
 		func(p program) uint64 { return p.LogLost }),
 )
 
+// gateMetrics come from counters that the gates keep anyway. A gate's counters survive reloads, but for those of its
+// pool of connections.
 var gateMetrics = newFamily(
 	counters("fpm_gate_requests_total", "Requests that have ended.", gateFigures.requests, "gate", "route", "outcome"),
 	counters("fpm_gate_slow_requests_total", "Requests that took longer than slow_request.",
@@ -117,6 +121,7 @@ var gateMetrics = newFamily(
 	gauges("fpm_gate_session_misfit",
 		"Whether the session block does not fit what PHP and the application do: 1 or 0. The log shows what to do.",
 		gateFigures.misfits, "gate", "kind"),
+	// The next three end as php-fpm_exporter's do, so that its dashboards need few changes.
 	gauge("fpm_gate_active_processes", "Workers of PHP-FPM that run a script for the gate.",
 		func(g gateFigures) int { return g.Active }, "gate"),
 	gauges("fpm_gate_idle_processes", "Workers of max_connections that run no script for the gate.",
@@ -141,6 +146,7 @@ var gateMetrics = newFamily(
 		func(g gateFigures) uint64 { return g.Pool.Retries }, "gate"),
 )
 
+// upstreamMetrics describe each address of a gate, as the gate sees it.
 var upstreamMetrics = newFamily(
 	gauges("fpm_gate_upstream_connections", "Connections to PHP-FPM.", func(u upstreamFigures, emit emit) {
 		emit(float64(u.Busy), "busy")
@@ -155,7 +161,8 @@ var upstreamMetrics = newFamily(
 		func(u upstreamFigures) bool { return u.Unseen != nil }, "gate", "address"),
 )
 
-// fpmMetrics come from PHP-FPM's status page.
+// fpmMetrics come from PHP-FPM's status page, as of the last probe. They are missing while it cannot be read, so that
+// no old figure looks like a new one.
 var fpmMetrics = newFamily(
 	counter("fpm_gate_phpfpm_accepted_connections_total", "Connections that PHP-FPM has accepted.",
 		func(u upstreamFigures) uint64 { return u.Status.AcceptedConn }, "gate", "address", "pool"),
@@ -176,6 +183,7 @@ var fpmMetrics = newFamily(
 		func(u upstreamFigures) uint64 { return u.Status.SlowRequests }, "gate", "address", "pool"),
 )
 
+// storeMetrics describe this process's part in a store; other hosts export their own.
 var storeMetrics = newFamily(
 	gauge("fpm_gate_store_leases", "Leases that this process has in the store.",
 		func(s sharedlock.Stats) int { return s.Leases }),
@@ -186,6 +194,7 @@ var storeMetrics = newFamily(
 		func(s sharedlock.Stats) uint64 { return s.Lost }),
 )
 
+// serverMetrics describe each lock server, as this process sees it.
 var serverMetrics = newFamily(
 	flag("fpm_gate_store_up", "Whether the server is up: 0 while it is marked down.",
 		func(v sharedlock.ServerStats) bool { return v.Up }, "server"),
@@ -226,7 +235,7 @@ func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 
 // Collect reads the metrics of what is served now.
 func (m *metrics) Collect(to chan<- prometheus.Metric) {
-	served := m.served()
+	served := m.served() // once, so that a reload in between does not mix two configs
 	programMetrics.collect(to, program{served, m.version})
 	held := lockFigures(served.Locks)
 	for _, g := range served.Gates {
@@ -235,7 +244,7 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 		for _, u := range g.Upstreams() {
 			figures := upstreamFigures(u)
 			upstreamMetrics.collect(to, figures, g.Name, u.Addr.String())
-			if u.Status != nil {
+			if u.Status != nil { // pool is PHP-FPM's own name for it
 				fpmMetrics.collect(to, figures, g.Name, u.Addr.String(), u.Status.Pool)
 			}
 		}
@@ -267,6 +276,7 @@ type (
 	upstreamFigures gate.UpstreamStats
 )
 
+// requests emits zeros too, so that rate() has a first value for each outcome.
 func (g gateFigures) requests(emit emit) {
 	for _, route := range g.Routes {
 		for end, n := range route.Outcomes {
@@ -302,7 +312,7 @@ func (g gateFigures) terminated(emit emit) {
 
 func (g gateFigures) misfits(emit emit) {
 	found := g.Misfits()
-	for _, kind := range gate.MisfitKinds() {
+	for _, kind := range gate.MisfitKinds() { // each of them, so that an alert sees 1 turn into 0
 		is := slices.ContainsFunc(found, func(m gate.Misfit) bool { return m.Kind == kind })
 		emit(number(is), kind)
 	}

@@ -26,13 +26,13 @@ type Pause struct {
 	Running int    `json:"running"` // requests in PHP-FPM, and scripts that are followed after their response
 }
 
-// pauseHandler shows, begins and ends pauses.
+// pauseHandler shows, begins and ends pauses. The command "fpm-gate pause --wait" asks it until Running is zero.
 type pauseHandler struct {
 	log    hclog.Logger
 	served func() Served
 }
 
-// Bounds of a pause.
+// Bounds of a pause. Each has an end, so that a deploy that dies does not leave the site paused.
 const (
 	minPause = time.Second
 	maxPause = 24 * time.Hour
@@ -44,6 +44,7 @@ func (h *pauseHandler) get(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// put begins pauses. On a gate that is paused already it sets a new end.
 func (h *pauseHandler) put(w http.ResponseWriter, r *http.Request) {
 	limit, err := time.ParseDuration(r.URL.Query().Get("for"))
 	if err != nil || limit < minPause || limit > maxPause {
@@ -54,7 +55,7 @@ func (h *pauseHandler) put(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if h.served().Draining {
+	if h.served().Draining { // the next process serves new requests, and would not be paused
 		fail(w, http.StatusConflict, "this process is shutting down")
 		return
 	}
@@ -65,6 +66,7 @@ func (h *pauseHandler) put(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, h.page(gates))
 }
 
+// delete ends pauses, and answers with what they were before.
 func (h *pauseHandler) delete(w http.ResponseWriter, r *http.Request) {
 	gates, ok := h.named(w, r)
 	if !ok {
@@ -96,6 +98,7 @@ func (h *pauseHandler) named(w http.ResponseWriter, r *http.Request) (gates []Ga
 	return nil, false
 }
 
+// page describes the gates as they are now.
 func (h *pauseHandler) page(gates []Gate) *PausePage {
 	page := &PausePage{Gates: []Pause{}, Previous: h.served().Previous}
 	for _, g := range gates {

@@ -15,7 +15,7 @@ type peerKey struct{}
 
 // withPeer adds the user and process at the other end of a unix socket to ctx, for the log.
 func withPeer(ctx context.Context, nc net.Conn) context.Context {
-	if c, ok := nc.(*limitedConn); ok {
+	if c, ok := nc.(*limitedConn); ok { // as limited accepts them
 		nc = c.Conn
 	}
 	c, ok := nc.(*net.UnixConn)
@@ -28,6 +28,8 @@ func withPeer(ctx context.Context, nc net.Conn) context.Context {
 	return ctx
 }
 
+// peerOf asks the kernel, which noted the peer when it connected: the process may have ended since, or passed the
+// connection on.
 func peerOf(c *net.UnixConn) (peer *unix.Ucred, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
