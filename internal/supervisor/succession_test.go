@@ -78,6 +78,28 @@ func TestAHandOver(t *testing.T) {
 	})
 }
 
+// TestAHandOverWaitsUntilNoGateAccepts, so that a web server reaches one process only.
+func TestAHandOverWaitsUntilNoGateAccepts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &fakeUnit{folder: newFolder(), restarted: true}
+		p := begin(newWorld(t), block("a", "systemd:a")+block("b", "systemd:b"), with(u, 0))
+		r := p.gateOf("a").begin()
+		p.gateOf("b").slow = time.Second
+		p.signal(syscall.SIGTERM)
+		time.Sleep(time.Second - time.Nanosecond)
+		synctest.Wait()
+		if u.released.Load() {
+			t.Errorf("the process has handed over while %s is open", p.w.isOpen())
+		}
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		if !u.released.Load() {
+			t.Error("the process has not handed over when no gate accepts")
+		}
+		r.end()
+	})
+}
+
 // TestNoHandOver: the process stays the unit's until its last request has ended.
 func TestNoHandOver(t *testing.T) {
 	cannot := errors.New("there is no way")

@@ -359,6 +359,7 @@ func (s *fakeStore) Close() error {
 // fakeGate is a gate whose requests the test begins and ends.
 type fakeGate struct {
 	w     *world
+	slow  time.Duration // that Shutdown takes to close the listeners
 	stuck chan struct{} // Shutdown does not return until it is closed; nil: it does
 
 	mu        sync.Mutex
@@ -469,6 +470,7 @@ func (g *fakeGate) Configure(o gate.Options) <-chan struct{} {
 }
 
 func (g *fakeGate) Shutdown(ctx context.Context, grace time.Duration) error {
+	time.Sleep(g.slow)
 	g.mu.Lock()
 	g.draining = true
 	for l := range g.listeners {
