@@ -52,7 +52,7 @@ func (s *Supervisor) drain(done <-chan struct{}) error {
 			s.log.Warn("cannot hand over, the next process starts when all requests are done", "error", err)
 		}
 	}
-	defer s.succession.close()
+	defer s.succession.close() // when this process needs no lock any longer
 	return <-ended
 }
 
@@ -66,7 +66,7 @@ func (s *Supervisor) shutdown() error {
 	others.Go(func() { s.succession.await(ctx) })
 	err := s.served.drain(ctx, limit)
 	others.Wait()
-	s.served.close()
+	s.served.close() // at last: a gate that drains takes locks for the requests that it has
 	if err == nil {
 		s.log.Info("all requests are done")
 	}
@@ -86,7 +86,8 @@ func (s *Supervisor) handOver(done <-chan struct{}) error {
 	if err != nil {
 		return err
 	}
-	s.admin.stop() // the next process listens there
+	// From Release on, the next process listens where the admin does, notifies systemd, takes the locks and ends pauses.
+	s.admin.stop()
 	s.systemd.silent.Store(true)
 	s.pauses.handOver(s.served.gates(), done)
 	s.log.Info("handing over to the next process, this one ends when its requests have")

@@ -88,7 +88,7 @@ func (p *pauses) follow(gates map[string]Gate, done <-chan struct{}) {
 		}
 		until, err := p.unit.LoadPauses()
 		if err != nil {
-			continue
+			continue // no reason to end a pause
 		}
 		for name, g := range gates {
 			if _, paused := until[name]; !paused {

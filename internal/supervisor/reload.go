@@ -33,7 +33,7 @@ func (s *Supervisor) reloadUntilEnd(signals <-chan os.Signal) os.Signal {
 			case loading == nil:
 				begin()
 			default:
-				again = true
+				again = true // the file may have changed since it was opened; several such signals are one
 			}
 		case l := <-loading:
 			s.reloadFailed.Store(!s.reload(l))
@@ -67,7 +67,7 @@ func (s *Supervisor) reload(l loaded) bool {
 		s.log.Warn("nothing to reload: there is no config file")
 		return true
 	case c == nil:
-		s.env.Report(l.err)
+		s.env.Report(l.err) // with all that is wrong in the file; the log has it on one line
 		s.log.Error("invalid config, keeping the running one", "error", l.err)
 		s.confinement.explain(l.err)
 		return false

@@ -44,7 +44,8 @@ func (s *served) apply(c *config.Config) error {
 	return nil
 }
 
-// prepare opens what c needs and is not open yet: all of it or, with an error, nothing.
+// prepare opens what c needs and is not open yet: all of it or, with an error, nothing. Where a gate accepts
+// already, under whatever name, it need not listen again.
 func (s *served) prepare(c *config.Config) (*prepared, error) {
 	p := &prepared{config: c, gates: make(map[string][]net.Listener)}
 	var err error
@@ -70,7 +71,7 @@ func (s *served) prepare(c *config.Config) (*prepared, error) {
 // begin makes what was prepared the generation that is served. Nothing of it can fail. A gate that stays keeps its
 // requests and, if it listens where it did, its listener.
 func (s *served) begin(p *prepared) {
-	s.replaceStore(p)
+	s.replaceStore(p) // first: the old store has users until its gates have the new one
 	next, kept := make(map[string]*serving), make(map[Gate]bool)
 	for _, g := range p.config.Gates {
 		n := s.serve(p, g)
@@ -81,6 +82,7 @@ func (s *served) begin(p *prepared) {
 			s.remove(old)
 		}
 	}
+	// Until here, operators and the watchdog see the generation before, some of whose gates drain already.
 	s.mu.Lock()
 	s.now = generation{config: p.config, since: time.Now(), store: p.store, gates: next}
 	s.mu.Unlock()
@@ -127,7 +129,7 @@ func (s *served) serve(p *prepared, g *config.Gate) *serving {
 func (s *served) start(n *serving, o gate.Options, listeners []net.Listener) {
 	name := n.config.Name
 	n.gate, n.stopped = s.env.NewGate(o), new(atomic.Pointer[error])
-	if left := s.pauses.left(name); left > 0 {
+	if left := s.pauses.left(name); left > 0 { // before it accepts, so no request slips through
 		n.gate.Pause(left)
 	}
 	for _, l := range listeners {

@@ -80,7 +80,7 @@ func (s *Supervisor) Start(c *config.Config) error {
 		return err
 	}
 	s.pauses.load()
-	s.succession.takeOver()
+	s.succession.takeOver() // before the first request, which might be of a session that the other process serves
 	if err := s.served.apply(c); err != nil {
 		return err
 	}
