@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fpm-gate/fpm-gate/internal/sharedlock"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
@@ -56,7 +55,7 @@ func TestLocksTellWhoHoldsThemElsewhere(t *testing.T) {
 	elsewhere := sessionlock.NewManager(sessionlock.NewLocal())
 	s.change(func(v *Served) { v.Locks = append([]Locks{{elsewhere, nil}}, v.Locks...) })
 	since := time.Now().Add(-time.Hour)
-	s.far.holder = sharedlock.Holder{Gate: "www", Host: "web-2", Since: since}
+	s.far.holder = sessionlock.RemoteHolder{Gate: "www", Host: "web-2", Since: since}
 	l := s.heldElsewhere(keys[0])
 	c := s.listen("unix")
 	got := get[LocksPage](c, "/locks").Locks[0]

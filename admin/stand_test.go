@@ -67,7 +67,7 @@ func (s *stand) change(edit func(*Served)) {
 // farStore is a store in which another host holds every lock that this process does not.
 type farStore struct {
 	mu      sync.Mutex
-	holder  sharedlock.Holder
+	holder  sessionlock.RemoteHolder
 	failure error
 	lookups int
 }
@@ -82,7 +82,7 @@ func (f *farStore) Health() error {
 	return f.failure
 }
 
-func (f *farStore) Holder(context.Context, sessionlock.Key) (sharedlock.Holder, bool, error) {
+func (f *farStore) Holder(context.Context, sessionlock.Key) (sessionlock.RemoteHolder, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.lookups++

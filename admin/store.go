@@ -14,7 +14,7 @@ type Store interface {
 	// Health returns nil if every lock can be acquired.
 	Health() error
 	// Holder returns the holder of a lock, on any host, and whether there is one.
-	Holder(ctx context.Context, key sessionlock.Key) (sharedlock.Holder, bool, error)
+	Holder(ctx context.Context, key sessionlock.Key) (sessionlock.RemoteHolder, bool, error)
 }
 
 var _ Store = (*sharedlock.Store)(nil)

@@ -8,14 +8,8 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// RemoteHolder is the holder of a lock in another process, as far as the store knows it.
-type RemoteHolder struct {
-	Gate, Host string
-	Token      sessionlock.Token // of its hold
-}
-
 // FindHolder asks the store for the holder of a lock. It returns false if there is none or the store cannot say.
-type FindHolder func(context.Context, sessionlock.Key) (RemoteHolder, bool)
+type FindHolder func(context.Context, sessionlock.Key) (sessionlock.RemoteHolder, bool)
 
 const (
 	lookTimeout = 2 * time.Second      // of the store's answer; the wait may end before it
@@ -25,7 +19,7 @@ const (
 // findRemoteHolder asks the store for the holder of a lock once the wait for it has lasted that long, and stores it in
 // found: by the end of the wait the holder has changed. The caller must call stop. ask may be nil.
 func findRemoteHolder(
-	ask FindHolder, key sessionlock.Key, after time.Duration, found *atomic.Pointer[RemoteHolder],
+	ask FindHolder, key sessionlock.Key, after time.Duration, found *atomic.Pointer[sessionlock.RemoteHolder],
 ) (stop func() bool) {
 	if ask == nil {
 		return func() bool { return false }

@@ -21,9 +21,9 @@ func TestASlowWaitNamesTheHostThatHoldsTheLock(t *testing.T) {
 	var asked atomic.Int64
 	s := newStand(t, func(o *Options) {
 		o.Locks, o.SlowWait = sessionlock.NewManager(store), 0
-		o.FindHolder = func(context.Context, sessionlock.Key) (RemoteHolder, bool) {
+		o.FindHolder = func(context.Context, sessionlock.Key) (sessionlock.RemoteHolder, bool) {
 			asked.Add(1)
-			return RemoteHolder{Gate: "www", Host: "web-2"}, true
+			return sessionlock.RemoteHolder{Gate: "www", Host: "web-2"}, true
 		}
 	})
 	key := sessionlock.KeyFor(nil, "test", phpsession.LockName([]byte("one")))

@@ -32,8 +32,8 @@ type request struct {
 	setsID       bool         // the response has set another session id than the request's
 	rotates      rotates
 	waited       time.Duration
-	blockedBy    sessionlock.Description      // the holder when the wait began
-	remoteHolder atomic.Pointer[RemoteHolder] // the holder in another process; nil: unknown
+	blockedBy    sessionlock.Description                  // the holder when the wait began
+	remoteHolder atomic.Pointer[sessionlock.RemoteHolder] // the holder in another process; nil: unknown
 	exchange     fcgi.Exchange
 	ending       atomic.Bool // its script is being ended by the gate
 	killed       atomic.Bool // with its worker

@@ -76,7 +76,6 @@ type Store = sharedlock.Store
 // What a store reports.
 type (
 	Stats     = sharedlock.Stats
-	Holder    = sharedlock.Holder
 	Event     = sharedlock.Event
 	EventKind = sharedlock.EventKind
 )

@@ -85,3 +85,10 @@ func (t Token) String() string { return hex.EncodeToString(t[:]) }
 
 // Manager returns the part that all tokens of one manager, and only those, have in common.
 func (t Token) Manager() [8]byte { return [8]byte(t[:8]) }
+
+// RemoteHolder is the holder of a lock as a store knows it, on any host.
+type RemoteHolder struct {
+	Gate, Host string
+	Since      time.Time // by the holder's clock
+	Token      Token     // of its lease
+}

@@ -12,7 +12,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/fpm-gate/fpm-gate/config"
-	"github.com/fpm-gate/fpm-gate/gate"
 	"github.com/fpm-gate/fpm-gate/internal/supervisor"
 	"github.com/fpm-gate/fpm-gate/memcachelock"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
@@ -56,9 +55,9 @@ func openShared(c *config.Config, old *sharedStore, log hclog.Logger) (*sharedSt
 func (s *sharedStore) Relabel(c *config.Config) { s.Store.Relabel(sharedBy(c)) }
 
 // holder asks who holds the lock of key, for the log of a gate.
-func (s *sharedStore) holder(ctx context.Context, key sessionlock.Key) (gate.RemoteHolder, bool) {
+func (s *sharedStore) holder(ctx context.Context, key sessionlock.Key) (sessionlock.RemoteHolder, bool) {
 	h, held, err := s.Holder(ctx, key)
-	return gate.RemoteHolder{Gate: h.Gate, Host: h.Host, Token: h.Token}, held && err == nil
+	return h, held && err == nil
 }
 
 // sharedBy returns the gates whose locks are in memcached: their names, joined for operators, and realms by name.

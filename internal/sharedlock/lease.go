@@ -42,7 +42,7 @@ func (c *cluster) newLease(key sessionlock.Key, token sessionlock.Token) *lease 
 		cluster: c, key: key, token: token, name: c.lockName(key), line: c.lineName(key),
 		until: now.Add(c.options.Timeout), decided: make(chan struct{}),
 	}
-	l.value = heldValue(Holder{Gate: c.gateName(), Host: c.options.Host, Since: now, Token: token})
+	l.value = heldValue(sessionlock.RemoteHolder{Gate: c.gateName(), Host: c.options.Host, Since: now, Token: token})
 	for _, m := range c.membersOf(key) {
 		l.replicas = append(l.replicas, &replica{lease: l, member: m})
 		l.losses = append(l.losses, m.State().Losses)

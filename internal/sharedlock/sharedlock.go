@@ -281,14 +281,14 @@ func (s *Store) has(key sessionlock.Key) bool {
 
 // Holder returns the holder of the lock of key, in this process or elsewhere; false: none, as far as most of its
 // servers know. ctx is looked at before each question, which takes one timeout at most.
-func (s *Store) Holder(ctx context.Context, key sessionlock.Key) (Holder, bool, error) {
+func (s *Store) Holder(ctx context.Context, key sessionlock.Key) (sessionlock.RemoteHolder, bool, error) {
 	members := s.membersOf(key)
 	var failed error
 	answers := 0
 	votes := make(map[string]int)
 	for _, m := range members {
 		if ctx.Err() != nil {
-			return Holder{}, false, context.Cause(ctx)
+			return sessionlock.RemoteHolder{}, false, context.Cause(ctx)
 		}
 		items, err := m.Read(kv.LaneRead, s.lockName(key))
 		if err != nil {
@@ -301,12 +301,12 @@ func (s *Store) Holder(ctx context.Context, key sessionlock.Key) (Holder, bool, 
 		}
 	}
 	if answers < majority(len(members)) {
-		return Holder{}, false, storeError(failed)
+		return sessionlock.RemoteHolder{}, false, storeError(failed)
 	}
 	for value, n := range votes {
 		if h, ok := parseHeld([]byte(value)); ok && n >= majority(len(members)) {
 			return h, true, nil
 		}
 	}
-	return Holder{}, false, nil
+	return sessionlock.RemoteHolder{}, false, nil
 }

@@ -13,13 +13,6 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// Holder is who holds a lock, on any host.
-type Holder struct {
-	Gate, Host string
-	Since      time.Time // by the holder's clock, in milliseconds
-	Token      sessionlock.Token
-}
-
 // The item of a lock has one of two values, words with a space between:
 //
 //	held <token, 32 hex digits> <since, Unix ms> <gate> <host>    the last two as in a URL's query
@@ -30,7 +23,7 @@ const (
 )
 
 // heldValue is unique to a lease, by its token.
-func heldValue(h Holder) []byte {
+func heldValue(h sessionlock.RemoteHolder) []byte {
 	return fmt.Appendf(nil, "%s %s %d %s %s", wordHeld, h.Token, h.Since.UnixMilli(),
 		url.QueryEscape(h.Gate), url.QueryEscape(h.Host))
 }
@@ -38,17 +31,17 @@ func heldValue(h Holder) []byte {
 func turnValue(m manager) []byte { return fmt.Appendf(nil, "%s %s", wordTurn, m) }
 
 // parseHeld parses the value of a lock that is held. It returns false if it does not understand the value.
-func parseHeld(value []byte) (h Holder, ok bool) {
+func parseHeld(value []byte) (h sessionlock.RemoteHolder, ok bool) {
 	words := strings.Split(string(value), " ")
 	if len(words) < 5 || words[0] != wordHeld {
-		return Holder{}, false
+		return sessionlock.RemoteHolder{}, false
 	}
 	since, err := strconv.ParseInt(words[2], 10, 64)
 	if err != nil || len(words[1]) != hex.EncodedLen(len(h.Token)) {
-		return Holder{}, false
+		return sessionlock.RemoteHolder{}, false
 	}
 	if _, err := hex.Decode(h.Token[:], []byte(words[1])); err != nil {
-		return Holder{}, false
+		return sessionlock.RemoteHolder{}, false
 	}
 	h.Since = time.UnixMilli(since)
 	// Only for operators: a name that cannot be read does not make the lock less held.
