@@ -166,10 +166,18 @@ var upstreamMetrics = newFamily(
 var fpmMetrics = newFamily(
 	counter("fpm_gate_phpfpm_accepted_connections_total", "Connections that PHP-FPM has accepted.",
 		func(u upstreamFigures) uint64 { return u.Status.AcceptedConn }, "gate", "address", "pool"),
-	gauge("fpm_gate_phpfpm_listen_queue", "Connections in the backlog of PHP-FPM.",
-		func(u upstreamFigures) int { return u.Status.ListenQueue }, "gate", "address", "pool"),
-	gauge("fpm_gate_phpfpm_listen_queue_max", "Most connections that were in the backlog at once.",
-		func(u upstreamFigures) int { return u.Status.MaxListenQueue }, "gate", "address", "pool"),
+	gauges("fpm_gate_phpfpm_listen_queue", "Connections in the backlog of PHP-FPM, if it knows them: over TCP.",
+		func(u upstreamFigures, emit emit) {
+			if u.Status.KnowsBacklog() {
+				emit(float64(u.Status.ListenQueue))
+			}
+		}, "gate", "address", "pool"),
+	gauges("fpm_gate_phpfpm_listen_queue_max", "Most connections that were in the backlog at once.",
+		func(u upstreamFigures, emit emit) {
+			if u.Status.KnowsBacklog() {
+				emit(float64(u.Status.MaxListenQueue))
+			}
+		}, "gate", "address", "pool"),
 	gauges("fpm_gate_phpfpm_processes", "PHP-FPM workers by state.", func(u upstreamFigures, emit emit) {
 		emit(float64(u.Status.ActiveProcesses), "active")
 		emit(float64(u.Status.IdleProcesses), "idle")

@@ -16,7 +16,7 @@ import (
 const pong = "Content-Type: text/plain\r\n\r\npong"
 
 const statusPage = "Content-Type: application/json\r\n\r\n" + `{"pool":"www","process manager":"static","start time":1,
-"accepted conn":7,"listen queue":1,"max listen queue":2,"idle processes":3,"active processes":4,"total processes":7,
+"accepted conn":7,"listen queue":1,"max listen queue":2,"listen queue len":511,"idle processes":3,"active processes":4,"total processes":7,
 "max active processes":5,"max children reached":6,"slow requests":8}`
 
 func TestPingAsksARealPHPFPM(t *testing.T) {
@@ -41,7 +41,7 @@ func TestPingAsksARealPHPFPM(t *testing.T) {
 func TestStatusPageIsRead(t *testing.T) {
 	got, err := QueryStatus(t.Context(), startPHP(t, "unix", pageOf(statusPage)), "/status", netpolltest.Patience)
 	want := Status{
-		Pool: "www", ProcessManager: "static", AcceptedConn: 7, ListenQueue: 1, MaxListenQueue: 2, IdleProcesses: 3,
+		Pool: "www", ProcessManager: "static", AcceptedConn: 7, ListenQueue: 1, MaxListenQueue: 2, ListenQueueLen: 511, IdleProcesses: 3,
 		ActiveProcesses: 4, TotalProcesses: 7, MaxActiveProcesses: 5, MaxChildrenReached: 6, SlowRequests: 8,
 	}
 	if err != nil || got != want {

@@ -9,6 +9,7 @@ type Status struct {
 	AcceptedConn       uint64 `json:"accepted conn"`
 	ListenQueue        int    `json:"listen queue"`
 	MaxListenQueue     int    `json:"max listen queue"`
+	ListenQueueLen     int    `json:"listen queue len"` // how many it holds; see KnowsBacklog
 	IdleProcesses      int    `json:"idle processes"`
 	ActiveProcesses    int    `json:"active processes"`
 	TotalProcesses     int    `json:"total processes"`
@@ -17,6 +18,10 @@ type Status struct {
 	MaxChildrenReached uint64 `json:"max children reached"`
 	SlowRequests       uint64 `json:"slow requests"`
 }
+
+// KnowsBacklog reports whether PHP-FPM knows how many connections are in its backlog, and how many fit into it. On
+// Linux it asks the kernel for TCP only: over a unix socket both are always 0.
+func (s *Status) KnowsBacklog() bool { return s.ListenQueueLen > 0 }
 
 // UnmarshalJSON decodes a status page. If the page lists the processes, it counts them by their states: PHP-FPM's own
 // sums count a worker with a kept connection once more for each request.

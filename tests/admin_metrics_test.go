@@ -52,7 +52,7 @@ func TestTheDocsNameAllMetricsAndNoOthers(t *testing.T) {
 func newMeasured(t *testing.T) (*stack, operator) {
 	t.Helper()
 	r := newRig(t, "nginx", "php-fpm", "memcached")
-	s := &stack{Rig: r, PHP: rigtest.Start(t, r.PHPFPM, rig.PHPOptions{})}
+	s := &stack{Rig: r, PHP: rigtest.Start(t, r.PHPFPM, rig.PHPOptions{Listen: rig.TCP})}
 	store := rigtest.Start(t, r.Memcached, rig.StoreOptions{})
 	block, admin := adminBlock(t)
 	upstream := fmt.Sprintf("address = %q\n status_path = %q\n probe_interval = \"100ms\"\n max_connections = 4", s.PHP.Addr, rig.StatusPath)

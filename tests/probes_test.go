@@ -5,9 +5,11 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 )
@@ -99,4 +101,51 @@ func TestProbesKeepNoReloadAndNoStopWaiting(t *testing.T) {
 			t.Errorf("exit code: got %d, want 0", got)
 		}
 	})
+}
+
+// TestTheBacklogIsShownWherePHPFPMKnowsIt fills the backlog of a real PHP-FPM, which knows it over TCP only.
+func TestTheBacklogIsShownWherePHPFPMKnowsIt(t *testing.T) {
+	t.Parallel()
+	eachNetwork(t, func(t *testing.T, network rig.Addr) {
+		s, o := newPausable(t, rig.PHPOptions{Listen: network, Workers: 2},
+			fmt.Sprintf("status_path = %q\nprobe_interval = \"100ms\"", rig.StatusPath), "")
+		answers := []<-chan response{s.hold(t, "", "a"), s.hold(t, "", "b")}
+		for range 3 {
+			answers = append(answers, s.begin("/wait.php?mark=a", ""))
+		}
+		eventually(t, "three requests are in the backlog", func() bool {
+			return strings.Contains(o.get(t, "/metrics"), `fpm_gate_active_processes{gate="www"} 5`)
+		})
+		if network == rig.TCP {
+			eventually(t, "PHP-FPM has counted its backlog", func() bool { return s.status(t).MaxQueue >= 3 })
+		} else {
+			time.Sleep(2500 * time.Millisecond) // PHP-FPM counts once a second
+			if got := s.status(t); got.Queue != 0 || got.MaxQueue != 0 {
+				t.Errorf("got %+v: PHP-FPM knows the backlog of a unix socket, and docs/METRICS.md says otherwise", got)
+			}
+		}
+		letGo(t, s.Rig, "a")
+		letGo(t, s.Rig, "b")
+		for _, answer := range answers {
+			(<-answer).mustBe(t, "last\n")
+		}
+		const backlog = "\nfpm_gate_phpfpm_listen_queue"
+		shown := regexp.MustCompile(backlog + `_max\{[^}]*\} (?:[3-9]|[1-9]\d+)\n`) // probes that were given up are there, too
+		eventually(t, "the gate has PHP-FPM's figures", func() bool {
+			text := o.get(t, "/metrics")
+			return strings.Contains(text, "\nfpm_gate_phpfpm_accepted_connections_total{") && (network == rig.Unix || shown.MatchString(text))
+		})
+		if text := o.get(t, "/metrics"); strings.Contains(text, backlog+"{") != (network == rig.TCP) {
+			t.Errorf("over %s: got %s", network.Network, text)
+		}
+	})
+}
+
+func (s *stack) status(t *testing.T) rig.Status {
+	t.Helper()
+	st, err := s.PHP.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
 }

@@ -161,8 +161,11 @@ func probeUpstream(u config.Upstream, a netaddr.Addr) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		found = append(found, fmt.Sprintf("pool %q has %d workers (%s), %d of them busy, %d requests in its backlog",
-			s.Pool, s.TotalProcesses, s.ProcessManager, s.ActiveProcesses, s.ListenQueue))
+		found = append(found, fmt.Sprintf("pool %q has %d workers (%s), %d of them busy",
+			s.Pool, s.TotalProcesses, s.ProcessManager, s.ActiveProcesses))
+		if s.KnowsBacklog() {
+			found = append(found, fmt.Sprintf("%d requests in its backlog", s.ListenQueue))
+		}
 	}
 	return strings.Join(found, ", "), nil
 }
