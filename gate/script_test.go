@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -341,6 +342,41 @@ func TestAWorkerIsLeftAloneWhileNoRequestWaits(t *testing.T) {
 	defer w.mu.Unlock()
 	if w.finds != before {
 		t.Errorf("%d workers were searched though no request waited", w.finds-before)
+	}
+}
+
+// TestRightsThatAreMissingAreReported before a script is looked at; a helper that is not there may not be wanted.
+func TestRightsThatAreMissingAreReported(t *testing.T) {
+	unix, far := netaddr.Addr{Network: "unix", Address: "/run/php"}, netaddr.Addr{Network: "tcp", Address: "10.0.0.7:9000"}
+	for name, c := range map[string]struct {
+		lack          error
+		logs, isBlind bool
+	}{
+		"nothing":               {nil, false, false},
+		"to look at workers":    {phpworker.ErrRights, true, true},
+		"only to end scripts":   {phpworker.ErrNoKill, true, false},
+		"a helper is not there": {phpworker.ErrHelper, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newFakeWorker()
+			w.failure = c.lack
+			var log strings.Builder
+			workers := NewWorkers(w, hclog.New(&hclog.LoggerOptions{Output: &log}))
+			if got := errors.Is(workers.unseen(unix), phpworker.ErrRights); got != c.isBlind {
+				t.Errorf("whether workers are said not to be seen: got %v", got)
+			}
+			if got := workers.unseen(far); got != nil {
+				t.Errorf("those that may be another host's are said not to be seen: %v", got)
+			}
+			workers.fails(unix, phpworker.ErrOtherHost, 0)
+			if got := workers.unseen(unix); got != nil {
+				t.Errorf("those of another host are said not to be seen: %v", got)
+			}
+			workers.Close()
+			if got := strings.Count(log.String(), "docs/WORKERS.md"); got != map[bool]int{true: 1}[c.logs] {
+				t.Errorf("it is logged %d times:\n%s", got, log.String())
+			}
+		})
 	}
 }
 

@@ -1,11 +1,8 @@
 package gate
 
 import (
-	"errors"
-
 	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/phpfpm"
-	"github.com/fpm-gate/fpm-gate/phpworker"
 )
 
 // Stats count what a gate has seen since it was created: requests, unless a comment names something else.
@@ -83,19 +80,11 @@ func (g *Gate) Upstreams() []UpstreamStats {
 			u.Status = &page
 		}
 		if s.Workers != nil {
-			u.Unseen = mendable(s.Workers.Failing(a.Addr))
+			u.Unseen = s.Workers.unseen(a.Addr)
 		}
 		all = append(all, u)
 	}
 	return all
-}
-
-// mendable returns why workers cannot be looked at, unless that is as it must be: they are another host's.
-func mendable(err error) error {
-	if errors.Is(err, phpworker.ErrOtherHost) {
-		return nil
-	}
-	return err
 }
 
 // UpstreamStats describe one address of PHP-FPM.

@@ -74,13 +74,24 @@ const (
 
 // NewWorkers returns a Workers that finds workers by finder.
 func NewWorkers(finder phpworker.Finder, log hclog.Logger) *Workers {
-	return &Workers{
+	w := &Workers{
 		finder: finder,
 		log:    log,
 		places: make(chan struct{}, maxSearches),
 		looked: make(map[*phpScript]struct{}),
 		pools:  make(map[netaddr.Addr]*workerPool),
 		used:   usedSessions{seed: maphash.MakeSeed()},
+	}
+	w.looking.Go(w.reportLack)
+	return w
+}
+
+// reportLack logs which rights are missing, before a script is to be looked at. That no helper listens is not an error:
+// it may not be wanted.
+func (w *Workers) reportLack() {
+	if err := w.ready(); errors.Is(err, phpworker.ErrRights) {
+		w.log.Warn("PHP-FPM's workers cannot be looked at, or their scripts not be ended; docs/WORKERS.md says what it takes",
+			"error", err)
 	}
 }
 
@@ -348,6 +359,22 @@ func (w *Workers) ready() error {
 		w.unready, w.asked = w.finder.Ready(), now
 	}
 	return w.unready
+}
+
+// unseen returns why the workers at an address cannot be looked at, even if none was to be so far. It is nil if they
+// can, if that is not known, and if it is as it must be, because they are another host's.
+func (w *Workers) unseen(a netaddr.Addr) error {
+	err := w.Failing(a)
+	switch {
+	case errors.Is(err, phpworker.ErrOtherHost):
+		return nil
+	case err != nil || a.Network != "unix": // which may be another host's
+		return err
+	}
+	if err := w.ready(); errors.Is(err, phpworker.ErrRights) && !errors.Is(err, phpworker.ErrNoKill) {
+		return err
+	}
+	return nil
 }
 
 // Failing returns why the workers at an address cannot be looked at; nil if they can, or if that is not known.

@@ -12,6 +12,7 @@ package phpworker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"syscall"
 	"time"
 )
@@ -26,8 +27,9 @@ type Finder interface {
 	// A Helper passes conn to another process. A connection that was passed must be shut down before it is closed:
 	// otherwise PHP-FPM would not notice its end for as long as a helper that hangs has it too.
 	Find(conn syscall.RawConn) (Worker, error)
-	// Ready returns nil if workers can be looked for: the rights are there, or a helper listens. It shows what is
-	// missing before there is a connection to be asked about. The error wraps ErrRights or ErrHelper.
+	// Ready returns nil if the rights are there, or a helper listens that has them. It shows what is missing before there
+	// is a connection to be asked about. The error wraps ErrRights or ErrHelper; it is ErrNoKill where workers can be
+	// looked at all the same.
 	Ready() error
 }
 
@@ -129,6 +131,8 @@ var (
 	// ErrRights is returned when this process lacks a capability: CAP_SYS_PTRACE to look at the processes of another
 	// user, CAP_KILL to end their scripts.
 	ErrRights = errors.New("the rights are missing")
+	// ErrNoKill is returned by Ready, and is an ErrRights, when workers can be looked at, but their scripts not be ended.
+	ErrNoKill = fmt.Errorf("%w to end scripts", ErrRights)
 	// ErrOtherHost is returned when PHP-FPM's end of a connection is on another host, or in another network namespace.
 	ErrOtherHost = errors.New("PHP-FPM is not on this host")
 	// ErrNamespace is returned when PHP-FPM runs in a PID namespace that is not visible here.

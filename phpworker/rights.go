@@ -11,7 +11,7 @@ import (
 )
 
 // Rights returns nil if this process has the capabilities that Local needs to look at and to end the processes of other
-// users, in its own user namespace. Else the error wraps ErrRights and names what is missing.
+// users, in its own user namespace. Else the error wraps ErrRights, or ErrNoKill, and names what is missing.
 func Rights() error {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -37,8 +37,12 @@ func missingRights(status []byte) error {
 			missing = append(missing, c.name)
 		}
 	}
-	if missing == nil {
+	kind := ErrRights
+	switch {
+	case missing == nil:
 		return nil
+	case effective&(1<<unix.CAP_SYS_PTRACE) != 0:
+		kind = ErrNoKill
 	}
-	return fmt.Errorf("%w: this process has no %s", ErrRights, strings.Join(missing, " and no "))
+	return fmt.Errorf("%w: this process has no %s", kind, strings.Join(missing, " and no "))
 }

@@ -51,6 +51,7 @@ var reasons = []struct {
 	{"waiting", ErrWaiting},
 	{"busy", ErrBusy},
 	{"session", ErrSession},
+	{"no_kill", ErrNoKill}, // before what it wraps; it comes in no answer but that to requestReady
 	{"rights", ErrRights},
 	{"other_host", ErrOtherHost},
 	{"namespace", ErrNamespace},
@@ -60,8 +61,8 @@ var reasons = []struct {
 	{"helper", ErrHelper},
 }
 
-// Reason returns one word for an error of this package, for metrics and logs: gone, waiting, busy, session, rights,
-// other_host, namespace, program, thread_safe, layout or helper; other for any other error, and "" for nil.
+// Reason returns one word for an error of this package, for metrics and logs: gone, waiting, busy, session, no_kill,
+// rights, other_host, namespace, program, thread_safe, layout or helper; other for any other error, and "" for nil.
 func Reason(err error) string {
 	if err == nil {
 		return ""

@@ -135,11 +135,27 @@ func TestWhatAHelperLacks(t *testing.T) {
 	session := newSession()
 	s := p.run(t, "/steps.php?steps=start", session)
 	s.await(0)
-	_, err := startHelper(t, nil).client.Find(s.raw())
+	none, blind, some, all := startHelper(t, nil), startHelper(t, helperCaps[1:]), startHelper(t, helperCaps[:1]),
+		startHelper(t, helperCaps)
+	for name, c := range map[string]struct {
+		*helper
+		want  error
+		lacks string
+	}{
+		"without any":            {none, phpworker.ErrRights, "no CAP_SYS_PTRACE and no CAP_KILL"},
+		"without CAP_SYS_PTRACE": {blind, phpworker.ErrRights, "no CAP_SYS_PTRACE"},
+		"without CAP_KILL":       {some, phpworker.ErrNoKill, "no CAP_KILL"},
+		"with both":              {all, nil, "<nil>"},
+	} {
+		if err := c.client.Ready(); !errors.Is(err, c.want) || !strings.HasSuffix(fmt.Sprint(err), c.lacks) {
+			t.Errorf("%s: got %v, want %v", name, err, c.want)
+		}
+	}
+	_, err := none.client.Find(s.raw())
 	if !errors.Is(err, phpworker.ErrRights) || !strings.Contains(err.Error(), "CAP_SYS_PTRACE") {
 		t.Errorf("without any: got %v", err)
 	}
-	w := s.find(startHelper(t, helperCaps[:1]).client)
+	w := s.find(some.client)
 	mustSee(t, w, phpworker.Session{Status: phpworker.None, Name: "PHPSESSID", Handler: "files"})
 	if err := w.Interrupt(""); !errors.Is(err, phpworker.ErrRights) || !strings.Contains(err.Error(), "CAP_KILL") {
 		t.Errorf("without CAP_KILL: got %v", err)

@@ -34,15 +34,21 @@ func probeWorkers(w io.Writer, c *config.Config) {
 			seen := false
 			for _, f := range finders {
 				found, err := probeWorker(f, g.Upstream, a)
-				if err != nil {
+				lack := f.Ready()
+				switch {
+				case err != nil && errors.Is(lack, phpworker.ErrRights): // which says more than what failed first
+					found = "no: " + lack.Error()
+				case err != nil:
 					found = "no: " + err.Error()
+				case lack != nil:
+					found += "; but " + lack.Error()
 				}
-				seen = seen || err == nil
+				seen = seen || err == nil && lack == nil
 				fmt.Fprintf(w, "gate %q: workers of %s, seen by %s: %s\n", g.Name, a, f.name, found)
 			}
 			if keys != "" && !seen {
-				fmt.Fprintf(w, "gate %q: warning: %s cannot end scripts of %s, as its workers are not seen: a stuck script goes"+
-					" on without its lock, and keeps PHP's own; docs/WORKERS.md says what to do\n", g.Name, keys, a)
+				fmt.Fprintf(w, "gate %q: warning: %s cannot end scripts of %s: a stuck script goes on"+
+					" without its lock, and keeps PHP's own; docs/WORKERS.md says what to do\n", g.Name, keys, a)
 			}
 		}
 	}
