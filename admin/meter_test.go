@@ -16,7 +16,7 @@ func BenchmarkMeter(b *testing.B) {
 	m := newStand(b).Meters("www")("")
 	script := []byte("/srv/www/public/index.php")
 	times := gate.Times{Connection: time.Millisecond, PHP: 20 * time.Millisecond, Queued: true, Sent: true}
-	for name, behind := range map[string]sessionlock.Description{"nobody in the way": {}, "behind another": {Gate: "www", Script: "/srv/www/public/with/a/long/name/export.php"}} {
+	for name, behind := range map[string]sessionlock.Description{"a free lock": {}, "behind another": {Gate: "www", Script: "/srv/www/public/with/a/long/name/export.php"}} {
 		waited := time.Duration(0)
 		if behind.Gate != "" {
 			waited = 30 * time.Millisecond

@@ -59,7 +59,7 @@ func TestWhatTheFileSetsWins(t *testing.T) {
 	}
 	g := appGate(t, "application = \"laravel\"\n"+someKey, `route "x" { path = ["/x"] }`)
 	if g.Lock.ReleaseOn != ReleaseOnHeaders || g.Routes[0].Lock.ReleaseOn != ReleaseOnHeaders {
-		t.Errorf("got release_on %s, and %s in a route; want headers", g.Lock.ReleaseOn, g.Routes[0].Lock.ReleaseOn)
+		t.Errorf("got release_on %s, and %s in a route, want headers", g.Lock.ReleaseOn, g.Routes[0].Lock.ReleaseOn)
 	}
 	if g := appGate(t, "application = \"joomla\"\nid_pattern = \"\"\ncookies = [\"a\"]", ""); g.Session.IDPattern != nil {
 		t.Errorf(`id_pattern = "": got %v, want none`, g.Session.IDPattern)

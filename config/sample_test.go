@@ -42,7 +42,7 @@ func TestSampleLoadsAsItIs(t *testing.T) {
 func TestSampleLoadsWithEveryKeyUncommented(t *testing.T) {
 	c := parse(t, uncommentedSample(t))
 	if c.Admin == nil || c.Memcached == nil || len(c.Gates[0].Routes) != 1 {
-		t.Errorf("got admin %v, memcached %v, routes %v; want one of each", c.Admin, c.Memcached, c.Gates[0].Routes)
+		t.Errorf("got admin %v, memcached %v, routes %v, want one of each", c.Admin, c.Memcached, c.Gates[0].Routes)
 	}
 }
 

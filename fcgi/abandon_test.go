@@ -52,7 +52,7 @@ func TestScriptWhoseWebServerHasGoneKeepsItsLockUntilItEnds(t *testing.T) {
 		run := start(t, pool, web, nil, requestOf(1, true, "body"))
 		receive(t, "the script runs", s.started)
 		run.web.Close()
-		receive(t, "the script cannot write any more", s.failed) // as if the gate had gone
+		receive(t, "the script can no longer write", s.failed) // as if the gate had gone
 		if php == "unix" && sooner(run.ended, 50*time.Millisecond) {
 			t.Error("the script is said to have ended while it runs")
 		}

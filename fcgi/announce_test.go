@@ -16,7 +16,7 @@ import (
 // awaitsReturn has a pool await PHP-FPM's return.
 func awaitsReturn(o *PoolOptions) { o.UnreachableWait = patience }
 
-// deaf listens and accepts nothing, as a PHP-FPM whose workers have been told to quit.
+// deaf listens and accepts nothing, as a PHP-FPM whose workers are quitting.
 func deaf(t *testing.T) net.Listener {
 	t.Helper()
 	l := listen(t, "unix")

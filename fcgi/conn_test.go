@@ -124,7 +124,7 @@ func TestHeadsAreReadWhateverTheCuts(t *testing.T) {
 			heads: []string{"id 1 role 1 keep true stdin one", "id 1 role 1 keep true stdin two", "id 1 role 1 keep true stdin three"},
 		},
 		{
-			name:  "records of nobody before it",
+			name:  "records of no request before it",
 			in:    joined(stdinOf(5, "late"), AppendRecord(nil, TypeAbortRequest, 5, nil), requestOf(1, true, "")),
 			heads: []string{"id 1 role 1 keep true stdin "},
 		},

@@ -62,7 +62,7 @@ func TestKeepConnIsThePoolsToSay(t *testing.T) {
 			pool := newPool(t, func(o *PoolOptions) { o.Reuse = reuse }, addr)
 			run := start(t, pool, "unix", nil, requestOf(1, keep, ""))
 			if r := receive(t, "the request", got); r.keep != want {
-				t.Errorf("reuse %v, keep conn %t: PHP was told keep conn %t, want %t", reuse, keep, r.keep, want)
+				t.Errorf("reuse %v, keep conn %t: PHP got keep conn %t, want %t", reuse, keep, r.keep, want)
 			}
 			if err := run.result(); err != nil {
 				t.Error(err)
@@ -106,7 +106,7 @@ func TestParamsOfOurOwnFillAsManyRecordsAsTheyNeed(t *testing.T) {
 	}
 }
 
-// What the params hold is asked for by others too, as long as the request lasts: who holds a lock, say.
+// The params are read by others too, as long as the request lasts: to describe the holder of a lock, say.
 func TestParamsStayValidWhenTheRequestGrows(t *testing.T) {
 	addr := startPHP(t, "unix", echo)
 	pool := newPool(t, nil, addr)

@@ -167,7 +167,7 @@ func (run *running) next(pool *Pool, edit func(*Exchange), request ...[]byte) {
 	run.again(pool, edit, request...)
 }
 
-// restsAll says whether all idle connections have been read to their end.
+// restsAll reports whether all idle connections have been read to their end.
 func restsAll(p *Pool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -223,7 +223,7 @@ func (run *running) result() error {
 	return receive(run.t, "the end of the exchange", run.done)
 }
 
-// isEnded says whether Ended has been called.
+// isEnded reports whether Ended has been called.
 func (run *running) isEnded() bool {
 	select {
 	case <-run.ended:
@@ -260,7 +260,7 @@ func onAll(t *testing.T, test func(t *testing.T, web, php string)) {
 	}
 }
 
-// sooner waits a moment for something that should not happen in it, and says whether it does.
+// sooner waits a moment for something that should not happen in it, and reports whether it does.
 func sooner(c <-chan struct{}, d time.Duration) bool {
 	select {
 	case <-c:

@@ -108,7 +108,7 @@ func TestWhatComesDuringTheWaitIsThereAfterIt(t *testing.T) {
 		done := r.Context().Done()
 		body := strings.Repeat("body", 1000)
 		web.send(stdinOf(1, body))
-		time.Sleep(60 * time.Millisecond) // longer than HeadTimeout, which does not count any more
+		time.Sleep(60 * time.Millisecond) // longer than HeadTimeout, which no longer counts
 		r.stopWatching()
 		select {
 		case <-done:

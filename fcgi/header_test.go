@@ -117,7 +117,7 @@ func TestHeaderHookIsNotCalledWhereThereIsNoHeader(t *testing.T) {
 		for _, step := range []int{1 << 20, 60_000, 16_384, 4093} {
 			got := relayPieces(look, chunks(in, step))
 			if got.err != nil || !bytes.Equal(got.out, in) || len(got.blocks) > 0 {
-				t.Errorf("%s, in steps of %d: got %d bytes, %d blocks and %v; want %d bytes and no block",
+				t.Errorf("%s, in steps of %d: got %d bytes, %d blocks and %v, want %d bytes and no block",
 					name, step, len(got.out), len(got.blocks), got.err, len(in))
 			}
 		}

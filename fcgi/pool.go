@@ -31,15 +31,15 @@ type PoolOptions struct {
 
 // Errors of a Pool. They say which answer the request gets.
 var (
-	// ErrUnreachable is that of a request for which no address could be connected to.
+	// ErrUnreachable is returned for a request if no address could be connected to.
 	ErrUnreachable = errors.New("PHP-FPM cannot be reached")
-	// ErrQueueTimeout is that of a request that waited for one of MaxConnections for too long.
+	// ErrQueueTimeout is returned for a request that waited for one of MaxConnections for too long.
 	ErrQueueTimeout = errors.New("all connections to PHP-FPM are busy")
 	// ErrPaused is returned when a request has waited for QueueTimeout while the pool was paused, or too many wait.
 	ErrPaused = errors.New("an operator has paused the gate")
 )
 
-// Pool hands out connections to PHP-FPM. A connection that stays open pins its worker, which serves nobody
+// Pool hands out connections to PHP-FPM. A connection that stays open pins its worker, which serves no one
 // else meanwhile; so a pooled one waits for its next request for a moment only, and is closed at once where
 // a request may be queueing for the worker behind it.
 type Pool struct {
@@ -360,7 +360,7 @@ func (p *Pool) next() chan<- *upstream {
 	return p.queue.Remove(front).(chan *upstream)
 }
 
-// keeps reports whether u may serve another request. Over TCP nothing tells whether its worker is back from its
+// keeps reports whether u may serve another request. Over TCP nothing shows whether its worker is back from its
 // script, nor, once a relay stands in between, whether it had taken a request before it went.
 func (p *Pool) keeps(u *upstream) bool { return p.options.Reuse > 0 && u.isUnix() }
 
@@ -466,7 +466,7 @@ func (p *Pool) forgetUnanswered(u *upstream) {
 	}
 }
 
-// mayQueueBehind says whether a request may stand in PHP-FPM's backlog for want of a worker, while a pooled
+// mayQueueBehind reports whether a request may stand in PHP-FPM's backlog for want of a worker, while a pooled
 // connection would pin one. MaxConnections, where it is set, is trusted to keep that from happening.
 func (p *Pool) mayQueueBehind(now time.Time) bool {
 	if p.options.MaxConnections > 0 {

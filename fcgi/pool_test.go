@@ -74,7 +74,7 @@ func TestPoolUsesConnectionsAgain(t *testing.T) {
 	}
 }
 
-// Over TCP nothing tells whether a worker is back from its script, nor what became of a request that a relay took.
+// Over TCP nothing shows whether a worker is back from its script, nor what became of a request that a relay took.
 func TestConnectionsOverTCPServeOneRequest(t *testing.T) {
 	p := newPool(t, nil, startIdle(t, "tcp"))
 	a := connect(t, p)
@@ -167,7 +167,7 @@ func TestWaitInTheQueueEnds(t *testing.T) {
 	p.check(t, 1, 1, 0)
 }
 
-// Whoever leaves the queue in the moment of a hand-over must not take the place with him.
+// A request that leaves the queue at the moment of a hand-over must not take the place with it.
 func TestNoPlaceIsLostWhenWaitersLeave(t *testing.T) {
 	for name, reusable := range map[string]bool{"handed on": true, "closed": false} {
 		t.Run(name, func(t *testing.T) {

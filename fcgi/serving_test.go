@@ -18,7 +18,7 @@ func TestServingNamesTheConnectionOfARequest(t *testing.T) {
 		await(t, "the script runs", func() bool { return exists(mark + ".on") })
 		at, ok := run.x.Serving()
 		if !ok || !at.IsNow() || at.Addr() != f.addr {
-			t.Fatalf("got %v, %v; want the connection to %v", at, ok, f.addr)
+			t.Fatalf("got %v, %v, want the connection to %v", at, ok, f.addr)
 		}
 		if !at.While(func() { touch(t, mark+".end") }) {
 			t.Error("the connection is said to serve no longer")

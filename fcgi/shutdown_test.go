@@ -54,7 +54,7 @@ func TestShutdownLetsAHeadThatHasBegunComeToItsEnd(t *testing.T) {
 			web.send(request[:20])
 			done := make(chan error, 1)
 			go func() { done <- next(c)() }()
-			await(t, "the begin of the head is read", func() bool { return unreadBytes(t, c, web) == 0 })
+			await(t, "the start of the head is read", func() bool { return unreadBytes(t, c, web) == 0 })
 			c.Shutdown(true)
 			web.send(request[20:])
 			if err := receive(t, name, done); err != nil {
@@ -159,7 +159,7 @@ func TestRespondAnswersInPHPsPlace(t *testing.T) {
 		header := []byte("Status: 503\r\nRetry-After: 1\r\n")
 		body := strings.Repeat("a long page ", 20_000)
 		for id, stderr := range map[uint16]string{1: "", 2: "fpm-gate: because\n"} {
-			web.send(requestOf(id, true, "body that nobody reads"))
+			web.send(requestOf(id, true, "body that no one reads"))
 			r, err := c.Next()
 			if err != nil {
 				t.Fatal(err)

@@ -70,7 +70,7 @@ func TestStdinIsForwardedAsItCameWhateverTheCuts(t *testing.T) {
 			name: "the next request, with the same id", in: joined(stdin, end, requestOf(1, true, "next", "A", "a"), AppendBeginRequest(nil, 1, RoleResponder, true)),
 			forward: joined(stdin, end), early: joined(requestOf(1, true, "next", "A", "a"), AppendBeginRequest(nil, 1, RoleResponder, true)),
 		},
-		{name: "records of nobody", in: joined(padded(TypeStdin, 9, "x", 9), end, padded(TypeParams, 8, "y", 1)), forward: end},
+		{name: "records of no request", in: joined(padded(TypeStdin, 9, "x", 9), end, padded(TypeParams, 8, "y", 1)), forward: end},
 		{name: "an abort request", in: joined(stdin, AppendRecord(nil, TypeAbortRequest, 1, nil)), forward: stdin, cutShort: true, abort: true},
 		{name: "another one's abort request", in: joined(AppendRecord(nil, TypeAbortRequest, 2, nil), end), forward: end},
 		{name: "a filter's data", role: RoleFilter, in: joined(stdin, end, data), forward: joined(stdin, end, data)},

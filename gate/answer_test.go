@@ -17,7 +17,7 @@ func TestAnswersThatTheGateGivesItself(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		edit   func(*Options)
-		busy   bool // somebody holds the lock already
+		busy   bool // another request holds the lock already
 		status string
 		reason string // on stderr
 		retry  bool

@@ -17,7 +17,7 @@ import (
 )
 
 // BenchmarkRequest takes small requests of a session each through a gate, one behind the other: from a client of
-// its own, to an application of its own that answers at once. What it costs is mostly the kernel's; allocations
+// its own, to an application of its own that answers at once. What it costs is largely the kernel's; allocations
 // are the gate's, the client's and the application's.
 func BenchmarkRequest(b *testing.B) {
 	for _, keep := range []bool{false, true} {

@@ -20,7 +20,7 @@ func (s *stand) shutdown(grace time.Duration) (timeIsUp context.CancelFunc, done
 	s.t.Cleanup(cancel)
 	ended := make(chan error, 1)
 	go func() { ended <- s.Shutdown(ctx, grace) }()
-	await(s.t, "nothing is accepted any more", func() bool {
+	await(s.t, "nothing is accepted", func() bool {
 		nc, err := net.Dial("unix", s.addr)
 		if err == nil {
 			nc.Close()
@@ -208,7 +208,7 @@ func TestConfigureSaysWhenTheLastRequestOfTheOldOptionsHasEnded(t *testing.T) {
 	receive(t, "the end of the old options", ended)
 	three.end(page + "x")
 	third.want("x")
-	receive(t, "the end of options that nobody uses", s.Configure(s.options(nil)))
+	receive(t, "the end of options that no request uses", s.Configure(s.options(nil)))
 }
 
 func TestConfigureKeepsNoConnectionsToTheOldPlace(t *testing.T) {
@@ -252,7 +252,7 @@ func TestNoMoreConnsThanAllowedAreServed(t *testing.T) {
 		})
 	}
 	for i := range all {
-		if i == 7 { // no limit any more
+		if i == 7 { // no limit from now on
 			s.Configure(s.options(func(o *Options) { o.MaxConns = 0 }))
 		}
 		s.php.next().end(page + "x")

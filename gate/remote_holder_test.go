@@ -10,10 +10,10 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// nobody describes nobody.
-type nobody struct{}
+// unnamed is a holder without a description.
+type unnamed struct{}
 
-func (nobody) Describe() sessionlock.Description { return sessionlock.Description{} }
+func (unnamed) Describe() sessionlock.Description { return sessionlock.Description{} }
 
 func TestASlowWaitNamesTheHostThatHoldsTheLock(t *testing.T) {
 	store := sessionlock.NewLocal()
@@ -31,7 +31,7 @@ func TestASlowWaitNamesTheHostThatHoldsTheLock(t *testing.T) {
 	rounds := 0
 	for ; named() == 0 && rounds < 50; rounds++ { // the wait may be over a moment before the answer has been noted
 		before := asked.Load()
-		lock, err := elsewhere.Acquire(t.Context(), key, nobody{}, sessionlock.Policy{})
+		lock, err := elsewhere.Acquire(t.Context(), key, unnamed{}, sessionlock.Policy{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,7 +49,7 @@ func TestASlowWaitNamesTheHostThatHoldsTheLock(t *testing.T) {
 
 	before := named()
 	s.ask(session("two")...)
-	s.php.next().end(page) // nobody was in its way
+	s.php.next().end(page) // the lock was free
 	await(t, "it is logged", func() bool { return strings.Count(s.log.String(), "request done") == rounds+1 })
 	if got := named(); got != before {
 		t.Errorf("the host is named of a request that has not waited:\n%s", s.log)

@@ -136,7 +136,7 @@ func TestSessionParamGoesFirst(t *testing.T) {
 		id     string
 	}{
 		"the param alone":          {[]string{"SESSION_ID", "a"}, "a"},
-		"beside a cookie":          {append(session("b"), "SESSION_ID", "a"), "a"},
+		"next to a cookie":         {append(session("b"), "SESSION_ID", "a"), "a"},
 		"an empty one":             {append(session("b"), "SESSION_ID", ""), "b"},
 		"one that PHP will refuse": {append(session("b"), "SESSION_ID", "a b"), "b"},
 		"its last value":           {[]string{"SESSION_ID", "x", "SESSION_ID", "a"}, "a"},
@@ -302,7 +302,7 @@ func TestServerTimingTellsTheWait(t *testing.T) {
 // A login gives the session a new id. From the moment that the browser knows it, its requests meet the rest of the
 // login there.
 func TestNewSessionIDIsLockedBeforeTheBrowserHasIt(t *testing.T) {
-	for name, params := range map[string][]string{"of a session": session("old"), "of nobody yet": nil} {
+	for name, params := range map[string][]string{"of a session": session("old"), "without a session": nil} {
 		t.Run(name, func(t *testing.T) {
 			s := newStand(t, nil)
 			login := s.ask(params...)

@@ -228,7 +228,7 @@ func TestWhatAWorkerShowsOfASession(t *testing.T) {
 				v.saw(&s) // the same again changes nothing
 			}
 			if got, ok := v.seen(); got != c.want || !ok {
-				t.Errorf("got state %v, %v; want %v", got, ok, c.want)
+				t.Errorf("got state %v, %v, want %v", got, ok, c.want)
 			}
 			if want := map[bool]int{true: 1}[c.want == sessionwatch.Closed]; closed != want {
 				t.Errorf("closed was called %d times, want %d", closed, want)

@@ -405,7 +405,7 @@ func (s *stand) waiters(n int) {
 	})
 }
 
-// unlocked waits until no session is known any more.
+// unlocked waits until all sessions are forgotten.
 func (s *stand) unlocked() {
 	s.t.Helper()
 	await(s.t, "all locks are free", func() bool { return len(s.locks.Snapshot()) == 0 })

@@ -28,7 +28,7 @@ func TestWhatAStoreThatFailsMeansIsForThePolicy(t *testing.T) {
 		first := s.ask(session("abc")...)
 		running := s.php.next()
 		if got := running.params["FPM_GATE_LOCK"]; got != "local" {
-			t.Errorf("got the lock %q; want it local", got)
+			t.Errorf("got the lock %q, want it local", got)
 		}
 		second := s.ask(session("abc")...)
 		s.php.none(t)
@@ -37,7 +37,7 @@ func TestWhatAStoreThatFailsMeansIsForThePolicy(t *testing.T) {
 		s.php.next().end("\r\n\r\nsecond")
 		second.want("second")
 		if got := s.Stats(); got.Local != 2 || got.Acquired != 2 || got.Lost != 0 {
-			t.Errorf("got %+v; want two locks that are held locally, and none lost", got)
+			t.Errorf("got %+v, want two locks that are held locally, and none lost", got)
 		}
 	})
 	t.Run("reject: no script runs without the lock", func(t *testing.T) {
@@ -47,7 +47,7 @@ func TestWhatAStoreThatFailsMeansIsForThePolicy(t *testing.T) {
 		s.ask(session("abc")...).wantStatus("503 Service Unavailable")
 		s.php.none(t)
 		if got := s.Stats(); got.Rejected != 1 || got.Local != 0 {
-			t.Errorf("got %+v; want one rejected", got)
+			t.Errorf("got %+v, want one rejected", got)
 		}
 	})
 	t.Run("pass: it runs without", func(t *testing.T) {
@@ -57,7 +57,7 @@ func TestWhatAStoreThatFailsMeansIsForThePolicy(t *testing.T) {
 		b := s.ask(session("abc")...)
 		script := s.php.next()
 		if got := script.params["FPM_GATE_LOCK"]; got != "passed" {
-			t.Errorf("got the lock %q; want it passed", got)
+			t.Errorf("got the lock %q, want it passed", got)
 		}
 		script.end("\r\n\r\nok")
 		b.want("ok")
@@ -79,6 +79,6 @@ func TestLockGoesOnLocallyAndSaysSo(t *testing.T) {
 	s.php.next().end("\r\n\r\nsecond")
 	second.want("second")
 	if got := s.Stats(); got.Local != 2 || got.Lost != 1 {
-		t.Errorf("got %+v; want two locks held locally, one of which had a lease", got)
+		t.Errorf("got %+v, want two locks held locally, one of which had a lease", got)
 	}
 }

@@ -51,7 +51,7 @@ func TestAScriptIsEndedOnce(t *testing.T) {
 	b.want("PHP's own error")
 	asked.Wait()
 	if n := accepted.Load(); n != 1 || len(w.interrupted) != 0 || len(w.terminated) != 0 {
-		t.Errorf("%d attempts were accepted, and the worker got %d and %d signals more; want one attempt with one signal",
+		t.Errorf("%d attempts were accepted, and the worker got %d and %d signals more, want one attempt with one signal",
 			n, len(w.interrupted), len(w.terminated))
 	}
 }

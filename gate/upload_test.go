@@ -71,7 +71,7 @@ func TestSlowUploadHasItsLockWhenItsBodyIsThere(t *testing.T) {
 		}
 	}
 	if got := script.params["FPM_GATE_LOCK"]; got != "later" {
-		t.Errorf("PHP was told %q of the lock", got)
+		t.Errorf("PHP got FPM_GATE_LOCK=%q", got)
 	}
 	s.waiters(1)
 	s.php.none(t)
@@ -243,7 +243,7 @@ func (s *stand) lockedByUpload(up *browser) {
 	up.finish()
 	script := s.php.next()
 	if got := script.params["FPM_GATE_LOCK"]; got != "held" || script.body != uploadBody {
-		s.t.Errorf("PHP was told %q of the lock, and got %q", got, script.body)
+		s.t.Errorf("PHP got FPM_GATE_LOCK=%q and the body %q", got, script.body)
 	}
 	script.end(page + "uploaded")
 	up.want("uploaded")

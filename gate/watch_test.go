@@ -33,7 +33,7 @@ var begins = map[string]sessionwatch.State{
 	"asked":   sessionwatch.Shut,
 }
 
-// beginsOpen are those of ids that a response has set.
+// beginsOpen are watches of ids that a response has set.
 var beginsOpen = map[string]sessionwatch.State{
 	"presumed": sessionwatch.Presumed,
 	"new":      sessionwatch.Open,
@@ -173,10 +173,10 @@ func TestAScriptThatDoesNotOpenItsSessionGivesItsTurnAway(t *testing.T) {
 	var running []*script
 	for range 4 {
 		all = append(all, s.ask(session("one")...))
-		running = append(running, s.php.next()) // beside those before it
+		running = append(running, s.php.next()) // concurrently with those before it
 	}
 	if got := s.Stats(); got.GivenAway != 3 {
-		t.Errorf("%d turns were given away, want 3: nobody waits for the last", got.GivenAway)
+		t.Errorf("%d turns were given away, want 3: no request waits for the last", got.GivenAway)
 	}
 	php.open("one") // the last one does, late
 	last := s.ask(session("one")...)
@@ -203,7 +203,7 @@ func TestAScriptThatIsNotWaitedForKeepsItsTurn(t *testing.T) {
 	script := s.php.next()
 	time.Sleep(20 * time.Millisecond)
 	if held := s.locks.Snapshot(); len(held) != 1 || !held[0].Held {
-		t.Errorf("got %+v, want the lock held: nobody else has wanted it", held)
+		t.Errorf("got %+v, want the lock held: no other request has wanted it", held)
 	}
 	php.open("one")
 	next := s.ask(session("one")...)
@@ -240,7 +240,7 @@ func TestOpenWithinBeginsWithTheConnection(t *testing.T) {
 }
 
 func TestAScriptThatNeverOpensItsSessionIsKnownInTheEnd(t *testing.T) {
-	s, php := newWatchedStand(t, nil) // nobody gives his turn away for an hour
+	s, php := newWatchedStand(t, nil) // no script gives its turn away for an hour
 	serve := func(path string, opens bool) {
 		b := s.ask(append(session("one"), "REQUEST_URI", path)...)
 		script := s.php.next()
@@ -338,9 +338,7 @@ func TestTheLockOfAFinishedRequestExpires(t *testing.T) {
 	next.want("next")
 	await(t, "the watch is stopped", func() bool { return php.is("one", stopped) })
 	receive(t, "the end of the options", s.Configure(s.options(nil)))
-	if got := s.Stats(); got.Expired != 1 {
-		t.Errorf("%d locks have expired, want 1", got.Expired)
-	}
+	await(t, "the expiry is counted", func() bool { return s.Stats().Expired == 1 }) // after the next request has the lock
 }
 
 // Of a session that cannot be seen, or that may be kept elsewhere, it is not known whether the script has it open: not

@@ -225,7 +225,7 @@ func TestLocksAreHandedOnTwice(t *testing.T) {
 	second.offer()
 	third.take(second)
 	asked := first.later(keyOf(2), "of the first, later")
-	receive(t, "a lock that nobody has", asked).Release()
+	receive(t, "a free lock", asked).Release()
 	last := third.later(keyOf(1), "of the third")
 	held.Release()
 	l := receive(t, "the second", middle)

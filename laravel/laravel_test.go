@@ -174,7 +174,7 @@ func TestTakesTheIDsThatIlluminateTakes(t *testing.T) {
 		}
 	}
 	if opened < n/4 || opened > n*3/4 {
-		t.Errorf("%d of %d cookies have an id; want a mixture", opened, n)
+		t.Errorf("%d of %d cookies have an id, want a mixture", opened, n)
 	}
 }
 

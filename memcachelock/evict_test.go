@@ -12,8 +12,8 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// A memcached that is too small for what else is in it evicts leases. A holder who is first to notice has his again;
-// where another gate was first, the holder is told.
+// A memcached that is too small for what else is in it evicts leases. A holder that is first to notice gets its lease back;
+// if another gate was first, the holder is notified.
 func TestALeaseThatIsEvictedForWantOfMemoryIsNeverTrusted(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 1, "-m", "2", "-I", "512k")
@@ -35,7 +35,7 @@ func TestALeaseThatIsEvictedForWantOfMemoryIsNeverTrusted(t *testing.T) {
 			defer l.Release()
 			<-taken.Lost() // by the next renewal
 			if err := taken.Err(); !errors.Is(err, sessionlock.ErrLost) {
-				t.Errorf("got error %v of the lock that another has; want ErrLost", err)
+				t.Errorf("got error %v of the lock that another has, want ErrLost", err)
 			}
 		}
 		return err == nil
@@ -45,7 +45,7 @@ func TestALeaseThatIsEvictedForWantOfMemoryIsNeverTrusted(t *testing.T) {
 		return err == nil && ok && h.Token == kept.Token()
 	})
 	if err := kept.Err(); err != nil {
-		t.Errorf("got error %v of the lock that nobody else wanted; want it held", err)
+		t.Errorf("got error %v for the lock that no other gate wanted, want it held", err)
 	}
 	events.want(t, memcachelock.LeaseLost)
 	taken.Release()

@@ -16,11 +16,11 @@ func TestMemcachedDeletesByCompareAndSwap(t *testing.T) {
 	_, id := c.get("gets", "k")
 	c.want(c.ask("cas k 0 -1 1 %s\r\nb", id+"1"), "EXISTS")
 	if got, _ := c.get("get", "k"); got != "a" {
-		t.Errorf("got %q after a mismatch; want it untouched", got)
+		t.Errorf("got %q after a mismatch, want it untouched", got)
 	}
 	c.want(c.ask("cas k 0 -1 0 %s\r\n", id), "STORED")
 	if got, _ := c.get("get", "k"); got != "" {
-		t.Errorf("got %q; want it gone at once", got)
+		t.Errorf("got %q, want it gone at once", got)
 	}
 	c.want(c.ask("add k 0 10 1\r\nc"), "STORED")
 	c.want(c.ask("cas gone 0 -1 0 %s\r\n", id), "NOT_FOUND")
@@ -32,7 +32,7 @@ func TestMemcachedAddsOnce(t *testing.T) {
 	c.want(c.ask("add k 0 10 1\r\na"), "STORED")
 	c.want(c.ask("add k 0 10 1\r\nb"), "NOT_STORED")
 	if got, _ := c.get("get", "k"); got != "a" {
-		t.Errorf("got %q; want what was added first", got)
+		t.Errorf("got %q, want what was added first", got)
 	}
 }
 
@@ -42,17 +42,17 @@ func TestMemcachedKeepsTheCASIDWhenTouched(t *testing.T) {
 	c.want(c.ask("add k 0 2 1\r\na"), "STORED")
 	_, before := c.get("gets", "k")
 	if got, id := c.get("gat 60", "k"); got != "a" || id != "" {
-		t.Errorf("gat: got %q and the CAS id %q; want the value alone", got, id)
+		t.Errorf("gat: got %q and the CAS id %q, want the value alone", got, id)
 	}
 	if _, after := c.get("gets", "k"); after != before {
-		t.Errorf("got the CAS id %s after gat; want %s still", after, before)
+		t.Errorf("got the CAS id %s after gat, want %s still", after, before)
 	}
 	if got, _ := c.get("gat 60", "gone"); got != "" {
 		t.Errorf("gat of nothing: got %q", got)
 	}
 	time.Sleep(2100 * time.Millisecond) // real time is the subject
 	if got, _ := c.get("get", "k"); got != "a" {
-		t.Errorf("got %q; want gat to have made it live on", got)
+		t.Errorf("got %q, want gat to have made it live on", got)
 	}
 }
 
@@ -101,7 +101,7 @@ func (c *talk) uptime() (ticks int) {
 	return ticks
 }
 
-// A server that hangs reads what was sent to it when it goes on, even if nobody waits for the answer any more.
+// A server that hangs reads what was sent to it when it goes on, even if its client no longer waits for the answer.
 func TestMemcachedHearsALateQuestion(t *testing.T) {
 	t.Parallel()
 	s := newFleet(t, 1).servers[0]

@@ -130,7 +130,7 @@ func (f *fakeServer) live(name string) (fakeItem, bool) {
 	return item, ok
 }
 
-// serve hears a question at once and does what it says later, even if nobody waits for the answer any more. Commands
+// serve reads a request at once and does it later, even if its client no longer waits for the answer. Commands
 // that come in one go are answered in one go.
 func (f *fakeServer) serve(nc net.Conn, gate, life int) {
 	defer func() {
@@ -207,7 +207,7 @@ func (f *fakeServer) answer(gate, life int, words []string, value string) (answe
 	return answer, true
 }
 
-// loses says whether the answer to command may be the next that is lost: in turn those to writes and to reads, so that
+// loses reports whether the answer to command may be the next that is lost: in turn those to writes and to reads, so that
 // of two commands in one go it is the first or the second.
 func (f *fakeServer) loses(command string) bool {
 	if f.lose%2 == 0 {

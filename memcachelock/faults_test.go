@@ -31,12 +31,12 @@ func TestAServerThatRefusesFailsAtOnceAndComesBack(t *testing.T) {
 		wantStoreError(t, m, newKey(t))
 	}
 	if got := s.Stats().Servers[0]; got.Timeouts != 0 {
-		t.Errorf("got %d timeouts of a server that refuses; want none", got.Timeouts)
+		t.Errorf("got %d timeouts of a server that refuses, want none", got.Timeouts)
 	}
 	restart(t, f.servers[0])
 	lockSoon(t, m, newKey(t)).Release()
 	if err := s.Health(); err != nil {
-		t.Errorf("got health %v; want none", err)
+		t.Errorf("got health %v, want none", err)
 	}
 }
 
@@ -65,17 +65,17 @@ func TestAServerThatHangsIsNotAskedAgain(t *testing.T) {
 	const atOnce = 16
 	before := s.Stats().Servers[0]
 	if got := before.RoundTrips - begun.RoundTrips; got > atOnce {
-		t.Errorf("%d of 100 requests have asked a server that hangs; want %d, which may at once", got, atOnce)
+		t.Errorf("%d of 100 requests have asked a server that hangs, want %d, which may at once", got, atOnce)
 	}
 	for range 1000 {
 		wantStoreError(t, m, newKey(t))
 	}
 	after := s.Stats().Servers[0]
 	if after.RoundTrips != before.RoundTrips {
-		t.Errorf("%d questions to a server that is known to hang; want none", after.RoundTrips-before.RoundTrips)
+		t.Errorf("%d questions to a server that is known to hang, want none", after.RoundTrips-before.RoundTrips)
 	}
 	if after.Up || after.Err == nil || s.Health() == nil {
-		t.Errorf("got %+v, health %v; want it down", after, s.Health())
+		t.Errorf("got %+v, health %v, want it down", after, s.Health())
 	}
 	thaw(t, f.servers[0])
 	lockSoon(t, m, newKey(t)).Release()
@@ -189,7 +189,7 @@ func TestANewGateMindsTheGrace(t *testing.T) {
 	eventually(t, "the new gate knows the server", func() bool { return s.Stats().Servers[0].Up })
 	_, err := sessionlock.NewManager(s).Acquire(context.Background(), l.Key(), nil, sessionlock.Policy{})
 	if !errors.Is(err, sessionlock.ErrMaxWait) {
-		t.Errorf("got error %v; want the lock held", err)
+		t.Errorf("got error %v, want the lock held", err)
 	}
 }
 
@@ -208,19 +208,19 @@ func TestAnEvictedLeaseIsAddedAgainOrLost(t *testing.T) {
 	select {
 	case <-taken.Lost():
 	case <-time.After(deadline):
-		t.Errorf("nobody was told that the lease is somebody else's")
+		t.Errorf("no event reports that another gate has the lease")
 	}
 	eventually(t, "the lease is added again", func() bool {
 		h, ok, err := s.Holder(context.Background(), kept.Key())
 		return err == nil && ok && h.Token == kept.Token()
 	})
 	if err := kept.Err(); err != nil {
-		t.Errorf("got error %v; want it held", err)
+		t.Errorf("got error %v, want it held", err)
 	}
 	kept.Release()
 	events.want(t, memcachelock.LeaseGone, memcachelock.LeaseLost)
 	if got := s.Stats(); got.Lost != 2 || got.Servers[0].Regained != 1 {
-		t.Errorf("got %+v; want two leases lost, one of which is there again", got)
+		t.Errorf("got %+v, want two leases lost, one of which is there again", got)
 	}
 }
 
@@ -270,7 +270,7 @@ func TestLostAnswersAreAskedFor(t *testing.T) {
 		lockSoon(t, other, key).Release()
 	}
 	if got := relay.lost.Load(); got != 2 {
-		t.Errorf("%d answers were lost; want 2", got)
+		t.Errorf("%d answers were lost, want 2", got)
 	}
 }
 
@@ -339,7 +339,7 @@ func TestAQuorumWithoutMostOfItsServersFails(t *testing.T) {
 	thaw(t, f.servers[1])
 	lockSoon(t, m, newKey(t)).Release()
 	if err := s.Health(); err != nil {
-		t.Errorf("got health %v of two servers of three; want none", err)
+		t.Errorf("got health %v of two servers of three, want none", err)
 	}
 }
 
@@ -409,7 +409,7 @@ func (r *relay) questions(name string) (n int) {
 	return n
 }
 
-// settle waits until nothing is asked any more but for the heartbeats.
+// settle waits until nothing is sent but heartbeats.
 func (r *relay) settle(t *testing.T) {
 	t.Helper()
 	asked := func() (n int) {
@@ -495,11 +495,11 @@ func (j *journal) add(e memcachelock.Event) {
 	j.seen[e.Kind]++
 }
 
-// want waits until each of the events was told.
+// want waits until each of the events was reported.
 func (j *journal) want(t *testing.T, kinds ...memcachelock.EventKind) {
 	t.Helper()
 	for _, kind := range kinds {
-		eventually(t, kind.String()+" is told", func() bool {
+		eventually(t, kind.String()+" is reported", func() bool {
 			j.mu.Lock()
 			defer j.mu.Unlock()
 			return j.seen[kind] > 0

@@ -80,22 +80,22 @@ func TestHostsThatDisagreeAreFound(t *testing.T) {
 					got := r.all()
 					if c.says == "" {
 						if len(got) > 0 {
-							t.Errorf("host %d says %q; want nothing", i, got)
+							t.Errorf("host %d says %q, want nothing", i, got)
 						}
 						continue
 					}
 					other := fmt.Sprintf("host-%d", 1-i)
 					if len(got) == 0 || !strings.Contains(got[0], c.says) || !strings.Contains(got[0], other) {
-						t.Errorf("host %d says %q; want %q and %s", i, got, c.says, other)
+						t.Errorf("host %d says %q, want %q and %s", i, got, c.says, other)
 					}
 					if strings.Contains(strings.Join(got, ""), "hush") {
-						t.Errorf("the secret is told: %q", got)
+						t.Errorf("the report shows the secret: %q", got)
 					}
 				}
 				before := len(said[0].all()) + len(said[1].all())
 				time.Sleep(time.Minute)
 				if got := len(said[0].all()) + len(said[1].all()); got != before {
-					t.Errorf("%d reports a minute later; want the %d of before", got, before)
+					t.Errorf("%d reports a minute later, want the %d of before", got, before)
 				}
 				if n := w.gates[0].store.Stats().Servers[0].Disagree; (n > 0) != (c.says != "") {
 					t.Errorf("the figure is %d", n)
@@ -198,13 +198,13 @@ func TestSeveralServersAtOneAddressAreNone(t *testing.T) {
 			}
 		}
 		if local != 20 || refused != 20 {
-			t.Errorf("%d of 20 held locally, %d of 20 refused; want all", local, refused)
+			t.Errorf("%d of 20 held locally, %d of 20 refused, want all", local, refused)
 		}
 		if err := w.gates[0].store.Health(); err == nil || !strings.Contains(err.Error(), "several memcached") {
-			t.Errorf("got health %v; want it to name the cause", err)
+			t.Errorf("got health %v, want it to name the cause", err)
 		}
 		if n := downs.Load(); n != 1 {
-			t.Errorf("it was said %d times that the server is down; want once", n)
+			t.Errorf("it was said %d times that the server is down, want once", n)
 		}
 	})
 }
@@ -304,10 +304,10 @@ func TestAServerThatKeepsNoConnectionIsDown(t *testing.T) {
 	s := (&fleet{}).store(t, o)
 	time.Sleep(2 * time.Second) // real time is the subject
 	if n := conns.Load(); n > 50 {
-		t.Errorf("%d connections in two seconds; want a pause between them", n)
+		t.Errorf("%d connections in two seconds, want a pause between them", n)
 	}
 	if got := s.Stats().Servers[0]; got.Up || downs.Load() != 1 {
-		t.Errorf("it is up: %v, and was said to be down %d times; want once", got.Up, downs.Load())
+		t.Errorf("it is up: %v, and was said to be down %d times, want once", got.Up, downs.Load())
 	}
 	wantStoreError(t, sessionlock.NewManager(s), newKey(t))
 }
@@ -340,7 +340,7 @@ func TestAWriteInDoubtIsNotSentLater(t *testing.T) {
 	select {
 	case err := <-ends:
 		if !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("the connection ended with %v; want a reset", err)
+			t.Errorf("the connection ended with %v, want a reset", err)
 		}
 	case <-time.After(deadline):
 		t.Error("the connection never ended")

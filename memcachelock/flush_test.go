@@ -38,18 +38,18 @@ func TestAFlushIsSeenByWhoTakesALock(t *testing.T) {
 			got.Release()
 		}
 		if !errors.Is(err, sessionlock.ErrMaxWait) {
-			t.Errorf("got error %v of a server that was flushed; want the lock held", err)
+			t.Errorf("got error %v of a server that was flushed, want the lock held", err)
 		}
 	}
 	if got := other.Stats().Servers[0]; got.Forgot != 1 {
-		t.Errorf("got %+v; want the flush seen once", got)
+		t.Errorf("got %+v, want the flush seen once", got)
 	}
 	holders.release()
 	others.release()
 	events.want(t, memcachelock.ServerForgot)
 	events.wantRestored(t)
 	if err := l.Err(); err != nil {
-		t.Errorf("got error %v of the holder; want the lock held", err)
+		t.Errorf("got error %v of the holder, want the lock held", err)
 	}
 	l.Release()
 	lockSoon(t, there, key).Release()

@@ -159,7 +159,7 @@ var hiccups = map[string]func(*world){
 	},
 }
 
-// Whatever a hiccup looks like: nobody that waits gets the lock next to its holder, nothing is refused, and a request
+// Whatever a hiccup looks like: no waiter gets the lock while another gate holds it, nothing is refused, and a request
 // that comes in the middle of it waits for the end.
 func TestAHiccupIsNoVerdict(t *testing.T) {
 	t.Parallel()
@@ -228,10 +228,10 @@ func TestAStoreThatIsAwayIsAVerdict(t *testing.T) {
 		unknown.all.Wait()
 		strict.all.Wait()
 		if took := time.Since(gone); took < patience || took > patience+time.Second {
-			t.Errorf("a store that is away was waited for for %v; want %v", took, patience)
+			t.Errorf("a store that is away was waited for for %v, want %v", took, patience)
 		}
 		if got, local, _ := unknown.count(); got != 10 || local != 10 {
-			t.Errorf("got %d locks, %d of them held locally; want 10", got, local)
+			t.Errorf("got %d locks, %d of them held locally, want 10", got, local)
 		}
 		if _, _, failed := strict.count(); failed != 10 {
 			t.Errorf("%d failed of 10 that do not hold locally", failed)
@@ -242,7 +242,7 @@ func TestAStoreThatIsAwayIsAVerdict(t *testing.T) {
 		known.all.Wait()
 		for _, at := range known.since {
 			if took := at.Sub(gone); took < memcachelock.DefaultLease-time.Second || took > memcachelock.DefaultLease+2*time.Second {
-				t.Errorf("a holder's lease was waited for for %v; want about %v", took, memcachelock.DefaultLease)
+				t.Errorf("a holder's lease was waited for for %v, want about %v", took, memcachelock.DefaultLease)
 			}
 		}
 		w.servers[0].thaw()
@@ -250,10 +250,10 @@ func TestAStoreThatIsAwayIsAVerdict(t *testing.T) {
 		for i, l := range held {
 			other := append(known.of(l.Key()), unknown.of(l.Key())...)
 			if len(other) != 1 {
-				t.Fatalf("session %d has %d other holders; want 1", i, len(other))
+				t.Fatalf("session %d has %d other holders, want 1", i, len(other))
 			}
 			if a, b := l.Err(), other[0].Err(); (a == nil) == (b == nil) {
-				t.Errorf("session %d: got errors %v and %v of its two holders; want one of them lost", i, a, b)
+				t.Errorf("session %d: got errors %v and %v of its two holders, want one of them lost", i, a, b)
 			}
 			if l.Err() == nil && l.Local() || other[0].Err() == nil && other[0].Local() {
 				t.Errorf("session %d is still held locally", i)
@@ -266,7 +266,7 @@ func TestAStoreThatIsAwayIsAVerdict(t *testing.T) {
 	})
 }
 
-// fresh are locks that nobody holds.
+// fresh are locks that no gate holds.
 func (w *world) fresh(n int) (all []*sessionlock.Lock) {
 	locks := sessionlock.NewManager(sessionlock.NewLocal())
 	for range n {
@@ -314,10 +314,10 @@ func TestTheRateOfLooksIsKept(t *testing.T) {
 					after := w.gates[1].store.Stats().Servers[0]
 					looks, trips := after.Looks-before.Looks, after.RoundTrips-before.RoundTrips
 					if looks > rate+rate/100 {
-						t.Errorf("%d looks in a second; want %d at most, and one round trip", looks, rate)
+						t.Errorf("%d looks in a second, want %d at most, and one round trip", looks, rate)
 					}
 					if trips > 1000 {
-						t.Errorf("%d round trips in a second; want 1,000 at most", trips)
+						t.Errorf("%d round trips in a second, want 1,000 at most", trips)
 					}
 				}
 				stats := w.gates[1].store.Stats()

@@ -32,13 +32,13 @@ func (m *model) check() {
 // one of those that can be.
 func (m *model) checkTimes(a *try, now time.Time) {
 	if got, most := orNow(a.answered, now).Sub(a.begun), a.policy.MaxWait+modelTimeout; got > most {
-		m.Errorf("waited %v; want %v at most", got, most)
+		m.Errorf("waited %v, want %v at most", got, most)
 	}
 	if !a.got() {
 		return
 	}
 	if got := orNow(a.end(), now).Sub(a.lock.Since()); got > a.policy.Expiry {
-		m.Errorf("held for %v; want %v at most", got, a.policy.Expiry)
+		m.Errorf("held for %v, want %v at most", got, a.policy.Expiry)
 	}
 	if m.level == 0 && errors.Is(a.loss, sessionlock.ErrLost) {
 		m.Error("a lease is lost of servers that lose none")
@@ -46,7 +46,7 @@ func (m *model) checkTimes(a *try, now time.Time) {
 }
 
 // checkLocal: a hold begins locally only if its server has not answered for long, or when it would end its wait, and
-// not next to a hold of another gate that its gate was told of and whose lease may still live. It is called with the
+// not next to a hold of another gate that its gate knows of and whose lease may still live. It is called with the
 // mutex held.
 func (m *model) checkLocal(b *try) {
 	now := b.lock.Since()
@@ -55,7 +55,7 @@ func (m *model) checkLocal(b *try) {
 		sick, until = true, m.quiet
 	}
 	if away := until.Sub(m.since); now.Sub(b.begun) < b.policy.MaxWait && (away < patience || !sick) {
-		m.Errorf("held locally although the server was away for %v only; want %v", away, patience)
+		m.Errorf("held locally although the server was away for %v only, want %v", away, patience)
 	}
 	b.gate.mu.Lock()
 	told := b.gate.told[b.lock.Token()]
@@ -65,12 +65,12 @@ func (m *model) checkLocal(b *try) {
 	}
 	for _, a := range m.tries {
 		if a.key == b.key && a.gate != b.gate && a.got() && a.lock.Since().Before(told) && a.end().IsZero() {
-			m.Errorf("gate %d holds locally, %v after it was told that gate %d has the lock", b.gate.number, now.Sub(told), a.gate.number)
+			m.Errorf("gate %d holds locally, %v after it learned that gate %d has the lock", b.gate.number, now.Sub(told), a.gate.number)
 		}
 	}
 }
 
-// checkPair: two holds of a session have no time in common, and who came first to a gate is served first.
+// checkPair: two holds of a session have no time in common, and the request that came first to a gate is served first.
 func (m *model) checkPair(a, b *try, now time.Time) {
 	if a.got() && b.got() {
 		from, to := later(a.lock.Since(), b.lock.Since()), earlier(orNow(a.end(), now), orNow(b.end(), now))
@@ -83,7 +83,7 @@ func (m *model) checkPair(a, b *try, now time.Time) {
 		}
 	}
 	if a.gate == b.gate && b.got() && b.answered.Before(orNow(a.answered, now)) {
-		m.Errorf("who came at %v got the lock at %v; who came at %v did not", b.begun, b.answered, a.begun)
+		m.Errorf("the request of %v got the lock at %v, before the request of %v", b.begun, b.answered, a.begun)
 	}
 }
 
@@ -106,7 +106,7 @@ func (m *model) excused(from, to time.Time) bool {
 	return false
 }
 
-// checkProgress: nobody waits for a lock that is free while all is well. What a gate has left behind is free after
+// checkProgress: no gate waits for a lock that is free while all is well. What a gate has left behind is free after
 // a lease.
 func (m *model) checkProgress(a *try, now time.Time) {
 	if !a.answered.IsZero() || m.sick != nil {
@@ -122,11 +122,11 @@ func (m *model) checkProgress(a *try, now time.Time) {
 		}
 		free = later(free, b.end())
 	}
-	most := 2*time.Second + 200*time.Millisecond // a turn that nobody takes
+	most := 2*time.Second + 200*time.Millisecond // a turn that no gate takes
 	if m.level > 0 {
 		most += modelLease + time.Second
 	}
 	if got := now.Sub(free); got > most {
-		m.Errorf("waits for a lock that has been free for %v; want %v at most", got, most)
+		m.Errorf("waits for a lock that has been free for %v, want %v at most", got, most)
 	}
 }

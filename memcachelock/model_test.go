@@ -50,7 +50,7 @@ func TestRandomInterleavingsKeepThePromises(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		if held < 5*seeds || failed < seeds/2 || lost == 0 || local < seeds/2 {
-			t.Errorf("%d locks were held, %d of them lost, %d of them locally, and %d requests failed; want a test that does more",
+			t.Errorf("%d locks were held, %d of them lost, %d of them locally, and %d requests failed, want a test that does more",
 				held, lost, local, failed)
 		}
 	})
@@ -98,7 +98,7 @@ type modelGate struct {
 	told    map[sessionlock.Token]time.Time // that another has the lock
 }
 
-// listener is the store of a gate, that notes who is told what.
+// listener is the store of a gate, and notes what each caller learns.
 type listener struct {
 	*memcachelock.Store
 	gate *modelGate
@@ -391,7 +391,7 @@ func (m *model) release(a *try) {
 
 func (a *try) got() bool { return a.lock != nil }
 
-// end is when the hold was over: at its release, or when it was told of its loss.
+// end is when the hold was over: at its release, or when its loss was reported.
 func (a *try) end() time.Time {
 	if a.told.IsZero() || !a.released.IsZero() && a.released.Before(a.told) {
 		return a.released

@@ -25,7 +25,7 @@ func TestAProbeTellsWhatAServerIsFitFor(t *testing.T) {
 	}
 	fit := reports[0]
 	if fit.Err != nil || len(otherThanClock(fit.Warnings)) > 0 {
-		t.Errorf("got error %v, warnings %q of a fit server; want none", fit.Err, fit.Warnings)
+		t.Errorf("got error %v, warnings %q of a fit server, want none", fit.Err, fit.Warnings)
 	}
 	if fit.Version == "" || fit.Answer <= 0 || fit.Memory != 64<<20 || fit.Lived <= 0 {
 		t.Errorf("got %+v of a fit server", fit)
@@ -57,7 +57,7 @@ func TestAProbeWarnsOfEvictions(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r := reports[0]; r.Evictions == 0 || len(r.Warnings) == 0 || !strings.Contains(r.Warnings[0], "evicted") {
-		t.Errorf("got %+v; want a warning of evictions", r)
+		t.Errorf("got %+v, want a warning of evictions", r)
 	}
 }
 
@@ -71,6 +71,6 @@ func TestAProbeEndsWithItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !errors.Is(reports[0].Err, context.DeadlineExceeded) {
-		t.Errorf("got error %v; want that of the context", reports[0].Err)
+		t.Errorf("got error %v, want that of the context", reports[0].Err)
 	}
 }

@@ -43,7 +43,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 	}
 }
 
-// An uncontended lock takes an add and a gets in the way of the request, in one go, and a cas beside it.
+// An uncontended lock takes an add and a gets in the way of the request, in one go, and a cas in the background.
 func TestAnUncontendedLockTakesThreeCommands(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 1)
@@ -65,10 +65,10 @@ func TestAnUncontendedLockTakesThreeCommands(t *testing.T) {
 	relay.settle(t)
 	got := relay.commands(lockName(key))[len(before):]
 	if want := []string{"add", "gets", "cas"}; strings.Join(got, " ") != strings.Join(want, " ") {
-		t.Errorf("got the commands %q; want %q", got, want)
+		t.Errorf("got the commands %q, want %q", got, want)
 	}
 	if got := relay.questions(lockName(key)); got != 2 {
-		t.Errorf("they took %d round trips; want 2", got)
+		t.Errorf("they took %d round trips, want 2", got)
 	}
 }
 
@@ -86,13 +86,13 @@ func TestAnyHostCanSayWhoHolds(t *testing.T) {
 			l := lockSoon(t, sessionlock.NewManager(here), newKey(t))
 			h, ok, err := there.Holder(context.Background(), l.Key())
 			if err != nil || !ok {
-				t.Fatalf("got %v, error %v; want a holder", ok, err)
+				t.Fatalf("got %v, error %v, want a holder", ok, err)
 			}
 			if h.Gate != "www shop" || h.Host != "web-1.example" || h.Token != l.Token() || time.Since(h.Since).Abs() > time.Minute {
 				t.Errorf("got %+v", h)
 			}
 			l.Release()
-			eventually(t, "nobody holds", func() bool {
+			eventually(t, "the lock is free", func() bool {
 				_, ok, err := there.Holder(context.Background(), l.Key())
 				return err == nil && !ok
 			})
@@ -111,7 +111,7 @@ func TestALockIsWhereTheDocSays(t *testing.T) {
 		want := int(crc32.ChecksumIEEE([]byte(name)) % 3)
 		for i, s := range f.servers {
 			if got, _ := talkTo(t, s).get("get", name); (got != "") != (i == want) {
-				t.Errorf("server %d has %q of %s; want it on server %d only", i, got, name, want)
+				t.Errorf("server %d has %q of %s, want it on server %d only", i, got, name, want)
 			}
 		}
 		l.Release()
@@ -147,7 +147,7 @@ func TestMemcachedWithTLS(t *testing.T) {
 	wantStoreError(t, sessionlock.NewManager(f.store(t, o)), newKey(t))
 }
 
-// makeCertificate makes the files of a certificate for 127.0.0.1, and the pool of who trusts it.
+// makeCertificate makes the files of a certificate for 127.0.0.1, and a pool that trusts it.
 func makeCertificate(t *testing.T) (certificate, key string, pool *x509.CertPool) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -184,7 +184,7 @@ func makeCertificate(t *testing.T) (certificate, key string, pool *x509.CertPool
 	return write("cert.pem", "CERTIFICATE", der), write("key.pem", "PRIVATE KEY", keyDER), pool
 }
 
-// A gate that waits says so beside the lock, and leaves no word when it has gone.
+// A gate that waits notes that next to the lock, and leaves no note when it has gone.
 func TestAWaitingGateIsInTheLine(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 1)
@@ -203,9 +203,9 @@ func TestAWaitingGateIsInTheLine(t *testing.T) {
 	}
 	eventually(t, "the waiter is in the line", func() bool { return line() != "" })
 	if got := line(); len(got) != 16 {
-		t.Errorf("got the line %q; want one manager", got)
+		t.Errorf("got the line %q, want one manager", got)
 	} else if _, err := strconv.ParseUint(got, 16, 64); err != nil {
-		t.Errorf("got the line %q; want hexadecimal digits", got)
+		t.Errorf("got the line %q, want hexadecimal digits", got)
 	}
 	cancel()
 	<-done

@@ -73,7 +73,7 @@ func (c *talk) get(command, name string) (value, casID string) {
 	}
 	value = c.line()
 	if end := c.line(); end != "END" {
-		c.Fatalf("%s: got %q; want END", command, end)
+		c.Fatalf("%s: got %q, want END", command, end)
 	}
 	return value, casID
 }
@@ -81,7 +81,7 @@ func (c *talk) get(command, name string) (value, casID string) {
 func (c *talk) want(got, want string) {
 	c.Helper()
 	if got != want {
-		c.Errorf("got %q; want %q", got, want)
+		c.Errorf("got %q, want %q", got, want)
 	}
 }
 
@@ -124,7 +124,7 @@ func wantStoreError(t testing.TB, m *sessionlock.Manager, key sessionlock.Key) {
 		l.Release()
 	}
 	if !errors.Is(err, sessionlock.ErrStore) {
-		t.Errorf("got error %v; want ErrStore", err)
+		t.Errorf("got error %v, want ErrStore", err)
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
-// What a failure costs in time. The servers and the clock are those of a bubble, so a bound is exact, and no machine
+// What a failure costs in time. The servers and the clock are in a synctest bubble, so a bound is exact, and no machine
 // is too slow for it.
 
 // bubble makes a store on n servers whose answers take modelLatency. shut has to be deferred.
@@ -84,7 +84,7 @@ func took(t *testing.T, m *sessionlock.Manager, n int, want error) time.Duration
 		err := <-answers
 		noSlot := errors.Is(want, sessionlock.ErrStore) && errors.Is(err, sessionlock.ErrMaxWait)
 		if !errors.Is(err, want) && !noSlot {
-			t.Errorf("got error %v; want %v", err, want)
+			t.Errorf("got error %v, want %v", err, want)
 		}
 	}
 	return time.Since(start)
@@ -109,14 +109,14 @@ func TestAServerThatHangsCostsOneTimeout(t *testing.T) {
 				time.Sleep(met)
 				servers[0].freeze()
 				if got := took(t, m, 100, sessionlock.ErrStore); got > modelTimeout {
-					t.Errorf("100 requests took %v together; want a timeout, %v", got, modelTimeout)
+					t.Errorf("100 requests took %v together, want a timeout, %v", got, modelTimeout)
 				}
 				before := s.Stats().Servers[0].RoundTrips
 				if got := took(t, m, 1000, sessionlock.ErrStore); got != 0 {
-					t.Errorf("1,000 requests took %v of a server that is known to hang; want nothing", got)
+					t.Errorf("1,000 requests took %v of a server that is known to hang, want nothing", got)
 				}
 				if got := s.Stats().Servers[0].RoundTrips - before; got != 0 {
-					t.Errorf("%d questions to a server that is known to hang; want none", got)
+					t.Errorf("%d questions to a server that is known to hang, want none", got)
 				}
 				servers[0].thaw()
 				time.Sleep(time.Second)
@@ -139,12 +139,12 @@ func TestAQuorumWaitsForNoServer(t *testing.T) {
 			servers[sick].freeze()
 			for i := range 5 {
 				if got := took(t, m, 20, nil); got > 3*modelLatency {
-					t.Errorf("round %d took %v while a server of three hangs; want an answer of the others, %v", i, got, modelLatency)
+					t.Errorf("round %d took %v while a server of three hangs, want an answer of the others, %v", i, got, modelLatency)
 				}
 			}
 			servers[(sick+1)%3].freeze()
 			if got := took(t, m, 100, sessionlock.ErrStore); got > modelTimeout {
-				t.Errorf("100 requests took %v while two servers of three hang; want a timeout, %v", got, modelTimeout)
+				t.Errorf("100 requests took %v while two servers of three hang, want a timeout, %v", got, modelTimeout)
 			}
 		})
 	}
@@ -191,7 +191,7 @@ func TestWaitingIsBoundedAndTheHandOffShort(t *testing.T) {
 				time.Sleep(c.script - min(c.script, 5*time.Second))
 				asked, took := there.Stats().Servers[0].RoundTrips-before, time.Since(since)
 				if most := (pollRate + float64(c.waits)) * took.Seconds(); float64(asked) > most*1.05 { // each waiter says once a second that it is still there
-					t.Errorf("%d commands in %v; want %.0f at most", asked, took, most)
+					t.Errorf("%d commands in %v, want %.0f at most", asked, took, most)
 				}
 				released := time.Now()
 				for _, l := range held {
@@ -199,7 +199,7 @@ func TestWaitingIsBoundedAndTheHandOffShort(t *testing.T) {
 				}
 				for range c.waits {
 					if free := (<-got).Sub(released); free > c.most {
-						t.Errorf("the lock lay free for %v; want %v at most", free, c.most)
+						t.Errorf("the lock lay free for %v, want %v at most", free, c.most)
 					}
 				}
 				time.Sleep(time.Second)

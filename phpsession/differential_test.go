@@ -31,7 +31,7 @@ func TestIDIsWhatPHPTakesFromGeneratedHeaders(t *testing.T) {
 	}
 	// Headers that never have an id would prove little, and so would ones that always have.
 	if taken < *cases/5 || taken > *cases*4/5 {
-		t.Errorf("%d of %d generated headers have an id; want a mixture", taken, *cases)
+		t.Errorf("%d of %d generated headers have an id, want a mixture", taken, *cases)
 	}
 }
 
@@ -190,7 +190,7 @@ func (g generator) value(r *Rules) string {
 	})
 }
 
-// escapeSome encodes some bytes as a form does, or as nobody does.
+// escapeSome encodes some bytes as a form does, or as no browser does.
 func (g generator) escapeSome(s string) string {
 	var b strings.Builder
 	for i := range len(s) {

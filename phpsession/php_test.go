@@ -37,7 +37,7 @@ func newReferee(tb testing.TB) *referee {
 	program, err := exec.LookPath("php-cgi")
 	if err != nil {
 		if os.Getenv("CI") == "true" {
-			tb.Fatal("php-cgi is not installed: nobody to judge the rules by (apt-get install php-cgi)")
+			tb.Fatal("php-cgi is not installed, which the rules are compared with (apt-get install php-cgi)")
 		}
 		tb.Skip("php-cgi is not installed: the rules are not compared with PHP (apt-get install php-cgi)")
 	}

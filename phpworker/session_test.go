@@ -119,20 +119,20 @@ func TestSessionsAreRead(t *testing.T) {
 
 func TestWhatDoesNotLookLikeASessionIsRefused(t *testing.T) {
 	for name, change := range map[string]func(fakeMemory){
-		"a status out of range":       func(m fakeMemory) { m.write(globalsAt+offsetStatus, []byte{3}) },
-		"a negative status":           func(m fakeMemory) { m.write(globalsAt+offsetStatus, []byte{255, 255, 255, 255}) },
-		"a name nowhere":              func(m fakeMemory) { m.write(globalsAt+offsetName, pointer(0)) },
-		"a name with a line break":    func(m fakeMemory) { m.write(nameAt, []byte("a\nb\x00")) },
-		"a name that is a string":     func(m fakeMemory) { m.write(globalsAt+offsetName, pointer(idAt)) },
-		"an empty name":               func(m fakeMemory) { m.write(nameAt, []byte{0}) },
-		"a name without an end":       func(m fakeMemory) { m.write(nameAt, []byte(strings.Repeat("x", maxName+1))) },
-		"a handler nowhere":           func(m fakeMemory) { m.write(moduleAt, pointer(0xdead0000)) },
-		"a handler with a space":      func(m fakeMemory) { m.write(handlerAt, []byte("a b\x00")) },
-		"an id nowhere":               func(m fakeMemory) { m.write(globalsAt+offsetID, pointer(0xdead0000)) },
-		"an id of an absurd length":   func(m fakeMemory) { m.write(idAt+stringLength, pointer(maxString+1)) },
-		"an id without an end":        func(m fakeMemory) { m.write(idAt+stringBytes+3, []byte("x")) },
-		"an id that nobody refers to": func(m fakeMemory) { m.write(idAt, []byte{0, 0, 0, 0}) },
-		"nothing":                     func(m fakeMemory) { clear(m) },
+		"a status out of range":     func(m fakeMemory) { m.write(globalsAt+offsetStatus, []byte{3}) },
+		"a negative status":         func(m fakeMemory) { m.write(globalsAt+offsetStatus, []byte{255, 255, 255, 255}) },
+		"a name nowhere":            func(m fakeMemory) { m.write(globalsAt+offsetName, pointer(0)) },
+		"a name with a line break":  func(m fakeMemory) { m.write(nameAt, []byte("a\nb\x00")) },
+		"a name that is a string":   func(m fakeMemory) { m.write(globalsAt+offsetName, pointer(idAt)) },
+		"an empty name":             func(m fakeMemory) { m.write(nameAt, []byte{0}) },
+		"a name without an end":     func(m fakeMemory) { m.write(nameAt, []byte(strings.Repeat("x", maxName+1))) },
+		"a handler nowhere":         func(m fakeMemory) { m.write(moduleAt, pointer(0xdead0000)) },
+		"a handler with a space":    func(m fakeMemory) { m.write(handlerAt, []byte("a b\x00")) },
+		"an id nowhere":             func(m fakeMemory) { m.write(globalsAt+offsetID, pointer(0xdead0000)) },
+		"an id of an absurd length": func(m fakeMemory) { m.write(idAt+stringLength, pointer(maxString+1)) },
+		"an id without an end":      func(m fakeMemory) { m.write(idAt+stringBytes+3, []byte("x")) },
+		"an id without references":  func(m fakeMemory) { m.write(idAt, []byte{0, 0, 0, 0}) },
+		"nothing":                   func(m fakeMemory) { clear(m) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newFakePHP()

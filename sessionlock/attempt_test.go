@@ -12,7 +12,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/sessionlock/locktest"
 )
 
-// attempt is an Acquire that runs beside the test, in a synctest bubble.
+// attempt is an Acquire that runs concurrently with the test, in a synctest bubble.
 type attempt struct {
 	result atomic.Pointer[result] // nil while it waits
 	cancel context.CancelCauseFunc
@@ -78,9 +78,9 @@ func (a *attempt) wantHeld(t *testing.T) {
 	t.Helper()
 	switch r := a.result.Load(); {
 	case r == nil:
-		t.Fatal("still waits; want the lock")
+		t.Fatal("still waits, want the lock")
 	case r.err != nil:
-		t.Fatalf("got error %v; want the lock", r.err)
+		t.Fatalf("got error %v, want the lock", r.err)
 	case r.lock.Err() != nil:
 		t.Fatalf("the lock has ended: %v", r.lock.Err())
 	}
@@ -89,7 +89,7 @@ func (a *attempt) wantHeld(t *testing.T) {
 func (a *attempt) wantWaits(t *testing.T) {
 	t.Helper()
 	if r := a.result.Load(); r != nil {
-		t.Fatalf("got lock %p, error %v; want it to wait", r.lock, r.err)
+		t.Fatalf("got lock %p, error %v, want it to wait", r.lock, r.err)
 	}
 }
 
@@ -98,24 +98,24 @@ func (a *attempt) wantError(t *testing.T, want error) *sessionlock.WaitError {
 	t.Helper()
 	r := a.result.Load()
 	if r == nil {
-		t.Fatalf("still waits; want error %v", want)
+		t.Fatalf("still waits, want error %v", want)
 	}
 	var wait *sessionlock.WaitError
 	if !errors.Is(r.err, want) || !errors.As(r.err, &wait) {
-		t.Fatalf("got error %v; want a WaitError that is %v", r.err, want)
+		t.Fatalf("got error %v, want a WaitError that is %v", r.err, want)
 	}
 	return wait
 }
 
-// wantEmpty fails if m keeps anything in memory: nobody holds or waits any more.
+// wantEmpty fails if m keeps anything in memory after the last holder and waiter.
 func wantEmpty(t *testing.T, m *sessionlock.Manager) {
 	t.Helper()
 	synctest.Wait()
 	if n := m.Sessions(); n != 0 {
-		t.Errorf("%d sessions are left in memory; want none", n)
+		t.Errorf("%d sessions are left in memory, want none", n)
 	}
 	if n := m.Renewals(); n != 0 {
-		t.Errorf("%d leases are still renewed; want none", n)
+		t.Errorf("%d leases are still renewed, want none", n)
 	}
 }
 
@@ -126,5 +126,5 @@ func remote(ttl time.Duration) (*locktest.Fake, *locktest.Gate, *sessionlock.Man
 	return server, gate, sessionlock.NewManager(gate)
 }
 
-// local makes a manager that nobody else competes with.
+// local makes a manager without competitors.
 func local() *sessionlock.Manager { return sessionlock.NewManager(sessionlock.NewLocal()) }

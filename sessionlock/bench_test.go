@@ -25,7 +25,7 @@ func acquire(b *testing.B, m *sessionlock.Manager, key sessionlock.Key, p sessio
 	return l
 }
 
-// BenchmarkUncontended is a lock that nobody else wants, from Acquire to Release.
+// BenchmarkUncontended is a lock that no other request wants, from Acquire to Release.
 func BenchmarkUncontended(b *testing.B) {
 	m := local()
 	b.ReportAllocs()
@@ -47,7 +47,7 @@ func BenchmarkUncontendedParallel(b *testing.B) {
 	})
 }
 
-// BenchmarkHandOver is from a Release to the Acquire of the next in the queue, in which somebody always waits.
+// BenchmarkHandOver is from a Release to the Acquire of the next in the queue, in which a request always waits.
 func BenchmarkHandOver(b *testing.B) {
 	m := local()
 	var left atomic.Int64

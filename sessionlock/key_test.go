@@ -20,10 +20,10 @@ func TestKeyForVectors(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			key := sessionlock.KeyFor([]byte(c.secret), c.realm, []byte(c.id))
 			if got := key.String(); got != c.want {
-				t.Errorf("got %s; want %s", got, c.want)
+				t.Errorf("got %s, want %s", got, c.want)
 			}
 			if got, want := key.Short(), c.want[:8]; got != want {
-				t.Errorf("got %s in short; want %s", got, want)
+				t.Errorf("got %s in short, want %s", got, want)
 			}
 		})
 	}

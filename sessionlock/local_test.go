@@ -23,7 +23,7 @@ func TestLocalLeavesNoTrace(t *testing.T) {
 		holder, quits := begin(t, one, patient), begin(t, other, sessionlock.Policy{MaxWait: time.Second})
 		holder.release() // the turn is kept for the other
 		if got := store.Leases(); got != 1 {
-			t.Errorf("%d leases and turns are kept; want the other's turn", got)
+			t.Errorf("%d leases and turns are kept, want the other's turn", got)
 		}
 		quits.cancel(nil)
 		synctest.Wait()
@@ -31,7 +31,7 @@ func TestLocalLeavesNoTrace(t *testing.T) {
 			quits.release()
 		}
 		if got := store.Leases(); got != 0 {
-			t.Errorf("%d leases and turns are left; want none", got)
+			t.Errorf("%d leases and turns are left, want none", got)
 		}
 		next := begin(t, one, sessionlock.Policy{})
 		next.wantHeld(t)
@@ -48,14 +48,14 @@ func TestManagersOfALocalStoreStandInLine(t *testing.T) {
 		t.Helper()
 		lease, err := store.Acquire(t.Context(), key, token)
 		if err != nil {
-			t.Fatalf("got error %v; want the lease", err)
+			t.Fatalf("got error %v, want the lease", err)
 		}
 		return lease
 	}
 	refused := func(token sessionlock.Token) {
 		t.Helper()
 		if _, err := store.Acquire(t.Context(), key, token); !errors.Is(err, sessionlock.ErrHeld) {
-			t.Fatalf("got error %v; want ErrHeld", err)
+			t.Fatalf("got error %v, want ErrHeld", err)
 		}
 	}
 	first := acquire(a)
@@ -67,7 +67,7 @@ func TestManagersOfALocalStoreStandInLine(t *testing.T) {
 	refused(c)
 	second := acquire(b)
 	if !second.ShouldYield() {
-		t.Error("no turn is due; want that of the third, which waits since before")
+		t.Error("no turn is due, want that of the third, which waits since before")
 	}
 	first.Release() // too late
 	second.Release()
@@ -75,10 +75,10 @@ func TestManagersOfALocalStoreStandInLine(t *testing.T) {
 	acquire(c).Release()
 	last := acquire(a)
 	if last.ShouldYield() {
-		t.Error("a turn is due; want none, as nobody else waits")
+		t.Error("got a due turn, want none: no other manager waits")
 	}
 	last.Release()
 	if got := store.Leases(); got != 0 {
-		t.Errorf("%d leases and turns are left; want none", got)
+		t.Errorf("%d leases and turns are left, want none", got)
 	}
 }

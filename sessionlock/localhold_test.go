@@ -32,7 +32,7 @@ func TestAStoreThatFailsLeavesTheQueueOfTheManager(t *testing.T) {
 		first.wantLocal(t, true)
 		second.wantWaits(t)
 		if got := m.Snapshot(); len(got) != 1 || !got[0].Local || len(got[0].Waiters) != 2 {
-			t.Errorf("got the snapshot %+v; want one that is held locally, and two waiters", got)
+			t.Errorf("got the snapshot %+v, want one that is held locally, and two waiters", got)
 		}
 		time.Sleep(3 * ttl) // longer than a lease lives that is not renewed
 		synctest.Wait()
@@ -43,7 +43,7 @@ func TestAStoreThatFailsLeavesTheQueueOfTheManager(t *testing.T) {
 		second.release()
 		third.wantLocal(t, false)
 		if got := gate.Counts(); got.Acquire != 3 || got.Adopt != 2 || got.Renew == 0 {
-			t.Errorf("got %+v; want each turn to ask the store, and the local holds to go on asking for a lease", got)
+			t.Errorf("got %+v, want each turn to ask the store, and the local holds to go on asking for a lease", got)
 		}
 		third.release()
 		first.wantLocalAfterwards(t)
@@ -54,7 +54,7 @@ func TestAStoreThatFailsLeavesTheQueueOfTheManager(t *testing.T) {
 func (a *attempt) wantLocalAfterwards(t *testing.T) {
 	t.Helper()
 	if !a.lock().Local() || a.lock().Err() != nil {
-		t.Errorf("after its end: got local %v, error %v; want true and none", a.lock().Local(), a.lock().Err())
+		t.Errorf("after its end: got local %v, error %v, want true and none", a.lock().Local(), a.lock().Err())
 	}
 }
 
@@ -76,7 +76,7 @@ func TestALockHeldLocallyExpires(t *testing.T) {
 	})
 }
 
-// The policy is that of who asks: another in the same queue may want no lock that is none.
+// The caller's policy decides: another caller in the same queue may not want a local lock.
 func TestEachWaiterSaysWhatAFailingStoreMeans(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, gate, m := remote(ttl)
@@ -158,7 +158,7 @@ func TestAHoldThatIsLocalWaitsForNothing(t *testing.T) {
 		waiter.wantLocal(t, true)
 		waiter.release()
 		if got := gate.Counts(); got.Adopt != 1 || got.Withdraw != 0 {
-			t.Errorf("got %+v; want one lease adopted, which ends the wait", got)
+			t.Errorf("got %+v, want one lease adopted, which ends the wait", got)
 		}
 		elsewhere.release()
 		wantEmpty(t, m)
@@ -205,7 +205,7 @@ func TestALocalHoldBecomesALeaseOrIsLost(t *testing.T) {
 					}
 					holder.wantLocal(t, false)
 					if got, held := server.Holder(key); !held || got != holder.lock().LeaseToken() {
-						t.Errorf("the store has %v, %v; want the holder's lease %v", got, held, holder.lock().LeaseToken())
+						t.Errorf("the store has %v, %v, want the holder's lease %v", got, held, holder.lock().LeaseToken())
 					}
 					elsewhere = begin(t, other, patient)
 					time.Sleep(3 * ttl) // it is renewed

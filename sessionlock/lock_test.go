@@ -28,7 +28,7 @@ func (c told) want(t *testing.T, want error) {
 	default:
 	}
 	if !errors.Is(got, want) || len(c) > 0 {
-		t.Errorf("OnLoss was told %v, and %d more; want %v once", got, len(c), want)
+		t.Errorf("OnLoss got %v, and %d more, want %v once", got, len(c), want)
 	}
 }
 
@@ -36,7 +36,7 @@ func (c told) want(t *testing.T, want error) {
 func (a *attempt) wantLost(t *testing.T, want error) {
 	t.Helper()
 	if err := a.lock().Err(); !errors.Is(err, want) {
-		t.Errorf("got error %v of the lock; want %v", err, want)
+		t.Errorf("got error %v of the lock, want %v", err, want)
 	}
 	select {
 	case <-a.lock().Lost():
@@ -52,9 +52,9 @@ func TestALockExpiresAndIsHandedOn(t *testing.T) {
 		holder, next, last := begin(t, m, minute), begin(t, m, minute), begin(t, m, patient)
 		since := holder.lock().Since()
 		if got, want := holder.lock().Expires(), since.Add(time.Minute); !got.Equal(want) {
-			t.Errorf("expires at %v; want %v", got, want)
+			t.Errorf("expires at %v, want %v", got, want)
 		}
-		lost := holder.lock().Lost() // one who asked before, and one who asks afterwards
+		lost := holder.lock().Lost() // one caller asked before, and one asks afterwards
 		time.Sleep(time.Minute - 1)
 		synctest.Wait()
 		holder.wantHeld(t)
@@ -66,7 +66,7 @@ func TestALockExpiresAndIsHandedOn(t *testing.T) {
 		loss.want(t, sessionlock.ErrExpired)
 		next.wantHeld(t)
 		if got := next.lock().Since().Sub(since); got != time.Minute {
-			t.Errorf("the next hold began after %v; want a minute: expiry counts from the acquire", got)
+			t.Errorf("the next hold began after %v, want a minute: expiry counts from the acquire", got)
 		}
 
 		holder.release() // too late: it is the next one's now
@@ -89,7 +89,7 @@ func TestALockWithoutExpiryIsHeldForEver(t *testing.T) {
 		synctest.Wait()
 		holder.wantHeld(t)
 		if got := holder.lock().Expires(); !got.IsZero() {
-			t.Errorf("expires at %v; want never", got)
+			t.Errorf("expires at %v, want never", got)
 		}
 		holder.release()
 		wantEmpty(t, m)
@@ -108,11 +108,11 @@ func TestAReleasedLockIsNotLost(t *testing.T) {
 		case <-lost:
 			t.Error("Lost is closed")
 		case <-a.lock().Lost():
-			t.Error("Lost is closed for who asks late")
+			t.Error("Lost is closed for a caller that asks late")
 		default:
 		}
 		if err := a.lock().Err(); err != nil {
-			t.Errorf("got error %v of the lock; want none", err)
+			t.Errorf("got error %v of the lock, want none", err)
 		}
 		loss.want(t, nil)
 	})
@@ -144,7 +144,7 @@ func TestBreakEndsALock(t *testing.T) {
 		server, _, m := remote(10 * time.Second)
 		loss := make(told, 10)
 		if m.Break(key) {
-			t.Error("broke a lock that nobody holds")
+			t.Error("broke a free lock")
 		}
 		holder, next := begin(t, m, loss.policy(patient)), begin(t, m, patient)
 		elsewhere := sessionlock.NewManager(server.Gate())
@@ -168,7 +168,7 @@ func TestBreakEndsALock(t *testing.T) {
 	})
 }
 
-// Who is told of a loss may do with locks what he likes.
+// OnLoss may use locks in any way.
 func TestOnLossMayUseTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := local()
@@ -183,7 +183,7 @@ func TestOnLossMayUseTheManager(t *testing.T) {
 		}})
 		lost <- holder.lock()
 		if err := <-again; err != nil {
-			t.Errorf("got error %v; want the lock again", err)
+			t.Errorf("got error %v, want the lock again", err)
 		}
 		wantEmpty(t, m)
 	})
@@ -196,16 +196,16 @@ func TestTokensTellHoldsAndManagersApart(t *testing.T) {
 		a.release()
 		ta, tb, tc := a.lock().Token(), b.lock().Token(), c.lock().Token()
 		if ta == tb || ta == tc || tb == tc {
-			t.Errorf("got tokens %v, %v and %v; want all different", ta, tb, tc)
+			t.Errorf("got tokens %v, %v and %v, want all different", ta, tb, tc)
 		}
 		if ta.Manager() != tb.Manager() || ta.Manager() == tc.Manager() {
-			t.Errorf("got managers %x, %x and %x; want the first two alike", ta.Manager(), tb.Manager(), tc.Manager())
+			t.Errorf("got managers %x, %x and %x, want the first two alike", ta.Manager(), tb.Manager(), tc.Manager())
 		}
 		if got := len(ta.String()); got != 32 {
-			t.Errorf("a token has %d digits; want 32", got)
+			t.Errorf("a token has %d digits, want 32", got)
 		}
 		if la, lb, lc := a.lock().LeaseToken(), b.lock().LeaseToken(), c.lock().LeaseToken(); la != ta || lb != ta || lc != tc {
-			t.Errorf("got lease tokens %v, %v and %v; want the second lock's lease to be the first one's", la, lb, lc)
+			t.Errorf("got lease tokens %v, %v and %v, want the second lock's lease to be the first one's", la, lb, lc)
 		}
 		b.release()
 		c.release()

@@ -54,7 +54,7 @@ func (m *model) checkOneHolder(a, b *try, now time.Time) {
 		return
 	}
 	from, to := later(a.lock.Since(), b.lock.Since()), earlier(orNow(a.end(), now), orNow(b.end(), now))
-	if a.gate != b.gate { // of other gates, who holds without a lease says nothing
+	if a.gate != b.gate { // a hold without a lease excludes nothing in other gates
 		to = earlier(to, earlier(orNow(a.local, now), orNow(b.local, now)))
 	}
 	if from.Before(to) && !m.excused(a, from, to) {
@@ -82,14 +82,14 @@ func (m *model) excused(a *try, from, to time.Time) bool {
 // checkOrder: b, which came after a to the same gate, gets the lock only when a's wait is over.
 func (m *model) checkOrder(a, b *try, now time.Time) {
 	if a.gate == b.gate && b.lock != nil && b.answered.Before(orNow(a.answered, now)) {
-		m.Errorf("who came at %v got the lock at %v; who came at %v did not", b.begun, b.answered, a.begun)
+		m.Errorf("the request of %v got the lock at %v, before the request of %v", b.begun, b.answered, a.begun)
 	}
 }
 
 // checkWait: no wait lasts longer than its max wait and one question.
 func (m *model) checkWait(a *try, now time.Time) {
 	if got, most := orNow(a.answered, now).Sub(a.begun), a.policy.MaxWait+latency; got > most {
-		m.Errorf("waited %v; want %v at most", got, most)
+		m.Errorf("waited %v, want %v at most", got, most)
 	}
 }
 
@@ -99,7 +99,7 @@ func (m *model) checkExpiry(a *try, now time.Time) {
 		return
 	}
 	if got := orNow(a.end(), now).Sub(a.lock.Since()); got > a.policy.Expiry {
-		m.Errorf("held for %v; want %v at most", got, a.policy.Expiry)
+		m.Errorf("held for %v, want %v at most", got, a.policy.Expiry)
 	}
 }
 
@@ -109,11 +109,11 @@ func (m *model) checkOutcome(a *try) {
 	case a.lock == nil && !a.told.IsZero():
 		m.Errorf("told of a loss without a lock: %v", a.loss)
 	case a.lock != nil && a.lock.Err() != a.loss:
-		m.Errorf("the lock says %v, and OnLoss was told %v", a.lock.Err(), a.loss)
+		m.Errorf("got %v from the lock, and %v from OnLoss", a.lock.Err(), a.loss)
 	case errors.Is(a.loss, sessionlock.ErrLost) && !m.faults:
 		m.Errorf("a lease is lost of a store that loses none")
 	case errors.Is(a.err, sessionlock.ErrStore) && a.policy.HoldLocally:
-		m.Errorf("got error %v; want the lock, held locally", a.err)
+		m.Errorf("got error %v, want the lock, held locally", a.err)
 	case a.got() && a.lock.Local() && (!m.faults || !a.policy.HoldLocally):
 		m.Error("a lock is held locally that must not be")
 	case errors.Is(a.err, sessionlock.ErrStore) && !m.faults:
@@ -121,7 +121,7 @@ func (m *model) checkOutcome(a *try) {
 	}
 }
 
-// checkProgress: nobody waits for a lock that is free. What a gate that was cut off has left in the store is free
+// checkProgress: no request waits for a lock that is free. What a gate that was cut off has left in the store is free
 // after a TTL.
 func (m *model) checkProgress(a *try, now time.Time) {
 	if !a.answered.IsZero() || a.gate.cut {
@@ -142,7 +142,7 @@ func (m *model) checkProgress(a *try, now time.Time) {
 		most += ttl
 	}
 	if got := now.Sub(free); got > most {
-		m.Errorf("waits for a lock that has been free for %v; want %v at most", got, most)
+		m.Errorf("waits for a lock that has been free for %v, want %v at most", got, most)
 	}
 }
 

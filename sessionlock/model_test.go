@@ -15,7 +15,7 @@ import (
 )
 
 // TestRandomInterleavingsKeepThePromises lets three gates and two sessions live through what a seed says, and holds
-// what came of it to the promises after each step. The pauses between questions are random beside the seed, so
+// what came of it to the promises after each step. The pauses between calls are random apart from the seed, so
 // that the same seed may take another way next time.
 func TestRandomInterleavingsKeepThePromises(t *testing.T) {
 	const seeds, steps = 100, 150
@@ -34,7 +34,7 @@ func TestRandomInterleavingsKeepThePromises(t *testing.T) {
 		})
 	}
 	if held < 20*seeds || lost < seeds || local < seeds {
-		t.Errorf("%d locks were held, %d of them lost, and %d without a lease; want a test that does more", held, lost, local)
+		t.Errorf("%d locks were held, %d of them lost, and %d without a lease, want a test that does more", held, lost, local)
 	}
 }
 
@@ -226,10 +226,10 @@ func (m *model) release(a *try) {
 	}
 }
 
-// got says whether a became a hold; it may be over.
+// got reports whether a became a hold; it may be over.
 func (a *try) got() bool { return a.lock != nil && a.policy.Mode == sessionlock.Exclusive }
 
-// end is when the hold a was over: at its release, or when it was told of its loss.
+// end is when the hold a was over: at its release, or when its loss was reported.
 func (a *try) end() time.Time {
 	if a.told.IsZero() || !a.released.IsZero() && a.released.Before(a.told) {
 		return a.released

@@ -46,7 +46,7 @@ func TestTheLockIsHandedOnWithoutTheStore(t *testing.T) {
 		}
 		got := gate.Counts()
 		if got.Acquire != 1 || got.Release != 1 || got.Withdraw != 0 {
-			t.Errorf("got %+v; want one acquire and one release", got)
+			t.Errorf("got %+v, want one acquire and one release", got)
 		}
 		wantEmpty(t, m)
 	})
@@ -65,16 +65,16 @@ func TestAWaitEndsAtMaxWait(t *testing.T) {
 		synctest.Wait()
 		got := short.wantError(t, sessionlock.ErrMaxWait)
 		if got.Waited != 3*time.Second || got.BlockedBy.Path != "/" {
-			t.Errorf("got %v behind %q; want 3s behind the holder", got.Waited, got.BlockedBy.Path)
+			t.Errorf("got %v behind %q, want 3s behind the holder", got.Waited, got.BlockedBy.Path)
 		}
 		time.Sleep(time.Second)
 		holder.release()
 		long.wantHeld(t)
 		if got, want := long.lock().Waited(), 4*time.Second; got != want {
-			t.Errorf("waited %v; want %v", got, want)
+			t.Errorf("waited %v, want %v", got, want)
 		}
 		if got, want := long.lock().BlockedBy(), path("/").Describe(); got != want {
-			t.Errorf("waited behind %+v; want %+v", got, want)
+			t.Errorf("waited behind %+v, want %+v", got, want)
 		}
 		long.release()
 		wantEmpty(t, m)
@@ -91,10 +91,10 @@ func TestMaxWaitZeroDoesNotWait(t *testing.T) {
 		other := server.Gate()
 		begin(t, sessionlock.NewManager(other), now).wantError(t, sessionlock.ErrMaxWait)
 		if got := other.Counts(); got.Acquire != 1 || got.Withdraw != 1 {
-			t.Errorf("got %+v of the other gate; want one acquire that was withdrawn", got)
+			t.Errorf("got %+v of the other gate, want one acquire that was withdrawn", got)
 		}
 		if got := gate.Counts(); got.Acquire != 1 {
-			t.Errorf("got %+v; want one acquire", got)
+			t.Errorf("got %+v, want one acquire", got)
 		}
 		here.release()
 		wantEmpty(t, m)
@@ -118,7 +118,7 @@ func TestMaxWaitersBoundsTheQueue(t *testing.T) {
 	})
 }
 
-// Who is about to hold the lock waits for nobody, although the store has yet to answer.
+// A request that is about to hold the lock waits for no other, although the store has yet to answer.
 func TestMaxWaitersCountsThoseThatWaitForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, gate, m := remote(10 * time.Second)
@@ -162,7 +162,7 @@ func TestAReaderWaitsForWritersAndHoldsNothing(t *testing.T) {
 		readers[0].release() // it has nothing to release
 		behind.wantWaits(t)
 		if since, expires := readers[0].lock().Since(), readers[0].lock().Expires(); !since.IsZero() || !expires.IsZero() {
-			t.Errorf("a reader holds since %v until %v; want never", since, expires)
+			t.Errorf("a reader holds since %v until %v, want never", since, expires)
 		}
 		next.release()
 		behind.wantHeld(t)
@@ -244,7 +244,7 @@ func TestWhoHasGoneIsNotServed(t *testing.T) {
 		holder.release()
 		waiter.wantError(t, gone)
 		if _, err := m.Acquire(ctx, key, nil, patient); !errors.Is(err, gone) {
-			t.Errorf("got error %v; want that a caller that has gone gets no lock, although it is free", err)
+			t.Errorf("got error %v, want that a caller that has gone gets no lock, although it is free", err)
 		}
 		wantEmpty(t, m)
 	})
@@ -282,7 +282,7 @@ func TestWhoNeedNotWaitDoesNotWatchTheContext(t *testing.T) {
 	}
 	for name, m := range map[string]*sessionlock.Manager{"the holder's": m, "another": sessionlock.NewManager(server.Gate())} {
 		if _, err := m.Acquire(ctx, key, nil, sessionlock.Policy{}); !errors.Is(err, sessionlock.ErrMaxWait) {
-			t.Errorf("in %s manager: got error %v; want ErrMaxWait", name, err)
+			t.Errorf("in %s manager: got error %v, want ErrMaxWait", name, err)
 		}
 	}
 	l.Release()
@@ -300,6 +300,6 @@ func TestALockThatIsOverIsNotKeptInMemory(t *testing.T) {
 	}()
 	runtime.GC()
 	if over.Value() != nil {
-		t.Error("the lock is still in memory; want nothing to keep it until its expiry")
+		t.Error("the lock is still in memory, want nothing to keep it until its expiry")
 	}
 }

@@ -40,10 +40,10 @@ func TestLeasesAreRenewedAtAThirdOfTheirTTL(t *testing.T) {
 		for i := range 30 {
 			synctest.Wait()
 			if got := runtime.NumGoroutine(); got > before+50 {
-				t.Errorf("%d goroutines are left between renewals; want none for a lease", got-before)
+				t.Errorf("%d goroutines are left between renewals, want none for a lease", got-before)
 			}
 			if got, want := gate.Counts().Renew, 100*i; got != want {
-				t.Errorf("at %v: got %d renewals; want %d", time.Duration(i)*ttl/3, got, want)
+				t.Errorf("at %v: got %d renewals, want %d", time.Duration(i)*ttl/3, got, want)
 			}
 			time.Sleep(ttl/3 + 1)
 		}
@@ -71,14 +71,14 @@ func TestALostLeaseIsSaidAtTheNextRenewal(t *testing.T) {
 		server.Drop(key)
 		time.Sleep(ttl / 3)
 		synctest.Wait()
-		holder.wantHeld(t) // nobody can know yet
+		holder.wantHeld(t) // the loss cannot be known yet
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		holder.wantLost(t, sessionlock.ErrLost)
 		loss.want(t, sessionlock.ErrLost)
 		next.wantHeld(t)
 		if got := gate.Counts().Acquire; got != 2 {
-			t.Errorf("the store was asked %d times; want the next one to ask itself", got)
+			t.Errorf("the store was asked %d times, want the next one to ask itself", got)
 		}
 		holder.release()
 		next.wantHeld(t)
@@ -99,7 +99,7 @@ func TestALeaseThatAnotherGateTookIsNotTouched(t *testing.T) {
 		holder.wantLost(t, sessionlock.ErrLost)
 		holder.release()
 		if got, ok := server.Holder(key); !ok || got != thief.lock().Token() {
-			t.Errorf("the store has holder %v, %v; want %v", got, ok, thief.lock().Token())
+			t.Errorf("the store has holder %v, %v, want %v", got, ok, thief.lock().Token())
 		}
 		thief.wantHeld(t)
 		thief.release()
@@ -172,7 +172,7 @@ func TestASlowAnswerDoesNotLengthenTheLease(t *testing.T) {
 				gate.Fail(errDown)
 				<-holder.lock().Lost()
 				if got := time.Since(asked); got != ttl {
-					t.Errorf("lost %v after the question; want %v", got, ttl)
+					t.Errorf("lost %v after the question, want %v", got, ttl)
 				}
 			})
 		})
@@ -190,7 +190,7 @@ func TestALeaseThatCameLateIsRenewedInTime(t *testing.T) {
 		time.Sleep(ttl/3 + 1 - time.Second)
 		synctest.Wait()
 		if got := gate.Counts().Renew; got != 1 {
-			t.Errorf("%d leases were renewed at a third of the TTL of the first; want that one", got)
+			t.Errorf("%d leases were renewed at a third of the TTL of the first, want that one", got)
 		}
 		holder.release()
 		release(all)
@@ -198,7 +198,7 @@ func TestALeaseThatCameLateIsRenewedInTime(t *testing.T) {
 	})
 }
 
-// mute is a store that does not answer renewals of some keys: until ctx is done, or until it is told to say err.
+// mute is a store that does not answer renewals of some keys: until ctx is done, or until the test sends err.
 type mute struct {
 	sessionlock.Store
 	keys  map[sessionlock.Key]bool
@@ -237,7 +237,7 @@ func TestARenewalThatHangsHoldsUpNoOther(t *testing.T) {
 		time.Sleep(ttl/3 + 1)
 		synctest.Wait()
 		if got := gate.Counts().Renew; got != len(all) {
-			t.Errorf("%d leases were renewed while one hung; want %d", got, len(all))
+			t.Errorf("%d leases were renewed while one hung, want %d", got, len(all))
 		}
 		time.Sleep(2 * ttl / 3)
 		synctest.Wait()
@@ -267,7 +267,7 @@ func TestLeasesAreLostInTimeAlthoughEveryRenewalHangs(t *testing.T) {
 		synctest.Wait()
 		for _, l := range all {
 			if !errors.Is(l.Err(), sessionlock.ErrLost) {
-				t.Fatalf("got error %v of a lock; want ErrLost", l.Err())
+				t.Fatalf("got error %v of a lock, want ErrLost", l.Err())
 			}
 		}
 		next.wantHeld(t)

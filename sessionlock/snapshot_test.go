@@ -58,7 +58,7 @@ func TestSnapshotShowsWhoHoldsAndWhoWaits(t *testing.T) {
 		youngest.Release()
 		time.Sleep(3 * time.Hour) // the waiters' locks expire
 		if got := m.Snapshot(); len(got) != 0 {
-			t.Errorf("got %+v of idle sessions; want nothing", got)
+			t.Errorf("got %+v of idle sessions, want nothing", got)
 		}
 	})
 }

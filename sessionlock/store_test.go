@@ -25,7 +25,7 @@ func TestAStoreErrorGoesToWhoAsked(t *testing.T) {
 		failed := first.wantError(t, sessionlock.ErrStore)
 		first.wantError(t, errDown)
 		if failed.Waited != 100*time.Millisecond {
-			t.Errorf("waited %v; want 100ms", failed.Waited)
+			t.Errorf("waited %v, want 100ms", failed.Waited)
 		}
 		second.wantWaits(t)
 		time.Sleep(100 * time.Millisecond)
@@ -37,13 +37,13 @@ func TestAStoreErrorGoesToWhoAsked(t *testing.T) {
 		third.wantHeld(t)
 		third.release()
 		if got := gate.Counts(); got.Acquire != 3 || got.Withdraw != 0 {
-			t.Errorf("got %+v; want each to ask once, and nothing to withdraw", got)
+			t.Errorf("got %+v, want each to ask once, and nothing to withdraw", got)
 		}
 		wantEmpty(t, m)
 	})
 }
 
-// A holder needs the store only to renew: those behind him get the lock while it is down.
+// A holder needs the store only to renew: the requests after it get the lock while the store is down.
 func TestTheLockIsHandedOnWhileTheStoreIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, gate, m := remote(ttl)
@@ -95,7 +95,7 @@ func TestOnlyTheFirstInTheQueueAsks(t *testing.T) {
 		time.Sleep(10*time.Second - 1)
 		synctest.Wait()
 		if len(store.by) != 1 {
-			t.Fatalf("%d waiters asked; want the first one only", len(store.by))
+			t.Fatalf("%d waiters asked, want the first one only", len(store.by))
 		}
 		for _, times := range store.by {
 			wantPauses(t, times)
@@ -104,7 +104,7 @@ func TestOnlyTheFirstInTheQueueAsks(t *testing.T) {
 		synctest.Wait()
 		for _, a := range all {
 			if got := a.wantError(t, sessionlock.ErrMaxWait).Waited; got != 10*time.Second {
-				t.Errorf("waited %v; want 10s", got)
+				t.Errorf("waited %v, want 10s", got)
 			}
 		}
 		wantEmpty(t, m)
@@ -117,12 +117,12 @@ func wantPauses(t *testing.T, times []time.Time) {
 	want := time.Millisecond
 	for i := 1; i < len(times); i++ {
 		if got := times[i].Sub(times[i-1]); got < want/2 || got > want {
-			t.Errorf("pause %d was %v; want %v to %v", i, got, want/2, want)
+			t.Errorf("pause %d was %v, want %v to %v", i, got, want/2, want)
 		}
 		want = min(2*want, 50*time.Millisecond)
 	}
 	if len(times) < 10 {
-		t.Errorf("asked %d times; want it to go on", len(times))
+		t.Errorf("asked %d times, want it to go on", len(times))
 	}
 }
 
@@ -145,11 +145,11 @@ func TestAStoreSaysWhenToAskAgain(t *testing.T) {
 		for _, times := range store.by {
 			for i := 1; i < len(times); i++ {
 				if got := times[i].Sub(times[i-1]); got < 4*time.Second || got > 8*time.Second {
-					t.Errorf("pause %d was %v; want 4s to 8s", i, got)
+					t.Errorf("pause %d was %v, want 4s to 8s", i, got)
 				}
 			}
 			if len(times) < 8 {
-				t.Errorf("asked %d times in a minute; want it to go on", len(times))
+				t.Errorf("asked %d times in a minute, want it to go on", len(times))
 			}
 		}
 	})
@@ -164,7 +164,7 @@ func TestMaxWaitCountsTheFirstQuestion(t *testing.T) {
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if got, most := a.wantError(t, sessionlock.ErrMaxWait).Waited, 601*time.Millisecond; got > most {
-			t.Errorf("waited %v; want no more than the max wait and one question, %v", got, most)
+			t.Errorf("waited %v, want no more than the max wait and one question, %v", got, most)
 		}
 		holder.release()
 		wantEmpty(t, m)
@@ -189,7 +189,7 @@ func TestADueTurnGoesToTheOtherGate(t *testing.T) {
 		second.wantHeld(t)
 		second.release()
 		if got := gate.Counts(); got.Release != 2 || got.Withdraw != 0 {
-			t.Errorf("got %+v; want two releases, and no withdrawal of who got his turn", got)
+			t.Errorf("got %+v, want two releases, and no withdrawal of a manager that got its turn", got)
 		}
 		wantEmpty(t, m)
 		wantEmpty(t, other)
@@ -204,18 +204,18 @@ func TestTheLastWaiterWithdraws(t *testing.T) {
 		first.cancel(nil)
 		synctest.Wait()
 		if got := gate.Counts(); got.Withdraw != 0 {
-			t.Errorf("got %+v; want no withdrawal while somebody waits", got)
+			t.Errorf("got %+v, want no withdrawal while a request waits", got)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		last.wantError(t, sessionlock.ErrMaxWait)
 		if got := gate.Counts(); got.Withdraw != 1 {
-			t.Errorf("got %+v; want one withdrawal", got)
+			t.Errorf("got %+v, want one withdrawal", got)
 		}
 		gate.Fail(errDown)
 		begin(t, m, patient).wantError(t, sessionlock.ErrStore)
 		if got := gate.Counts(); got.Withdraw != 1 {
-			t.Errorf("got %+v; want no withdrawal of who was not told to wait", got)
+			t.Errorf("got %+v, want no withdrawal of a caller that did not have to wait", got)
 		}
 		holder.release()
 		wantEmpty(t, m)

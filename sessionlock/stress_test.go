@@ -35,11 +35,11 @@ func TestManyRequestsAtOnce(t *testing.T) {
 			all.Wait()
 			for _, m := range s.managers {
 				if n := m.Sessions() + m.Renewals(); n != 0 {
-					t.Errorf("%d sessions and leases are left in memory; want none", n)
+					t.Errorf("%d sessions and leases are left in memory, want none", n)
 				}
 			}
 			if s.held.Load() == 0 {
-				t.Error("nobody ever held a lock")
+				t.Error("got no hold at all")
 			}
 		})
 	}
@@ -88,7 +88,7 @@ func (s *stress) hold(l *sessionlock.Lock, session int) {
 	s.held.Add(1)
 	if !ends(session) && !l.Since().IsZero() {
 		if n := s.inside[session].Add(1); n != 1 {
-			s.Errorf("%d hold the lock; want 1", n)
+			s.Errorf("%d hold the lock, want 1", n)
 		}
 		time.Sleep(rand.N(time.Millisecond))
 		s.inside[session].Add(-1)
@@ -99,7 +99,7 @@ func (s *stress) hold(l *sessionlock.Lock, session int) {
 	}
 }
 
-// operator looks at everything, and breaks what he sees.
+// operator looks at everything, and breaks what it sees.
 func (s *stress) operator() {
 	for time.Now().Before(s.end) {
 		for _, m := range s.managers {

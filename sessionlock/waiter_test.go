@@ -19,7 +19,7 @@ func (c calls) want(t *testing.T, want int) {
 	t.Helper()
 	synctest.Wait()
 	if got := len(c); got != want {
-		t.Errorf("was told of waiters %d times; want %d", got, want)
+		t.Errorf("got %d reports of waiters, want %d", got, want)
 	}
 }
 
@@ -34,11 +34,11 @@ func TestAHolderIsToldOnceThatSomebodyWaits(t *testing.T) {
 		two.want(t, 0) // it waits itself
 		first.release()
 		second.wantHeld(t)
-		two.want(t, 1) // of who waited before its hold began
+		two.want(t, 1) // the one that waited before its hold began
 		late := begin(t, m, patient)
 		two.want(t, 1)
 		second.release()
-		third.release() // nobody's: it only read
+		third.release() // no hold ends: it only read
 		late.release()
 		one.want(t, 1)
 		wantEmpty(t, m)
@@ -51,7 +51,7 @@ func TestALockMayBeHeldForAnother(t *testing.T) {
 		holder := begin(t, m, patient)
 		holder.lock().HoldFor(path("/after"))
 		if got := m.Snapshot()[0].Holder.Path; got != "/after" {
-			t.Errorf("held by %q; want the one whom it was handed to", got)
+			t.Errorf("got holder %q, want the one that the lock was handed to", got)
 		}
 		holder.release()
 		holder.lock().HoldFor(nil) // of a lock that has ended: nothing

@@ -107,7 +107,7 @@ func (f *fakeMemcached) hang() (goOn func()) {
 	})
 }
 
-// set says whether a key is there.
+// set reports whether a key is there.
 func (f *fakeMemcached) set(key string, there bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -19,13 +19,13 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 )
 
-// operator asks a gate's admin as a program beside it would.
+// operator asks a gate's admin as another program would.
 type operator struct {
 	addr rig.Addr
 	http *http.Client
 }
 
-// adminBlock is the block of an admin on a unix socket, and who asks there.
+// adminBlock is the block of an admin on a unix socket, and its operator.
 func adminBlock(t testing.TB) (block string, o operator) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "admin-") // a test's own folder may be too long for a socket
@@ -44,7 +44,7 @@ func asker(addr rig.Addr) operator {
 	return operator{addr, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: requestTimeout}}
 }
 
-// ask asks for a path; the error is that of no answer.
+// ask requests a path. The error is nil if there was an answer.
 func (o operator) ask(method, path, body string) (status int, text string, err error) {
 	r, err := http.NewRequest(method, "http://127.0.0.1"+path, strings.NewReader(body))
 	if err != nil {

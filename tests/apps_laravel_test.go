@@ -190,7 +190,7 @@ func TestALogoutOfLaravelIsNotUndone(t *testing.T) {
 					}
 				}
 				r := ask(site, request{path: "/illuminate.php?do=who", header: map[string]string{"Cookie": old}})
-				if r.body != "nobody" {
+				if r.body != "nothing" {
 					undone[gated]++
 				}
 			}
@@ -231,7 +231,7 @@ func TestALoginOfLaravelIsFollowed(t *testing.T) {
 			return n == 2
 		})
 		letGo(t, s.Rig, "enter")
-		for i, want := range []string{"me", "nobody"} { // the old session is gone
+		for i, want := range []string{"me", "nothing"} { // the old session is gone
 			(<-answers[i]).mustBe(t, want)
 		}
 	})

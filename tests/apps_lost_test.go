@@ -257,18 +257,18 @@ func startDovecot(t *testing.T, r *rig.Rig) rig.Addr {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "dovecot-") // for nobody, and short enough for its sockets
+	dir, err := os.MkdirTemp("", "dovecot-") // for an unprivileged user, and short enough for its sockets
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	const nobody = 65534
+	const unprivileged = 65534
 	for _, folder := range []string{dir, dir + "/run", dir + "/mail"} {
 		if err := errors.Join(os.MkdirAll(folder, 0o755), os.Chmod(folder, 0o755)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chown(dir+"/mail", nobody, nobody); err != nil {
+	if err := os.Chown(dir+"/mail", unprivileged, unprivileged); err != nil {
 		t.Fatal(err)
 	}
 	addr, err := r.Reserve("tcp", "dovecot")

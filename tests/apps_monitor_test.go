@@ -113,7 +113,7 @@ func filterLists(v *visitor) (updates, lost int) {
 	return len(lists), lost
 }
 
-// installIcingaWeb installs an Icinga Web 2 that takes the user whom the web server names.
+// installIcingaWeb installs an Icinga Web 2 that accepts the user that the web server names.
 func installIcingaWeb(t *testing.T, r *rig.Rig) string {
 	t.Helper()
 	data := t.TempDir()

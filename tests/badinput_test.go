@@ -95,7 +95,7 @@ func readAnswerOf(nc net.Conn, id uint16) (a answer) {
 	}
 }
 
-// stillOpen says whether the gate still waits for the conn. Nothing else is a clear end.
+// stillOpen reports whether the gate still waits for the conn. Nothing else is a clear end.
 func (a answer) stillOpen() bool {
 	var timeout net.Error
 	return errors.As(a.err, &timeout) && timeout.Timeout()
@@ -223,7 +223,7 @@ func TestBadStdinEndsItsRequestAndNotItsScript(t *testing.T) {
 	next := s.begin("/note.php?mark=ran&say=next", session)
 	time.Sleep(50 * time.Millisecond)
 	if marked(s.Rig, "ran") {
-		t.Error("the next request of the session ran beside the script")
+		t.Error("the next request of the session ran concurrently with the script")
 	}
 	letGo(t, s.Rig, "held")
 	(<-next).mustBe(t, "next\n")
@@ -295,7 +295,7 @@ func TestWebServersThatReadNothingHarmNobody(t *testing.T) {
 			fcgi.AppendRecord(nil, fcgi.TypeParams, 1, nil), fcgi.AppendRecord(nil, fcgi.TypeStdin, 1, nil))
 		for _, bytes := range [][]byte{flood, response, slices.Concat(response, flood), slices.Concat(response[:len(response)-8], flood)} {
 			nc := s.dial(t)
-			// Until nobody takes any more of it.
+			// Until the other end takes nothing more of it.
 			for {
 				_ = nc.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 				if _, err := nc.Write(bytes); err != nil {

@@ -159,7 +159,7 @@ func TestCheckAndServeAgree(t *testing.T) {
 		{"a folder that is not there", gate("unix:"+dir+"/no/gate.sock", ""), dir + "/no: no such file"},
 		{"a folder that is a file", gate("unix:"+file+"/gate.sock", ""), "is a file"},
 		{"a file in its place", gate("unix:"+file, ""), "a file that is not a socket"},
-		{"a folder that nobody may write", gate("unix:/proc/gate.sock", ""), "create a socket in /proc"},
+		{"a folder that no user may write", gate("unix:/proc/gate.sock", ""), "create a socket in /proc"},
 		{"an address of another host", gate("192.0.2.1:9000", ""), "cannot assign requested address"},
 		{"a host that is not there", gate("no-such-host.invalid:9000", ""), "no-such-host.invalid"},
 		{"the same of the admin", fmt.Sprintf("admin { listen = \"unix:%s/no/admin.sock\" }\n", dir) + gate(free, ""), "admin: listen on unix:" + dir},
@@ -198,7 +198,7 @@ func TestCheckAndServeAgree(t *testing.T) {
 		t.Errorf("got %v and error %v, want that nothing is left", left, err)
 	}
 	if !accepts(rig.ParseAddr(right)) {
-		t.Error("the running gate does not accept any more")
+		t.Error("the running gate no longer accepts")
 	}
 }
 
@@ -216,7 +216,7 @@ func TestCheckOfARunningGate(t *testing.T) {
 			t.Errorf("%s: got exit code %d and %q, want 0", network, code, stderr)
 		}
 		if !accepts(listen) {
-			t.Errorf("%s: the gate does not accept any more", network)
+			t.Errorf("%s: the gate no longer accepts", network)
 		}
 	}
 }
@@ -309,7 +309,7 @@ func TestServeWithoutAConfig(t *testing.T) {
 	}
 }
 
-// process is the program, run beside the test.
+// process is the program, run concurrently with the test.
 type process struct {
 	cmd     *exec.Cmd
 	logFile string
@@ -377,7 +377,7 @@ func TestASocketIsTakenOverFromTheDeadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code, _, stderr := run(t, serve...); code != 1 || !strings.Contains(stderr, "another process is listening") {
-		t.Errorf("while somebody listens: got exit code %d and %q", code, stderr)
+		t.Errorf("while another process listens: got exit code %d and %q", code, stderr)
 	}
 	left.SetUnlinkOnClose(false)
 	left.Close()

@@ -141,7 +141,7 @@ func TestContainerImage(t *testing.T) {
 func (e *engine) serves(t *testing.T) {
 	_, php, sites := e.pods(t, "gate")
 	if out, errs, err := e.health("gate"); err != nil || out != "ok\n" {
-		t.Errorf("health: got %q, %q, %v; want ok", out, errs, err)
+		t.Errorf("health: got %q, %q, %v, want ok", out, errs, err)
 	}
 	if answer := ask(sites[0], request{path: "/who.php", session: newSession()}); !holds(answer) {
 		t.Errorf("got %q, want a script that holds its session", answer.body)
@@ -161,7 +161,7 @@ func (e *engine) serves(t *testing.T) {
 	})
 }
 
-// holds reports whether an answer of who.php is that of a script which holds its session.
+// holds reports whether an answer of who.php comes from a script that holds its session.
 func holds(answer response) bool {
 	return answer.failure() == nil && strings.Contains(answer.body, `"lock":"held"`)
 }

@@ -71,7 +71,7 @@ func checkFleet(t *testing.T, f demo.Fleet) {
 		return
 	}
 	if f.With.Lost != 0 || f.With.Answers["200"] != f.Requests {
-		t.Errorf("two hosts that share their locks: %d updates were lost and the answers were %v of %d; want all to be well", f.With.Lost, f.With.Answers, f.Requests)
+		t.Errorf("two hosts that share their locks: %d updates were lost and the answers were %v of %d, want all to be well", f.With.Lost, f.With.Answers, f.Requests)
 	}
 	fewer(t, "updates that two hosts lose", f.With.Lost, f.Without.Lost)
 }
@@ -79,7 +79,7 @@ func checkFleet(t *testing.T, f demo.Fleet) {
 func checkBurst(t *testing.T, b demo.Burst) {
 	t.Helper()
 	if b.With.Lost != 0 || b.With.Failed != 0 || b.With.Answers["200"] != b.With.Requests {
-		t.Errorf("%s: with the gate %d updates were lost, %d other pages failed and the answers were %v of %d; want all to be well",
+		t.Errorf("%s: with the gate %d updates were lost, %d other pages failed and the answers were %v of %d, want all to be well",
 			b.Handler, b.With.Lost, b.With.Failed, b.With.Answers, b.With.Requests)
 	}
 	if b.Handler == "files" { // three seconds without the gate: no noise comes near them, as it may with the others

@@ -32,8 +32,8 @@ var hiccups = []struct {
 	}},
 }
 
-// Sessions are held through one gate and waited for through another while something falters: nobody gets a session next
-// to its holder, and nobody is sent away, whatever on_store_failure says.
+// Sessions are held through one gate and waited for through another while something falters: no request gets a session next
+// to its holder, and none is sent away, whatever on_store_failure says.
 func TestAHiccupGivesNoLockAwayAndSendsNobodyAway(t *testing.T) {
 	t.Parallel()
 	for _, hiccup := range hiccups {

@@ -23,9 +23,9 @@ func TestTheSessionOfAKilledGateIsFreeAgain(t *testing.T) {
 		t.Error("the script of the killed gate has ended: this shows nothing")
 	}
 	r.mustBe(t, "next\n")
-	// The machine may be busy; but max_wait, after which nobody gets the session, is far away.
+	// The machine may be busy; but max_wait, after which no request gets the session, is far away.
 	if most := shortLease + time.Second + 20*time.Second; took > most {
-		t.Errorf("the session was free after %v; want it within the lease's TTL, %v, and a second", took, shortLease)
+		t.Errorf("the session was free after %v, want it within the lease's TTL, %v, and a second", took, shortLease)
 	}
 	t.Logf("free after %v", took)
 	letGo(t, f.Rig, "killed")
@@ -48,7 +48,7 @@ func TestAScriptThatHangsFreesItsSessionOnAnotherHost(t *testing.T) {
 	}
 	r.mustBe(t, "next\n")
 	if took < expiry {
-		t.Errorf("the session was free after %v; want it held until its expiry, %v", took, expiry)
+		t.Errorf("the session was free after %v, want it held until its expiry, %v", took, expiry)
 	}
 	t.Logf("free after %v", took)
 	letGo(t, f.Rig, "hangs")
@@ -56,7 +56,7 @@ func TestAScriptThatHangsFreesItsSessionOnAnotherHost(t *testing.T) {
 }
 
 // Each of three gates has twenty clients that want one session, all the time: no gate gets much less than its share
-// of the turns, and nobody waits for much longer than the others. A wait is counted in turns of all, which does not
+// of the turns, and no host waits for much longer than the others. A wait is counted in turns of all, which does not
 // depend on how busy the machine is; and only when all clients are there.
 func TestGatesShareASessionFairly(t *testing.T) {
 	t.Parallel()
@@ -94,7 +94,7 @@ func TestGatesShareASessionFairly(t *testing.T) {
 	all.Wait()
 	for i, n := range shares {
 		if fair := turns / len(shares); n < fair/4 {
-			t.Errorf("gate %d had %d of %d turns; want at least a quarter of its fair share, %d", i, n, turns, fair/4)
+			t.Errorf("gate %d had %d of %d turns, want at least a quarter of its fair share, %d", i, n, turns, fair/4)
 		}
 	}
 	sum := 0
@@ -104,11 +104,11 @@ func TestGatesShareASessionFairly(t *testing.T) {
 	mean, longest := sum/len(waits), slices.Max(waits)
 	t.Logf("shares %v, mean wait %d turns, longest %d", shares, mean, longest)
 	if longest > 3*mean {
-		t.Errorf("the longest wait was %d turns and the mean %d; want it below three times that", longest, mean)
+		t.Errorf("the longest wait was %d turns and the mean %d, want it below three times that", longest, mean)
 	}
 }
 
-// While memcached is down, on_store_failure = "reject" sends away who wants a session, and nobody else.
+// While memcached is down, on_store_failure = "reject" sends away requests with a session, and no others.
 func TestAFleetRefusesWhileItsStoreIsDown(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, fleetOptions{lock: rejecting})
@@ -117,7 +117,7 @@ func TestAFleetRefusesWhileItsStoreIsDown(t *testing.T) {
 		return ask(f.sites[0], request{path: "/add.php?ms=0&mark=m", session: newSession()}).status == http.StatusServiceUnavailable
 	})
 	if r := ask(f.sites[0], request{path: "/nosession.php"}); r.failure() != nil {
-		t.Errorf("got %v for a page without a session; want it served", r.failure())
+		t.Errorf("got %v for a page without a session, want it served", r.failure())
 	}
 	mustDo(t, f.locks[0].Start())
 	eventually(t, "it is served again", func() bool {

@@ -217,7 +217,7 @@ type takings struct {
 	longest time.Duration // until an answer 200
 }
 
-// spend lets the shoppers ask for some time, and beside them does what fault does until its channel is closed, which is then. When
+// spend lets the shoppers ask for some time, and concurrently does what fault does until its channel is closed, which is then. When
 // all is over it counts.
 func (s shoppers) spend(t *testing.T, r *rig.Rig, d time.Duration, fault func(over <-chan struct{})) takings {
 	t.Helper()

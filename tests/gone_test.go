@@ -46,7 +46,7 @@ func TestTheLockOfAScriptWhoseBrowserHasGoneIsKept(t *testing.T) {
 		next := s.begin("/note.php?mark=ran&say=next", session)
 		s.get("/hello.php", newSession()).mustBe(t, s.get("/hello.php", "").body)
 		if marked(s.Rig, "ran") {
-			t.Error("the next request of the session ran beside the script")
+			t.Error("the next request of the session ran concurrently with the script")
 		}
 		letGo(t, s.Rig, "held")
 		(<-next).mustBe(t, "next\n")
@@ -127,7 +127,7 @@ func baseline(t testing.TB, s *stack) int {
 	if err := s.get("/hello.php", newSession()).failure(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "no upstream connection is pooled any more", func() bool { return upstreamConns(t, s) == 0 })
+	eventually(t, "no upstream connection is pooled", func() bool { return upstreamConns(t, s) == 0 })
 	return files(t, s)
 }
 

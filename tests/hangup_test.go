@@ -78,7 +78,7 @@ func TestPHPFPMThatIsKilledFailsWhatItHadAndNothingElse(t *testing.T) {
 	if r := <-answered["half"]; r.failure() == nil {
 		t.Errorf("half a response is taken for a whole one: %q", r.body)
 	}
-	for _, phase := range []string{"waiting", "queueing"} { // their turn comes when nobody is there
+	for _, phase := range []string{"waiting", "queueing"} { // their turn comes when their browser has gone
 		if r := <-answered[phase]; r.err != nil || r.status != http.StatusBadGateway {
 			t.Errorf("%s: got %v and status %d, want %d", phase, r.err, r.status, http.StatusBadGateway)
 		}
@@ -110,7 +110,7 @@ func TestNginxThatIsKilledLeavesItsScriptsTheirLocks(t *testing.T) {
 	// Those that had not begun never do; those that had keep their connections until they end.
 	eventually(t, "those that waited are gone", func() bool { return strings.Count(s.Gate.Log(), "web server hung up") >= 2 })
 	if marked(s.Rig, "running.ended") || marked(s.Rig, "half.ended") {
-		t.Error("a script has ended that nobody let go")
+		t.Error("a script has ended that the test did not let go")
 	}
 	letGo(t, s.Rig, "running")
 	letGo(t, s.Rig, "half")
@@ -168,7 +168,7 @@ func TestNoResponseLooksWholeWhichIsNot(t *testing.T) {
 	}
 }
 
-// Browsers that leave at any time harm nobody, and lose nobody's update.
+// Browsers that leave at any time harm no other browser, and lose no update of one.
 func TestBrowsersThatLeaveHarmNobody(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, stackOptions{
@@ -190,7 +190,7 @@ func TestBrowsersThatLeaveHarmNobody(t *testing.T) {
 		if i%4 == 0 {
 			asking.Go(func() {
 				if err := s.get("/work.php?ms=5", stays).failure(); err != nil {
-					t.Errorf("one who stays: %v", err)
+					t.Errorf("a browser that stays: %v", err)
 				}
 			})
 		}

@@ -19,7 +19,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
 )
 
-// stack is nginx, the gate and PHP-FPM behind each other, of one test.
+// stack is nginx, the gate and PHP-FPM one after the other, of one test.
 type stack struct {
 	*rig.Rig
 	PHP  *rig.PHPFPM
@@ -52,7 +52,7 @@ func newStack(t testing.TB, o stackOptions, programs ...string) *stack {
 	return s
 }
 
-// newRig returns a rig with the scripts of the tests beside its own.
+// newRig returns a rig with the scripts of the tests in addition to its own.
 func newRig(t testing.TB, programs ...string) *rig.Rig {
 	t.Helper()
 	r := rigtest.New(t, programs...)
@@ -75,7 +75,7 @@ func newRig(t testing.TB, programs ...string) *rig.Rig {
 	return r
 }
 
-// testScripts are those of the tests; each says at its top what it is for.
+// testScripts are the scripts of the tests; each says at its top what it is for.
 //
 //go:embed testdata/php
 var testScripts embed.FS
@@ -202,7 +202,7 @@ func open(site *rig.Site, q request) (*http.Response, error) {
 	return client.Do(r)
 }
 
-// begin asks beside the test, which gets the response from the channel.
+// begin sends a request concurrently with the test, which gets the response from the channel.
 func begin(site *rig.Site, q request) <-chan response {
 	answered := make(chan response, 1)
 	go func() { answered <- ask(site, q) }()
@@ -214,7 +214,7 @@ func (s *stack) get(path, session string) response {
 	return ask(s.Site, request{path: path, session: session})
 }
 
-// begin asks the stack's site for a path beside the test.
+// begin requests a path of the stack's site concurrently with the test.
 func (s *stack) begin(path, session string) <-chan response {
 	return begin(s.Site, request{path: path, session: session})
 }
@@ -284,7 +284,7 @@ func awaitMark(t testing.TB, r *rig.Rig, name string) {
 	eventually(t, "the script has made "+name, func() bool { return marked(r, name) })
 }
 
-// marked says whether the file is there.
+// marked reports whether the file is there.
 func marked(r *rig.Rig, name string) bool {
 	_, err := os.Stat(filepath.Join(r.DocRoot, "marks", name))
 	return err == nil
@@ -295,7 +295,7 @@ func marked(r *rig.Rig, name string) bool {
 func letGo(t testing.TB, r *rig.Rig, mark string) {
 	t.Helper()
 	if marked(r, mark+".ended") {
-		t.Errorf("the script of mark %s has ended though nobody let it go", mark)
+		t.Errorf("the script of mark %s has ended, but the test did not let it go", mark)
 	}
 	if err := os.WriteFile(filepath.Join(r.DocRoot, "marks", mark+".go"), nil, 0o644); err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 )
 
 // TestInitPutsAGateBeforeARunningSite has init read the real configuration of a PHP-FPM and a web server, and does what
-// it says then: nothing of the config is edited, and the lines of the web server are those of the diff.
+// it says then: nothing of the config is edited, and the lines of the web server come from the diff.
 func TestInitPutsAGateBeforeARunningSite(t *testing.T) {
 	for name, web := range map[string]struct {
 		start        func(*rig.Rig, *rig.Site) (*rig.Server, error)

@@ -64,7 +64,7 @@ func TestSoakLeavesNothingBehind(t *testing.T) {
 			}
 		})
 	}
-	all.Go(func() { // and an operator who cannot leave it alone
+	all.Go(func() { // and an operator that asks all the time
 		for ctx.Err() == nil {
 			_ = s.Gate.Signal(syscall.SIGHUP)
 			time.Sleep(200 * time.Millisecond)
@@ -82,7 +82,7 @@ func TestSoakLeavesNothingBehind(t *testing.T) {
 		t.Errorf("%d threads, and %d before", now, threads)
 	}
 	for range 3 {
-		for _, session := range sessions { // nobody holds their locks any more
+		for _, session := range sessions { // no request holds their locks
 			if err := s.get("/work.php", session).failure(); err != nil {
 				t.Errorf("after all: %v", err)
 			}

@@ -138,7 +138,7 @@ func TestTheGateOutlivesTheReaderOfItsLog(t *testing.T) {
 	}
 }
 
-// openFIFO opens both ends of a pipe that has a name, each for who is going to have it alone.
+// openFIFO opens both ends of a pipe that has a name, each for the process that will have it alone.
 func openFIFO(t *testing.T, path string) (reader, writer *os.File) {
 	t.Helper()
 	both, err := os.OpenFile(path, os.O_RDWR, 0) // does not wait for the other end

@@ -15,7 +15,7 @@ import (
 // gateBinary is the program under test, built with the race detector.
 var gateBinary string
 
-// gateVersion is what the program is told to be.
+// gateVersion is the version that the program is built with.
 const gateVersion = "v0.0.0-tests"
 
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }

@@ -77,7 +77,7 @@ var passageCases = []struct {
 	{"stderr reaches the web server's log", stderrReachesTheLog},
 	{"a response is passed on while it is made", responseStreams},
 	{"200 requests at once are all served", manyAtOnce},
-	{"what a script prints after its response reaches nobody", lateOutput},
+	{"what a script prints after its response reaches no client", lateOutput},
 	{"a script that goes on after its response keeps its lock", lateSession},
 	{"a response whose worker is killed never looks whole", killedWorker},
 	{"no request fails after a restart of PHP-FPM", restartedPHP},

@@ -89,7 +89,7 @@ func TestInitNamesTheFilesThatItMayNotRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	program := filepath.Join(root, "fpm-gate") // which nobody may run
+	program := filepath.Join(root, "fpm-gate") // which no user may run
 	text, err := os.ReadFile(gateBinary)
 	if err != nil {
 		t.Fatal(err)
@@ -102,10 +102,10 @@ func TestInitNamesTheFilesThatItMayNotRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const nobody = 65534
+	const unprivileged = 65534
 	cmd := exec.CommandContext(t.Context(), program, "init", "--print", "--root", root)
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: unprivileged, Gid: unprivileged}}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)

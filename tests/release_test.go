@@ -93,7 +93,7 @@ func TestServerTimingTellsTheWait(t *testing.T) {
 		t.Errorf("got %q, want it to match %s", got, form)
 	}
 	if got, want := len(r.header["Set-Cookie"]), 3; got != want {
-		t.Errorf("cookies beside it: got %d, want %d", got, want)
+		t.Errorf("other cookies: got %d, want %d", got, want)
 	}
 	if got := s.get("/hello.php", "").header.Get("Server-Timing"); got != "" {
 		t.Errorf("without a session: got %q, want none", got)

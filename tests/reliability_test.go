@@ -110,7 +110,7 @@ func (r trial) harm(t *testing.T, f *fleet, pause time.Duration, over <-chan str
 	}
 }
 
-// wait waits, and says whether there is more to do.
+// wait waits, and reports whether there is more to do.
 func wait(over <-chan struct{}, d time.Duration) bool {
 	select {
 	case <-over:
@@ -127,14 +127,14 @@ func (r trial) check(t *testing.T, got takings, losses int) {
 	}
 	switch {
 	case r.loses == nothing && got.lost != 0:
-		t.Errorf("%d of %d updates were lost; want none", got.lost, got.made)
+		t.Errorf("%d of %d updates were lost, want none", got.lost, got.made)
 	case r.loses == said && got.lost > losses:
-		t.Errorf("%d of %d updates were lost, and %d losses were said; want each to be said", got.lost, got.made, losses)
+		t.Errorf("%d of %d updates were lost, and %d losses were said, want each to be said", got.lost, got.made, losses)
 	case r.loses == some && got.lost == 0:
 		t.Error("no update was lost: this shows nothing")
 	}
 	if r.fault == nil && (got.refused > 0 || got.broken > 0) {
-		t.Errorf("%d were refused and %d broke off without a fault; want none", got.refused, got.broken)
+		t.Errorf("%d were refused and %d broke off without a fault, want none", got.refused, got.broken)
 	}
 }
 

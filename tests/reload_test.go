@@ -129,7 +129,7 @@ func TestAWrongConfigLeavesTheRunningOne(t *testing.T) {
 	reload(t, s.Gate, right)
 }
 
-// accepts says whether somebody listens on an address.
+// accepts reports whether a process listens on an address.
 func accepts(a rig.Addr) bool {
 	nc, err := net.Dial(a.Network, a.Address)
 	if err == nil {

@@ -76,7 +76,7 @@ func TestARouteIsChosenByWhatTheWebServerRuns(t *testing.T) {
 		{path: "/exact/../info.php/exact/info.php", want: "held"},
 		{path: "/below/../below/sub/info.php", want: "held"},
 
-		{path: "/deeper/../exact/info.php", want: "none"}, // SCRIPT_NAME is that of the first route
+		{path: "/deeper/../exact/info.php", want: "none"}, // SCRIPT_NAME matches the first route
 		{path: "/%65xact/info.php", want: "none"},
 		{path: "//exact///info.php", want: "none"},
 		{path: "/exact/../deep/info.php", want: "held"}, // and here of a later one
@@ -115,7 +115,7 @@ func TestAReaderWaitsForTheWriterAheadAndHoldsNothing(t *testing.T) {
 	reader := s.begin("/reader.php?mark=reader", session)
 	awaitMark(t, s.Rig, "reader.started")
 	if got, want := s.info(t, request{path: "/info.php?session=0", session: session}).Gate["FPM_GATE_LOCK"], "read"; got != want {
-		t.Errorf("beside a reader: got %s, want %s", got, want)
+		t.Errorf("next to a reader: got %s, want %s", got, want)
 	}
 	s.get("/hello.php", session).mustBe(t, "hello\n")
 	letGo(t, s.Rig, "reader")

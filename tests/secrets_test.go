@@ -219,7 +219,7 @@ func (s *talkative) expire(t *testing.T, session string) {
 	}
 }
 
-// lose has somebody else take a lease.
+// lose makes another gate take a lease.
 func (s *talkative) lose(t *testing.T, session string) {
 	t.Helper()
 	held := s.hold(t, session, "lost")
@@ -308,7 +308,7 @@ func (s *talkative) allThatWasSaid(t *testing.T) map[string]string {
 	return said
 }
 
-// stderrInLog finds what the gate said in nginx's log, which tells the request's query beside it.
+// stderrInLog finds what the gate said in nginx's log, which shows the request's query next to it.
 var stderrInLog = regexp.MustCompile(`FastCGI sent in stderr: "([^"]*)"`)
 
 // recorder passes on all that a server and its clients say to each other, and keeps it.

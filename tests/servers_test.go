@@ -30,7 +30,7 @@ type webServer struct {
 	aborts string
 }
 
-// webServers are all that the gate has to serve. Caddy is that of Debian 12, 2.6.
+// webServers are all that the gate has to serve. Caddy is Debian 12's, 2.6.
 var webServers = []webServer{
 	{name: "nginx", program: "nginx", start: startNginx},
 	{name: "nginx that keeps connections", program: "nginx", start: startNginx, keepalive: 3},

@@ -126,7 +126,7 @@ func TestTheTimesOfARequestAreToldApart(t *testing.T) {
 		}
 		queue, err := strconv.Atoi(got.Gate["FPM_GATE_QUEUE_MS"])
 		if err != nil || queue < 20 || got.Gate["FPM_GATE_WAIT_MS"] != "0" {
-			t.Errorf("PHP is told %v, want a wait for the connection of 20 ms at least, and none for the session", got.Gate)
+			t.Errorf("PHP got %v, want a wait for the connection of 20 ms at least, and none for the session", got.Gate)
 		}
 		const of = `{gate="www",outcome="held",route=""}`
 		eventually(t, "both are measured", func() bool { return seriesValue(t, admin, "fpm_gate_php_seconds_count"+of) == 2 })

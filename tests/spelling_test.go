@@ -116,7 +116,7 @@ func TestSpellingDoesNotChooseARoute(t *testing.T) {
 	}
 }
 
-// spelled is what spelled.php says; the zero value is that of a request which no script answered.
+// spelled is what spelled.php says; the zero value means that no script answered the request.
 type spelled struct {
 	Ran, Lock, Host string
 	Paths           []string

@@ -60,7 +60,7 @@ func (p *twins) mustWait(t *testing.T, holder, waiter *rig.Site, mark string) {
 	waits := begin(waiter, request{path: "/note.php?mark=" + mark + ".notes&say=second", session: session})
 	select {
 	case r := <-waits:
-		t.Errorf("a request of the session was served beside its holder: %+v", r)
+		t.Errorf("a request of the session was served concurrently with its holder: %+v", r)
 	case <-time.After(300 * time.Millisecond):
 	}
 	letGo(t, p.Rig, mark)
@@ -76,7 +76,7 @@ func TestGatesMeetTheSameLockInMemcached(t *testing.T) {
 }
 
 // Locks move to another memcached and into the process and back: a request that is there is served to its end, and
-// nothing stays connected to a memcached that nobody uses.
+// nothing stays connected to a memcached that no gate uses.
 func TestReloadMovesTheLocks(t *testing.T) {
 	t.Parallel()
 	p := newTwins(t, inMemcached)
@@ -99,7 +99,7 @@ func TestReloadMovesTheLocks(t *testing.T) {
 	letGo(t, p.Rig, "before")
 	(<-held).mustBe(t, "last\n")
 	(<-waits).mustBe(t, "hello\n")
-	eventually(t, "nobody is connected to the second memcached", func() bool { return connections(t, next) == 1 })
+	eventually(t, "no gate is connected to the second memcached", func() bool { return connections(t, next) == 1 })
 
 	reload(t, g, inFirst)
 	p.mustWait(t, p.sites[1], site, "again")
@@ -148,7 +148,7 @@ func TestAGateMoreLeavesTheQueuesOfTheOthers(t *testing.T) {
 			want = "first second third fourth last"
 		}
 		if got != want {
-			t.Errorf("%s: got the order %q; want %q", name, got, want)
+			t.Errorf("%s: got the order %q, want %q", name, got, want)
 		}
 	}
 	if text := "new requests do not see them"; strings.Contains(g.Log(), text) {
@@ -247,7 +247,7 @@ func TestMemcachedWithPasswordAndTLS(t *testing.T) {
 
 	wrong := strings.Replace(g.Config, "hush-hush", "guess", 1)
 	reload(t, g, wrong)
-	eventually(t, "a wrong password is told", func() bool { return strings.Contains(g.Log(), "authenticate") })
+	eventually(t, "a wrong password is reported", func() bool { return strings.Contains(g.Log(), "authenticate") })
 	mustBeSentAway(t, ask(site, request{path: "/hello.php", session: newSession()}), http.StatusServiceUnavailable, "1")
 }
 

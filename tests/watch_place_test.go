@@ -218,7 +218,7 @@ func TestMadeUpIDsTeachNothing(t *testing.T) {
 					}
 				}
 				if running > 3 || waiting > 1 {
-					t.Errorf("%d scripts ran at once, and %d waited in PHP; want them parked", running, waiting)
+					t.Errorf("%d scripts ran at once, and %d waited in PHP, want them parked", running, waiting)
 				}
 				s.get(path, session).mustBe(t, fmt.Sprintln(n+2))
 			})

@@ -141,12 +141,12 @@ func TestScriptsThatStartNoSessionRunBesideEachOther(t *testing.T) {
 		t.Logf("%d requests of a script that starts no session: %v without the gate, %v with it (%.2f times), on %d and %d workers",
 			n, took[0].Round(time.Millisecond), took[1].Round(time.Millisecond), took[1].Seconds()/took[0].Seconds(), busiest[0], busiest[1])
 		if busiest[1] < 4 {
-			t.Errorf("at most %d of them ran at once, want more: nobody has to wait for them", busiest[1])
+			t.Errorf("at most %d of them ran at once, want more: no request has to wait for them", busiest[1])
 		}
 	})
 }
 
-// TestAScriptThatStartsNoSessionGivesItsTurnAway: though nobody knows it yet.
+// TestAScriptThatStartsNoSessionGivesItsTurnAway: though the gate does not know it yet.
 func TestAScriptThatStartsNoSessionGivesItsTurnAway(t *testing.T) {
 	onEachHandler(t, func(t *testing.T, handler string) {
 		s := newWatchedStack(t, handler, `open_within = "50ms"`, stackOptions{PHP: rig.PHPOptions{Workers: 6}})
@@ -222,7 +222,7 @@ gate "www" {
 }`, dir, path))
 		code, stdout, stderr := run(t, "check", "--config", file)
 		if code != 0 || !strings.Contains(stdout, note) || (note == "") != !strings.Contains(stdout, "cannot watch PHP sessions") {
-			t.Errorf("%s: got code %d, %q and %q; want a note of %q", path, code, stdout, stderr, note)
+			t.Errorf("%s: got code %d, %q and %q, want a note of %q", path, code, stdout, stderr, note)
 		}
 	}
 }

@@ -167,7 +167,7 @@ func TestALockOutlivesItsRequest(t *testing.T) {
 		(<-finish).mustBe(t, "export\n") // at once
 		awaitMark(t, s.Rig, "finish.closed")
 		s.awaitQueue(t, session, 1)
-		eventually(t, "one worker is busy: who waits does so in the gate", func() bool {
+		eventually(t, "one worker is busy: the others wait in the gate", func() bool {
 			st, err := s.PHP.Status(t.Context())
 			return err == nil && st.Active == 1
 		})
@@ -209,7 +209,7 @@ func TestASessionThatIsDestroyedOrRenewedHoldsNobodyUp(t *testing.T) {
 	})
 }
 
-// TestAScriptWhoseBrowserHasGoneHoldsNoClosedSession: it works on, and holds nobody up.
+// TestAScriptWhoseBrowserHasGoneHoldsNoClosedSession: it works on, and holds up no request.
 func TestAScriptWhoseBrowserHasGoneHoldsNoClosedSession(t *testing.T) {
 	t.Parallel()
 	s := newWatchedStack(t, "files", "", stackOptions{Gate: rig.GateOptions{Settings: `lock { abandon_after = "60s" }`}})

@@ -10,7 +10,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 )
 
-// whySettings are those of a gate that ends no script by itself while a test lasts.
+// whySettings are the settings of a gate that ends no script by itself while a test lasts.
 func whySettings(watch string) string {
 	return fmt.Sprintf("session {\n watch = %q\n}\n lock {\n max_wait = \"55s\"\n expiry = \"10m\"\n}", watch)
 }

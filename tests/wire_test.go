@@ -16,7 +16,7 @@ import (
 
 // What a web server that is no good can do to the others: nothing.
 
-// wireSettings are those of a gate that has little patience.
+// wireSettings are the settings of a gate that has little patience.
 const wireSettings = `
   head_timeout = "300ms"
   max_params   = "8KiB"
@@ -43,7 +43,7 @@ func TestWhatIsNotFastCGIEndsItsOwnConn(t *testing.T) {
 		"a pair that spans two records": slices.Concat(begun, fcgi.AppendRecord(nil, fcgi.TypeParams, 1, []byte("\x01\x04ab")), fcgi.AppendRecord(nil, fcgi.TypeParams, 1, []byte("cde")), ending),
 		"too many params":               slices.Concat(begun, fcgi.AppendRecord(nil, fcgi.TypeParams, 1, fcgi.AppendPair(nil, "X", strings.Repeat("x", 9<<10))), ending),
 		"get values that are cut short": fcgi.AppendRecord(nil, fcgi.TypeGetValues, 0, []byte("\x0fx")),
-		"params of nobody's request":    params,
+		"params of no request":          params,
 		"nothing":                       nil,
 	} {
 		t.Run(name, func(t *testing.T) {

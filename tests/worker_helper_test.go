@@ -20,7 +20,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/phpworker"
 )
 
-// helper is an `fpm-gate helper` that is nobody, with the two capabilities and no others.
+// helper is an `fpm-gate helper` of an unprivileged user, with the two capabilities and no others.
 type helper struct {
 	cmd    *exec.Cmd
 	client *phpworker.Helper
@@ -36,9 +36,9 @@ func startHelper(t *testing.T, caps []uintptr, args ...string) *helper {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	const nobody = 65534
+	const unprivileged = 65534
 	binary, socket := filepath.Join(dir, "fpm-gate"), filepath.Join(dir, "socket")
-	for _, err := range []error{os.Chmod(dir, 0o755), os.Chown(dir, nobody, nobody), copyFile(gateBinary, binary)} {
+	for _, err := range []error{os.Chmod(dir, 0o755), os.Chown(dir, unprivileged, unprivileged), copyFile(gateBinary, binary)} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,7 +47,7 @@ func startHelper(t *testing.T, caps []uintptr, args ...string) *helper {
 	h.cmd = exec.Command(binary, append([]string{"helper", "--listen", "unix:" + socket}, args...)...)
 	h.cmd.Dir, h.cmd.Stderr = "/", h.log
 	h.cmd.Env = []string{raceOptions}
-	h.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, AmbientCaps: caps}
+	h.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: unprivileged, Gid: unprivileged}, AmbientCaps: caps}
 	if err := h.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func copyFile(from, to string) error {
 // helperCaps are all that a helper needs.
 var helperCaps = []uintptr{unix.CAP_SYS_PTRACE, unix.CAP_KILL}
 
-// TestAHelperDoesAllThatItIsFor, as nobody, over unix sockets and TCP.
+// TestAHelperDoesAllThatItIsFor, as an unprivileged user, over unix sockets and TCP.
 func TestAHelperDoesAllThatItIsFor(t *testing.T) {
 	t.Parallel()
 	h := startHelper(t, helperCaps)
@@ -212,7 +212,7 @@ func TestAHelperReachesNoOtherProgram(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer accepted.Close()
-		eventually(t, "another program is told from PHP-FPM", func() bool { // by TCP, all processes are looked at once a second
+		eventually(t, "another program is distinguished from PHP-FPM", func() bool { // by TCP, all processes are looked at once a second
 			_, err := h.client.Find(raw)
 			if err == nil || !errors.Is(err, phpworker.ErrProgram) && !errors.Is(err, phpworker.ErrGone) {
 				t.Fatalf("%s, another program: got %v, want %v", network, err, phpworker.ErrProgram)

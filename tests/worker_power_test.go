@@ -110,14 +110,14 @@ func TestAStuckScriptGoesOnWhereRightsAreMissing(t *testing.T) {
 func TestCheckSaysThatScriptsCannotBeEnded(t *testing.T) {
 	t.Parallel()
 	p := newPool(t, "files", rig.PHPOptions{})
-	const nobody = 65534
+	const unprivileged = 65534
 	for name, c := range map[string]struct {
 		watch string
 		user  uint32
 		as    []string // what runs the program
 		want  string   // empty: nothing
 	}{
-		"without rights":        {"auto", nobody, nil, `warning: on_expiry = "terminate" cannot end scripts of`},
+		"without rights":        {"auto", unprivileged, nil, `warning: on_expiry = "terminate" cannot end scripts of`},
 		"with rights":           {"auto", 0, nil, ""},
 		"looking at no workers": {"none", 0, nil, `on_expiry = "terminate" cannot end scripts with watch = "none"`},
 		"as in a pod of packaging/kubernetes": {
@@ -143,7 +143,7 @@ func TestCheckSaysThatScriptsCannotBeEnded(t *testing.T) {
 			cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 			cmd.Dir, cmd.Env = "/", []string{raceOptions}
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: c.user, Gid: c.user}}
-			out, _ := cmd.CombinedOutput() // as nobody it cannot reach PHP-FPM in the rig's folder either
+			out, _ := cmd.CombinedOutput() // an unprivileged user cannot reach PHP-FPM in the rig's folder either
 			if c.want == "" && !strings.Contains(string(out), "seen by a process with these rights: yes") {
 				t.Errorf("got\n%s\nwant that it sees the workers", out)
 			}

@@ -9,7 +9,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 )
 
-// TestCheckReportsWhetherWorkersAreSeen, and by whom.
+// TestCheckReportsWhetherWorkersAreSeen, and by which process.
 func TestCheckReportsWhetherWorkersAreSeen(t *testing.T) {
 	t.Parallel()
 	p := newPool(t, "files", rig.PHPOptions{})

@@ -233,7 +233,7 @@ func TestAWorkersSessionIsSeen(t *testing.T) {
 						mustSee(t, w, want)
 						opened = d.id != "" && (opened || d.step == "read" || d.status == phpworker.Active)
 						if got, err := w.Session(); err != nil || (got.Opened == phpworker.Before) != opened {
-							t.Errorf("after %s: got opened %v, %v; want it seen: %v", d.step, got.Opened, err, opened)
+							t.Errorf("after %s: got opened %v, %v, want it seen: %v", d.step, got.Opened, err, opened)
 						}
 					}
 					s.next(len(does))
@@ -289,7 +289,7 @@ func TestAnotherConnectionsSessionIsNotTakenForThisOnes(t *testing.T) {
 			w := first.find(&phpworker.Local{})
 			for range 3 {
 				if got, err := w.Session(); err != nil || got.Status != phpworker.Active || got.ID != session {
-					t.Fatalf("got %+v, %v; want the session open", got, err)
+					t.Fatalf("got %+v, %v, want the session open", got, err)
 				}
 			}
 			first.next(1)
@@ -305,7 +305,7 @@ func TestAnotherConnectionsSessionIsNotTakenForThisOnes(t *testing.T) {
 					break
 				}
 				if looks > 16 || !same {
-					t.Fatalf("look %d: got %+v, %v; want %v", looks, got, err, phpworker.ErrGone)
+					t.Fatalf("look %d: got %+v, %v, want %v", looks, got, err, phpworker.ErrGone)
 				}
 			}
 			if err := w.Interrupt(session); !errors.Is(err, phpworker.ErrGone) {

@@ -43,7 +43,7 @@ gate "c" {
 	w := &watching{log: hclog.NewNullLogger()}
 	a, b, c := w.watcher(conf.Gates[0]), w.watcher(conf.Gates[1]), w.watcher(conf.Gates[2])
 	if a != b || a == c {
-		t.Errorf("a and b share a watcher: %v, a and c: %v; want that of equal options shared", a == b, a == c)
+		t.Errorf("a and b share a watcher: %v, a and c: %v, want that of equal options shared", a == b, a == c)
 	}
 	a.Close()
 	if again := w.watcher(conf.Gates[0]); again != b {

@@ -10,7 +10,7 @@ import (
 // A crowd that came more slowly where pages are slow would hide how slow they are.
 func TestCrowdComesWhetherItIsAnsweredOrNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		opens := time.Now().Add(time.Second) // nobody is answered before
+		opens := time.Now().Add(time.Second) // no request is answered before
 		slow := visitorOf(func(*http.Request) (int, string) {
 			time.Sleep(time.Until(opens))
 			return http.StatusOK, "hello\n"

@@ -51,10 +51,10 @@ func TestWorkersAreCountedByTheKernel(t *testing.T) {
 		t.Cleanup(func() { nc.Close() })
 		return nc
 	}
-	check("nobody has come", 0, 0)
+	check("no connection has come", 0, 0)
 	dial()
 	dial()
-	check("nobody has been accepted", 0, 2)
+	check("none has been accepted", 0, 2)
 	accepted, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)

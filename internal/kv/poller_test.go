@@ -129,7 +129,7 @@ func run(t *testing.T, servers []*counted, n, rate int, meanwhile func(all []*ea
 	pollers.Wait()
 }
 
-// However many want to be looked at on however many servers, the pace is that of all together, no looker is left out,
+// However many want to be looked at on however many servers, the pace is for all together, no looker is left out,
 // and many looks share a round trip.
 func TestPollersKeepTheirPaceTogether(t *testing.T) {
 	t.Parallel()
@@ -145,17 +145,17 @@ func TestPollersKeepTheirPaceTogether(t *testing.T) {
 					trips, polled = trips+t, polled+p
 				}
 				if polled > rate*seconds+1 || n > 1 && polled < rate*seconds*9/10 {
-					t.Errorf("%d lookers on each server: %d looks in %d s; want %d", n, polled, seconds, rate*seconds)
+					t.Errorf("%d lookers on each server: %d looks in %d s, want %d", n, polled, seconds, rate*seconds)
 				}
 				if n == 1000 && trips > polled/5 {
-					t.Errorf("%d looks took %d round trips; want many in one", polled, trips)
+					t.Errorf("%d looks took %d round trips, want many in one", polled, trips)
 				}
 				least, most := polled, 0
 				for _, e := range all {
 					looks, _, _, wrote := e.seen()
 					least, most = min(least, looks), max(most, looks)
 					if wrote != 1 {
-						t.Errorf("a looker's item was written %d times; want once", wrote)
+						t.Errorf("a looker's item was written %d times, want once", wrote)
 					}
 				}
 				if most > 2*least {
@@ -176,7 +176,7 @@ func TestAPollerSparesAServerThatIsOutOfOrder(t *testing.T) {
 			trips := func() int { n, _ := s.asked(); return n }
 			time.Sleep(900 * time.Millisecond)
 			if _, graces, _, _ := all[0].seen(); trips() != 0 || graces != 1 {
-				t.Errorf("%d round trips in a grace, of which a looker was notified %d times; want 0 and 1", trips(), graces)
+				t.Errorf("%d round trips in a grace, of which a looker was notified %d times, want 0 and 1", trips(), graces)
 			}
 			time.Sleep(time.Second)
 			if trips() == 0 {

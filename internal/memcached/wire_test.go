@@ -40,7 +40,7 @@ func TestATakeReadsBothAnswers(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := s.heard.String(); got != want {
-			t.Errorf("got the question %q; want %q", got, want)
+			t.Errorf("got the question %q, want %q", got, want)
 		}
 		if a, b := items[0], items[1]; string(a.Value) != "new" || a.Version != 7 || string(b.Value) != "\r\n" || b.Version != 8 {
 			t.Errorf("got %+v and %+v", a, b)
@@ -57,7 +57,7 @@ func TestATakeThatIsRefusedReadsTheItemsAllTheSame(t *testing.T) {
 		answer := strings.Replace(takeAnswer, "STORED", line, 1)
 		items, err := newWire(&said{Reader: strings.NewReader(answer)}).take(&takeItem, takeNames)
 		if !errors.Is(err, want) || len(items) != 2 || items[1] == nil {
-			t.Errorf("%s: got the items %v and error %v; want 2 and %v", line, items, err, want)
+			t.Errorf("%s: got the items %v and error %v, want 2 and %v", line, items, err, want)
 		}
 	}
 }
@@ -67,7 +67,7 @@ func TestATakeBelievesNoAnswerThatIsCut(t *testing.T) {
 	for n := range len(takeAnswer) {
 		_, err := newWire(&said{Reader: strings.NewReader(takeAnswer[:n])}).take(&takeItem, takeNames)
 		if kv.Answered(err) || !broken(err) {
-			t.Errorf("got error %v after %q; want a broken connection", err, takeAnswer[:n])
+			t.Errorf("got error %v after %q, want a broken connection", err, takeAnswer[:n])
 		}
 	}
 }
@@ -85,7 +85,7 @@ func TestATakeBelievesNoNonsense(t *testing.T) {
 		"STORED\r\nVALUE a 0 1 1 1\r\na\r\nEND\r\n",
 	} {
 		if _, err := newWire(&said{Reader: strings.NewReader(answer)}).take(&takeItem, takeNames); kv.Answered(err) || broken(err) {
-			t.Errorf("got error %v after %q; want it unexpected", err, answer)
+			t.Errorf("got error %v after %q, want it unexpected", err, answer)
 		}
 	}
 }

@@ -252,7 +252,7 @@ func TestDialOfAUnixSocketThatCannotBe(t *testing.T) {
 	for name, path := range map[string]string{
 		"no path":         "",
 		"a path too long": "/" + string(bytes.Repeat([]byte("x"), 200)),
-		"nobody there":    filepath.Join(t.TempDir(), "no-listener"),
+		"no listener":     filepath.Join(t.TempDir(), "no-listener"),
 	} {
 		if s, err := netpoll.DialUnix(path); err == nil {
 			s.Close()

@@ -7,7 +7,7 @@ import (
 )
 
 // Apache starts an Apache httpd with the event MPM, which passes PHP on by mod_proxy_fcgi. It refuses to serve as root,
-// so root runs it as the user nobody.
+// so root runs it as an unprivileged user.
 func (r *Rig) Apache(site *Site) (*Server, error) {
 	return r.web("apache", webServer{
 		program:    "apache2",

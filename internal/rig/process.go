@@ -48,11 +48,11 @@ func spawn(c command, dir, logFile string) (*process, error) {
 	return p, nil
 }
 
-// dropRoot runs a program as the user nobody, with the capability to open every file, so that the rig's folder can keep
-// its mode.
+// dropRoot runs a program as an unprivileged user, with the capability to open every file, so that the rig's folder can
+// keep its mode.
 func dropRoot(cmd *exec.Cmd) {
-	const nobody = 65534
-	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	const unprivileged = 65534
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: unprivileged, Gid: unprivileged}
 	cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_DAC_OVERRIDE}
 	cmd.Dir = "/" // it has the capability from exec on, which is too late for the folder
 }

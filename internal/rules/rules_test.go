@@ -82,22 +82,37 @@ var unplain = []struct {
 	{regexp.MustCompile(`\bbehind each other\b`), "one after the other"},
 }
 
-// notPlainYet are files that still have some of these phrases. None may be added.
-var notPlainYet = []string{
-	"fcgi/pool.go",
-	"internal/rig/apache.go", "internal/rig/process.go", // the system's user nobody
+// quotes are files that have some of these phrases for a reason.
+var quotes = []string{
+	"internal/rules/rules_test.go", // the list above
+	"tests/apps_lost_test.go",      // a setting of another program, whose value is the user nobody
 }
 
 func TestTextsArePlain(t *testing.T) {
 	for file, lines := range sources(t) {
-		if slices.Contains(notPlainYet, file) {
-			continue
-		}
 		for i, line := range lines {
 			checkPlain(t, file, i+1, line)
 		}
 	}
 }
+
+// Tests are read as often as what they test: their names of cases, failure messages and comments are plain, too.
+func TestTestsArePlain(t *testing.T) {
+	for file, lines := range testSources(t) {
+		if slices.Contains(quotes, file) {
+			continue
+		}
+		for i, line := range lines {
+			checkPlain(t, file, i+1, line)
+			if separated.MatchString(line) {
+				t.Errorf("%s:%d: write %q in a failure message", file, i+1, "got …, want …")
+			}
+		}
+	}
+}
+
+// separated matches a failure message whose parts are separated by a semicolon, but for one that has several results.
+var separated = regexp.MustCompile(`\b(?:Errorf|Fatalf|Error|Fatal)\("[^"]*\bgot [^,"]*; want `)
 
 func TestDocsArePlain(t *testing.T) {
 	for _, pattern := range []string{"*.md", "docs/*.md", "man/*.[58]", "config/*.hcl", "packaging/*.hcl", "docs/alerts/*.yml"} {
@@ -130,16 +145,31 @@ func checkPlain(t *testing.T, file string, n int, line string) {
 // sources returns the lines of all Go files of the repository, without the tests.
 func sources(t *testing.T) map[string][]string {
 	t.Helper()
+	return linesOf(t, func(pkg *build.Package) []string { return slices.Concat(pkg.GoFiles, pkg.IgnoredGoFiles) },
+		func(name string) bool { return !strings.HasSuffix(name, "_test.go") })
+}
+
+// testSources returns the lines of all tests of the repository.
+func testSources(t *testing.T) map[string][]string {
+	t.Helper()
+	return linesOf(t, func(pkg *build.Package) []string {
+		return slices.Concat(pkg.TestGoFiles, pkg.XTestGoFiles, pkg.IgnoredGoFiles)
+	}, func(name string) bool { return strings.HasSuffix(name, "_test.go") })
+}
+
+func linesOf(t *testing.T, files func(*build.Package) []string, counts func(name string) bool) map[string][]string {
+	t.Helper()
 	all := make(map[string][]string)
 	for dir, pkg := range packages(t) {
-		for _, name := range slices.Concat(pkg.GoFiles, pkg.IgnoredGoFiles) {
+		for _, name := range files(pkg) {
+			if !counts(name) {
+				continue
+			}
 			text, err := os.ReadFile(filepath.Join(pkg.Dir, name))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !strings.HasSuffix(name, "_test.go") {
-				all[filepath.Join(dir, name)] = strings.Split(string(text), "\n")
-			}
+			all[filepath.Join(dir, name)] = strings.Split(string(text), "\n")
 		}
 	}
 	if len(all) < 100 {

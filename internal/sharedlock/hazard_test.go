@@ -119,7 +119,7 @@ func wantHeld(t *testing.T, m *sessionlock.Manager, key sessionlock.Key) {
 		l.Release()
 	}
 	if !errors.Is(err, sessionlock.ErrMaxWait) {
-		t.Errorf("got error %v; want the lock held", err)
+		t.Errorf("got error %v, want the lock held", err)
 	}
 }
 
@@ -143,18 +143,18 @@ func TestALeaseThatIsLostBeforeItIsNotedIsAddedAgain(t *testing.T) {
 			time.Sleep(testGrace) // sooner than a renewal
 			wantHeld(t, p.gates[1], key)
 			if err := l.Err(); err != nil {
-				t.Errorf("moment %d: got error %v; want it held", moment, err)
+				t.Errorf("moment %d: got error %v, want it held", moment, err)
 			}
 			restored += p.events.count(sharedlock.LeaseRegained)
 			l.Release()
 			time.Sleep(time.Second)
 			if n := p.events.count(sharedlock.ServerForgot); n != 1 {
-				t.Errorf("moment %d: the restart was noticed %d times; want once", moment, n)
+				t.Errorf("moment %d: the restart was noticed %d times, want once", moment, n)
 			}
 		})
 	}
 	if restored == 0 {
-		t.Error("no lease was lost in between; want a test that does more")
+		t.Error("no lease was lost in between, want a test that does more")
 	}
 }
 
@@ -184,11 +184,11 @@ func TestAMissingLeaseIsALossUnlessAllHaveJustBeenLost(t *testing.T) {
 				c.harm(p, key)
 				time.Sleep(testLease / 2) // a renewal
 				if p.events.count(c.want) != 1 || p.events.count(c.none) != 0 {
-					t.Errorf("got the events %v; want %v", p.events.seen, c.want)
+					t.Errorf("got the events %v, want %v", p.events.seen, c.want)
 				}
 				stats := p.stores[0].Stats()
 				if stats.Lost != c.lost || stats.Servers[0].Regained != 1 {
-					t.Errorf("got %+v; want %d lost, 1 added again", stats, c.lost)
+					t.Errorf("got %+v, want %d lost, 1 added again", stats, c.lost)
 				}
 				l.Release()
 			})
@@ -222,13 +222,13 @@ func TestAPauseThatNoClockCountsIsFoundAtTheNextRenewal(t *testing.T) {
 				}
 				time.Sleep(p.stores[0].TTL()/3 + 100*time.Millisecond)
 				if err := paused.Err(); !errors.Is(err, c.err) {
-					t.Errorf("got error %v of the lock; want %v", err, c.err)
+					t.Errorf("got error %v of the lock, want %v", err, c.err)
 				}
 				if n := p.events.count(c.want); n != 1 || p.stores[0].Stats().Lost != 1 {
-					t.Errorf("got the events %v and %d leases lost; want %v", p.events.seen, p.stores[0].Stats().Lost, c.want)
+					t.Errorf("got the events %v and %d leases lost, want %v", p.events.seen, p.stores[0].Stats().Lost, c.want)
 				}
 				if err := other.Err(); err != nil {
-					t.Errorf("got error %v of the other gate's lock; want it held", err)
+					t.Errorf("got error %v of the other gate's lock, want it held", err)
 				}
 				paused.Release()
 				other.Release()
@@ -237,7 +237,7 @@ func TestAPauseThatNoClockCountsIsFoundAtTheNextRenewal(t *testing.T) {
 	}
 }
 
-// A take gets no answer, and is done when nobody waits for it any longer. What it leaves is deleted soon, and not only
+// A take gets no answer, and is done when its caller no longer waits. What it leaves is deleted soon, and not only
 // when its lease ends.
 func TestAWriteInDoubtLeavesNothing(t *testing.T) {
 	t.Parallel()
@@ -292,12 +292,12 @@ func TestAnAcquireComesAfterTheReleaseBeforeIt(t *testing.T) {
 		go acquire(key)
 		synctest.Wait()
 		if n := p.memory.fates.waiting(); n != 1 {
-			t.Errorf("%d requests are under way; want that of the release only", n)
+			t.Errorf("%d requests are under way, want that of the release only", n)
 		}
 		go acquire(sessionlock.Key{2})
 		synctest.Wait()
 		if n := p.memory.fates.waiting(); n != 2 {
-			t.Errorf("%d requests are under way; want that of the other lock, too", n)
+			t.Errorf("%d requests are under way, want that of the other lock, too", n)
 		}
 		for p.memory.fates.next(rng, done) {
 			synctest.Wait()
@@ -347,7 +347,7 @@ func turnsAreTaken(t *testing.T, seed uint64) {
 				}
 				mu.Lock()
 				if free := l.Since().Sub(freed); free > most {
-					t.Errorf("seed %d: the lock lay free for %v; want %v at most", seed, free, most)
+					t.Errorf("seed %d: the lock lay free for %v, want %v at most", seed, free, most)
 				}
 				mu.Unlock()
 				time.Sleep(time.Duration(rng.IntN(2000)) * time.Microsecond)
@@ -361,7 +361,7 @@ func turnsAreTaken(t *testing.T, seed uint64) {
 	}
 	all.Wait()
 	if turns < 100 {
-		t.Errorf("seed %d: %d turns in all; want a test that does more", seed, turns)
+		t.Errorf("seed %d: %d turns in all, want a test that does more", seed, turns)
 	}
 	time.Sleep(testLease)
 	for _, s := range stores {

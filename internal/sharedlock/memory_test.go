@@ -68,7 +68,7 @@ func (m *memory) isFrozen() bool {
 	return m.frozen
 }
 
-// names are those of the items there are, the notes of hosts aside.
+// names are the names of all items but the notes of hosts.
 func (m *memory) names() (names []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -80,7 +80,7 @@ func (m *memory) names() (names []string) {
 	return names
 }
 
-// value is that of an item, "" if there is none.
+// value returns the value of an item, "" if there is none.
 func (m *memory) value(name string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()

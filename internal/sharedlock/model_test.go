@@ -301,7 +301,7 @@ func (m *model) checkReunion() {
 // end: when all requests are answered, all that wait get their lock one after the other, and nothing is left.
 func (m *model) end() {
 	m.fates.bePrompt(true)
-	time.Sleep(testLease + 2*time.Second) // strays and leases of nobody end
+	time.Sleep(testLease + 2*time.Second) // strays and ownerless leases end
 	m.checkReunion()
 	for range 10 * (1 + len(m.tries)) {
 		m.pick(func(a *try) bool { return a.lock != nil && a.end.IsZero() }, m.release)

@@ -77,7 +77,7 @@ func TestPausesAreTheNextProcessesAfterAHandOver(t *testing.T) {
 	})
 }
 
-// TestPausesThatCannotBeKept are logged, and are those of their gates all the same.
+// TestPausesThatCannotBeKept are logged, and their gates are paused all the same.
 func TestPausesThatCannotBeKept(t *testing.T) {
 	const lost, unsaved = "pauses of the previous process are not known", "a restart would end this pause"
 	for name, c := range map[string]struct {

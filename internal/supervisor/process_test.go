@@ -13,7 +13,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/config"
 )
 
-// drainTimeout is that of all processes here.
+// drainTimeout is the drain timeout of all processes here.
 const drainTimeout = 30 * time.Second
 
 // process is a supervisor that runs in a world, in the bubble of a test.

@@ -88,7 +88,7 @@ func testNoSocket(t *testing.T) {
 }
 
 // testLastingFailure keeps the service from starting, by what is no wrong config, for longer than the socket's limit
-// takes. Meanwhile nobody may wait for long; afterwards no command may be needed.
+// takes. Meanwhile no visitor may wait for long; afterwards no command may be needed.
 func testLastingFailure(t *testing.T) {
 	shipped := read(t, configPath)
 	for name, wrong := range map[string]string{

@@ -223,9 +223,9 @@ func testWrongReload(t *testing.T) {
 		t.Error("systemctl reload: got success, want that it fails")
 	}
 	awaitJournal(t, service, "max_wait")
-	// Who sends the signal himself has no check before it.
+	// A signal that is sent directly has no check before it.
 	mustDo(t, "systemctl", "kill", "--kill-who=main", "--signal=HUP", service)
-	eventually(t, "systemd is told that the config is wrong", func() bool {
+	eventually(t, "systemd knows that the config is invalid", func() bool {
 		return strings.Contains(show(t, service, "StatusText"), "config file invalid")
 	})
 	awaitJournal(t, service, "keeping the running one", "-p", "err")
@@ -264,7 +264,7 @@ func testNewSocket(t *testing.T) {
 	mustDo(t, "systemctl", "start", socket, service)
 }
 
-// socketUnit is that of docs/SERVICE.md.
+// socketUnit is the socket unit of docs/SERVICE.md.
 const socketUnit = `[Socket]
 ListenStream=/run/fpm-gate/shop.sock
 FileDescriptorName=shop

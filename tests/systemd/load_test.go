@@ -61,7 +61,7 @@ type load struct {
 
 var loads atomic.Int64 // started: each has visitors of its own
 
-// startLoad starts visitors, each of whom asks so many times a second, or as soon as the page before it is there.
+// startLoad starts visitors, each of which sends so many requests a second, or as soon as the page before it is there.
 func startLoad(visitors, perSecond int) *load {
 	l := &load{stop: make(chan struct{})}
 	load := loads.Add(1)

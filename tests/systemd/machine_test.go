@@ -205,7 +205,7 @@ StandardOutput=file:/lab/log
 StandardError=inherit
 `
 
-// packageVersion is that of the packages that the tests build.
+// packageVersion is the version of the packages that the tests build.
 const packageVersion = "1.2.3"
 
 // packages builds the .deb and the .rpm of the program as it is here, once, and returns their folder.

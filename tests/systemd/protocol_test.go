@@ -81,7 +81,7 @@ func TestSocketsOfOneNameAreAllServedAndOutliveTheGate(t *testing.T) {
 	if _, err := os.Stat(path); err != nil {
 		t.Errorf("the socket is systemd's to remove: got %v", err)
 	}
-	// Who comes now waits for the next process.
+	// A client that connects now waits for the next process.
 	nc, err := net.Dial("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +128,7 @@ func TestSocketsThatCannotBeServedEndTheStart(t *testing.T) {
 	}
 }
 
-// Who waits in a socket of systemd's is answered by no one if the start fails, and must not wait for the next.
+// No process answers a client that waits in systemd's socket if the start fails, so it must not wait for the next one.
 func TestAStartThatFailsRefusesWhoWaits(t *testing.T) {
 	t.Parallel()
 	for name, config := range map[string]string{
@@ -432,7 +432,7 @@ func (n *notifications) await(want ...string) string {
 	_ = n.conn.SetReadDeadline(time.Now().Add(time.Minute))
 	size, err := n.conn.Read(buf)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		n.t.Fatalf("nothing is told, want %q", want)
+		n.t.Fatalf("got no message, want %q", want)
 	} else if err != nil {
 		n.t.Fatal(err)
 	}

@@ -107,7 +107,7 @@ func servingPID(t *testing.T, unit string) int {
 			return pid
 		}
 	}
-	t.Fatalf("%s has no process beside its main process", unit)
+	t.Fatalf("%s has no process but its main process", unit)
 	return 0
 }
 

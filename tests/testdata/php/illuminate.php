@@ -86,7 +86,7 @@ $work = function (Request $request) {
             });
     }
     $session->put('seen', microtime(true));
-    return new Response($session->get('user', 'nobody'));
+    return new Response($session->get('user', 'nothing'));
 };
 
 $manager = new SessionManager($app);
