@@ -5,16 +5,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
-
-	"github.com/fpm-gate/fpm-gate/config"
 )
 
 // The exit codes.
@@ -35,49 +30,6 @@ func main() {
 		os.Exit(exitFailed)
 	}
 	os.Exit(exitUsage)
-}
-
-// failure is an error of the command's work. Any other error is one of the command line or the config.
-type failure struct{ error }
-
-func (f *failure) Unwrap() error { return f.error }
-
-// failed wraps err in a failure; nil stays nil.
-func failed(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &failure{err}
-}
-
-// report writes err to w, which leads to stderr: problems on a line each, and of an invalid config all errors, each
-// with its place.
-func report(w io.Writer, err error) {
-	var text bytes.Buffer
-	defer func() { _, _ = errorsTo(w).Write(text.Bytes()) }()
-	var wrong *config.Error
-	if errors.As(err, &wrong) {
-		_ = wrong.Write(&text, terminalWidth, isTerminal(os.Stderr))
-		return
-	}
-	all := problems{err}
-	errors.As(err, &all)
-	for _, err := range all {
-		fmt.Fprintln(&text, "fpm-gate:", err)
-	}
-	if errors.As(err, new(*usageError)) {
-		fmt.Fprintln(&text, "Run fpm-gate --help for usage.")
-	}
-}
-
-// usageError is an error in the command line.
-type usageError struct{ error }
-
-const terminalWidth = 100 // columns at which error reports wrap
-
-func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == ""
 }
 
 func rootCommand() *cobra.Command {
@@ -104,15 +56,4 @@ Exit codes: 0 success, 1 failure, 2 invalid usage or config.`,
 		pauseCommand(), resumeCommand(),
 		healthCommand(), helperCommand(), demoCommand(), versionCommand())
 	return root
-}
-
-// noArgs refuses arguments, and suggests a command if one was mistyped.
-func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
-		return &usageError{fmt.Errorf("unknown command %q; did you mean %q?", args[0], s[0])}
-	}
-	return &usageError{fmt.Errorf("unexpected argument %q", args[0])}
 }
