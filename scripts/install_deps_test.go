@@ -298,6 +298,27 @@ func TestNoServiceIsStartedOrEnabled(t *testing.T) {
 	}
 }
 
+// TestCronDoesNotRunCacti: only a Cacti that install-deps has installed loses its job.
+func TestCronDoesNotRunCacti(t *testing.T) {
+	for name, installed := range map[string]bool{"installed before": true, "installed now": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t, packagesFor("test")...)
+			m.remove(packages["dokuwiki"].file)
+			if !installed {
+				m.remove(packages["cacti"].file)
+			}
+			m.write("etc/cron.d/cacti", "*/5 * * * * www-data php poller.php\n")
+			m.mustRun("test")
+			for file, want := range map[string]bool{"etc/cron.d/cacti": installed, "etc/cron.d/cacti.disabled": !installed} {
+				if _, err := os.Stat(filepath.Join(m.root, file)); (err == nil) != want {
+					t.Errorf("%s: got %v, want that it exists: %v", file, err, want)
+				}
+			}
+		})
+	}
+}
+
 func TestAFailedInstallLeavesNoPolicy(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
