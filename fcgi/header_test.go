@@ -2,8 +2,11 @@ package fcgi
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -15,15 +18,37 @@ type relayed struct {
 	err    error
 }
 
-// relayPieces relays a response of request 1 that comes in pieces. A nil hook wants to see no header.
-func relayPieces(hook func(*ResponseHeader), pieces [][]byte) relayed {
+// relayIDs are the ids that a request may have: its web server's, and PHP-FPM's, which is not 1 if the connection has
+// served requests before.
+var relayIDs = []struct{ web, php uint16 }{{1, 2}, {7, 1}, {7, 2}, {7, 9}}
+
+// relayPieces relays a response of request 1 that comes in pieces. A nil hook wants to see no header. What becomes of it
+// must not depend on the ids; else it returns another result than that for the id 1.
+func relayPieces(hook func(*ResponseHeader), pieces [][]byte) (got relayed) {
+	want := relayAs(1, 1, hook, pieces)
+	for _, ids := range relayIDs {
+		if got = relayAs(ids.web, ids.php, hook, pieces); !reflect.DeepEqual(got, want) {
+			break
+		}
+	}
+	return got
+}
+
+// relayAs is relayPieces of a request that has other ids. Those of the result are 1 again.
+func relayAs(webID, phpID uint16, hook func(*ResponseHeader), pieces [][]byte) relayed {
+	all := joined(pieces...)
+	setRequestIDs(all, phpID)
+	pieces = slices.Clone(pieces)
+	for i := range pieces {
+		pieces[i], all = all[:len(pieces[i]):len(pieces[i])], all[len(pieces[i]):]
+	}
 	web := new(memory)
 	pool := NewPool(PoolOptions{})
 	var got relayed
 	x := &Exchange{
-		Request: &Request{ID: 1, conn: &Conn{nc: web}},
+		Request: &Request{ID: webID, conn: &Conn{nc: web}},
 		pool:    pool, inHeader: true,
-		up: &upstream{nc: &memory{pieces: pieces}, backend: new(backend), id: 1},
+		up: &upstream{nc: &memory{pieces: pieces}, backend: new(backend), id: phpID},
 	}
 	if hook != nil {
 		x.Header = func(h *ResponseHeader) {
@@ -33,6 +58,12 @@ func relayPieces(hook func(*ResponseHeader), pieces [][]byte) relayed {
 	}
 	got.err = x.relay()
 	got.out = web.written.Bytes()
+	for rest := got.out; len(rest) >= headerLen; rest = rest[ParseHeader(rest).Len():] {
+		if id := ParseHeader(rest).RequestID; id != webID {
+			got.err = errors.Join(got.err, fmt.Errorf("a record has the id %d, want %d", id, webID))
+		}
+	}
+	setRequestIDs(got.out, 1)
 	return got
 }
 

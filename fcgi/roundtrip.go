@@ -181,8 +181,8 @@ func (x *Exchange) relay() error {
 }
 
 // measure returns how many bytes of b are whole records that can be passed on; and, if an end request follows
-// them, where that ends, else 0. It gives the records the id that the web server knows. Those of an earlier request
-// of the connection, whose script went on after its response, it takes out.
+// them, where that ends, else 0. Records of an earlier request of the connection, whose script went on after its
+// response, it takes out. The others keep their ids: while the header block is incomplete, they are measured again.
 func (x *Exchange) measure(b *buffer) (whole, end int, err error) {
 	for b.n-whole >= headerLen {
 		rest := b.bytes()[whole:]
@@ -199,7 +199,6 @@ func (x *Exchange) measure(b *buffer) (whole, end int, err error) {
 			b.cut(whole, h.Len())
 			continue
 		}
-		setRequestID(rest, x.Request.ID)
 		if h.Type == TypeEndRequest {
 			return whole, whole + h.Len(), nil
 		}
@@ -226,13 +225,14 @@ func (x *Exchange) checkResponse(h Header) (late bool, err error) {
 	return h.RequestID != x.up.id, nil
 }
 
-// pass sends whole records to the web server. It notices here, or client does, that the web server has
-// hung up. It returns an error when Abort has interrupted it, maybe in the middle of a record.
+// pass sends whole records to the web server, with the id that it knows. It notices here, or client does, that the web
+// server has hung up. It returns an error when Abort has interrupted it, maybe in the middle of a record.
 func (x *Exchange) pass(b []byte) error {
 	if len(b) == 0 || x.client.isGone() {
 		return nil
 	}
 	x.passed = true
+	setRequestIDs(b, x.Request.ID)
 	err := x.Request.conn.write(b)
 	if err == nil {
 		return nil
