@@ -82,3 +82,50 @@ func stdoutOf(t *testing.T, nc io.Reader, id uint16) string {
 		}
 	}
 }
+
+// TestALongHeaderBlockArrivesWhole on every request, though PHP sends it in parts and its connection has served other
+// requests before.
+func TestALongHeaderBlockArrivesWhole(t *testing.T) {
+	t.Parallel()
+	for _, network := range []rig.Addr{rig.Unix, rig.TCP} {
+		s := newStack(t, stackOptions{PHP: rig.PHPOptions{Listen: network}, Gate: rig.GateOptions{Listen: network}})
+		for _, bytes := range []int{0, 5_000, 9_000, 40_000, 70_000} {
+			first := ""
+			for i := range 6 {
+				id := uint16(1 + 4*(i%3))
+				nc, err := net.Dial(s.Gate.Addr.Network, s.Gate.Addr.Address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer nc.Close()
+				mustDo(t, nc.SetDeadline(time.Now().Add(requestTimeout)))
+				if _, err := nc.Write(getOf(s, id, "headers.php", fmt.Sprintf("bytes=%d", bytes))); err != nil {
+					t.Fatal(err)
+				}
+				got := stdoutOf(t, nc, id)
+				if first == "" {
+					first = got
+				}
+				if got != first || !strings.HasPrefix(got, "Status: 201") || !strings.HasSuffix(got, "\r\n\r\nheaders\n") || len(got) < bytes {
+					t.Errorf("%s, %d bytes, request %d: got %d bytes, %.40q to %.20q, want %d, as for the first one",
+						network.Network, bytes, i, len(got), got, got[max(0, len(got)-20):], len(first))
+				}
+			}
+		}
+	}
+}
+
+// getOf is a GET of a script.
+func getOf(s *stack, id uint16, script, query string) []byte {
+	var params []byte
+	for _, p := range [][2]string{
+		{"REQUEST_METHOD", "GET"}, {"SCRIPT_NAME", "/" + script}, {"SCRIPT_FILENAME", s.DocRoot + "/" + script},
+		{"QUERY_STRING", query},
+	} {
+		params = fcgi.AppendPair(params, p[0], p[1])
+	}
+	b := fcgi.AppendBeginRequest(nil, id, fcgi.RoleResponder, true)
+	b = fcgi.AppendStream(b, fcgi.TypeParams, id, params)
+	b = fcgi.AppendRecord(b, fcgi.TypeParams, id, nil)
+	return fcgi.AppendRecord(b, fcgi.TypeStdin, id, nil)
+}
