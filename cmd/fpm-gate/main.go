@@ -38,7 +38,7 @@ func rootCommand() *cobra.Command {
 		Short: "Lets the requests of one PHP session through to PHP-FPM one at a time",
 		Long: `fpm-gate runs between a web server and PHP-FPM. It finds the PHP session id in each
 request and lets the requests of one session through one at a time. A request that
-waits costs a few kilobytes of memory here, instead of a PHP-FPM worker.
+waits costs 15 KiB of memory here, instead of a PHP-FPM worker.
 
 Exit codes: 0 success, 1 failure, 2 invalid usage or config.`,
 		SilenceErrors: true,
