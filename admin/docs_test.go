@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/fpm-gate/fpm-gate/gate"
+	"github.com/fpm-gate/fpm-gate/internal/rig"
+	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
 
@@ -126,12 +128,12 @@ func TestEachAlertIsExplained(t *testing.T) {
 	}
 }
 
-// TestAlertRulesAreRight has Prometheus's own tool read them, where it is installed: it is part of a large package that
-// nothing else here needs.
+// TestAlertRulesAreRight has Prometheus's own tool read them.
 func TestAlertRulesAreRight(t *testing.T) {
-	promtool, err := exec.LookPath("promtool")
+	rigtest.Need(t, "promtool")
+	promtool, err := rig.Find("promtool")
 	if err != nil {
-		t.Skip("promtool is not installed; the names of the metrics are checked by another test")
+		t.Fatal(err)
 	}
 	for _, file := range []string{"../docs/alerts/fpm-gate.yml", "../docs/alerts/phpfpm-exporter.yml"} {
 		if out, err := exec.Command(promtool, "check", "rules", file).CombinedOutput(); err != nil {

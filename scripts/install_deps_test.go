@@ -56,6 +56,7 @@ var packages = map[string]struct {
 	"php-mysql":                 {"test bench", "usr/lib/php/20240924/pdo_mysql.so"},
 	"php-sqlite3":               {"test bench", "usr/lib/php/20240924/pdo_sqlite.so"},
 	"mariadb-server-core":       {"test bench", "usr/sbin/mariadbd"},
+	"promtool":                  {"test bench", "usr/bin/promtool"},
 	"gcc":                       {"test bench", "usr/bin/gcc"},
 	"libc6-dev":                 {"test bench", "usr/include/stdlib.h"},
 	"wrk":                       {"bench", "usr/bin/wrk"},
@@ -263,6 +264,19 @@ func TestAPackageThatTheReleaseDoesNotHave(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	m.wantInstalled()
+}
+
+// Debian 12 has promtool in the package of the server.
+func TestAFormerPackageWillDo(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, packagesFor("test")...)
+	m.remove(packages["promtool"].file)
+	m.remove("available/promtool")
+	m.write("available/prometheus", packages["promtool"].file+"\n")
+	if got := m.mustRun("test"); strings.Contains(got, "still missing") {
+		t.Errorf("got %q after the install", got)
+	}
+	m.wantInstalled("prometheus")
 }
 
 func TestADemoNeedsItsServers(t *testing.T) {

@@ -51,6 +51,7 @@ var programs = map[string]program{
 	"mariadbd":      {"mariadb-server-core", []string{"mariadbd"}},
 	"wrk":           {"wrk", []string{"wrk"}},
 
+	"promtool":        {"promtool", []string{"promtool"}},
 	"curl":            {"curl", []string{"curl"}},
 	"groff":           {"groff-base", []string{"groff"}},
 	"podman":          {"podman", []string{"podman"}},
