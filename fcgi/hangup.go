@@ -138,10 +138,3 @@ func (c *Conn) aborts(fd uintptr) bool {
 	h := ParseHeader(b.b[taken:])
 	return h.check() == nil && h.Type == TypeAbortRequest && h.RequestID == c.req.ID
 }
-
-// stopWatching gives the conn back to its reader.
-func (r *Request) stopWatching() {
-	if r.ctx != nil {
-		r.ctx.stop()
-	}
-}

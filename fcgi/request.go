@@ -159,3 +159,10 @@ func (r *Request) Context() context.Context {
 
 // HungUp reports whether the web server is known to have hung up or to have aborted the request.
 func (r *Request) HungUp() bool { return r.gone || r.ctx.err() == ErrHungUp }
+
+// stopWatching gives the conn back to its reader.
+func (r *Request) stopWatching() {
+	if r.ctx != nil {
+		r.ctx.stop()
+	}
+}

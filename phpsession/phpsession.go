@@ -9,7 +9,6 @@
 package phpsession
 
 import (
-	"bytes"
 	"cmp"
 	"regexp"
 )
@@ -195,12 +194,27 @@ func LockName(id []byte) []byte {
 	return cString(id)
 }
 
-// cString returns b up to its first NUL, where a C string ends.
-func cString(b []byte) []byte {
-	if end := bytes.IndexByte(b, 0); end >= 0 {
-		return b[:end:end]
+// fromCookie returns the string that $_COOKIE has under the name, decoded; found is false if it has
+// nothing there, or an array. The header has no NUL.
+func (r *Rules) fromCookie(header []byte, name string) (value []byte, found bool) {
+	v, maxTokens := r.newVariable(name)
+	v.firstWins = true
+	v.readCookies(header, maxTokens)
+	if v.kind != text {
+		return nil, false
 	}
-	return b
+	return decode(nil, v.value, false), true
+}
+
+// fromQuery returns the string that $_GET has under the name, decoded; found is false if it has nothing there, or an
+// array. The query must contain no NUL.
+func (r *Rules) fromQuery(query []byte, name string) (value []byte, found bool) {
+	v, maxTokens := r.newVariable(name)
+	v.readQuery(query, maxTokens)
+	if v.kind != text {
+		return nil, false
+	}
+	return decode(nil, v.value, true), true
 }
 
 // newVariable returns the variable of this name before any input is read, and how many tokens count.

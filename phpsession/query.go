@@ -2,17 +2,6 @@ package phpsession
 
 import "bytes"
 
-// fromQuery returns the string that $_GET has under the name, decoded; found is false if it has nothing there, or an
-// array. The query must contain no NUL.
-func (r *Rules) fromQuery(query []byte, name string) (value []byte, found bool) {
-	v, maxTokens := r.newVariable(name)
-	v.readQuery(query, maxTokens)
-	if v.kind != text {
-		return nil, false
-	}
-	return decode(nil, v.value, true), true
-}
-
 // readQuery registers every field of the query string. Unlike a cookie, a field has its name decoded, counts even if
 // its name is empty, and replaces what was there.
 func (v *variable) readQuery(query []byte, maxTokens int) {

@@ -115,3 +115,48 @@ func (l *localLease) Release() {
 	}
 	l.turn = true
 }
+
+// Successor is the process that has taken over from this one, which ends as soon as its requests have. It decides from
+// then on which of the two has a lease. Its methods are called with a mutex held, so they must not block.
+type Successor interface {
+	// Ask asks for the lease of key. The channel is closed when this process has it.
+	Ask(key Key) <-chan struct{}
+	// Release ends a lease that has been handed over or asked for, whether it was granted or not.
+	Release(key Key)
+}
+
+// askSuccessor asks for the lease of key where the store has been handed over, and returns nil if this process may take
+// it. It is called with the mutex held, as all that follow.
+func (sh *localShard) askSuccessor(key Key) error {
+	if sh.successor == nil || sh.leases[key] != nil {
+		return nil
+	}
+	granted := sh.asked[key]
+	if granted == nil {
+		granted = sh.successor.Ask(key)
+		sh.asked[key] = granted
+	}
+	select {
+	case <-granted:
+		delete(sh.asked, key)
+		return nil
+	default:
+		return &RetryError{Err: ErrHeld, Ready: granted}
+	}
+}
+
+// withdrawFromSuccessor gives up a lease that has been asked for.
+func (sh *localShard) withdrawFromSuccessor(key Key) {
+	if sh.asked[key] != nil {
+		delete(sh.asked, key)
+		sh.successor.Release(key)
+	}
+}
+
+// end frees the lease of key.
+func (sh *localShard) end(key Key) {
+	delete(sh.leases, key)
+	if sh.successor != nil {
+		sh.successor.Release(key)
+	}
+}

@@ -26,7 +26,7 @@ import (
 var maxUpward = map[string]int{
 	"cmd/fpm-gate":         4,
 	"config":               3,
-	"fcgi":                 10,
+	"fcgi":                 9,
 	"gate":                 5,
 	"internal/bench":       3,
 	"internal/demo":        10,
@@ -35,9 +35,9 @@ var maxUpward = map[string]int{
 	"internal/rig":         5,
 	"internal/sharedlock":  4,
 	"internal/supervisor":  2,
-	"phpsession":           6,
+	"phpsession":           2,
 	"phpworker":            6,
-	"sessionlock":          6,
+	"sessionlock":          5,
 	"sessionlock/locktest": 1,
 	"sessionwatch":         2,
 }
@@ -50,12 +50,10 @@ var scattered = map[string]int{
 	"cmd/fpm-gate.machine": 4,
 	"fcgi.Conn":            6,
 	"fcgi.Exchange":        6,
-	"fcgi.Request":         4,
 	"internal/bench.stage": 5,
 	"internal/demo.story":  8,
 	"internal/rig.Rig":     12, // a method for each program
 	"internal/rig.Server":  4,
-	"phpsession.Rules":     4,
 	"phpworker.process":    6,
 }
 
