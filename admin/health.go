@@ -112,6 +112,9 @@ func checkGate(g Gate) error {
 	if !g.Listening() {
 		return errors.New("not listening")
 	}
+	if g.SocketGone {
+		return errors.New("its socket was removed or replaced; a reload makes it anew")
+	}
 	var failures []string
 	for _, u := range g.Upstreams() {
 		err := checkUpstream(u)

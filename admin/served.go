@@ -28,6 +28,7 @@ type Served struct {
 type Gate struct {
 	Name string
 	*gate.Gate
+	SocketGone bool // no web server can connect: its unix socket was removed or replaced
 }
 
 // Locks are the locks that some gates share.

@@ -47,7 +47,7 @@ func newStand(t testing.TB) *stand {
 		Upstream: fcgi.PoolOptions{Addrs: []netaddr.Addr{{Network: "unix", Address: filepath.Join(t.TempDir(), "absent")}}},
 	}, log)
 	t.Cleanup(func() { _ = g.Shutdown(context.Background(), 0) })
-	s.served = Served{Profiles: true, Gates: []Gate{{"www", g}}, Locks: []Locks{{s.locks, s.far}}, Reloaded: time.Now()}
+	s.served = Served{Profiles: true, Gates: []Gate{{Name: "www", Gate: g}}, Locks: []Locks{{s.locks, s.far}}, Reloaded: time.Now()}
 	s.Admin = New(Options{Log: log, Version: "v1.2.3", Host: "web-1", Served: func() Served {
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -232,3 +232,66 @@ func TestGatesThatChangeTheirNamesServeOn(t *testing.T) {
 		}
 	}
 }
+
+// Something removes the socket of a gate, as a script that empties /run, or puts another one in its place. No web server
+// can connect then, and a reload makes it anew. The requests that have come before, and their locks, stay.
+func TestAReloadMakesASocketAnewThatIsGone(t *testing.T) {
+	t.Parallel()
+	for name, replace := range map[string]func(*testing.T, string) net.Listener{
+		"removed": func(*testing.T, string) net.Listener { return nil },
+		"the socket of a process that has ended": func(t *testing.T, path string) net.Listener {
+			l := mustListen(t, path)
+			l.(*net.UnixListener).SetUnlinkOnClose(false)
+			_ = l.Close()
+			return nil
+		},
+		"the socket of another process": mustListen,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			block, admin := adminBlock(t)
+			s := newStack(t, stackOptions{Gate: rig.GateOptions{Config: block, Settings: queueRoutes(1)}})
+			session := newSession()
+			held := s.hold(t, session, "hold")
+			awaitReady := func(want int, says string) {
+				t.Helper()
+				eventually(t, fmt.Sprintf("/readyz is %d and says %q", want, says), func() bool {
+					status, text, err := admin.ask("GET", "/readyz", "")
+					return err == nil && status == want && strings.Contains(text, says)
+				})
+			}
+			mustDo(t, os.Remove(s.Gate.Addr.Address))
+			other := replace(t, s.Gate.Addr.Address)
+			awaitReady(http.StatusServiceUnavailable, "removed or replaced")
+			if other != nil {
+				mustDo(t, s.Gate.Reload(s.Gate.Config))
+				awaitLog(t, s.Gate.Server, "another process is listening there already")
+				_ = other.Close()
+			}
+			mustDo(t, os.Remove(admin.addr.Address))
+			reload(t, s.Gate, s.Gate.Config)
+			awaitReady(http.StatusOK, "")
+			waiting := s.begin("/hello.php", session)
+			s.awaitQueue(t, session, 1)
+			letGo(t, s.Rig, "hold")
+			(<-held).mustBe(t, "last\n")
+			(<-waiting).mustBe(t, "hello\n")
+			if n := strings.Count(s.Gate.Log(), "the socket was removed or replaced, and is made anew"); n != 1 {
+				t.Errorf("the log says %d times that the socket was gone, want once", n)
+			}
+			mustDo(t, s.Gate.Stop())
+			if _, err := os.Lstat(s.Gate.Addr.Address); err == nil {
+				t.Error("the gate has left its socket behind")
+			}
+		})
+	}
+}
+
+func mustListen(t *testing.T, path string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}

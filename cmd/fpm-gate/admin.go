@@ -33,7 +33,7 @@ func served(s supervisor.State) admin.Served {
 	}
 	var stores []*sharedStore
 	for _, g := range s.Gates {
-		v.Gates = append(v.Gates, admin.Gate{Name: g.Name, Gate: g.Gate.(*gate.Gate)})
+		v.Gates = append(v.Gates, admin.Gate{Name: g.Name, Gate: g.Gate.(*gate.Gate), SocketGone: g.Gone})
 		if of, shared := g.Store.(*sharedStore); shared && !slices.Contains(stores, of) {
 			stores = append(stores, of)
 			v.Locks = append(v.Locks, admin.Locks{Manager: of.locks, Store: of.Store})

@@ -51,6 +51,12 @@ func (e *environment) Listen(g *config.Gate) ([]net.Listener, error) { return li
 // SetAccess sets the mode and owner of a gate's socket.
 func (e *environment) SetAccess(g *config.Gate) error { return setAccess(g, g.Listen.Address) }
 
+// IsGone reports whether the socket of a listener was removed or replaced.
+func (e *environment) IsGone(l net.Listener) bool {
+	own, ok := l.(*unixListener)
+	return ok && own.isGone()
+}
+
 // Passed returns the names of the sockets that systemd has passed.
 func (e *environment) Passed() (names []string) {
 	for name := range e.sockets {

@@ -178,3 +178,9 @@ func (l *unixListener) Close() error {
 	}
 	return l.UnixListener.Close()
 }
+
+// isGone reports whether its socket was removed or replaced, so that no client can connect.
+func (l *unixListener) isGone() bool {
+	now, err := os.Stat(l.path)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, l.id)
+}

@@ -15,13 +15,14 @@ type operators struct {
 	env Admin
 	log hclog.Logger
 
-	at     *config.Admin // nil: nowhere
-	server io.Closer     // nil: there is none
+	at       *config.Admin // nil: nowhere
+	listener net.Listener  // of server
+	server   io.Closer     // nil: there is none
 }
 
 // open opens the listener that c says. It is nil if there is none to be opened.
 func (o *operators) open(c *config.Admin) (net.Listener, error) {
-	if c == nil || o.at != nil && o.at.Listen == c.Listen {
+	if c == nil || o.at != nil && o.at.Listen == c.Listen && !o.env.IsGone(o.listener) {
 		return nil, nil
 	}
 	l, err := o.env.ListenAdmin(c)
@@ -38,7 +39,7 @@ func (o *operators) serve(c *config.Admin, l net.Listener) {
 	switch {
 	case l != nil:
 		old := o.server
-		o.server = o.env.ServeAdmin(l)
+		o.server, o.listener = o.env.ServeAdmin(l), l
 		o.log.Info("admin listening", "listen", c.Listen)
 		closeServer(old)
 	case c == nil:

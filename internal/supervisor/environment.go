@@ -48,6 +48,9 @@ type Sockets interface {
 	Listen(*config.Gate) ([]net.Listener, error)
 	// SetAccess gives the unix socket of a gate, which is open already, the mode and owner of its config.
 	SetAccess(*config.Gate) error
+	// IsGone reports whether no client can reach a listener of Listen any longer, as its unix socket was removed or
+	// replaced. A reload calls Listen again then. It is called concurrently.
+	IsGone(net.Listener) bool
 	// Passed returns the names of the sockets that systemd has passed.
 	Passed() []string
 }
@@ -91,6 +94,8 @@ type Store interface {
 type Admin interface {
 	// ListenAdmin opens the address of the admin. The supervisor closes the listener, unless it passes it to ServeAdmin.
 	ListenAdmin(*config.Admin) (net.Listener, error)
+	// IsGone is as for Sockets.
+	IsGone(net.Listener) bool
 	// SetAdminAccess gives the unix socket of the admin, which is open already, the mode of its config.
 	SetAdminAccess(*config.Admin) error
 	// ServeAdmin serves operators in the background, until the result is closed. It owns the listener.

@@ -28,6 +28,7 @@ type serving struct {
 	store   *store               // nil: its locks are in the process
 	watcher sessionwatch.Watcher // nil: its sessions are not watched
 
+	listeners []net.Listener // the latest that were opened for it
 	// stopped is why the gate has stopped accepting by itself. It is the gate's, whatever its config.
 	stopped *atomic.Pointer[error]
 }

@@ -152,6 +152,61 @@ func TestAReloadChangesWhatIsServed(t *testing.T) {
 	}
 }
 
+// TestAReloadListensAgainWhereASocketIsGone, and what cannot be opened again changes nothing. The gate is the same one,
+// and serves the requests that came before.
+func TestAReloadListensAgainWhereASocketIsGone(t *testing.T) {
+	text := block("a", "unix:/a") + block("b", "unix:/b") + operatorsAt("unix:/o")
+	for name, c := range map[string]struct {
+		gone  []string
+		open  string
+		gates []bool // whether a and b are gone before the reload
+	}{
+		"of nothing":     {nil, "unix:/a, unix:/b, unix:/o", []bool{false, false}},
+		"of a gate":      {[]string{"unix:/a"}, "2 unix:/a, unix:/b, unix:/o", []bool{true, false}},
+		"of the admin":   {[]string{"unix:/o"}, "unix:/a, unix:/b, unix:/o", []bool{false, false}},
+		"of all of them": {[]string{"unix:/o", "unix:/a", "unix:/b"}, "2 unix:/a, 2 unix:/b, unix:/o", []bool{true, true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				p := begin(w, text)
+				r := p.gateOf("a").begin()
+				for _, address := range c.gone {
+					w.lose(address)
+				}
+				had := len(w.steps)
+				for n := range c.gone {
+					w.failAt = len(w.steps) + n + 1
+					p.reload(text)
+					w.mustLog("cannot apply config, keeping the running one", "cannot open "+c.gone[n])
+					for i, g := range p.State().Gates {
+						if g.Gone != c.gates[i] {
+							t.Errorf("gate %s: got gone %v, want %v", g.Name, g.Gone, c.gates[i])
+						}
+					}
+					had = len(w.steps)
+				}
+				w.failAt = 0
+				p.mustReload(text)
+				mustBe(t, "the steps", strings.Join(w.steps[had:], " "), strings.Join(c.gone, " "))
+				mustBe(t, "what is open", w.isOpen(), c.open)
+				mustBe(t, "the gate of a", strings.Split(p.servedGates(), "/")[0], "a=0")
+				for _, g := range p.State().Gates {
+					if g.Gone {
+						t.Errorf("gate %s is still gone", g.Name)
+					}
+				}
+				r.end()
+				had = len(w.steps)
+				p.mustReload(text)
+				if len(w.steps) != had {
+					t.Errorf("one more reload has taken the steps %v, want none", w.steps[had:])
+				}
+			})
+		})
+	}
+}
+
 // TestAChangeThatFailsIsLogged where nothing can be undone: the mode of a socket.
 func TestAChangeThatFailsIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,7 +58,7 @@ func (s *served) prepare(c *config.Config) (*prepared, error) {
 		return nil, err
 	}
 	for _, g := range c.Gates {
-		if s.now.at(g.Listen) != nil {
+		if old := s.now.at(g.Listen); old != nil && !slices.ContainsFunc(old.listeners, s.env.IsGone) {
 			continue
 		}
 		if p.gates[g.Name], err = s.env.Listen(g); err != nil {
@@ -69,7 +70,7 @@ func (s *served) prepare(c *config.Config) (*prepared, error) {
 }
 
 // begin makes what was prepared the generation that is served. Nothing of it can fail. A gate that stays keeps its
-// requests and, if it listens where it did, its listener.
+// requests and, if it listens where it did, its listener, unless that is gone.
 func (s *served) begin(p *prepared) {
 	s.replaceStore(p) // first: the old store has users until its gates have the new one
 	next, kept := make(map[string]*serving), make(map[Gate]bool)
@@ -102,7 +103,7 @@ func (s *served) replaceStore(p *prepared) {
 	s.removed.Go(func() { old.close(s.log) })
 }
 
-// serve starts a gate on its listeners; or, without any, changes that which listens there already.
+// serve starts a gate, or changes that which listens there already. It accepts on what was opened for it.
 func (s *served) serve(p *prepared, g *config.Gate) *serving {
 	n := &serving{config: g}
 	var of Store
@@ -117,21 +118,33 @@ func (s *served) serve(p *prepared, g *config.Gate) *serving {
 	}
 	o.Paused = func(until time.Time) { s.pauses.note(g.Name, until) }
 	n.watcher = o.Watcher
-	if listeners := p.gates[g.Name]; listeners != nil {
-		s.start(n, o, listeners)
+	listeners := p.gates[g.Name]
+	if old := s.now.at(g.Listen); old == nil {
+		s.start(n, o)
 	} else {
-		s.reconfigure(n, o)
+		s.reconfigure(old, n, o)
+		if listeners != nil {
+			s.log.Warn("the socket was removed or replaced, and is made anew", "gate", g.Name)
+		}
+	}
+	if listeners != nil {
+		s.accept(n, listeners)
 	}
 	return n
 }
 
-// start makes a gate that accepts on listeners.
-func (s *served) start(n *serving, o gate.Options, listeners []net.Listener) {
-	name := n.config.Name
+// start makes a gate.
+func (s *served) start(n *serving, o gate.Options) {
 	n.gate, n.stopped = s.env.NewGate(o), new(atomic.Pointer[error])
-	if left := s.pauses.left(name); left > 0 { // before it accepts, so no request slips through
+	if left := s.pauses.left(n.config.Name); left > 0 { // before it accepts, so no request slips through
 		n.gate.Pause(left)
 	}
+}
+
+// accept has a gate accept on listeners, in the background.
+func (s *served) accept(n *serving, listeners []net.Listener) {
+	name := n.config.Name
+	n.listeners = listeners
 	for _, l := range listeners {
 		go func() {
 			if err := n.gate.Serve(l); err != nil {
@@ -145,10 +158,9 @@ func (s *served) start(n *serving, o gate.Options, listeners []net.Listener) {
 	s.log.Info("listening", "gate", name, "listen", n.config.Listen, "upstream", n.config.Upstream.Addresses)
 }
 
-// reconfigure makes n of the gate that listens where it should already.
-func (s *served) reconfigure(n *serving, o gate.Options) {
-	old := s.now.at(n.config.Listen)
-	n.gate, n.stopped = old.gate, old.stopped
+// reconfigure makes n of old, the gate that listens where it should already.
+func (s *served) reconfigure(old, n *serving, o gate.Options) {
+	n.gate, n.stopped, n.listeners = old.gate, old.stopped, old.listeners
 	n.warnMoved(old, s.log)
 	idle := n.gate.Configure(o)
 	s.removed.Go(func() {

@@ -144,6 +144,7 @@ type NamedGate struct {
 	Name  string
 	Gate  Gate
 	Store Store // that its locks are in; nil: they are in the process
+	Gone  bool  // no web server can connect: its socket was removed or replaced
 }
 
 // State returns what is served now. It may be called concurrently.
@@ -155,6 +156,7 @@ func (s *Supervisor) State() State {
 	}
 	for _, name := range slices.Sorted(maps.Keys(now.gates)) {
 		g := NamedGate{Name: name, Gate: now.gates[name].gate}
+		g.Gone = slices.ContainsFunc(now.gates[name].listeners, s.env.IsGone)
 		if of := now.gates[name].store; of != nil {
 			g.Store = of.Store
 		}

@@ -26,26 +26,27 @@ import (
 type world struct {
 	t *testing.T
 
-	mu      sync.Mutex
-	text    string              // of the config that Load reads
-	loads   int                 // of configs
-	loading chan struct{}       // Load waits until it is closed; nil: it does not
-	broken  map[string]error    // what a method by that name returns
-	failAt  int                 // the number of the step that fails; zero: none
-	steps   []string            // what was to be opened, in order
-	open    map[string]int      // listeners by their addresses, and "admin" for what serves operators
-	passed  []string            // names of sockets from systemd
-	changed []string            // what was changed of what is open
-	gates   []*fakeGate         // in the order in which they were made
-	stores  []*fakeStore        // in the order in which they were opened
-	rules   map[string][]string // folders that a config needs, by the name of its first gate
-	traces  bool                // Traces
-	version int                 // of Landlock
-	states  []string            // that systemd got
-	reports []error             // that an operator got
-	levels  []string            // of the log
-	exits   int
-	lines   strings.Builder // of the log
+	mu        sync.Mutex
+	text      string              // of the config that Load reads
+	loads     int                 // of configs
+	loading   chan struct{}       // Load waits until it is closed; nil: it does not
+	broken    map[string]error    // what a method by that name returns
+	failAt    int                 // the number of the step that fails; zero: none
+	steps     []string            // what was to be opened, in order
+	open      map[string]int      // listeners by their addresses, and "admin" for what serves operators
+	listeners []*listener         // in the order in which they were made
+	passed    []string            // names of sockets from systemd
+	changed   []string            // what was changed of what is open
+	gates     []*fakeGate         // in the order in which they were made
+	stores    []*fakeStore        // in the order in which they were opened
+	rules     map[string][]string // folders that a config needs, by the name of its first gate
+	traces    bool                // Traces
+	version   int                 // of Landlock
+	states    []string            // that systemd got
+	reports   []error             // that an operator got
+	levels    []string            // of the log
+	exits     int
+	lines     strings.Builder // of the log
 }
 
 func newWorld(t *testing.T) *world {
@@ -190,6 +191,23 @@ func (w *world) change(what string) error {
 	return w.broken["SetAccess"]
 }
 
+func (w *world) IsGone(l net.Listener) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return l.(*listener).gone
+}
+
+// lose has the sockets of an address removed.
+func (w *world) lose(address string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range w.listeners {
+		if l.address == address {
+			l.gone = true
+		}
+	}
+}
+
 func (w *world) Passed() []string { return w.passed }
 
 func (w *world) OpenStore(c *config.Config, old Store) (Store, error) {
@@ -285,13 +303,18 @@ type listener struct {
 	net.Listener // nil
 	w            *world
 	address      string
+	gone         bool // guarded by the mutex of w
 	failed       chan error
 	closed       chan struct{}
 	once         sync.Once
 }
 
 func newListener(w *world, address string) *listener {
-	return &listener{w: w, address: address, failed: make(chan error, 1), closed: make(chan struct{})}
+	l := &listener{w: w, address: address, failed: make(chan error, 1), closed: make(chan struct{})}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.listeners = append(w.listeners, l)
+	return l
 }
 
 func (l *listener) Accept() (net.Conn, error) {
