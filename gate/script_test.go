@@ -332,11 +332,13 @@ func TestAWorkerIsLeftAloneWhileNoRequestWaits(t *testing.T) {
 	await(t, "a sample is looked at", func() bool { return s.setup.Load().Workers.cover(s.setup.Load().Upstream.Addrs) })
 	script.end(page + "x")
 	first.want("x")
+	s.unlocked()
 	w.mu.Lock()
 	before := w.finds
 	w.mu.Unlock()
 	for range 50 {
 		s.serve(session("one"))
+		s.unlocked() // else the next request could wait for a moment
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -135,30 +135,35 @@ func (w *Workers) lookAt(s *phpScript, wanted bool) {
 // follow looks at a script as long as it is to be looked at.
 func (w *Workers) follow(s *phpScript) {
 	for {
-		ctx := w.next(s)
+		ctx, connected := w.next(s)
 		if ctx == nil {
 			return
 		}
-		s.look()
+		if connected {
+			s.look()
+		}
 		s.await(ctx, w.pause(s))
 	}
 }
 
-// next returns for how long a change of a script may be awaited; nil: it is not to be looked at any longer.
-func (w *Workers) next(s *phpScript) context.Context {
+// next returns for how long a change of a script may be awaited; nil: it is not to be looked at any longer. Until it is
+// connected, the script has no worker, and whether a sample of it is needed is not known.
+func (w *Workers) next(s *phpScript) (ctx context.Context, connected bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if _, looked := w.looked[s]; !looked {
-		return nil
+		return nil, false
 	}
 	s.hurry() // it frees what the last one takes
+	// Before isSettled: the worker may come in between.
+	_, connected = s.exchange.Serving()
 	if !s.wanted && w.isSettled(s) {
 		w.dropLocked(s)
-		return nil
+		return nil, false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), awaitAgain)
 	s.hurry = cancel
-	return ctx
+	return ctx, connected
 }
 
 // pause is how long a script is left alone after a look.
