@@ -156,7 +156,7 @@ func activate(t *testing.T, r *rig.Rig, network string, php rig.Addr, change ...
 func (a *activated) start() {
 	a.t.Helper()
 	script := `LISTEN_PID=$$ exec "$@"`
-	args := []string{"-c", script, "sh", cmp.Or(a.binary, gateBinary), "serve", "--config", a.config, "--drain-timeout", "10s"}
+	args := []string{"-c", script, "sh", cmp.Or(a.binary, gateBinary), "serve", "--config", a.config, "--drain-timeout", "1m"}
 	a.cmd = exec.Command("sh", append(args, a.args...)...)
 	a.cmd.Env = append(append(os.Environ(), "LISTEN_FDS=1", "LISTEN_FDNAMES=www", raceOptions), a.env...)
 	a.cmd.ExtraFiles = []*os.File{a.socket}

@@ -35,6 +35,21 @@ esac
 	}
 }
 
+// withQueueRoutes adds queueRoutes to the config.
+func withQueueRoutes(longest int) func(*activated) {
+	return func(a *activated) {
+		a.t.Helper()
+		config, err := os.ReadFile(a.config)
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		text := strings.Replace(string(config), "  upstream", queueRoutes(longest)+"\n  upstream", 1)
+		if err := os.WriteFile(a.config, []byte(text), 0o644); err != nil {
+			a.t.Fatal(err)
+		}
+	}
+}
+
 func (a *activated) text() string {
 	a.t.Helper()
 	text, err := os.ReadFile(a.log.Name())
@@ -78,16 +93,18 @@ func (a *activated) awaitServing(n int) {
 
 func TestARestartOfAUnitDoesNotWaitForAScript(t *testing.T) {
 	t.Parallel()
-	r, site, gate := unitStack(t, "restart")
+	r, site, gate := unitStack(t, "restart", withQueueRoutes(1))
+	s := &stack{Rig: r, Site: site}
 	session := newSession()
 	held := begin(site, request{path: "/wait.php?mark=a", session: session})
 	awaitMark(t, r, "a.started")
 	waiting := begin(site, request{path: "/wait.php?mark=b", session: session})
-	time.Sleep(100 * time.Millisecond) // it has come to the gate
+	s.awaitQueue(t, session, 1)
 	gate.restart()
 	ask(site, request{path: "/hello.php"}).mustBe(t, "hello\n") // the script is still running
 	next := begin(site, request{path: "/wait.php?mark=c", session: session})
-	gate.restart() // once more, while the first one still serves
+	s.awaitQueue(t, session, 1) // b waits in the old process
+	gate.restart()              // once more, while the first one still serves
 	ask(site, request{path: "/hello.php"}).mustBe(t, "hello\n")
 	last := begin(site, request{path: "/wait.php?mark=d", session: session})
 	for i, mark := range []string{"a", "b", "c", "d"} {

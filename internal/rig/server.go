@@ -18,8 +18,8 @@ import (
 var ErrNotRunning = errors.New("not running")
 
 const (
-	startTimeout = 20 * time.Second // until a server answers
-	stopTimeout  = 5 * time.Second  // between the stop signal and SIGKILL
+	startTimeout = time.Minute      // until a server answers, on a busy machine too
+	stopTimeout  = 30 * time.Second // between the stop signal and SIGKILL
 )
 
 // Server is a program of a rig, with all processes that it has started. Its methods may be called at the same time.

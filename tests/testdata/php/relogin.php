@@ -11,7 +11,7 @@ echo session_id(), "\n";
 flush();
 $mark = __DIR__ . '/marks/' . basename($_GET['mark']);
 touch("$mark.started");
-for ($i = 0; $i < 10000 && !file_exists("$mark.go"); $i++) {
+for ($i = 0; $i < 30000 && !file_exists("$mark.go"); $i++) {
     usleep(2000);
     clearstatcache();
 }

@@ -11,7 +11,7 @@ file_get_contents('php://input');
 usleep(1000 * (int) $_GET['ms']);
 if (isset($_GET['wait'])) {
     touch("$mark.started");
-    for ($i = 0; $i < 10000 && !file_exists("$mark.go"); $i++) {
+    for ($i = 0; $i < 30000 && !file_exists("$mark.go"); $i++) {
         usleep(2000);
         clearstatcache();
     }

@@ -22,7 +22,7 @@ if (isset($_GET['flush'])) {
     flush();
 }
 touch("$mark.started");
-for ($i = 0; $i < 10000 && !file_exists("$mark.go"); $i++) {
+for ($i = 0; $i < 30000 && !file_exists("$mark.go"); $i++) {
     usleep(2000);
     clearstatcache();
 }
