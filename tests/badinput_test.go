@@ -253,8 +253,8 @@ func TestSecondRequestOnABusyConnIsServedAfterTheFirst(t *testing.T) {
 func TestSilentConnsAreEnded(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, stackOptions{Gate: rig.GateOptions{Settings: `
-  head_timeout = "200ms"
-  idle_timeout = "200ms"`}})
+  head_timeout = "2s"
+  idle_timeout = "2s"`}})
 	s.others(t)
 	var silent []net.Conn
 	for range 20 {

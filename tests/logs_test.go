@@ -30,7 +30,7 @@ func TestNoLogTellsASessionID(t *testing.T) {
   lock {
     max_wait    = "1ms"
     max_waiters = 1
-    expiry      = "2s"
+    expiry      = "10s"
   }
   route "observed" {
     path    = ["/hello.php"]

@@ -52,7 +52,7 @@ func (o operator) mustRun(t *testing.T, says string, args ...string) {
 
 func TestAPauseLetsPHPFPMBecomeIdle(t *testing.T) {
 	t.Parallel()
-	s, o := newPausable(t, rig.PHPOptions{}, "", `lock { max_wait = "100ms" }`)
+	s, o := newPausable(t, rig.PHPOptions{}, "", `lock { max_wait = "2s" }`)
 	session := newSession()
 	slow := s.hold(t, "", "slow")
 	paused := make(chan string, 1)
@@ -65,7 +65,7 @@ func TestAPauseLetsPHPFPMBecomeIdle(t *testing.T) {
 	o.awaitHeld(t, 1)
 	held = append(held, s.begin("/note.php?mark=order&say=1", session)) // longer than its max_wait
 	o.awaitWaiters(t, 1)
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(2200 * time.Millisecond)
 	select {
 	case got := <-paused:
 		t.Errorf("while a script runs: got %q", got)
@@ -113,7 +113,7 @@ func TestAPauseEndsByItself(t *testing.T) {
 
 func TestARequestWaitsForAPauseNoLongerThanQueueTimeout(t *testing.T) {
 	t.Parallel()
-	s, o := newPausable(t, rig.PHPOptions{}, `queue_timeout = "200ms"`, "")
+	s, o := newPausable(t, rig.PHPOptions{}, `queue_timeout = "1s"`, "")
 	o.mustRun(t, "www: paused", "pause")
 	mustBeSentAway(t, s.get("/hello.php", newSession()), http.StatusServiceUnavailable, "1")
 	awaitLog(t, s.Gate.Server, "rejected: the gate is paused")

@@ -82,7 +82,7 @@ func TestMaxWaitCanLetTheRequestPass(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, stackOptions{Gate: rig.GateOptions{Settings: `
   lock {
-    max_wait    = "100ms"
+    max_wait    = "1s"
     on_max_wait = "pass"
   }`}})
 	session := newSession()
@@ -92,8 +92,8 @@ func TestMaxWaitCanLetTheRequestPass(t *testing.T) {
 		if got, want := gate["FPM_GATE_LOCK"], "passed"; got != want {
 			t.Errorf("lock: got %q, want %q", got, want)
 		}
-		if got, _ := strconv.Atoi(gate["FPM_GATE_WAIT_MS"]); got < 100 {
-			t.Errorf("waited: got %q ms, want 100 at least", gate["FPM_GATE_WAIT_MS"])
+		if got, _ := strconv.Atoi(gate["FPM_GATE_WAIT_MS"]); got < 1000 {
+			t.Errorf("waited: got %q ms, want 1000 at least", gate["FPM_GATE_WAIT_MS"])
 		}
 	}
 	letGo(t, s.Rig, "hold")
@@ -157,7 +157,7 @@ func TestAnExpiredLockCanEndTheRequest(t *testing.T) {
 			PHP: rig.PHPOptions{Listen: network},
 			Gate: rig.GateOptions{Listen: network, Settings: `
   lock {
-    expiry    = "300ms"
+    expiry    = "3s"
     on_expiry = "abort"
   }`},
 			Site: rig.Site{Unbuffered: true},

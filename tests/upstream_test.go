@@ -120,7 +120,7 @@ func TestQueueTimeoutSendsTheRequestAway(t *testing.T) {
 	t.Parallel()
 	s := newStackOf(t, rig.PHPOptions{}, `
     max_connections = 1
-    queue_timeout   = "100ms"`, "")
+    queue_timeout   = "1s"`, "")
 	held := s.hold(t, "", "hold")
 	session := newSession()
 	for range 2 { // its lock is free again after the first

@@ -18,7 +18,7 @@ import (
 
 // wireSettings are the settings of a gate that has little patience.
 const wireSettings = `
-  head_timeout = "300ms"
+  head_timeout = "2s"
   max_params   = "8KiB"
 `
 
