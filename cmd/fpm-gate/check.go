@@ -51,6 +51,8 @@ read, with the session files, and with what a running gate has seen.`,
 	return cmd
 }
 
+// check writes what it finds to w, and warnings about the file to stderr, as serve logs them. Its error decides the
+// exit code: 2 if the file is invalid, 1 if this machine cannot serve it or a probe failed.
 func check(w io.Writer, file string, fileOnly, probe bool) error {
 	c, err := config.Load(file)
 	if err != nil {
@@ -114,6 +116,7 @@ func applied(g *config.Gate) string {
 	return strings.Join(keys, ", ")
 }
 
+// quotedList writes words as the elements of a list in the config.
 func quotedList(words []string) string {
 	var quoted []string
 	for _, w := range words {
@@ -143,6 +146,7 @@ func probeUpstreams(w io.Writer, c *config.Config) error {
 
 // probeUpstream returns what one PHP-FPM answers.
 func probeUpstream(u config.Upstream, a netaddr.Addr) (string, error) {
+	// Connecting shows only that PHP-FPM listens. The ping shows that a worker answers.
 	start := time.Now()
 	nc, err := net.DialTimeout(a.Network, a.Address, u.ConnectTimeout)
 	if err != nil {

@@ -79,7 +79,7 @@ func (m *machine) addPool(section settings, dir string, i int) {
 	files := []string{filepath.Join(dir, iniFiles[i])}
 	more, _ := filepath.Glob(filepath.Join(dir, iniFolders[i]))
 	files = append(files, more...)
-	slices.Reverse(files)
+	slices.Reverse(files) // addMissing keeps what is there, so the file that wins comes first
 	for _, file := range files {
 		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) || !m.mayRead(file) {
 			continue
@@ -89,6 +89,7 @@ func (m *machine) addPool(section settings, dir string, i int) {
 		}
 	}
 	name := section[sectionKey].value
+	// PHP-FPM replaces $pool in all values of a pool.
 	for key, s := range section {
 		s.value = strings.ReplaceAll(s.value, "$pool", name)
 		section[key] = s
@@ -123,6 +124,7 @@ func (m *machine) mayRead(path string) bool {
 var iniLine = regexp.MustCompile(`^\s*(?:$|[;#]|\[[^\]]*\]` +
 	`|[^=\s;"]+\s*(?:=\s*(?:"[^"]*"|'[^']*'|[^"';]*)\s*(?:;.*)?)?$)`)
 
+// note adds a problem once: several pools read the same files.
 func (m *machine) note(format string, args ...any) {
 	if text := fmt.Sprintf(format, args...); !slices.Contains(m.problems, text) {
 		m.problems = append(m.problems, text)
@@ -143,7 +145,7 @@ func (p *pool) address() string {
 	switch {
 	case strings.HasPrefix(listen, "/"):
 		return "unix:" + listen
-	case !strings.Contains(listen, ":"):
+	case !strings.Contains(listen, ":"): // a port alone: PHP-FPM listens on all addresses
 		return "127.0.0.1:" + listen
 	}
 	for _, all := range []string{"[::]:", "0.0.0.0:"} {
@@ -187,6 +189,7 @@ func (p *pool) sessions() (s phpSessions) {
 			}
 		}
 	case config.HandlerMemcached:
+		// Without locks there is no key to watch, and the gate must hold its own lock until the script ends.
 		if isOff(value("memcached.sess_locking")) || s.savePath == "" {
 			return phpSessions{handler: config.HandlerAny}
 		}
@@ -198,6 +201,7 @@ func (p *pool) sessions() (s phpSessions) {
 	return s
 }
 
+// isOn and isOff know the words of php.ini.
 func isOn(value string) bool {
 	return slices.Contains([]string{"1", "on", "true", "yes"}, strings.ToLower(value))
 }
@@ -235,6 +239,7 @@ func (p *pool) findApps() {
 	}
 }
 
+// has reports whether an application was found: in one of several folders is enough.
 func (p *pool) has(app string) bool {
 	return slices.ContainsFunc(p.apps, func(f appFound) bool { return f.Name == app })
 }

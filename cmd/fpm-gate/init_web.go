@@ -72,7 +72,7 @@ func (n *nginxReader) dump() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), nginxTimeout)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, program, "-T").Output()
+	out, err := exec.CommandContext(ctx, program, "-T").Output() // all files, includes resolved; it changes nothing
 	if err != nil {
 		return // it needs root; the files may be readable all the same
 	}
@@ -118,7 +118,7 @@ func (n *nginxReader) read(file string, in nginxBlock) {
 	if !ok || n.depth > maxIncludes {
 		return
 	}
-	n.depth++
+	n.depth++ // a file may include itself
 	defer func() { n.depth-- }()
 	blocks := []nginxBlock{in}
 	for words, line := range nginxWords(text) {
@@ -142,7 +142,7 @@ func (b nginxBlock) open(words []string) nginxBlock {
 	if len(words) > 2 {
 		inner.name = words[1]
 	}
-	if inner.kind == "server" || inner.folders == nil {
+	if inner.kind == "server" || inner.folders == nil { // locations add to the folders of their server
 		inner.folders = new([]string)
 	}
 	return inner
@@ -188,7 +188,7 @@ func (n *nginxReader) keepFolders(folders *[]string) {
 
 // included returns the files of an include.
 func (n *nginxReader) included(pattern string) (files []string) {
-	if !strings.HasPrefix(pattern, "/") {
+	if !strings.HasPrefix(pattern, "/") { // relative to nginx.conf, wherever the including file is
 		pattern = "/etc/nginx/" + pattern
 	}
 	if len(n.files) == 0 {
@@ -275,7 +275,7 @@ func (m *machine) apache() (all []pass) {
 		for _, file := range files {
 			text, err := os.ReadFile(file)
 			if err != nil {
-				m.mayRead(file)
+				m.mayRead(file) // notes it if the reason is a missing right
 				continue
 			}
 			n := 0
@@ -299,6 +299,7 @@ func (m *machine) apache() (all []pass) {
 	return all
 }
 
+// apacheAddress returns the address that apacheProxy has found.
 func apacheAddress(found []string) string {
 	if found[1] != "" {
 		return "unix:" + found[1]

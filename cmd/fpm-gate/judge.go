@@ -20,7 +20,7 @@ import (
 // they agree. It leaves nothing behind and does not disturb what is being served.
 func judge(c *config.Config) error {
 	var errs problems
-	if c.Memcached != nil {
+	if c.Memcached != nil { // reads the TLS files; whether memcached can be reached is no matter of the config
 		if _, err := storeOptions(c.Memcached); err != nil {
 			errs = append(errs, err)
 		}
@@ -79,6 +79,7 @@ func judgeUnix(g *config.Gate) error {
 	} else if !info.IsDir() {
 		return fmt.Errorf("folder of the socket: %s is a file", folder)
 	}
+	// The trial shows the rights to the folder and to change the owner, which no look at modes could.
 	made := filepath.Join(folder, fmt.Sprintf(".fpm-gate-check.%d", os.Getpid()))
 	if len(made) > maxSocketPath {
 		_, _, err := owner(g)
@@ -124,7 +125,7 @@ func judgeTCP(address string) error {
 		return os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(fd)
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) // as net.Listen sets it
 	if err := unix.Bind(fd, to); err != nil && !errors.Is(err, syscall.EADDRINUSE) {
 		return os.NewSyscallError("bind", err)
 	}

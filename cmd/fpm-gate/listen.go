@@ -17,7 +17,7 @@ import (
 func listen(g *config.Gate, passed sockets) (all []net.Listener, err error) {
 	var l net.Listener
 	switch g.Listen.Network {
-	case "systemd":
+	case "systemd": // a socket unit may list several addresses
 		all, err = passed.listen(g.Listen.Address)
 	case "unix":
 		if name, ok := passed.at(g.Listen.Address); ok {
@@ -78,7 +78,8 @@ func makeUnix(g *config.Gate, path string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.SetUnlinkOnClose(false)
+	l.SetUnlinkOnClose(false) // unixListener does that, if the path is still ours
+	// The path is still another one, so no web server connects before the mode is right.
 	if err := setAccess(g, path); err != nil {
 		_ = l.Close()
 		_ = os.Remove(path)
@@ -104,7 +105,7 @@ func setAccess(g *config.Gate, path string) error {
 
 // checkPlace returns an error if what is at path must not be replaced.
 func checkPlace(path string) error {
-	info, err := os.Lstat(path)
+	info, err := os.Lstat(path) // a link is not followed: what it leads to is not ours to replace
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -114,6 +115,7 @@ func checkPlace(path string) error {
 	if info.Mode().Type() != fs.ModeSocket {
 		return errNoSocketFile
 	}
+	// Only connecting shows whether a process listens. It counts as a connection there that ends without a request.
 	nc, err := net.Dial("unix", path)
 	if err == nil {
 		_ = nc.Close()
@@ -172,6 +174,7 @@ type unixListener struct {
 	id   fs.FileInfo
 }
 
+// Close removes the path first, so that no web server connects to a socket that no one accepts on.
 func (l *unixListener) Close() error {
 	if now, err := os.Stat(l.path); err == nil && os.SameFile(now, l.id) {
 		_ = os.Remove(l.path)

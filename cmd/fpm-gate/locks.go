@@ -62,9 +62,9 @@ func (f *locksFlags) show(ctx context.Context, c *adminClient, w io.Writer) erro
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	for {
-		var screen bytes.Buffer
+		var screen bytes.Buffer // written at once, so that the screen does not flicker
 		err := f.showOnce(ctx, c, &screen)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil { // Ctrl-C is how --watch ends, also in the middle of a request
 			return nil
 		}
 		if err != nil {
@@ -86,7 +86,7 @@ func (f *locksFlags) show(ctx context.Context, c *adminClient, w io.Writer) erro
 
 func (f *locksFlags) showOnce(ctx context.Context, c *adminClient, w io.Writer) error {
 	if f.json {
-		var page json.RawMessage
+		var page json.RawMessage // as the admin has sent it, with fields that this version may not know
 		if err := c.do(ctx, http.MethodGet, "/locks", &page); err != nil {
 			return err
 		}
@@ -146,6 +146,7 @@ func gateAndRoute(l admin.Lock) string {
 	return printable(l.Gate)
 }
 
+// heldFor returns the age of a hold. Of one on another host, that host's clock has the beginning.
 func heldFor(l admin.Lock) string {
 	switch {
 	case l.Held:
@@ -162,6 +163,8 @@ const (
 	scriptWidth  = 56
 )
 
+// requestText returns the holder's method and path, cut to the width of the column. Visitors choose paths, so it is
+// printable.
 func requestText(l admin.Lock) string {
 	if !l.Held {
 		return "-"

@@ -28,6 +28,7 @@ type logs struct {
 func newLogs(c *config.Config) *logs {
 	sink := newLogSink(os.Stderr)
 	asJSON := new(atomic.Bool)
+	// Both exist all the time, so that a reload can change the format without making loggers anew.
 	make := func(json bool) hclog.Logger {
 		return hclog.New(loggerOptions(sink, hclog.LevelFromString(c.Log.Level), json))
 	}
@@ -107,6 +108,7 @@ func (l *logger) StandardLogger(o *hclog.StandardLoggerOptions) *log.Logger {
 	return log.New(l.StandardWriter(o), "", 0)
 }
 
+// messageWriter logs what is written to it, for packages that take a log.Logger or a writer.
 type messageWriter struct {
 	log   *logger
 	level hclog.Level
@@ -179,6 +181,7 @@ func textsOf(v any) ([]string, bool) {
 	return texts, true
 }
 
+// oneLine escapes line breaks.
 func oneLine(s string) string { return strings.ReplaceAll(s, "\n", `\n`) }
 
 // sinkLines is how many lines may wait to be written.
@@ -217,6 +220,7 @@ func (s *logSink) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
+// run writes the lines, one at a time. Only it calls w.Write, so a line that hangs delays no request.
 func (s *logSink) run() {
 	reported := uint64(0)
 	cut := false // the last bytes written are a part of a line

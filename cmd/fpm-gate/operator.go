@@ -60,6 +60,8 @@ func newAdminClient(at netaddr.Addr) *adminClient {
 	return &adminClient{at, &http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: answerTimeout}}
 }
 
+// address returns the admin's address. It loads the config as serve does, so a file that is invalid by now does not say
+// where the running gate listens: --admin does.
 func (f *adminFlags) address() (netaddr.Addr, error) {
 	if f.admin != "" {
 		return parseAdmin(f.admin)
@@ -113,6 +115,7 @@ func (c *adminClient) do(ctx context.Context, method, path string, page any) err
 
 // send sends a request. The caller closes the body of the response.
 func (c *adminClient) send(ctx context.Context, method, path string) (*http.Response, error) {
+	// On TCP the admin refuses a Host that is not its own. On a unix socket any will do.
 	host := "fpm-gate"
 	if c.at.Network == "tcp" {
 		host = c.at.Address
@@ -138,6 +141,7 @@ func (c *adminClient) noAnswer(err error) error {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("nothing listens on %s: start fpm-gate, or reload it if the admin block is new", c.at)
 	}
+	// Without the URL that http.Client adds, which no operator has asked for.
 	var step *net.OpError
 	if errors.As(err, &step) {
 		err = step

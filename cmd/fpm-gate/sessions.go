@@ -33,6 +33,7 @@ func probeSessions(w io.Writer, c *config.Config) {
 	if c.Admin == nil {
 		return
 	}
+	// The running gate may have another config. What it has seen of sessions is evidence all the same.
 	client := newAdminClient(c.Admin.Listen)
 	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 	defer cancel()
@@ -111,8 +112,9 @@ type setting struct{ value, place string }
 // settings are the settings of one section of a file, by key. sectionKey has its name.
 type settings map[string]setting
 
-const sectionKey = "[]"
+const sectionKey = "[]" // no line of a file can set it
 
+// addMissing adds the settings that s does not have.
 func (s settings) addMissing(others settings) {
 	for key, value := range others {
 		if _, is := s[key]; !is {
@@ -134,10 +136,11 @@ func (s settings) differences(g *config.Gate) (all []string) {
 		differ("session.save_handler", "handler", session.Handler, handler == session.Handler)
 	}
 	if watchesFiles(g) && (handler == "" || handler == config.HandlerFiles) {
-		folder := path[strings.LastIndexByte(path, ';')+1:]
+		folder := path[strings.LastIndexByte(path, ';')+1:] // after depth and mode
 		same := filepath.Clean(folder) == filepath.Clean(session.SavePath)
 		differ("session.save_path", "save_path", session.SavePath, same)
 	}
+	// An application names its cookies itself, whatever php.ini says.
 	if name := s["session.name"].value; len(session.Cookies) > 0 && session.Application == "" {
 		rules := phpsession.Rules{Cookies: session.Cookies}
 		differ("session.name", "cookies", strings.Join(session.Cookies, ", "), rules.Names([]byte(name)))
@@ -151,6 +154,7 @@ func listensFor(listen string, g *config.Gate) bool {
 		if a.Network == "unix" || a.Address == listen {
 			return a.Address == listen
 		}
+		// A port alone is a pool of this machine, so the gate's address must lead here.
 		host, port, err := net.SplitHostPort(a.Address)
 		ip := net.ParseIP(host)
 		return err == nil && port == listen && (host == "localhost" || ip != nil && ip.IsLoopback())

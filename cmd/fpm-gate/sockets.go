@@ -40,7 +40,7 @@ func (s sockets) listen(name string) ([]net.Listener, error) {
 	var all []net.Listener
 	for _, f := range files {
 		l, err := listenOn(f)
-		if err != nil {
+		if err != nil { // a gate listens on all of its sockets or on none
 			closeAll(all)
 			return nil, err
 		}
@@ -118,7 +118,7 @@ func (s sockets) refuse() {
 	for _, files := range s {
 		for _, f := range files {
 			_ = control(f, func(fd int) error {
-				_ = unix.SetNonblock(fd, true)
+				_ = unix.SetNonblock(fd, true) // to stop at EAGAIN, when none waits any longer
 				for {
 					conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
 					if err == nil {
