@@ -12,7 +12,8 @@ import (
 type rounds struct {
 	mu    sync.Mutex
 	looks []*repeatedLook
-	wake  chan struct{} // one was added; nil: no goroutine runs
+	alarm alarm        // for the next round; nil: no goroutine runs
+	clock func() alarm // newAlarm if nil
 }
 
 // takeFunc looks once. It returns what that has cost, in units of the cheapest look, and whether it was the last one.
@@ -81,15 +82,14 @@ func (r *rounds) add(l *repeatedLook) {
 	l.since, l.cost = now, signCost
 	r.looks = append(r.looks, l)
 	l.due = dueAfter(now, max(l.pause, minLookPause, r.load()))
-	if r.wake == nil {
-		r.wake = make(chan struct{}, 1)
-		go r.run(r.wake)
-		return
+	if r.alarm == nil {
+		if r.clock == nil {
+			r.clock = newAlarm
+		}
+		r.alarm = r.clock()
+		go r.run(r.alarm)
 	}
-	select {
-	case r.wake <- struct{}{}:
-	default: // it has been woken already
-	}
+	r.alarm.set(0) // for a round that finds when the next one is to be
 }
 
 // remove ends a look. It may be taken once more meanwhile.
@@ -100,32 +100,27 @@ func (r *rounds) remove(l *repeatedLook) {
 }
 
 // run takes the looks that are due, until there are none.
-func (r *rounds) run(wake <-chan struct{}) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+func (r *rounds) run(a alarm) {
+	defer a.close()
 	var due []*repeatedLook
 	for {
-		select {
-		case <-timer.C:
-		case <-wake:
-		}
-		next := r.round(time.Now(), &due)
-		if next.IsZero() {
+		a.wait()
+		if !r.round(time.Now(), &due) {
 			return
 		}
-		timer.Reset(time.Until(next))
 	}
 }
 
-// round takes the looks that are due, and returns when the next one is; zero: there are none. It uses the space of due.
-func (r *rounds) round(now time.Time, due *[]*repeatedLook) (next time.Time) {
+// round takes the looks that are due, and sets the alarm for the next. It reports whether there are any. It uses the
+// space of due.
+func (r *rounds) round(now time.Time, due *[]*repeatedLook) bool {
 	*due = r.due(now, (*due)[:0])
 	for _, l := range *due {
 		l.spent, l.ended = l.take(now)
 	}
-	next = r.plan(now, *due)
+	more := r.plan(now, *due)
 	clear(*due)
-	return next
+	return more
 }
 
 // due appends the looks whose time has come.
@@ -141,9 +136,9 @@ func (r *rounds) due(now time.Time, due []*repeatedLook) []*repeatedLook {
 	return due
 }
 
-// plan says when the looks that were taken are taken again, and returns when the next one of all is due. If there is
-// none, nothing may call round any longer.
-func (r *rounds) plan(now time.Time, taken []*repeatedLook) (next time.Time) {
+// plan says when the looks that were taken are taken again, and sets the alarm for the next one of all. It reports
+// whether there is any: if not, nothing may call round any longer.
+func (r *rounds) plan(now time.Time, taken []*repeatedLook) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range taken {
@@ -153,15 +148,18 @@ func (r *rounds) plan(now time.Time, taken []*repeatedLook) (next time.Time) {
 	for _, l := range taken {
 		l.due = dueAfter(now, max(l.pauseAt(now), load))
 	}
+	var next time.Time
 	for _, l := range r.looks {
 		if !l.over && (next.IsZero() || l.due.Before(next)) {
 			next = l.due
 		}
 	}
 	if next.IsZero() {
-		r.looks, r.wake = nil, nil
+		r.looks, r.alarm = nil, nil
+		return false
 	}
-	return next
+	r.alarm.set(time.Until(next))
+	return true
 }
 
 // load is the pause with which all looks together keep within their bound.

@@ -51,7 +51,7 @@ func (c *countedLooks) over(d time.Duration) (counts []int, rounds int) {
 func count(t *testing.T, n, cost int, pause time.Duration) (counts []int, rounded int) {
 	synctest.Test(t, func(t *testing.T) {
 		var c countedLooks
-		var r rounds
+		r := rounds{clock: newTimerAlarm}
 		for range n {
 			time.Sleep(time.Millisecond) // they do not begin together
 			l := c.look(cost)
@@ -113,7 +113,7 @@ func TestLooksShareTheirRounds(t *testing.T) {
 // TestAYoungScriptIsLookedAtOften, also while others are looked at more rarely, and in their rounds.
 func TestAYoungScriptIsLookedAtOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var r rounds
+		r := rounds{clock: newTimerAlarm}
 		var c countedLooks
 		r.add(c.look(signCost))
 		c.over(10 * time.Second)
@@ -131,7 +131,7 @@ func TestAYoungScriptIsLookedAtOften(t *testing.T) {
 // TestRoundsEnd with the last look, and begin again with the next: synctest reports a goroutine that is left.
 func TestRoundsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var r rounds
+		r := rounds{clock: newTimerAlarm}
 		for range 3 {
 			left := 5
 			err := r.await(t.Context(), 0, func(time.Time) (int, bool) {
@@ -152,7 +152,7 @@ func TestRoundsEnd(t *testing.T) {
 		time.Sleep(time.Second)
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if r.wake != nil || r.looks != nil {
+		if r.alarm != nil || r.looks != nil {
 			t.Errorf("%d looks go on", len(r.looks))
 		}
 	})
