@@ -19,7 +19,7 @@ import (
 func TestRequestsAwaitPHPFPMsReturn(t *testing.T) {
 	t.Parallel()
 	eachNetwork(t, func(t *testing.T, network rig.Addr) {
-		s := newStackOf(t, rig.PHPOptions{Listen: network}, `unreachable_wait = "29s"`, `lock { expiry = "100ms" }`+queueRoutes(1))
+		s := newStackOf(t, rig.PHPOptions{Listen: network}, `unreachable_wait = "29s"`, `lock { expiry = "3s" }`+queueRoutes(1))
 		if err := s.PHP.Stop(); err != nil {
 			t.Fatal(err)
 		}
@@ -31,7 +31,7 @@ func TestRequestsAwaitPHPFPMsReturn(t *testing.T) {
 		answers = append(answers, s.begin("/note.php?mark=order&say=1", session))
 		s.awaitQueue(t, session, 1)
 		answers = append(answers, s.begin("/note.php?mark=other&say=2", newSession()))
-		time.Sleep(200 * time.Millisecond) // longer than the expiry
+		time.Sleep(3200 * time.Millisecond) // longer than the expiry, which in turn is longer than a script takes
 		if err := s.PHP.Start(); err != nil {
 			t.Fatal(err)
 		}
