@@ -193,7 +193,7 @@ func (p *typedPackage) order() (order []string, up []pair) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	order = slices.Clone(p.files)
 	best := p.cost(order)
-	for range 200 {
+	for range 30 {
 		trial := slices.Clone(order)
 		rng.Shuffle(len(trial), func(i, j int) { trial[i], trial[j] = trial[j], trial[i] })
 		trial = p.improve(trial)
