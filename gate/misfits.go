@@ -25,9 +25,9 @@ type Misfit struct {
 // The kinds of misfits.
 const (
 	NotOpened  = "not_opened"  // no session was ever seen opened in the watched place
-	CookieName = "cookie_name" // no request had a session id, but a cookie's name looks like a session's
-	CookieText = "cookie_text" // no session cookie contained an id, by its format or pattern
-	NoSession  = "no_session"  // no request had a session id, and no cookie looks like a session's
+	CookieName = "cookie_name" // hardly a request had a session id, but a cookie's name looks like a session's
+	CookieText = "cookie_text" // hardly a session cookie contained an id, by its format or pattern
+	NoSession  = "no_session"  // hardly a request had a session id, and no cookie looks like a session's
 )
 
 // MisfitKinds lists all kinds.
@@ -36,13 +36,17 @@ func MisfitKinds() []string { return []string{NotOpened, CookieName, CookieText,
 const (
 	// unseenToReport is the number of scripts with a session id of which none was seen to open its session.
 	unseenToReport = 20
-	// unnamedToReport is the number of requests and responses with such a cookie while none had a session id.
+	// unnamedToReport is the number of requests and responses with such a cookie while hardly any had a session id.
 	unnamedToReport = 10
-	// unreadToReport is the number of requests with a session cookie without an id while none had an id.
+	// unreadToReport is the number of requests with a session cookie without an id while hardly any had an id.
 	unreadToReport = 10
-	// cookiesToReport is the number of requests with cookies while none had a session id. Many sites have visitors
+	// cookiesToReport is the number of requests with cookies while hardly any had a session id. Many sites have visitors
 	// without a session, but few get a hundred such requests in a row.
 	cookiesToReport = 100
+	// Any visitor can send an id where the config expects it, so a few prove nothing: there must be idsToBelieve of them,
+	// and one for each shareToBelieve of the other requests. An id that a response sets is proof.
+	idsToBelieve   = 20
+	shareToBelieve = 20
 	// maxNames bounds the cookies that are named, because visitors can send any.
 	maxNames   = 5
 	maxCounted = 64 // cookies among which the most frequent are found
@@ -57,14 +61,16 @@ type misfits struct {
 	suggest func(names []string) string
 
 	opened  atomic.Bool // a session was seen opened in that place
-	matched atomic.Bool // a request had a session id, or a response set one
+	matched atomic.Bool // the config fits: a response set a session id, or many requests had one
 
 	mu      sync.Mutex
+	ids     int            // requests with a session id
+	logged  []string       // the kinds of misfits of the cookies that were logged
 	unseen  int            // scripts that were not seen to open their session
 	unnamed int            // requests with a cookie that looks like a session's
 	names   []string       // of those cookies
 	unread  int            // requests whose session cookie had no id in it
-	cookied int            // requests with cookies, at most cookiesToReport
+	cookied int            // requests with cookies but without a session id
 	counts  map[string]int // of them, by the names of their cookies
 }
 
@@ -83,19 +89,49 @@ func (m *misfits) all() (all []Misfit) {
 	if m.unseen >= unseenToReport && !m.opened.Load() {
 		all = append(all, m.notOpened())
 	}
+	return append(all, m.ofCookies()...)
+}
+
+// ofCookies returns the misfits of the cookies. The caller holds mu.
+func (m *misfits) ofCookies() (all []Misfit) {
 	if m.matched.Load() {
-		return all
+		return nil
 	}
-	if m.unread >= unreadToReport {
+	if m.exceeds(m.unread, unreadToReport) {
 		all = append(all, m.cookieText())
 	}
 	switch {
-	case m.unnamed >= unnamedToReport:
+	case m.exceeds(m.unnamed, unnamedToReport):
 		all = append(all, m.cookieName())
-	case m.cookied >= cookiesToReport && m.unread < unreadToReport:
+	case m.exceeds(m.cookied, cookiesToReport) && m.unread < unreadToReport:
 		all = append(all, m.noSession())
 	}
 	return all
+}
+
+// exceeds reports whether n requests without an id are enough to be reported, next to those with one.
+func (m *misfits) exceeds(n, enough int) bool { return n >= enough && n > shareToBelieve*m.ids }
+
+// logOnce logs each misfit of the cookies when it begins. The caller holds mu.
+func (m *misfits) logOnce() {
+	for _, misfit := range m.ofCookies() {
+		if !slices.Contains(m.logged, misfit.Kind) {
+			m.logged = append(m.logged, misfit.Kind)
+			m.log.Warn(misfit.Text)
+		}
+	}
+}
+
+// few starts the text of a misfit of the cookies.
+func (m *misfits) few() string {
+	switch m.ids {
+	case 0:
+		return "no request of this gate had a session id, so nothing is locked"
+	case 1:
+		return "only one request of this gate had a session id, as any visitor can send, so nothing else is locked"
+	}
+	const few = "only %d requests of this gate had a session id, as any visitor can send, so nothing else is locked"
+	return fmt.Sprintf(few, m.ids)
 }
 
 func (m *misfits) notOpened() Misfit {
@@ -106,9 +142,9 @@ func (m *misfits) notOpened() Misfit {
 }
 
 func (m *misfits) cookieName() Misfit {
-	return Misfit{CookieName, fmt.Sprintf("no request of this gate had a session id, so nothing is locked; but some"+
-		" cookies look like a session's: %s; if one of them is PHP's session.name, add it to cookies in the session block%s",
-		strings.Join(m.names, ", "), m.suggestion(m.names))}
+	return Misfit{CookieName, fmt.Sprintf("%s; but some cookies look like a session's: %s; if one of them is PHP's"+
+		" session.name, add it to cookies in the session block%s",
+		m.few(), strings.Join(m.names, ", "), m.suggestion(m.names))}
 }
 
 func (m *misfits) cookieText() Misfit {
@@ -117,8 +153,8 @@ func (m *misfits) cookieText() Misfit {
 		hint = "keys must be those of the application (APP_KEY and APP_PREVIOUS_KEYS of Laravel), and the cookie must be" +
 			" encrypted"
 	}
-	return Misfit{CookieText, fmt.Sprintf("no request of this gate had a session id, so nothing is locked; but %d or more"+
-		" had a cookie named %s without one in it: %s", unreadToReport, strings.Join(m.session.Cookies, " or "), hint)}
+	return Misfit{CookieText, fmt.Sprintf("%s; but %d or more had a cookie named %s without one in it: %s",
+		m.few(), unreadToReport, strings.Join(m.session.Cookies, " or "), hint)}
 }
 
 func (m *misfits) noSession() Misfit {
@@ -127,9 +163,9 @@ func (m *misfits) noSession() Misfit {
 	if len(names) > 0 {
 		which = "most of them " + strings.Join(names, ", ")
 	}
-	return Misfit{NoSession, fmt.Sprintf("none of %d requests of this gate with cookies had a session id, so nothing is"+
-		" locked; they had other cookies, %s; if one of them is the session's, add it to cookies in the session block%s",
-		cookiesToReport, which, m.suggestion(slices.Collect(maps.Keys(m.counts))))}
+	return Misfit{NoSession, fmt.Sprintf("%s; %d or more had other cookies, %s; if one of them is the session's, add"+
+		" it to cookies in the session block%s",
+		m.few(), cookiesToReport, which, m.suggestion(slices.Collect(maps.Keys(m.counts))))}
 }
 
 // suggestion returns an alternative for the config, as the end of a sentence.
@@ -171,26 +207,45 @@ func (m *misfits) saw(seen bool) {
 	}
 }
 
-// found notes that a session id was found where the config expects it.
+// found notes a request whose session id was found where the config expects it.
 func (m *misfits) found() {
 	if m.matched.Load() {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.matched.Store(true)
-	if m.unnamed >= unnamedToReport || m.unread >= unreadToReport || m.cookied >= cookiesToReport {
-		m.log.Info("a request of this gate had a session id")
+	m.ids++
+	if others := max(m.unnamed, m.unread, m.cookied); m.ids >= idsToBelieve && others <= shareToBelieve*m.ids {
+		m.match()
 	}
+}
+
+// isSet notes a response that sets a session id where the config expects it.
+func (m *misfits) isSet() {
+	if m.matched.Load() {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.match()
+}
+
+// match notes that the config fits. The caller holds mu.
+func (m *misfits) match() {
+	if len(m.logged) > 0 && !m.matched.Load() {
+		m.log.Info("the requests of this gate have session ids now")
+	}
+	m.matched.Store(true)
 }
 
 // sent examines the cookies of a request without a session id.
 func (m *misfits) sent(cookie []byte) {
-	if m.matched.Load() {
+	if m.matched.Load() || len(cookie) == 0 {
 		return
 	}
-	var names []string
 	m.mu.Lock()
+	defer m.mu.Unlock()
+	var names []string
 	counting := m.cookied < cookiesToReport
 	for pair := range bytes.SplitSeq(cookie, []byte(";")) {
 		name, _, _ := bytes.Cut(pair, []byte("="))
@@ -201,16 +256,11 @@ func (m *misfits) sent(cookie []byte) {
 			names = append(names, string(bytes.TrimSpace(name)))
 		}
 	}
-	if counting && len(cookie) > 0 {
-		m.cookied++
-		if m.cookied == cookiesToReport && m.unnamed < unnamedToReport && m.unread < unreadToReport && !m.matched.Load() {
-			m.log.Warn(m.noSession().Text)
-		}
-	}
-	m.mu.Unlock()
+	m.cookied++
 	if len(names) > 0 {
 		m.note(names...)
 	}
+	m.logOnce()
 }
 
 // count counts a cookie by its name. The caller holds mu.
@@ -231,9 +281,8 @@ func (m *misfits) sawUnread() {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.unread++; m.unread == unreadToReport && !m.matched.Load() {
-		m.log.Warn(m.cookieText().Text)
-	}
+	m.unread++
+	m.logOnce()
 }
 
 // set examines a cookie that a response sets and that is not a session's.
@@ -242,21 +291,21 @@ func (m *misfits) set(cookie []byte) {
 		return
 	}
 	if name, _, _ := bytes.Cut(cookie, []byte("=")); m.looksLikeSession(name) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		m.note(string(bytes.TrimSpace(name)))
+		m.logOnce()
 	}
 }
 
+// note notes a request or response with cookies that look like a session's. The caller holds mu.
 func (m *misfits) note(names ...string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	for _, name := range names {
 		if len(m.names) < maxNames && !slices.Contains(m.names, name) {
 			m.names = append(m.names, name)
 		}
 	}
-	if m.unnamed++; m.unnamed == unnamedToReport && !m.matched.Load() {
-		m.log.Warn(m.cookieName().Text)
-	}
+	m.unnamed++
 }
 
 // looksLikeSession reports whether a cookie's name looks like a session's and may appear in a log. The config's own

@@ -101,7 +101,7 @@ func TestAPlaceIsNotBlamedForWhatProvesNothing(t *testing.T) {
 
 // TestACookieThatLooksLikeASessionIsReported by its name, never by its value.
 func TestACookieThatLooksLikeASessionIsReported(t *testing.T) {
-	const never, now = "no request of this gate had a session id, so", "a request of this gate had a session id"
+	const never, now = "no request of this gate had a session id, so", "the requests of this gate have session ids now"
 	for name, c := range map[string]struct{ cookie, header, names string }{
 		"sent":                                  {"a=1; MoodleSession=tops3cret; SSESS0a1b=tops3cret", "", "MoodleSession, SSESS0a1b;"},
 		"set":                                   {"", "Set-Cookie: connect.sid=tops3cret; path=/\r\n", "connect.sid;"},
@@ -126,7 +126,12 @@ func TestACookieThatLooksLikeASessionIsReported(t *testing.T) {
 			s.reports("tops3cret", 0)
 			s.reports(c.names, 1)
 			s.misfit(CookieName)
-			request("one")
+			request("made-up")
+			s.reports(now, 0)
+			s.misfit(CookieName)
+			for range idsToBelieve {
+				request("one")
+			}
 			s.reports(now, 1)
 			s.misfit("")
 			request("")
@@ -137,7 +142,7 @@ func TestACookieThatLooksLikeASessionIsReported(t *testing.T) {
 
 // TestASiteOfWhichNoSessionIsFoundIsReported with the names of its cookies and what would fit, once.
 func TestASiteOfWhichNoSessionIsFoundIsReported(t *testing.T) {
-	const never, now = "none of 100 requests of this gate with cookies had a session id", "a request of this gate had a session id"
+	const never, now = "100 or more had other cookies", "the requests of this gate have session ids now"
 	var asked []string
 	s := newStand(t, func(o *Options) {
 		o.Suggest = func(names []string) string {
@@ -162,7 +167,9 @@ func TestASiteOfWhichNoSessionIsFoundIsReported(t *testing.T) {
 	if len(asked) != maxCounted || !slices.Contains(asked, "shop_0a1b") || slices.Contains(asked, "PHPSESSID") {
 		t.Errorf("asked for %d names: %v", len(asked), asked)
 	}
-	s.serve(session("one"))
+	b := s.ask()
+	s.php.next().end("Set-Cookie: PHPSESSID=one\r\n" + page + "x")
+	b.want("x")
 	s.reports(now, 1)
 	s.misfit("")
 }
@@ -206,32 +213,62 @@ func TestCookiesThatDoNotOpenAreReported(t *testing.T) {
 			if got := s.Stats().Unread; got != 3*unreadToReport {
 				t.Errorf("counted %d unread cookies, want %d", got, 3*unreadToReport)
 			}
-			s.serve([]string{"HTTP_COOKIE", "app_1=x; app_2=" + c.good})
+			for range idsToBelieve {
+				s.serve([]string{"HTTP_COOKIE", "app_1=x; app_2=" + c.good})
+			}
 			s.misfit("")
-			if got := s.Stats(); got.Unread != 3*unreadToReport || got.Acquired != 1 {
-				t.Errorf("with an id: counted %d unread cookies and %d locks, want %d and 1", got.Unread, got.Acquired, 3*unreadToReport)
+			if got := s.Stats(); got.Unread != 3*unreadToReport || got.Acquired != idsToBelieve {
+				t.Errorf("with an id: counted %d unread cookies and %d locks, want %d and %d", got.Unread, got.Acquired,
+					3*unreadToReport, idsToBelieve)
 			}
 		})
 	}
 }
 
 func TestCookiesOfASiteWithSessionsAreNotReported(t *testing.T) {
-	for name, serve := range map[string]func(s *stand){
-		"an id was sent": func(s *stand) { s.serve(session("one")) },
-		"an id was set": func(s *stand) {
+	for name, c := range map[string]struct {
+		serve  func(s *stand)
+		others int // requests with another cookie after that
+	}{
+		"an id was set": {func(s *stand) {
 			b := s.ask()
 			s.php.next().end("Set-Cookie: PHPSESSID=other\r\n" + page + "x")
 			b.want("x")
-		},
+		}, 100},
+		"a twentieth of the requests have one": {func(s *stand) { s.serve(session("one")) }, shareToBelieve},
+		"many had one": {func(s *stand) {
+			for range idsToBelieve {
+				s.serve(session("one"))
+			}
+		}, 1000},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStand(t, nil)
-			serve(s)
-			for range 2 * unnamedToReport {
+			c.serve(s)
+			for range c.others {
 				s.serve([]string{"HTTP_COOKIE", "MoodleSession=a"})
 			}
 			s.misfit("")
+			s.reports("of this gate had a session id", 0)
 		})
+	}
+}
+
+// A visitor who sends an id that no application has given out does not keep a misfit from being reported.
+func TestMadeUpIDsHideNoMisfit(t *testing.T) {
+	for _, c := range []struct {
+		ids  int
+		want string
+	}{{1, "only one request of this gate had"}, {3, "only 3 requests of this gate had"}} {
+		s := newStand(t, nil)
+		for range c.ids {
+			s.serve(session("made-up"))
+		}
+		for range 100 {
+			s.serve([]string{"HTTP_COOKIE", "MoodleSession=a"})
+		}
+		s.misfit(CookieName)
+		s.reports(c.want, 1)
 	}
 }
 

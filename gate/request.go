@@ -408,7 +408,7 @@ func (r *request) readCookie(setCookie []byte) {
 		r.setup.misfits.set(setCookie)
 		return
 	}
-	r.setup.misfits.found()
+	r.setup.misfits.isSet()
 	key := r.setup.keyFor(id)
 	if r.hold != nil && key == r.key {
 		return
