@@ -12,7 +12,7 @@ import (
 )
 
 // patience bounds how long the locks of the old process may take to come. The new one accepts no connection until then.
-const patience = 2 * time.Second
+const patience = 5 * time.Second
 
 // forever is longer than any process takes to end.
 const forever = 24 * time.Hour
