@@ -46,7 +46,8 @@ const (
 )
 
 // What looks cost: a unit is a look that finds that the process has not run. Reading its memory takes about five times
-// as long, but happens only to processes that use the CPU themselves. A round trip to a helper takes much longer.
+// as long, but counts as three, because it happens only to processes that use the CPU themselves. A round trip to a
+// helper takes much longer.
 const (
 	signCost   = 1
 	readCost   = 3
