@@ -37,6 +37,19 @@ func TestMappingsAreFound(t *testing.T) {
 	}
 }
 
+// A worker goes on with the session module that it has loaded when an upgrade puts another file in its place.
+func TestReplacedSessionModuleIsReported(t *testing.T) {
+	maps := strings.ReplaceAll(someMaps, moduleFile, moduleFile+deletedMark)
+	_, err := new(programs).separate(nil, &program{err: errNoModule}, []byte(maps))
+	if !errors.Is(err, ErrLayout) || !strings.Contains(err.Error(), "restart PHP-FPM") {
+		t.Errorf("got %v, want to be asked to restart PHP-FPM", err)
+	}
+	maps = strings.ReplaceAll(someMaps, moduleFile, "other.so"+deletedMark)
+	if _, err := new(programs).separate(nil, &program{err: errNoModule}, []byte(maps)); !errors.Is(err, errNoModule) {
+		t.Errorf("got %v, want %v", err, errNoModule)
+	}
+}
+
 func FuzzMaps(f *testing.F) {
 	f.Add([]byte(someMaps))
 	f.Fuzz(func(t *testing.T, maps []byte) {

@@ -216,17 +216,21 @@ func (c *programs) module(p *process) (module, error) {
 
 // separate finds the session module in a file of its own, as some distributions have it.
 func (c *programs) separate(p *process, main *program, maps []byte) (module, error) {
-	path := ""
+	path, deleted := "", false
 	_, err := firstMapping(maps, func(name string) bool {
-		path = name
-		return filepath.Base(name) == moduleFile
+		path, deleted = strings.CutSuffix(name, deletedMark)
+		return filepath.Base(path) == moduleFile
 	}, 0)
 	if err != nil {
 		return module{}, main.err
 	}
+	errReplaced := layoutError("%s, which PHP has loaded, was replaced or removed: restart PHP-FPM", path)
+	if deleted { // as by an upgrade: the file that has the path now is another one
+		return module{}, errReplaced
+	}
 	f, err := p.open("root" + path)
 	if err != nil {
-		return module{}, layoutError("%s, which PHP has loaded, is no longer there: restart PHP-FPM", path)
+		return module{}, errReplaced
 	}
 	defer f.Close()
 	so, err := c.get(f)
