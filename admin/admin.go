@@ -58,6 +58,8 @@ func (a *Admin) Meters(gateName string) func(route string) gate.Meter {
 	return func(route string) gate.Meter { return newMeter(a.metrics, a.history, gateName, route) }
 }
 
+// routes maps paths to handlers. The patterns have methods, so the mux answers any other with 405. The profiles are not
+// those of http.DefaultServeMux, on which any package could put more.
 func (a *Admin) routes() http.Handler {
 	o, locks := &a.options, a.locks
 	pauses := &pauseHandler{log: o.Log, served: o.Served}

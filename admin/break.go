@@ -22,6 +22,7 @@ func (h *lockHandler) delete(w http.ResponseWriter, r *http.Request) {
 
 // breakLock ends a lock within this process. A lock that another host holds is not in any of its managers.
 func (h *lockHandler) breakLock(w http.ResponseWriter, r *http.Request, l Lock) {
+	// A lock that was taken before a reload may be in another manager than its session's next one.
 	for _, locks := range h.served().Locks {
 		if locks.Break(keyOf(l.Key)) {
 			h.log.Info("break requested by an operator", "key", l.Key[:8], "client", clientOf(r))

@@ -131,7 +131,8 @@ func (f *feed) publish(event []byte) bool {
 	return f.running
 }
 
-// alike reports whether q shows the same holders, waiters, pauses and warnings as p, whatever their ages.
+// alike reports whether q shows the same holders, waiters, pauses and warnings as p, whatever their ages. Ages differ
+// at each look, and the page counts them on by itself.
 func (p *LocksPage) alike(q *LocksPage) bool {
 	return slices.Equal(p.Warnings, q.Warnings) && p.Pause.alike(q.Pause) &&
 		slices.EqualFunc(p.Locks, q.Locks, func(a, b Lock) bool {

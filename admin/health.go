@@ -40,7 +40,7 @@ func (h *health) serveAlive(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, "ok\n")
 }
 
-// serveReadiness answers GET /readyz.
+// serveReadiness answers GET /readyz. The status is for balancers, which read no JSON.
 func (h *health) serveReadiness(w http.ResponseWriter, _ *http.Request) {
 	page := h.readiness()
 	status := http.StatusOK
@@ -100,6 +100,7 @@ func checkReadiness(s Served) *ReadinessPage {
 			continue
 		}
 		if err := l.Store.Health(); err != nil {
+			// A quorum has a line for each server that is away.
 			page.Reasons = append(page.Reasons, "lock store: "+strings.ReplaceAll(err.Error(), "\n", "; "))
 		}
 	}
@@ -126,7 +127,8 @@ func checkGate(g Gate) error {
 	return errors.New(strings.Join(failures, "; "))
 }
 
-// busyUpstreams returns a warning for each PHP-FPM whose workers are all busy.
+// busyUpstreams returns a warning for each PHP-FPM whose workers are all busy. It is no reason to be not ready:
+// requests wait for a worker, and would for the same PHP-FPM by way of another gate.
 func busyUpstreams(gates []Gate) (busy []string) {
 	for _, g := range gates {
 		for _, u := range g.Upstreams() {
@@ -138,7 +140,8 @@ func busyUpstreams(gates []Gate) (busy []string) {
 	return busy
 }
 
-// unseenWorkers returns a warning for each PHP-FPM whose workers cannot be looked at.
+// unseenWorkers returns a warning for each PHP-FPM whose workers cannot be looked at. Requests are served, but a lock
+// may last longer than PHP has its session open.
 func unseenWorkers(gates []Gate) (unseen []string) {
 	for _, g := range gates {
 		for _, u := range g.Upstreams() {

@@ -175,7 +175,9 @@ func (m *minute) others() *scriptFigures {
 	return s
 }
 
-// makeRoom moves the script with the least weight to otherScripts if d outweighs it, and reports whether it did.
+// makeRoom moves the script with the least weight to otherScripts if d outweighs it, and reports whether it did. The
+// search goes through all scripts. The floor spares it to a script that weighs too little, as most do when there are so
+// many.
 func (m *minute) makeRoom(d time.Duration) bool {
 	if d <= m.floor {
 		return false
@@ -250,6 +252,7 @@ func (h *history) serve(w http.ResponseWriter, _ *http.Request) {
 	reply(w, http.StatusOK, h.page())
 }
 
+// page sums up all gates. It locks one after the other, below h.mu; meters never hold two of these mutexes at once.
 func (h *history) page() *HistoryPage {
 	now := h.now()
 	since := now.Truncate(time.Minute).Add(-(historyMinutes - 1) * time.Minute)
@@ -278,7 +281,8 @@ func (h *history) page() *HistoryPage {
 	return page
 }
 
-// add adds a gate's minutes with numbers above oldest.
+// add adds a gate's minutes with numbers above oldest. An entry of the ring that has not been written for an hour has a
+// lower one.
 func (p *HistoryPage) add(name string, g *gateHistory, oldest int64) {
 	sums := make(map[string]*scriptFigures)
 	g.mu.Lock()

@@ -43,6 +43,7 @@ func (l *limited) Accept() (net.Conn, error) {
 	}
 }
 
+// limitedConn frees its place when it is closed. leave counts once, because net/http may close a conn again.
 type limitedConn struct {
 	net.Conn
 	leave func()

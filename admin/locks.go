@@ -66,7 +66,8 @@ func (h *lockHandler) get(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, h.page(r.Context()))
 }
 
-// page returns the locks that are held or waited for now.
+// page returns the locks that are held or waited for now. Its lookups share askTimeout: a lock whose holder was not
+// found by then is shown without it.
 func (h *lockHandler) page(ctx context.Context) *LocksPage {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -122,7 +123,8 @@ func requestOf(d sessionlock.Description) Request {
 	return Request{Gate: d.Gate, Route: d.Route, Method: d.Method, Path: d.Path, Script: d.Script}
 }
 
-// withLock calls do with the one lock that the request's key matches.
+// withLock calls do with the one lock that the request's key matches. It looks at the whole page, so that it knows the
+// holder on another host as well.
 func (h *lockHandler) withLock(
 	w http.ResponseWriter, r *http.Request, do func(http.ResponseWriter, *http.Request, Lock),
 ) {
@@ -174,6 +176,7 @@ func notHere(w http.ResponseWriter, l Lock, there string) {
 	}
 }
 
+// isKey reports whether s can be a prefix of a key in hex. The log has eight digits, and a key 32.
 func isKey(s string) bool {
 	return len(s) >= 4 && len(s) <= 32 && strings.Trim(s, "0123456789abcdef") == ""
 }

@@ -53,7 +53,8 @@ func (t *meter) Held(end gate.HoldOutcome, held time.Duration, script []byte) {
 	t.history.held(script, held)
 }
 
-// Ended observes a request's times.
+// Ended observes a request's times. A request that never got to a stage is not in its histogram, where it would count
+// as a fast one.
 func (t *meter) Ended(end gate.Outcome, times *gate.Times, script []byte) {
 	if times.Queued {
 		t.queue[end].observe(times.Connection)

@@ -34,6 +34,7 @@ const (
 	maxBuckets   = 100
 )
 
+// The collectors of Go and the process come with client_golang.
 func newMetrics(version string, served func() Served) *metrics {
 	m := &metrics{version: version, served: served, registry: prometheus.NewRegistry()}
 	m.wait = histogram("fpm_gate_lock_wait_seconds",
@@ -48,14 +49,18 @@ func newMetrics(version string, served func() Served) *metrics {
 	return m
 }
 
+// histogram makes one that has a series for each route and outcome, from the first request with that outcome on.
 func histogram(name, help string) *prometheus.HistogramVec {
 	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: name, Help: help, Buckets: times,
 		NativeHistogramBucketFactor: bucketFactor, NativeHistogramMaxBucketNumber: maxBuckets,
+		// When there would be more buckets, client_golang starts the histogram anew, but at most once in this time; in
+		// between it merges buckets.
 		NativeHistogramMinResetDuration: time.Hour,
 	}, []string{"gate", "route", "outcome"})
 }
 
+// A scrape beyond MaxRequestsInFlight gets a 503: each looks at every lock of the process.
 func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: 8})
 }
@@ -75,7 +80,7 @@ var programMetrics = newFamily(
 )
 
 // gateMetrics come from counters that the gates keep anyway. A gate's counters survive reloads, but for those of its
-// pool of connections.
+// pool of connections. Locks and waiters are counted anew for each scrape.
 var gateMetrics = newFamily(
 	counters("fpm_gate_requests_total", "Requests that have ended.", gateFigures.requests, "gate", "route", "outcome"),
 	counters("fpm_gate_slow_requests_total", "Requests that took longer than slow_request.",
@@ -146,7 +151,8 @@ var gateMetrics = newFamily(
 		func(g gateFigures) uint64 { return g.Pool.Retries }, "gate"),
 )
 
-// upstreamMetrics describe each address of a gate, as the gate sees it.
+// upstreamMetrics describe each address of a gate, as the gate sees it. The pool knows that from its own connections
+// and from the probes.
 var upstreamMetrics = newFamily(
 	gauges("fpm_gate_upstream_connections", "Connections to PHP-FPM.", func(u upstreamFigures, emit emit) {
 		emit(float64(u.Busy), "busy")
@@ -166,6 +172,7 @@ var upstreamMetrics = newFamily(
 var fpmMetrics = newFamily(
 	counter("fpm_gate_phpfpm_accepted_connections_total", "Connections that PHP-FPM has accepted.",
 		func(u upstreamFigures) uint64 { return u.Status.AcceptedConn }, "gate", "address", "pool"),
+	// Over a unix socket PHP-FPM reports 0 for these two, whatever waits there.
 	gauges("fpm_gate_phpfpm_listen_queue", "Connections in the backlog of PHP-FPM, if it knows them: over TCP.",
 		func(u upstreamFigures, emit emit) {
 			if u.Status.KnowsBacklog() {
@@ -191,7 +198,8 @@ var fpmMetrics = newFamily(
 		func(u upstreamFigures) uint64 { return u.Status.SlowRequests }, "gate", "address", "pool"),
 )
 
-// storeMetrics describe this process's part in a store; other hosts export their own.
+// storeMetrics describe this process's part in a store; other hosts export their own. They have no labels, as a config
+// has one memcached block, and so all gates one store.
 var storeMetrics = newFamily(
 	gauge("fpm_gate_store_leases", "Leases that this process has in the store.",
 		func(s sharedlock.Stats) int { return s.Leases }),
@@ -202,7 +210,7 @@ var storeMetrics = newFamily(
 		func(s sharedlock.Stats) uint64 { return s.Lost }),
 )
 
-// serverMetrics describe each lock server, as this process sees it.
+// serverMetrics describe each lock server, as this process sees it. The label is the server's address in the config.
 var serverMetrics = newFamily(
 	flag("fpm_gate_store_up", "Whether the server is up: 0 while it is marked down.",
 		func(v sharedlock.ServerStats) bool { return v.Up }, "server"),
@@ -231,7 +239,8 @@ var serverMetrics = newFamily(
 		func(v sharedlock.ServerStats) uint64 { return v.Regained }, "server"),
 )
 
-// Describe sends the descriptions of the metrics that a scrape reads.
+// Describe sends the descriptions of the metrics that a scrape reads. Without them the registry would not see at the
+// start that two metrics have the same name.
 func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 	programMetrics.describe(to)
 	gateMetrics.describe(to)
@@ -245,6 +254,7 @@ func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	served := m.served() // once, so that a reload in between does not mix two configs
 	programMetrics.collect(to, program{served, m.version})
+	// One snapshot for all gates: it takes as long as there are locks and waiters.
 	held := lockFigures(served.Locks)
 	for _, g := range served.Gates {
 		state := g.PauseState()
@@ -293,25 +303,29 @@ func (g gateFigures) requests(emit emit) {
 	}
 }
 
+// slow emits one value a route, as routes are in the config and thus few.
 func (g gateFigures) slow(emit emit) {
 	for _, route := range g.Routes {
 		emit(float64(route.Slow), route.Name)
 	}
 }
 
-// idle is not known without max_connections. A script that goes on after its response is not among these.
+// idle is not known without max_connections. A script that goes on after its response is not among these. A gauge
+// without a value is left out, and a dashboard shows a gap in place of a wrong 0.
 func (g gateFigures) idle(emit emit) {
 	if g.Total > 0 {
 		emit(float64(max(g.Total-g.Active, 0)))
 	}
 }
 
+// total is left out, too, where there is no such bound.
 func (g gateFigures) total(emit emit) {
 	if g.Total > 0 {
 		emit(float64(g.Total))
 	}
 }
 
+// terminated emits how scripts were ended, or could not be.
 func (g gateFigures) terminated(emit emit) {
 	emit(float64(g.Interrupted), "limit")
 	emit(float64(g.Terminated), "term")

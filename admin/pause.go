@@ -44,7 +44,8 @@ func (h *pauseHandler) get(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// put begins pauses. On a gate that is paused already it sets a new end.
+// put begins pauses. On a gate that is paused already it sets a new end. A pause begins at once; requests that are in
+// PHP-FPM go on.
 func (h *pauseHandler) put(w http.ResponseWriter, r *http.Request) {
 	limit, err := time.ParseDuration(r.URL.Query().Get("for"))
 	if err != nil || limit < minPause || limit > maxPause {
@@ -72,6 +73,7 @@ func (h *pauseHandler) delete(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	// The command shows how many requests waited.
 	before := h.page(gates)
 	for _, g := range gates {
 		h.log.Info("end of a pause requested by an operator", "gate", g.Name, "client", clientOf(r))
@@ -107,6 +109,7 @@ func (h *pauseHandler) page(gates []Gate) *PausePage {
 	return page
 }
 
+// pauseOf describes one gate. Running counts scripts after their response as well: they may use what a deploy changes.
 func pauseOf(g Gate) Pause {
 	s := g.PauseState()
 	return Pause{
@@ -115,7 +118,7 @@ func pauseOf(g Gate) Pause {
 	}
 }
 
-// pausesOf returns the gates that are paused, or nil if none is.
+// pausesOf returns the gates that are paused, or nil if none is. Without one, the JSON of /locks has no "pause".
 func pausesOf(s Served) *PausePage {
 	page := &PausePage{Previous: s.Previous}
 	for _, g := range s.Gates {

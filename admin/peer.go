@@ -13,7 +13,8 @@ import (
 // peerKey is the context key of the process at the other end of a unix socket.
 type peerKey struct{}
 
-// withPeer adds the user and process at the other end of a unix socket to ctx, for the log.
+// withPeer adds the user and process at the other end of a unix socket to ctx, for the log. The server calls it once a
+// connection, before its first request.
 func withPeer(ctx context.Context, nc net.Conn) context.Context {
 	if c, ok := nc.(*limitedConn); ok { // as limited accepts them
 		nc = c.Conn
@@ -29,7 +30,7 @@ func withPeer(ctx context.Context, nc net.Conn) context.Context {
 }
 
 // peerOf asks the kernel, which noted the peer when it connected: the process may have ended since, or passed the
-// connection on.
+// connection on. See SO_PEERCRED in unix(7).
 func peerOf(c *net.UnixConn) (peer *unix.Ucred, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {

@@ -26,7 +26,8 @@ type Cookies struct {
 	keys []*key
 }
 
-// key is one APP_KEY with what is made from it once.
+// key is one APP_KEY with what is made from it once. The HMACs are in pools: each serves one goroutine at a time, and a
+// new one hashes the key again.
 type key struct {
 	block    cipher.Block
 	gcm      cipher.AEAD
@@ -145,6 +146,7 @@ func (k *key) open(p *payload) (plain []byte, ok bool) {
 	}
 	var sum [sha256.Size]byte
 	var mac [2 * sha256.Size]byte
+	// Laravel authenticates the two base64 texts, not the bytes that they stand for.
 	hex.Encode(mac[:], sumOf(&k.mac, sum[:0], p.iv, p.value))
 	if subtle.ConstantTimeCompare(mac[:], p.mac) != 1 {
 		return nil, false
@@ -166,12 +168,13 @@ func (k *key) openGCM(p *payload) (plain []byte, ok bool) {
 	if !ok || len(iv) != k.gcm.NonceSize() || len(tag) != k.gcm.Overhead() {
 		return nil, false
 	}
+	// looseBase64 has left room for the tag, and the text is decrypted in its own place.
 	sealed := append(looseBase64(p.value), tag...)
 	plain, err := k.gcm.Open(sealed[:0], iv, sealed, nil)
 	return plain, err == nil
 }
 
-// withoutPadding removes the padding of PKCS #7.
+// withoutPadding removes the padding of PKCS #7. The text has at least one block, as open has seen to.
 func withoutPadding(text []byte) (plain []byte, ok bool) {
 	n := int(text[len(text)-1])
 	if n == 0 || n > aes.BlockSize {
@@ -196,7 +199,8 @@ func sumOf(pool *sync.Pool, dst, one, two []byte) []byte {
 	return dst
 }
 
-// payload is what the JSON object has, each a base64 text but mac, which is hex.
+// payload is what the JSON object has, each a base64 text but mac, which is hex. With GCM mac is empty, and with CBC
+// tag is; a cookie without either is opened by no key.
 type payload struct {
 	iv, value, mac, tag []byte
 }

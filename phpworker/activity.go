@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// caughtSignals returns the set of signals that a process has handlers for, from its /proc/PID/status.
+// caughtSignals returns the set of signals that a process has handlers for, from its /proc/PID/status. The mask is
+// hexadecimal, and signal n is its bit n-1, as proc(5) has it.
 func caughtSignals(status []byte) (uint64, error) {
 	const field = "SigCgt:"
 	for line := range bytes.Lines(status) {
@@ -48,6 +49,8 @@ func (w *worker) activity() (Activity, error) {
 // clockTick is the unit of times in /proc: USER_HZ is 100 on all processors that this runs on.
 const clockTick = 10 * time.Millisecond
 
+// stateName returns a word for an operator. proc(5) lists the letters. Others, such as I for an idle kernel thread, are
+// not expected of a worker.
 func stateName(state byte) string {
 	switch state {
 	case 'R':
@@ -70,7 +73,8 @@ type call struct {
 	args   [6]uint64
 }
 
-// parseSyscall parses /proc/PID/syscall: "running", "-1 …" outside of a system call, or its number and arguments.
+// parseSyscall parses /proc/PID/syscall: "running", "-1 …" outside of a system call, or its number and arguments. The
+// stack pointer and the program counter, which come last, are not needed.
 func parseSyscall(text []byte) (c call, ok bool) {
 	fields := strings.Fields(string(text))
 	if len(fields) < 1+len(c.args) {
@@ -105,6 +109,7 @@ func (p *process) inSyscall() (name, target string) {
 	}
 	switch k.descriptor {
 	case inFirst:
+		// A descriptor is an int: the upper half of its register means nothing.
 		return k.name, p.target(int(int32(c.args[0])))
 	case inPollSet:
 		return k.name, p.target(p.firstPolled(c.args[0], c.args[1]))
@@ -127,7 +132,8 @@ const (
 	inPollSet // the first of an array of struct pollfd
 )
 
-// firstPolled returns the first descriptor of a struct pollfd; -1 if there is none.
+// firstPolled returns the first descriptor of a struct pollfd; -1 if there is none. A stream of PHP polls one
+// descriptor at a time, so the first is usually the only one.
 func (p *process) firstPolled(set, count uint64) int {
 	var b [4]byte
 	if count == 0 || processMemory(p.pid).read(set, b[:]) != nil {
@@ -141,6 +147,7 @@ func (p *process) target(n int) (name string) {
 	if n < 0 {
 		return ""
 	}
+	// /proc names a socket by its inode alone. Its peer can only be had from a descriptor of it.
 	_ = p.borrow(n, func(fd int) {
 		if sa, err := unix.Getpeername(fd); err == nil {
 			name = peerName(fd, sa)

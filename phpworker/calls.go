@@ -6,7 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// calls are the system calls that a script may be seen to wait in, on all processors.
+// calls are the system calls that a script may be seen to wait in, on all processors. One that is missing is shown by
+// its number. A SIGSTOP interrupts a sleep or a poll, which the kernel then goes on with as restart_syscall, so a
+// worker that was stopped to be looked at may show that.
 var calls = func() map[int]syscallKind {
 	all := map[int]syscallKind{
 		unix.SYS_READ:            {"read", inFirst},

@@ -40,7 +40,8 @@ func (p *process) hasSocket(n int, inode uint32) (bool, error) {
 }
 
 // borrow calls use with a copy of descriptor n of the process, and closes it at once. The error is unix.EBADF where the
-// process has no such descriptor.
+// process has no such descriptor. The kernel lets a process copy what it may also trace, see pidfd_getfd(2). As long as
+// there is a copy, a close in PHP-FPM does not end the connection.
 func (p *process) borrow(n int, use func(fd int)) error {
 	fd, err := unix.PidfdGetfd(p.pidfd, n, 0)
 	switch {

@@ -30,7 +30,7 @@ const (
 var native = binary.NativeEndian
 
 // unixPeer returns the inode of the other end of a unix connection whose own end has the given inode. It is 0 for a
-// connection that has not been accepted.
+// connection that has not been accepted. The request is a struct unix_diag_req.
 func unixPeer(inode uint32) (uint32, error) {
 	req := make([]byte, 0, 24)
 	req = append(req, unix.AF_UNIX, 0, 0, 0)
@@ -49,7 +49,8 @@ func unixPeer(inode uint32) (uint32, error) {
 	return peerOf(msg)
 }
 
-// peerOf finds the peer's inode in the kernel's answer about a unix socket.
+// peerOf finds the peer's inode in the kernel's answer about a unix socket. After its fixed part come attributes: a
+// length that counts its own header, a type, the value, and padding to 4 bytes.
 func peerOf(msg []byte) (uint32, error) {
 	if len(msg) < unixMsgSize {
 		return 0, errors.New("sock_diag: the answer is cut short")
@@ -68,7 +69,8 @@ func peerOf(msg []byte) (uint32, error) {
 }
 
 // tcpInode returns the inode of the TCP socket of this host that has the given addresses. The error is ErrWaiting for a
-// connection that has not been accepted, and ErrGone for one that is closed.
+// connection that has not been accepted, and ErrGone for one that is closed. The request is a struct inet_diag_req_v2.
+// Where the kernel finds no connection with both addresses, it answers with the socket that listens on the local one.
 func tcpInode(local, remote netip.AddrPort) (uint32, error) {
 	req := make([]byte, 0, 56)
 	family := byte(unix.AF_INET6)
@@ -111,7 +113,8 @@ func appendAddr(b []byte, a netip.Addr) []byte {
 	return append(b, raw[:]...)
 }
 
-// sockDiag sends one request to the kernel and returns the body of the answer.
+// sockDiag sends one request to the kernel and returns the body of the answer. It uses a socket of its own, so no
+// answer can be that of another request.
 func sockDiag(req []byte) ([]byte, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {

@@ -52,7 +52,8 @@ func take(m gatherer, addr uint64, s Session, vars *[varsSize]byte) *glance {
 	return g
 }
 
-// isUnchanged reports whether the process has the same memory as then. The id's references may differ.
+// isUnchanged reports whether the process has the same memory as then. The id's references, flags and hash may
+// differ: PHP counts the first, and computes the hash when it needs it.
 func (g *glance) isUnchanged(m gatherer, addr uint64) bool {
 	var now struct {
 		globals [psGlobalsSize]byte

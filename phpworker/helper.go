@@ -63,6 +63,7 @@ func (h *Helper) Ready() error {
 	return &helperError{fmt.Sprintf("%v: %s", ErrHelper, lack.text), lack.kind}
 }
 
+// worker returns a worker of its own for nc, which it owns from now on. Its process is not known before find.
 func (h *Helper) worker(nc *net.UnixConn) *helpedWorker {
 	w := &helpedWorker{nc: nc, rounds: &h.rounds, timeout: h.Timeout}
 	if w.timeout == 0 {
@@ -71,6 +72,7 @@ func (h *Helper) worker(nc *net.UnixConn) *helpedWorker {
 	return w
 }
 
+// dial connects to the helper. A unixpacket socket keeps the bounds of each packet, so one write is one request.
 func (h *Helper) dial() (*net.UnixConn, error) {
 	path := h.Path
 	if path == "" {
@@ -115,6 +117,8 @@ type helpedWorker struct {
 
 func (w *helpedWorker) PID() int { return w.pid }
 
+// find passes the upstream connection to the helper and learns which process serves it. Control keeps the descriptor
+// open until it is in the packet, which then holds the connection itself.
 func (w *helpedWorker) find(conn syscall.RawConn) error {
 	var found foundAnswer
 	err := w.roundTrip(&found, func() (err error) {
@@ -135,6 +139,7 @@ func (w *helpedWorker) find(conn syscall.RawConn) error {
 
 func (w *helpedWorker) Session() (s Session, err error) {
 	err = w.ask(requestSession, "", &s)
+	// A helper of a later version may know values that mean nothing here.
 	if err == nil && (s.Status < Unknown || s.Status > Active || s.Opened < NotKnown || s.Opened > Before) {
 		err = fmt.Errorf("%w: its answer makes no sense: status %d, opened %d", ErrHelper, s.Status, s.Opened)
 	}
@@ -180,6 +185,8 @@ func (w *helpedWorker) Await(ctx context.Context, seen Session, pause time.Durat
 	return failed
 }
 
+// await has the helper await a change. Any other request on this connection ends it, and so does the end of ctx:
+// answers come in the order of the requests, so that request would otherwise wait for as long as the await.
 func (w *helpedWorker) await(ctx context.Context, seen Session, pause time.Duration) error {
 	turn, err := w.send(false, func() error {
 		_, err := w.nc.Write(strconv.AppendInt([]byte{requestAwait}, pause.Milliseconds(), 10))
@@ -193,6 +200,8 @@ func (w *helpedWorker) await(ctx context.Context, seen Session, pause time.Durat
 	defer stop()
 	w.mu.Lock()
 	changed := w.last == nil || *w.last != seen // by an answer that the helper has sent before
+	// An await lasts for as long as nothing changes. A request that is to be answered soon has ended it by now, and its
+	// deadline must stay.
 	if w.asked == 0 {
 		_ = w.nc.SetReadDeadline(time.Time{})
 	}
@@ -212,7 +221,8 @@ func (w *helpedWorker) await(ctx context.Context, seen Session, pause time.Durat
 	return w.parsed(parseAnswer(answer, nil))
 }
 
-// rest ends an await of the helper's: its answer is to come at once.
+// rest ends an await of the helper's: its answer is to come at once. The goroutine of await calls it, or one that the
+// end of ctx starts. The helper ignores it if the await has ended meanwhile.
 func (w *helpedWorker) rest() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -229,6 +239,7 @@ func (w *helpedWorker) roundTrip(v any, send func() error) error {
 		return err
 	}
 	defer w.answered()
+	// The turn may have come late: each answer has its full time.
 	_ = w.nc.SetReadDeadline(time.Now().Add(w.timeout))
 	buffer := packets.Get().(*[maxPacket]byte)
 	defer packets.Put(buffer)
@@ -240,7 +251,8 @@ func (w *helpedWorker) roundTrip(v any, send func() error) error {
 }
 
 // send sends a request, and waits for the turn of its answer, which the caller ends in any case. What the helper awaits
-// ends at once with a request that is to be answered soon.
+// ends at once with a request that is to be answered soon. The function send is called with mu held, so that requests
+// are written in the order of their turns.
 func (w *helpedWorker) send(soon bool, send func() error) (turn uint, err error) {
 	w.mu.Lock()
 	turn = w.answers.Next()
@@ -251,6 +263,7 @@ func (w *helpedWorker) send(soon bool, send func() error) (turn uint, err error)
 		}
 	}
 	if err == nil && soon {
+		// This wakes up the reader of an await, whose wait has no deadline: its answer is to come in time as well.
 		w.asked++
 		_ = w.nc.SetReadDeadline(time.Now().Add(w.timeout))
 	}
@@ -259,13 +272,15 @@ func (w *helpedWorker) send(soon bool, send func() error) (turn uint, err error)
 	return turn, err
 }
 
+// answered notes that a request was answered, or never will be.
 func (w *helpedWorker) answered() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.asked--
 }
 
-// parsed ends the connection if an answer was not understood.
+// parsed ends the connection if an answer was not understood. A helperError was understood: it is an answer, and the
+// connection goes on.
 func (w *helpedWorker) parsed(err error) error {
 	if _, sound := errors.AsType[*helperError](err); err != nil && !sound {
 		return w.breakOff(err)
@@ -326,6 +341,7 @@ func (w *helpedWorker) breakOff(err error) error {
 	return w.breakOffLocked(err)
 }
 
+// breakOffLocked is breakOff for a caller that holds mu. The close wakes up whichever goroutine reads or writes.
 func (w *helpedWorker) breakOffLocked(err error) error {
 	if w.broken == nil {
 		w.broken = err

@@ -30,8 +30,9 @@ type Local struct {
 	masters []int     // of PHP-FPMs that were reached over TCP
 	scanned time.Time // when they were looked for last
 
-	ending keyedMutex // by the worker's id
-	rounds rounds     // of all its workers
+	// By the worker's id: while one caller has the process stopped to look at it, another one must not let it go on.
+	ending keyedMutex
+	rounds rounds // of all its workers
 }
 
 // DefaultPrograms are the programs that may be looked at if nothing else is said.
@@ -116,6 +117,8 @@ func endOfFD(fd int) (end peerEnd, err error) {
 	if domain != unix.AF_UNIX {
 		return tcpEnd(fd)
 	}
+	// The peer of a connection that was made is the process that called listen, see unix(7): PHP-FPM's master. Its id
+	// is 0 where the own PID namespace does not have it.
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
 		return end, os.NewSyscallError("getsockopt SO_PEERCRED", err)
@@ -136,7 +139,7 @@ func endOfFD(fd int) (end peerEnd, err error) {
 }
 
 // noInode returns why the other end of a unix connection belongs to no process: it is still to be accepted, or was
-// closed.
+// closed. In the second case poll reports POLLHUP.
 func noInode(fd int) error {
 	set := []unix.PollFd{{Fd: int32(fd)}}
 	if _, err := unix.Poll(set, 0); err == nil && set[0].Revents&unix.POLLHUP != 0 {
@@ -165,7 +168,8 @@ func tcpEnd(fd int) (end peerEnd, err error) {
 	return end, err
 }
 
-// tcpHasEnded reports whether the other end of a TCP connection has closed or reset it.
+// tcpHasEnded reports whether the other end of a TCP connection has closed or reset it. In the two FIN_WAIT states it
+// is this end that has closed its side only, and a script may still respond.
 func tcpHasEnded(fd int) bool {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	return err == nil && info.State != stateEstablished && info.State != stateFinWait1 && info.State != stateFinWait2
@@ -191,6 +195,8 @@ func (l *Local) search(end peerEnd) (*process, int, error) {
 	l.mu.Lock()
 	masters, recent := slices.Clone(l.masters), time.Since(l.scanned) < scanPause
 	l.mu.Unlock()
+	// Masters rarely change. A worker that is not among theirs is worth a new look at all processes, but not at every
+	// miss.
 	if p, n, err := l.searchAll(masters, end.inode); err == nil || recent && len(masters) > 0 {
 		return p, n, err
 	}
@@ -225,7 +231,8 @@ func (l *Local) searchAll(masters []int, inode uint32) (p *process, n int, err e
 	return nil, 0, err
 }
 
-// findMasters returns the processes that run PHP-FPM and are not the child of one that does.
+// findMasters returns the processes that run PHP-FPM and are not the child of one that does. A process that may not be
+// looked at could be one, so its error is returned if there is none.
 func (l *Local) findMasters() (masters []int, err error) {
 	parents := make(map[int]int)
 	var denied error
@@ -326,7 +333,8 @@ func childWith(master *process, pid int, find func(*process) (int, error)) (*pro
 	return nil, 0, err
 }
 
-// isChildOf returns nil if the process is the master's child, and runs the same program.
+// isChildOf returns nil if the process is the master's child, and runs the same program. It compares the files, not
+// their paths: after an upgrade the old processes still run the old file.
 func (p *process) isChildOf(master *process) error {
 	s, err := p.stat()
 	if err != nil {
@@ -347,7 +355,8 @@ func (p *process) isChildOf(master *process) error {
 	return nil
 }
 
-// module returns PHP's session module in a worker. Workers do not load another one.
+// module returns PHP's session module in a worker. Workers do not load another one. Modules are kept by the process's
+// id and start, as ids are used again. Callers that look for one at the same time find the same.
 func (l *Local) module(p *process) (module, error) {
 	s, err := p.stat()
 	if err != nil {
@@ -380,7 +389,7 @@ type keyedMutex struct {
 
 type keyedLock struct {
 	mu    sync.Mutex
-	users int
+	users int // that hold mu or wait for it
 }
 
 // lock locks the mutex of n and returns what unlocks it.

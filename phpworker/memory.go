@@ -28,6 +28,7 @@ func (pid processMemory) read(addr uint64, b []byte) error {
 	switch {
 	case err == nil && n == len(b):
 		return nil
+	// EFAULT: nothing could be read. A short count: what comes after it is not mapped.
 	case err == nil || errors.Is(err, unix.EFAULT):
 		return errUnmapped
 	case errors.Is(err, unix.ESRCH):
@@ -67,7 +68,8 @@ func readSome(m memory, addr uint64, b []byte) ([]byte, error) {
 	return b, m.read(addr, b)
 }
 
-// cString reads a string that a NUL ends, of at most limit bytes, which may be up to a page.
+// cString reads a string that a NUL ends, of at most limit bytes, which may be up to a page. It reads from one page,
+// and from the next only if the string goes on there.
 func cString(m memory, addr uint64, limit int) (string, error) {
 	b, err := readSome(m, addr, make([]byte, limit))
 	if err != nil {
@@ -114,6 +116,7 @@ func zendString(m memory, addr uint64, limit int) (string, error) {
 	}
 	length := native.Uint64(b[stringLength:])
 	switch {
+	// A string in use has at least one reference.
 	case native.Uint32(b) == 0 || length > maxString:
 		return "", errNotUnderstood
 	case length > uint64(limit):

@@ -36,7 +36,8 @@ func openProcess(pid int) (*process, error) {
 		return nil, os.NewSyscallError("open /proc/PID", err)
 	}
 	p := &process{pid, pidfd, dir}
-	if !p.runs() { // then dir may be another process's
+	// The directory was opened by number. While the process of pidfd still runs, no other one can have had that number.
+	if !p.runs() {
 		p.close()
 		return nil, ErrGone
 	}
@@ -68,7 +69,8 @@ func (p *process) signal(sig unix.Signal) error {
 	}
 }
 
-// read reads a file of /proc/PID, of at most limit bytes.
+// read reads a file of /proc/PID, of at most limit bytes. It reads on until there is no more: such files have no size,
+// and may come in pieces.
 func (p *process) read(name string, limit int) ([]byte, error) {
 	fd, err := unix.Openat(p.dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -109,7 +111,8 @@ func (p *process) readlink(name string) (string, error) {
 	return string(b[:n]), nil
 }
 
-// explain turns what the kernel says about a file of /proc/PID into the package's errors.
+// explain turns what the kernel says about a file of /proc/PID into the package's errors. Below the directory of a
+// process that has ended, all files are ESRCH or ENOENT.
 func (p *process) explain(name string, err error) error {
 	switch {
 	case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM):
@@ -172,13 +175,15 @@ func (p *process) cpuTime() (int64, bool) {
 	return now.Nano(), err == nil
 }
 
-// cpuClock is the clock of the process's CPU time, as clock_getcpuclockid(3) has it.
+// cpuClock is the clock of the process's CPU time, as clock_getcpuclockid(3) has it. Reading the clock of any process
+// takes no rights.
 func (p *process) cpuClock() int32 {
 	const processSched = 2
 	return ^int32(p.pid)<<3 | processSched
 }
 
-// children returns the ids of the children of a process.
+// children returns the ids of the children of a process. The file may leave out a child while another one ends, see
+// proc(5). A worker that is missed for that is ErrGone, and found for the next connection.
 func children(pid int) ([]int, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	if err == nil {
@@ -256,6 +261,7 @@ func (p *process) matches(patterns []string) (bool, error) {
 	return false, nil
 }
 
+// programIsRoots looks at the file itself: exe leads to it even where its path is deleted, or below another root.
 func (p *process) programIsRoots() bool {
 	var st unix.Stat_t
 	const groupAndOthersWrite = 0o022

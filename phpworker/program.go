@@ -125,6 +125,8 @@ func (p *program) parse(r io.ReaderAt, size int64) error {
 	if err != nil {
 		return layoutError("its program exports no symbols: %v", err)
 	}
+	// Extensions with session handlers use ps_globals, so PHP exports it. In such an extension it is undefined. With
+	// threads there are the other two in its place.
 	for _, s := range symbols {
 		switch {
 		case s.Name == "ps_globals" && s.Section != elf.SHN_UNDEF:
@@ -166,6 +168,7 @@ func findVersion(r io.Reader) version {
 		if err != nil {
 			return ""
 		}
+		// The next window overlaps with this one, as the mark may lie across its end.
 		_, _ = in.Discard(len(window) - 64)
 	}
 }
@@ -205,6 +208,7 @@ func (c *programs) module(p *process) (module, error) {
 		if err != nil {
 			return module{}, err
 		}
+		// Both have the same mark if the file was deleted, so this is the link as it is.
 		addr, err := main.locate(maps, func(name string) bool { return name == path })
 		return module{main, main.version, addr}, err
 	}
@@ -228,6 +232,7 @@ func (c *programs) separate(p *process, main *program, maps []byte) (module, err
 	if deleted { // as by an upgrade: the file that has the path now is another one
 		return module{}, errReplaced
 	}
+	// The path is one of the process's own mount namespace and root directory.
 	f, err := p.open("root" + path)
 	if err != nil {
 		return module{}, errReplaced
@@ -247,7 +252,8 @@ func (c *programs) separate(p *process, main *program, maps []byte) (module, err
 	return module{so, main.version, addr}, err
 }
 
-// locate returns the address of ps_globals in a process that has the program in its memory.
+// locate returns the address of ps_globals in a process that has the program in its memory. The segments of one that is
+// moved keep their distances, so every address is off by as much as that of the first.
 func (p *program) locate(maps []byte, isFile func(name string) bool) (uint64, error) {
 	if !p.moved {
 		return p.globals, nil

@@ -20,7 +20,8 @@ func Rights() error {
 	return missingRights(status)
 }
 
-// missingRights looks for the capabilities in a /proc/PID/status.
+// missingRights looks for the capabilities in a /proc/PID/status. CapEff, the effective ones, has a bit for each; see
+// capabilities(7). A status without that field has none.
 func missingRights(status []byte) error {
 	effective := uint64(0)
 	for line := range bytes.Lines(status) {

@@ -106,6 +106,7 @@ const findTimeout = 5 * time.Second
 // serve answers the requests of one connection, which are about one worker.
 func (s *Server) serve(nc *net.UnixConn) {
 	_ = nc.SetReadDeadline(time.Now().Add(findTimeout))
+	// A longer packet is cut. What is left of its id is still longer than maxID, and matches no session.
 	b := make([]byte, 2+maxID)
 	w, err := s.find(nc, b)
 	if errors.Is(err, errOnlyReady) {
@@ -132,7 +133,8 @@ func (s *Server) serve(nc *net.UnixConn) {
 	}
 }
 
-// servedWorker is the worker of one connection.
+// servedWorker is the worker of one connection. Its fields have no mutex: rest waits for the goroutine that answers
+// requestAwait before any other request is answered.
 type servedWorker struct {
 	server *Server
 	nc     *net.UnixConn

@@ -53,6 +53,8 @@ func readSession(m memory, addr uint64, v version) (Session, error) {
 	return Session{}, err
 }
 
+// readSessionOnce reads it once. PHP runs on meanwhile, and may free a string that is being read. The globals that
+// point to it change with that, so they are read again at the end.
 func readSessionOnce(m memory, addr uint64, v version) (s Session, err error) {
 	var before, after [psGlobalsSize]byte
 	if err := m.read(addr, before[:]); err != nil {

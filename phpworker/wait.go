@@ -8,7 +8,8 @@ import (
 )
 
 // waits are kernel functions that a process may be seen to sleep in, and the system calls that lead there. They serve
-// where /proc/PID/syscall, which is root's, cannot be read.
+// where /proc/PID/syscall, which is root's, cannot be read. /proc/PID/wchan takes fewer rights, see proc(5). The
+// functions have different names in different versions of the kernel.
 var waits = map[string]string{
 	"hrtimer_nanosleep":        "nanosleep",
 	"do_nanosleep":             "nanosleep",

@@ -37,7 +37,8 @@ func (w *worker) Close() error {
 	return nil
 }
 
-// with calls do unless the worker has been closed, and not while it is being closed.
+// with calls do unless the worker has been closed, and not while it is being closed. The number of a descriptor that
+// was closed may be another file's a moment later.
 func (w *worker) with(do func() error) error {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
@@ -126,7 +127,8 @@ func (w *worker) Interrupt(id string) error { return w.end(unix.SIGPROF, id) }
 func (w *worker) Terminate(id string) error { return w.end(unix.SIGTERM, id) }
 
 // end sends a signal to the worker of this very connection. What is stopped cannot go on to another request between the
-// look and the signal. It looks before that too, so as not to stop what is not meant.
+// look and the signal. It looks before that too, so as not to stop what is not meant. The signal stays pending until
+// SIGCONT, so nothing of PHP runs in between. PHP-FPM's master logs the stop, as "child N stopped for tracing".
 func (w *worker) end(sig unix.Signal, id string) error {
 	unlock := w.local.ending.lock(w.process.pid)
 	defer unlock()
@@ -159,7 +161,8 @@ func (w *worker) whileStopped(sig unix.Signal, id string) error {
 	return w.process.signal(sig)
 }
 
-// isStill returns nil if the worker serves this connection, and with this session if id is not empty.
+// isStill returns nil if the worker serves this connection, and with this session if id is not empty. Where session has
+// trusted an earlier look, holds looks in any case: a signal must not meet another request.
 func (w *worker) isStill(id string) error {
 	if id == "" {
 		return w.holds()
