@@ -149,12 +149,16 @@ func (c *adminClient) awaitIdle(ctx context.Context, progress io.Writer, args []
 		select {
 		case <-time.After(idlePoll):
 		case <-ctx.Done():
-			return fmt.Errorf(`interrupted; the pause goes on until "fpm-gate resume": %s`, busy)
 		}
-		*page = admin.PausePage{}
-		if err := c.do(ctx, http.MethodGet, pausePath(args, nil), page); err != nil && ctx.Err() == nil {
+		var next admin.PausePage
+		err = c.do(ctx, http.MethodGet, pausePath(args, nil), &next)
+		switch {
+		case ctx.Err() != nil: // also while the gate was asked, which has left an empty page
+			return fmt.Errorf(`interrupted; the pause goes on until "fpm-gate resume": %s`, busy)
+		case err != nil:
 			return err
 		}
+		*page = next
 	}
 }
 
