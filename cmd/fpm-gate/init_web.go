@@ -31,7 +31,7 @@ const nginxTimeout = 10 * time.Second
 
 // nginx returns the passes of nginx.
 func (m *machine) nginx() []pass {
-	n := &nginxReader{m: m, files: map[string]string{}, upstreams: map[string][]pass{}}
+	n := &nginxReader{m: m, folder: "/etc/nginx", upstreams: map[string][]pass{}}
 	main := filepath.Join(m.root, "etc/nginx/nginx.conf")
 	if m.root == "/" {
 		n.dump()
@@ -50,6 +50,7 @@ type nginxReader struct {
 	m         *machine
 	files     map[string]string // of nginx -T; empty: they are read from the disk
 	first     string            // of them
+	folder    string            // of nginx.conf, below the machine's root
 	passes    []pass
 	upstreams map[string][]pass // their servers, by name
 	depth     int               // of includes
@@ -76,13 +77,19 @@ func (n *nginxReader) dump() {
 	if err != nil {
 		return // it needs root; the files may be readable all the same
 	}
+	n.dumped(string(out))
+}
+
+// dumped takes the output of nginx -T: all files, each after its name, nginx.conf first.
+func (n *nginxReader) dumped(text string) {
+	n.files = map[string]string{}
 	const head = "# configuration file "
 	var file string
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(text) {
 		if name, is := strings.CutPrefix(line, head); is {
 			file = strings.TrimSuffix(strings.TrimSpace(name), ":")
 			if n.first == "" {
-				n.first = file
+				n.first, n.folder = file, filepath.Dir(file)
 			}
 			n.files[file] = ""
 			continue
@@ -189,7 +196,7 @@ func (n *nginxReader) keepFolders(folders *[]string) {
 // included returns the files of an include.
 func (n *nginxReader) included(pattern string) (files []string) {
 	if !strings.HasPrefix(pattern, "/") { // relative to nginx.conf, wherever the including file is
-		pattern = "/etc/nginx/" + pattern
+		pattern = filepath.Join(n.folder, pattern)
 	}
 	if len(n.files) == 0 {
 		files, _ = filepath.Glob(filepath.Join(n.m.root, pattern))
