@@ -70,17 +70,10 @@ func survey(root string) *machine {
 	return m
 }
 
-// iniFolders are where more settings follow those of iniFiles.
-var iniFolders = []string{"../conf.d/*.ini", "../php.d/*.ini", "php.d/*.ini", "../php/conf.d/*.ini"}
-
-// addPool adds a pool of the file in dir, with the settings of its php.ini. Later files win over earlier ones, and the
-// pool over all.
+// addPool adds a pool of the file in dir, with the settings of its php.ini. The pool wins over all of them.
 func (m *machine) addPool(section settings, dir string, i int) {
-	files := []string{filepath.Join(dir, iniFiles[i])}
-	more, _ := filepath.Glob(filepath.Join(dir, iniFolders[i]))
-	files = append(files, more...)
-	slices.Reverse(files) // addMissing keeps what is there, so the file that wins comes first
-	for _, file := range files {
+	section.expandPool()
+	for _, file := range phpINIs(dir, i) {
 		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) || !m.mayRead(file) {
 			continue
 		}
@@ -88,13 +81,7 @@ func (m *machine) addPool(section settings, dir string, i int) {
 			section.addMissing(s)
 		}
 	}
-	name := section[sectionKey].value
-	// PHP-FPM replaces $pool in all values of a pool.
-	for key, s := range section {
-		s.value = strings.ReplaceAll(s.value, "$pool", name)
-		section[key] = s
-	}
-	m.pools = append(m.pools, &pool{name: name, settings: section, first: len(m.pools) == 0, m: m})
+	m.pools = append(m.pools, &pool{name: section[sectionKey].value, settings: section, first: len(m.pools) == 0, m: m})
 }
 
 // mayRead reports whether a file can be read, and notes it if it is there and cannot; and lines of it that make no

@@ -78,13 +78,25 @@ func sessionFiles(folder string, now time.Time) string {
 	return fmt.Sprintf("%d session files, the newest written %s ago", n, now.Sub(newest).Round(time.Second))
 }
 
-// poolFiles are the usual places of PHP-FPM's pool configuration; iniFiles has the php.ini for each, relative to it.
+// poolFiles are the usual places of PHP-FPM's pool configuration. For each, iniFiles has the php.ini, and iniFolders the
+// files that PHP reads after it, relative to the folder of the pools.
 var (
 	poolFiles = []string{
 		"etc/php/*/fpm/pool.d/*.conf", "etc/php-fpm.d/*.conf", "etc/php-fpm.conf", "usr/local/etc/php-fpm.d/*.conf",
 	}
-	iniFiles = []string{"../php.ini", "../php.ini", "php.ini", "../php/php.ini"}
+	iniFiles   = []string{"../php.ini", "../php.ini", "php.ini", "../php/php.ini"}
+	iniFolders = []string{"../conf.d/*.ini", "../php.d/*.ini", "php.d/*.ini", "../php/conf.d/*.ini"}
 )
+
+// phpINIs returns the php.ini of the pools in dir, which poolFiles[i] has found, and the files after it. The last that
+// PHP reads wins, and addMissing keeps what is there, so they come in the reverse order.
+func phpINIs(dir string, i int) []string {
+	files := []string{filepath.Join(dir, iniFiles[i])}
+	more, _ := filepath.Glob(filepath.Join(dir, iniFolders[i]))
+	files = append(files, more...)
+	slices.Reverse(files)
+	return files
+}
 
 // differences compares PHP's settings with the session block of g, in the files below root that can be read. It does
 // not see what an application or a .user.ini sets.
@@ -93,11 +105,14 @@ func differences(g *config.Gate, root string) (all []string) {
 		files, _ := filepath.Glob(filepath.Join(root, pattern))
 		for _, file := range files {
 			for _, pool := range readINI(file) {
+				pool.expandPool()
 				if !listensFor(pool["listen"].value, g) {
 					continue
 				}
-				for _, section := range readINI(filepath.Join(filepath.Dir(file), iniFiles[i])) {
-					pool.addMissing(section)
+				for _, ini := range phpINIs(filepath.Dir(file), i) {
+					for _, section := range readINI(ini) {
+						pool.addMissing(section)
+					}
 				}
 				all = append(all, pool.differences(g)...)
 			}
@@ -120,6 +135,15 @@ func (s settings) addMissing(others settings) {
 		if _, is := s[key]; !is {
 			s[key] = value
 		}
+	}
+}
+
+// expandPool replaces $pool in all values of a pool, as PHP-FPM does.
+func (s settings) expandPool() {
+	name := s[sectionKey].value
+	for key, v := range s {
+		v.value = strings.ReplaceAll(v.value, "$pool", name)
+		s[key] = v
 	}
 }
 

@@ -32,6 +32,21 @@ func TestDifferencesToPHPsSettingsAreFound(t *testing.T) {
 			},
 			want: []string{debian + `:3: session.save_path is "/srv/other", but save_path is "/srv/sessions"`},
 		},
+		"what follows php.ini goes before it": {
+			files: map[string]string{
+				debian:                            "[www]\nlisten = /run/php.sock\n",
+				"etc/php/8.4/fpm/php.ini":         "session.save_path = /old\n",
+				"etc/php/8.4/fpm/conf.d/10-a.ini": "session.save_path = /older\n",
+				"etc/php/8.4/fpm/conf.d/20-b.ini": "session.save_path = /srv/sessions\n",
+			},
+		},
+		"a socket with the pool's name": {
+			upstream: "unix:/run/www.sock",
+			files: map[string]string{
+				debian: "[www]\nlisten = /run/$pool.sock\nphp_value[session.save_path] = /srv/$pool\n",
+			},
+			want: []string{debian + `:3: session.save_path is "/srv/www", but save_path is "/srv/sessions"`},
+		},
 		"another pool is not ours": {
 			files: map[string]string{debian: "[a]\nlisten = /run/a.sock\nphp_value[session.save_path] = /a\n[www]\nlisten = /run/php.sock\n"},
 		},
