@@ -38,7 +38,8 @@ type appFound struct {
 	place string
 }
 
-// survey reads the configuration of the machine whose files are below root.
+// survey reads the configuration of the machine whose files are below root. Paths in the files are absolute on that
+// machine, so they are joined to root here.
 func survey(root string) *machine {
 	m := &machine{root: root}
 	for i, pattern := range poolFiles {
@@ -61,6 +62,7 @@ func survey(root string) *machine {
 	for _, p := range m.pools {
 		p.findApps()
 	}
+	// The packages' socket unit listens for the gate of the first pool, which could not listen there itself.
 	for _, lib := range []string{"usr/lib", "lib", "usr/local/lib"} {
 		unit := lib + "/systemd/system/fpm-gate.socket"
 		if _, err := os.Stat(filepath.Join(root, unit)); err == nil {
@@ -160,7 +162,8 @@ type phpSessions struct {
 // debianSessions is the save_path that Debian compiles into PHP.
 const debianSessions = "/var/lib/php/sessions"
 
-// sessions reads the session settings of the pool.
+// sessions reads the session settings of the pool. It reads only what the files say: an application may set more, which
+// config.Applications knows for some.
 func (p *pool) sessions() (s phpSessions) {
 	if app := p.app(); app != nil && app.OwnSessions {
 		return phpSessions{handler: config.HandlerAny, locks: app.Locks}

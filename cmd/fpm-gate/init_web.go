@@ -33,6 +33,7 @@ const nginxTimeout = 10 * time.Second
 func (m *machine) nginx() []pass {
 	n := &nginxReader{m: m, folder: "/etc/nginx", upstreams: map[string][]pass{}}
 	main := filepath.Join(m.root, "etc/nginx/nginx.conf")
+	// nginx knows where its configuration is, but only on this machine, and as root.
 	if m.root == "/" {
 		n.dump()
 	}
@@ -119,7 +120,8 @@ func (n *nginxReader) text(file string) (string, bool) {
 // maxIncludes is far deeper than any configuration includes files.
 const maxIncludes = 10
 
-// read reads a file that is included within a block.
+// read reads a file that is included within a block. Where a block ends in another file than it began, which nginx
+// refuses, the end is passed over.
 func (n *nginxReader) read(file string, in nginxBlock) {
 	text, ok := n.text(file)
 	if !ok || n.depth > maxIncludes {
@@ -155,7 +157,8 @@ func (b nginxBlock) open(words []string) nginxBlock {
 	return inner
 }
 
-// directive notes what a directive has to do with PHP.
+// directive notes what a directive has to do with PHP. Directives that are not listed do not decide which PHP-FPM runs
+// which scripts.
 func (n *nginxReader) directive(in nginxBlock, words []string, file string, line int) {
 	if len(words) < 2 {
 		return
@@ -211,7 +214,8 @@ func (n *nginxReader) included(pattern string) (files []string) {
 	return files
 }
 
-// nginxAddress returns an address of nginx as a config of ours has it.
+// nginxAddress returns an address of nginx as a config of ours has it. localhost becomes what a pool has, with whose
+// address it is compared.
 func nginxAddress(s string) string {
 	if path, is := strings.CutPrefix(s, "unix:"); is {
 		return "unix:" + strings.TrimSuffix(path, ":")
@@ -219,7 +223,8 @@ func nginxAddress(s string) string {
 	return strings.Replace(s, "localhost:", "127.0.0.1:", 1)
 }
 
-// resolve returns the passes, of which those to an upstream are that one's servers.
+// resolve returns the passes, of which those to an upstream are that one's servers. An address that is no upstream's
+// name is one of PHP-FPM itself.
 func (n *nginxReader) resolve() (all []pass) {
 	for _, f := range n.later {
 		f()
@@ -238,7 +243,8 @@ func (n *nginxReader) resolve() (all []pass) {
 }
 
 // nginxWords yields the statements of a configuration, each with the line where it ends, and with ";", "{" or "}" as
-// its last word. Comments and quotes are gone.
+// its last word. Comments and quotes are gone. A statement may go over several lines; its last one usually has the
+// address.
 func nginxWords(text string) func(yield func([]string, int) bool) {
 	return func(yield func([]string, int) bool) {
 		var words []string
@@ -259,6 +265,8 @@ func nginxWords(text string) func(yield func([]string, int) bool) {
 	}
 }
 
+// A comment, white space, an end, a quoted word, or a plain one, at whose start ${name} is no block. A # begins a
+// comment only at the start of a word.
 var nginxToken = regexp.MustCompile(`#[^\n]*|\s+|[;{}]|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'` +
 	`|(?:\$\{[^}]*\}|[^\s;{}#"'])[^\s;{}"']*`)
 
@@ -274,7 +282,8 @@ var (
 	apacheFolder = regexp.MustCompile(`(?i)^\s*(?:DocumentRoot|Alias\s+\S+)\s+"?([^"]+?)"?\s*$`)
 )
 
-// apache returns the passes of Apache. Each may run the scripts of all folders of all sites.
+// apache returns the passes of Apache. Each may run the scripts of all folders of all sites. Which site has which
+// handler takes Apache's rules of merging, which are not followed here.
 func (m *machine) apache() (all []pass) {
 	var folders []string
 	for _, pattern := range apacheFiles {
@@ -314,7 +323,8 @@ func apacheAddress(found []string) string {
 	return nginxAddress(found[2])
 }
 
-// diff shows the lines of web servers that are to change, as diff -u does.
+// diff shows the lines of web servers that are to change, as diff -u does. init changes none of these files: an
+// operator applies the diff with patch, after a look.
 func (m *machine) diff() string {
 	changes := map[string]map[int]string{} // by file and line
 	for _, pass := range m.passes {
@@ -337,7 +347,8 @@ func (m *machine) diff() string {
 	return b.String()
 }
 
-// pointAt returns a line with the gate's socket in the place of the pool's address.
+// pointAt returns a line with the gate's socket in the place of the pool's address. Apache takes a socket as
+// unix:/path|fcgi://host, in which the host is only a name.
 func pointAt(line string, p *pool) string {
 	listen := p.settings["listen"].value
 	socket := "unix:" + p.socket()
@@ -357,7 +368,8 @@ func pointAt(line string, p *pool) string {
 // diffContext is how many lines stand around a change.
 const diffContext = 3
 
-// writeDiff writes a unified diff of a file in which some lines are replaced.
+// writeDiff writes a unified diff of a file in which some lines are replaced. Each change replaces one line by one, so
+// both sides of a hunk have the same numbers. Changes whose contexts touch share a hunk, as hunks must not overlap.
 func writeDiff(b *strings.Builder, file string, changed map[int]string) {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -17,7 +17,8 @@ import (
 
 // judge returns everything that keeps this process from serving a config although the file is valid, as problems:
 // folders and owners of sockets, addresses that are not this host's, TLS files. check and serve both call it, so that
-// they agree. It leaves nothing behind and does not disturb what is being served.
+// they agree. It leaves nothing behind and does not disturb what is being served. confineTo calls it, too, to see
+// whether the rules would leave enough.
 func judge(c *config.Config) error {
 	var errs problems
 	if c.Memcached != nil { // reads the TLS files; whether memcached can be reached is no matter of the config
@@ -81,6 +82,7 @@ func judgeUnix(g *config.Gate) error {
 	}
 	// The trial shows the rights to the folder and to change the owner, which no look at modes could.
 	made := filepath.Join(folder, fmt.Sprintf(".fpm-gate-check.%d", os.Getpid()))
+	// There is no room for the trial's name, and a trial in the socket's own place would disturb it.
 	if len(made) > maxSocketPath {
 		_, _, err := owner(g)
 		return err

@@ -39,7 +39,8 @@ func listen(g *config.Gate, passed sockets) (all []net.Listener, err error) {
 
 // listenUnix creates a unix socket with the mode and owner of the config. It creates the socket under another name and
 // renames it when it is ready. So a web server never sees a socket without its final mode, and the path never
-// disappears while the socket of an earlier process is replaced.
+// disappears while the socket of an earlier process is replaced. The listener also knows which file is its own, by
+// device and inode: see unixListener.
 func listenUnix(g *config.Gate) (net.Listener, error) {
 	path := g.Listen.Address
 	if err := checkPlace(path); err != nil {
@@ -66,7 +67,8 @@ func listenUnix(g *config.Gate) (net.Listener, error) {
 	return &unixListener{UnixListener: l, path: path, id: id}, nil
 }
 
-// maxSocketPath is the longest path that the address of a unix socket can hold.
+// maxSocketPath is the longest path that the address of a unix socket can hold. sun_path has 108 bytes with the NUL at
+// its end, see unix(7).
 const maxSocketPath = 107
 
 // makeUnix creates a unix socket at a path, with the mode and owner of the config, and replaces what was there.
@@ -79,7 +81,8 @@ func makeUnix(g *config.Gate, path string) (*net.UnixListener, error) {
 		return nil, err
 	}
 	l.SetUnlinkOnClose(false) // unixListener does that, if the path is still ours
-	// The path is still another one, so no web server connects before the mode is right.
+	// The path is still another one, so no web server connects before the mode is right; only a path that leaves no room
+	// for another one is connected to at once.
 	if err := setAccess(g, path); err != nil {
 		_ = l.Close()
 		_ = os.Remove(path)
@@ -127,7 +130,9 @@ func checkPlace(path string) error {
 	return fmt.Errorf("cannot tell which process owns the existing socket: %w", err)
 }
 
-// owner returns the ids of listen_owner and listen_group; -1 if one is not set, which leaves it unchanged.
+// owner returns the ids of listen_owner and listen_group; -1 if one is not set, which leaves it unchanged. Names are
+// looked up each time, as their ids may change. Without cgo, as the packages are built, only those of /etc/passwd and
+// /etc/group are found.
 func owner(g *config.Gate) (uid, gid int, err error) {
 	uid, gid = -1, -1
 	if name := g.ListenOwner; name != "" {
@@ -155,7 +160,7 @@ func owner(g *config.Gate) (uid, gid int, err error) {
 	return uid, gid, nil
 }
 
-// lookup returns the id that name is, or that find returns for it.
+// lookup returns the id that name is, or that find returns for it. A number is an id, even if it is a name as well.
 func lookup(name string, find func(string) (string, error)) (int, error) {
 	if id, err := strconv.Atoi(name); err == nil {
 		return id, nil

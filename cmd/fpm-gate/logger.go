@@ -48,14 +48,16 @@ func (l *logs) configure(c config.Log) {
 }
 
 // logger logs as text or as JSON, as currently configured. A value with a line break never starts a second line:
-// visitors choose the paths that are logged, and to the journal each line is a message.
+// visitors choose the paths that are logged, and to the journal each line is a message. hclog's text format would
+// spread such a value over several lines.
 type logger struct {
 	hclog.Logger // logs as text
 	json         hclog.Logger
 	asJSON       *atomic.Bool
 }
 
-// Log logs a message with pairs of keys and values.
+// Log logs a message with pairs of keys and values. It checks the level for JSON first, because forJSON copies the
+// pairs.
 func (l *logger) Log(level hclog.Level, msg string, pairs ...any) {
 	if l.asJSON.Load() {
 		if level >= l.json.GetLevel() {
@@ -108,7 +110,8 @@ func (l *logger) StandardLogger(o *hclog.StandardLoggerOptions) *log.Logger {
 	return log.New(l.StandardWriter(o), "", 0)
 }
 
-// messageWriter logs what is written to it, for packages that take a log.Logger or a writer.
+// messageWriter logs what is written to it, for packages that take a log.Logger or a writer. They write one message at
+// a time, with a line break at its end.
 type messageWriter struct {
 	log   *logger
 	level hclog.Level
@@ -184,7 +187,8 @@ func textsOf(v any) ([]string, bool) {
 // oneLine escapes line breaks.
 func oneLine(s string) string { return strings.ReplaceAll(s, "\n", `\n`) }
 
-// sinkLines is how many lines may wait to be written.
+// sinkLines is how many lines may wait to be written. A line usually has some hundreds of bytes, so all together have
+// about a MiB.
 const sinkLines = 4096
 
 // logSink writes the log in the background, so that no request waits when the program that reads it (a logger at the
@@ -209,7 +213,7 @@ func newLogSink(w io.Writer) *logSink {
 	return s
 }
 
-// Write queues a line. It never waits and never fails.
+// Write queues a line. It never waits and never fails. It copies the line, whose memory hclog uses again.
 func (s *logSink) Write(line []byte) (int, error) {
 	select {
 	case s.lines <- logLine{text: bytes.Clone(line)}:
@@ -222,6 +226,7 @@ func (s *logSink) Write(line []byte) (int, error) {
 
 // run writes the lines, one at a time. Only it calls w.Write, so a line that hangs delays no request.
 func (s *logSink) run() {
+	// How many lost lines recovered was called for.
 	reported := uint64(0)
 	cut := false // the last bytes written are a part of a line
 	for line := range s.lines {
@@ -250,7 +255,8 @@ func (s *logSink) run() {
 	}
 }
 
-// flush waits until everything logged so far is written, but at most a second.
+// flush waits until everything logged so far is written, but at most a second. The process ends after it, so what a
+// reader that hangs has not taken by then is lost.
 func (s *logSink) flush() {
 	written := make(chan struct{})
 	timeout := time.After(time.Second)

@@ -9,7 +9,8 @@ import (
 	"github.com/fpm-gate/fpm-gate/phpsession"
 )
 
-// gateOptions are a gate's, from its block of the config.
+// gateOptions are a gate's, from its block of the config. Values pass as they are: config has checked them and has
+// filled in the defaults. Watchers, stores and meters are added by environment.GateOptions.
 func gateOptions(c *config.Config, g *config.Gate) gate.Options {
 	o := gate.Options{
 		Name:     g.Name,
@@ -89,6 +90,7 @@ func phpLocks(s *config.Session) bool {
 	return s.Handler != config.HandlerAny
 }
 
+// lockPolicy is the policy of a lock block. That of a route has all keys: config has filled in those of the gate.
 func lockPolicy(l config.Lock) gate.Policy {
 	return gate.Policy{
 		MaxWait:        l.MaxWait,
@@ -110,6 +112,7 @@ func lockPolicy(l config.Lock) gate.Policy {
 	}
 }
 
+// The words of the config and what they are to the gate. config accepts no others, so each is found.
 var maxWaits = map[string]gate.OnMaxWait{
 	config.OnMaxWaitReject: gate.OnMaxWaitReject,
 	config.OnMaxWaitPass:   gate.OnMaxWaitPass,

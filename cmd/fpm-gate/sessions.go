@@ -19,7 +19,8 @@ import (
 )
 
 // probeSessions reports evidence for and against the session block of each gate: the session files, PHP-FPM's settings
-// as far as they can be read, and what the running gate has seen.
+// as far as they can be read, and what the running gate has seen. With a depth the files are in thousands of folders,
+// and are left out.
 func probeSessions(w io.Writer, c *config.Config) {
 	for _, g := range c.Gates {
 		if watchesFiles(g) && g.Session.Depth == 0 {
@@ -58,6 +59,7 @@ func sessionFiles(folder string, now time.Time) string {
 		return err.Error()
 	}
 	defer dir.Close()
+	// On an error it returns what it has read so far, which is evidence, too.
 	entries, _ := dir.ReadDir(maxFiles)
 	n, newest := 0, time.Time{}
 	for _, e := range entries {
@@ -78,8 +80,8 @@ func sessionFiles(folder string, now time.Time) string {
 	return fmt.Sprintf("%d session files, the newest written %s ago", n, now.Sub(newest).Round(time.Second))
 }
 
-// poolFiles are the usual places of PHP-FPM's pool configuration. For each, iniFiles has the php.ini, and iniFolders the
-// files that PHP reads after it, relative to the folder of the pools.
+// poolFiles are the usual places of PHP-FPM's pool configuration. For each, iniFiles has the php.ini, and iniFolders
+// the files that PHP reads after it, both relative to the folder of the pools.
 var (
 	poolFiles = []string{
 		"etc/php/*/fpm/pool.d/*.conf", "etc/php-fpm.d/*.conf", "etc/php-fpm.conf", "usr/local/etc/php-fpm.d/*.conf",
@@ -147,7 +149,8 @@ func (s settings) expandPool() {
 	}
 }
 
-// differences compares the session settings with the session block of g.
+// differences compares the session settings with the session block of g. A setting that no file has is PHP's default,
+// or an application's, and is not compared.
 func (s settings) differences(g *config.Gate) (all []string) {
 	differ := func(key, configKey, want string, same bool) {
 		if v := s[key]; v.value != "" && !same {
@@ -159,6 +162,7 @@ func (s settings) differences(g *config.Gate) (all []string) {
 	if session.Handler != config.HandlerAny {
 		differ("session.save_handler", "handler", session.Handler, handler == session.Handler)
 	}
+	// Without save_handler PHP keeps sessions in files. Other handlers have other paths.
 	if watchesFiles(g) && (handler == "" || handler == config.HandlerFiles) {
 		folder := path[strings.LastIndexByte(path, ';')+1:] // after depth and mode
 		same := filepath.Clean(folder) == filepath.Clean(session.SavePath)
@@ -185,7 +189,8 @@ func listensFor(listen string, g *config.Gate) bool {
 	})
 }
 
-// readINI reads the sections of a php.ini or a pool file. It returns none if the file cannot be read.
+// readINI reads the sections of a php.ini or a pool file. It returns none if the file cannot be read. Of a key that
+// comes twice in a section, the last value counts, as for PHP.
 func readINI(file string) (all []settings) {
 	f, err := os.Open(file)
 	if err != nil {

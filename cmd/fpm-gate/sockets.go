@@ -20,7 +20,8 @@ type sockets map[string][]*os.File
 // process or never; its unit may be started before the next.
 var errNoSocket = errors.New("systemd has passed no socket of that name")
 
-// takeSockets takes what systemd has passed. It is called once, and no child inherits them.
+// takeSockets takes what systemd has passed. It is called once, and no child inherits them. LISTEN_FDS and
+// LISTEN_FDNAMES name them, see sd_listen_fds(3). It takes the variables out of the environment.
 func takeSockets() sockets {
 	s := make(sockets)
 	for _, f := range activation.Files(true) {
@@ -62,6 +63,7 @@ func listenOn(f *os.File) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket %q from systemd: %w", f.Name(), err)
 	}
+	// FileListener works on a copy of the descriptor. f stays open for the next reload.
 	l, err := net.FileListener(f)
 	if err != nil {
 		return nil, fmt.Errorf("socket %q from systemd: %w", f.Name(), err)
@@ -113,7 +115,8 @@ func (s sockets) at(path string) (name string, ok bool) {
 }
 
 // refuse closes what waits in the sockets to be accepted. A process that cannot serve does so before it ends: systemd
-// keeps the sockets open, and web servers would wait there until another one can.
+// keeps the sockets open, and web servers would wait there until another one can. A web server whose connection is
+// closed tries its next server, or answers 502.
 func (s sockets) refuse() {
 	for _, files := range s {
 		for _, f := range files {

@@ -21,7 +21,7 @@ import (
 var _ supervisor.Unit = (*unit)(nil)
 
 // DialPredecessor connects to the process that served before this one and has not ended yet. It returns nil if there is
-// none.
+// none. Where a connection is refused, that process has ended and left its socket.
 func (u *unit) DialPredecessor() (net.Conn, error) {
 	path, err := u.runtimeFile("handover")
 	if err != nil {
@@ -41,6 +41,7 @@ func (u *unit) ListenForSuccessor() (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A socket of an earlier process with this id would be in the way.
 	own := fmt.Sprintf("%s.%d", path, os.Getpid())
 	_ = os.Remove(own)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: own})
@@ -78,7 +79,8 @@ func (u *unit) LoadPauses() (until map[string]time.Time, err error) {
 	return until, nil
 }
 
-// SavePauses replaces the file as a whole. There is none while no gate is paused.
+// SavePauses replaces the file as a whole. There is none while no gate is paused. The next process may read it at any
+// moment, and never finds a part of it.
 func (u *unit) SavePauses(until map[string]time.Time) error {
 	file, err := u.runtimeFile("paused")
 	if err != nil {
@@ -101,6 +103,7 @@ func (u *unit) SavePauses(until map[string]time.Time) error {
 	return os.Rename(next, file)
 }
 
+// systemd sets RUNTIME_DIRECTORY for RuntimeDirectory=, see systemd.exec(5): several folders are separated by colons.
 func (u *unit) runtimeFile(kind string) (string, error) {
 	folder, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")
 	if folder == "" {

@@ -38,6 +38,7 @@ const (
 
 // supervise is the main process of a unit. The process that it starts may take as long as drain to end.
 func supervise(unit string, drain time.Duration) error {
+	// It does next to nothing, and for a long time.
 	runtime.GOMAXPROCS(1)
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGHUP, syscall.SIGABRT)
@@ -128,7 +129,7 @@ func exitAs(state *os.ProcessState) error {
 }
 
 // startServing starts the same command as the process that serves. It gets the sockets that systemd has passed, and one
-// end of the lifeline.
+// end of the lifeline. The variables of systemd name this process; joinUnit mends that.
 func startServing() (*exec.Cmd, *os.File, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -142,6 +143,7 @@ func startServing() (*exec.Cmd, *os.File, error) {
 	defer theirs.Close()
 	cmd := exec.Command(self, os.Args[1:]...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	// They become descriptors 3 and on, in this order: the sockets are where systemd would have put them.
 	cmd.ExtraFiles = append(passedFiles(), theirs)
 	last := firstPassed + len(cmd.ExtraFiles) - 1
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", lifelineVariable, last))
@@ -190,6 +192,8 @@ func joinUnit(name string) (*unit, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("%s: %w", lifelineVariable, err)
 	}
+	// Libraries take the variables only in the process whose id is there, see sd_listen_fds(3) and
+	// sd_watchdog_enabled(3).
 	for _, name := range []string{"LISTEN_PID", "WATCHDOG_PID"} {
 		if os.Getenv(name) != "" {
 			_ = os.Setenv(name, strconv.Itoa(os.Getpid())) // they were the main process's
@@ -203,7 +207,8 @@ func joinUnit(name string) (*unit, error) {
 	}, nil
 }
 
-// watch passes on what the main process answers. It has this process drain when that ends without it.
+// watch passes on what the main process answers. It has this process drain when that ends without it. The read fails,
+// or is empty, when the other end was closed: by the kernel if the main process was killed.
 func (u *unit) watch(signals chan<- os.Signal) {
 	b := make([]byte, 4<<10)
 	for {
@@ -236,7 +241,7 @@ func (u *unit) notify(state string) error {
 const systemdPatience = time.Second
 
 // Restarts reports whether systemd is going to start the unit again: the main process asks. If that has died, a start
-// follows too.
+// follows too. It is called once, when the process drains, so an answer that comes too late confuses no other call.
 func (u *unit) Restarts() (bool, error) {
 	if _, err := u.lifeline.WriteString(asksRestarts); err != nil {
 		return true, nil
@@ -258,7 +263,8 @@ func (u *unit) Restarts() (bool, error) {
 }
 
 // isRestarted reports whether systemd is going to start a unit again. After a mere stop no process comes. Nor does it
-// report a restart if systemd would end the process that serves together with the main process.
+// report a restart if systemd would end the process that serves together with the main process. systemd keeps a job of
+// type restart until the main process has ended, and then goes on with it as a start.
 func isRestarted(unit string) (bool, error) {
 	mode, err := systemctl("show", "--property=KillMode", "--value", unit)
 	if err != nil {
@@ -277,7 +283,8 @@ func isRestarted(unit string) (bool, error) {
 	}), nil
 }
 
-// systemctl asks systemd.
+// systemctl asks systemd. This is the main process, or it could not: the one that serves is confined and may start no
+// program.
 func systemctl(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), systemdPatience)
 	defer cancel()

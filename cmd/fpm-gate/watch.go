@@ -52,7 +52,8 @@ func looksAtWorkers(g *config.Gate) bool {
 	return g.Session.Watch == config.WatchAuto || g.Session.Watch == config.WatchWorkers
 }
 
-// finder returns what finds workers: this process, if it has the rights, else the helper.
+// finder returns what finds workers: this process, if it has the rights, else the helper. It is chosen once a process:
+// rights do not change while it runs, and a helper may come and go.
 func (w *watching) finder() phpworker.Finder {
 	if !w.confined && phpworker.Rights() == nil {
 		return new(phpworker.Local)
@@ -77,7 +78,8 @@ func (w *watching) watcher(g *config.Gate) sessionwatch.Watcher {
 	return w.files.Folder(g.Session.SavePath, g.Session.Depth)
 }
 
-// memcached returns the watcher of a gate whose sessions are in memcached.
+// memcached returns the watcher of a gate whose sessions are in memcached. The caller closes it, and the last close of
+// all ends it.
 func (w *watching) memcached(g *config.Gate) sessionwatch.Watcher {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -155,7 +157,8 @@ func cannotWatch(byWorkers bool) string {
 	return "cannot watch PHP sessions; locks last until the script ends"
 }
 
-// note notes whether a gate whose sessions are in a folder looks at the workers, too.
+// note notes whether a gate whose sessions are in a folder looks at the workers, too. The folder's report comes later
+// and from another goroutine, when no gate is at hand.
 func (w *watching) note(folder string, byWorkers bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
