@@ -61,7 +61,9 @@ func showWhy(w io.Writer, answer json.RawMessage, asJSON bool) error {
 		return err
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	line := func(name, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(t, "%s\t%s\n", name, printable(fmt.Sprintf(format, args...)))
+	}
 	line("lock", "%s, held for %s", why.Key, age(why.HeldMS))
 	line("request", "%s", describe(why.Holder))
 	line("script", "%s", why.Holder.Script)
