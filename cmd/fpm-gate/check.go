@@ -65,7 +65,11 @@ func check(w io.Writer, file string, fileOnly, probe bool) error {
 		fmt.Fprintln(w, "note:", note)
 	}
 	for _, g := range c.Gates {
-		fmt.Fprintf(w, "gate %q: %s to %s\n", g.Name, g.Listen, strings.Trim(fmt.Sprint(g.Upstream.Addresses), "[]"))
+		var upstreams []string
+		for _, a := range g.Upstream.Addresses {
+			upstreams = append(upstreams, a.String())
+		}
+		fmt.Fprintf(w, "gate %q: %s to %s\n", g.Name, g.Listen, strings.Join(upstreams, " "))
 		if s := &g.Session; s.Application != "" {
 			fmt.Fprintf(w, "gate %q: application = %q comes to %s\n", g.Name, s.Application, applied(g))
 		}

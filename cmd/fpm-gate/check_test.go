@@ -33,3 +33,18 @@ func TestCheckShowsWhatAnApplicationComesTo(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckShowsAddressesWhole(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "fpm-gate.hcl")
+	text := "gate \"www\" {\n listen = \"[::1]:9001\"\n upstream { addresses = [\"[::1]:9000\", \"127.0.0.1:9000\"] }\n}\n"
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := check(&out, file, true, false); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out.String(), "gate \"www\": [::1]:9001 to [::1]:9000 127.0.0.1:9000\n"; !strings.Contains(got, want) {
+		t.Errorf("got %q, want %q in it", got, want)
+	}
+}
