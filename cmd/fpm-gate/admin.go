@@ -24,7 +24,8 @@ func newAdmin(log *logs, s *supervisor.Supervisor) *admin.Admin {
 	}})
 }
 
-// served is what an operator may look at.
+// served is what an operator may look at. It is called at each request of an operator, and sees one config even during
+// a reload.
 func served(s supervisor.State) admin.Served {
 	v := admin.Served{
 		Locks:    []admin.Locks{{Manager: s.Local}},

@@ -108,6 +108,7 @@ func (f *helperFlags) serve(ctx context.Context, listeners []*net.UnixListener, 
 	case <-ctx.Done():
 	}
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	// Close of the server before that of the listeners, so that Serve takes the error of a closed listener for the end.
 	s.Close()
 	for _, l := range listeners {
 		_ = l.Close()
@@ -154,6 +155,7 @@ func listenHelper(path string) (*net.UnixListener, error) {
 	} else if errors.Is(err, syscall.ECONNREFUSED) {
 		_ = os.Remove(path)
 	}
+	// The socket has its mode from the start: 0660.
 	old := unix.Umask(0o117)
 	defer unix.Umask(old)
 	l, err := net.ListenUnix("unixpacket", address)
@@ -175,6 +177,7 @@ type helperLog struct {
 // helperLogPause is between two lines of one reason.
 const helperLogPause = 10 * time.Minute
 
+// A reason is one of a dozen words, so the map stays small.
 func (h *helperLog) failed(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

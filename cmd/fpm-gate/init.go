@@ -85,6 +85,7 @@ func writeConfig(file, text string, in io.Reader, messages io.Writer) error {
 	case !mayReplace(file, in, messages):
 		return errKept
 	}
+	// It has no rights for others until replace sets those of the old one.
 	made := file + ".new"
 	if err := os.WriteFile(made, []byte(text), 0o600); err != nil {
 		return err
@@ -119,6 +120,7 @@ func replace(file, made string, old os.FileInfo) error {
 		if err := os.Remove(file + ".old"); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
+		// A link, not a rename: at each moment there is a config in its place.
 		if err := os.Link(file, file+".old"); err != nil {
 			return err
 		}

@@ -67,7 +67,8 @@ func (p *pool) from(key string) string {
 	return ""
 }
 
-// write writes the gate of the pool.
+// write writes the gate of the pool. A value has a comment with where it was found, for an operator who looks
+// whether init has understood.
 func (p *pool) write(w *configWriter, o initOptions) {
 	w.line("# The pool %q of %s.", p.name, strings.TrimSpace(p.settings[sectionKey].place))
 	w.line("gate %s {", config.Quote(gateName(p.name)))

@@ -53,6 +53,7 @@ func (f *adminFlags) client() (*adminClient, error) {
 	return newAdminClient(at), nil
 }
 
+// An address of the config goes to the dialer as it is; the URL has only a host for the header.
 func newAdminClient(at netaddr.Addr) *adminClient {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, at.Network, at.Address)

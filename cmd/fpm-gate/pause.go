@@ -111,6 +111,7 @@ func (f *pauseFlags) run(cmd *cobra.Command, args []string) error {
 		return failed(err)
 	}
 	if f.wait {
+		// Only the wait can be interrupted: a signal before ends the command as usual.
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		if err := c.awaitIdle(ctx, cmd.ErrOrStderr(), args, &page); err != nil {
@@ -162,7 +163,8 @@ func (c *adminClient) awaitIdle(ctx context.Context, progress io.Writer, args []
 	}
 }
 
-// busyGates describes the gates whose PHP-FPM is not idle. The error says that a pause has ended.
+// busyGates describes the gates whose PHP-FPM is not idle. The error says that a pause has ended. After the end of a
+// pause new scripts run, so it is an error even where none is seen.
 func busyGates(page *admin.PausePage) (string, error) {
 	var busy []string
 	if page.Previous {

@@ -77,6 +77,7 @@ func (f *serveFlags) serve() error {
 
 // run serves until a signal ends it. u is nil if this process is not the one that serves of a unit.
 func (f *serveFlags) run(u *unit) error {
+	// Before the config is read: whatever keeps this process from serving, no web server is to wait for it in a socket.
 	passed, started := takeSockets(), false
 	defer func() {
 		if !started {

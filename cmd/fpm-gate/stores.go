@@ -79,6 +79,8 @@ func (s *sharedStore) same(m *config.Memcached, o memcachelock.Options) bool {
 	if !reflect.DeepEqual(s.config, m) {
 		return false
 	}
+	// The config names a file of CAs, whose content may have changed since. The pair of a client is read anew in any
+	// case.
 	return o.TLS == nil || s.options.TLS.RootCAs.Equal(o.TLS.RootCAs)
 }
 
@@ -122,6 +124,7 @@ func storeTLS(t *config.TLS) (*tls.Config, error) {
 	if t.Cert == "" {
 		return c, nil
 	}
+	// Only to see now whether they can be read and belong together.
 	if _, err := tls.LoadX509KeyPair(t.Cert, t.Key); err != nil {
 		return nil, fmt.Errorf("cert and key: %w", err)
 	}

@@ -63,6 +63,7 @@ func probeWorker(f phpworker.Finder, u config.Upstream, a netaddr.Addr) (found s
 	if err != nil {
 		return "", err
 	}
+	// PHP-FPM accepts it and waits for a request: it takes one worker for as long as the looks last.
 	defer nc.Close()
 	raw, err := nc.(syscall.Conn).SyscallConn()
 	if err != nil {
