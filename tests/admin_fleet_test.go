@@ -24,7 +24,7 @@ func TestAFleetTellsOnWhichHostALockIsHeld(t *testing.T) {
 		var block string
 		block, admins[i] = adminBlock(t)
 		gates[i] = startGate(t, r, rig.GateOptions{Upstream: php.Addr, Settings: inMemcached,
-			Config: block + memcachedBlock(store, "") + "log { slow_wait = \"50ms\" }\n"})
+			Config: block + memcachedBlock(store, "3s", "") + "log { slow_wait = \"50ms\" }\n"})
 		sites[i] = &rig.Site{FastCGI: gates[i].Addr}
 	}
 	rigtest.Start(t, r.Nginx, rig.NginxOptions{Sites: sites[:]})

@@ -60,7 +60,7 @@ func newMeasured(t *testing.T) (*stack, operator) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Gate = startGate(t, r, rig.GateOptions{Config: gateOf("www", listen, upstream, inMemcached) + block + memcachedBlock(store, "")})
+	s.Gate = startGate(t, r, rig.GateOptions{Config: gateOf("www", listen, upstream, inMemcached) + block + memcachedBlock(store, "3s", "")})
 	s.Site = &rig.Site{FastCGI: listen}
 	s.Web = rigtest.Start(t, r.Nginx, rig.NginxOptions{Sites: []*rig.Site{s.Site}})
 	return s, admin

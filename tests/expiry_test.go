@@ -118,7 +118,7 @@ func (b *bottleneck) startProcesses(t *testing.T, store string, configs [2]strin
 	for i, config := range configs {
 		var block string
 		block, b.admins[i] = adminBlock(t)
-		b.gates[i] = startGate(t, b.Rig, rig.GateOptions{Config: config + block + memcachedBlock(b.store, "")})
+		b.gates[i] = startGate(t, b.Rig, rig.GateOptions{Config: config + block + memcachedBlock(b.store, "3s", "")})
 	}
 }
 

@@ -41,7 +41,8 @@ func TestAHiccupGivesNoLockAwayAndSendsNobodyAway(t *testing.T) {
 			t.Run(hiccup.name+", "+failure, func(t *testing.T) {
 				t.Parallel()
 				const sessions = 3
-				p := newTwins(t, fmt.Sprintf("lock {\n store = \"memcached\"\n max_wait = \"60s\"\n on_store_failure = %q\n }", failure))
+				// The lease outlives a restart that a busy machine draws out.
+				p := newTwinsWithLease(t, "10s", fmt.Sprintf("lock {\n store = \"memcached\"\n max_wait = \"60s\"\n on_store_failure = %q\n }", failure))
 				var held, waiting []<-chan response
 				for i := range sessions {
 					mark, session := fmt.Sprintf("held%d", i), newSession()

@@ -16,13 +16,14 @@ func TestAWaiterWhoseBrowserHasGoneNeverRuns(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, stackOptions{Gate: rig.GateOptions{Settings: `lock { max_wait = "50s" }`, Config: `log { level = "debug" }`}})
 	session := newSession()
-	before := baseline(t, s)
+	baseline(t, s)
+	before := sockets(t, s)
 	held := s.hold(t, session, "held")
 
 	ctx, leave := context.WithCancel(t.Context())
 	gone := begin(s.Site, request{path: "/note.php?mark=ran&say=gone", session: session, ctx: ctx})
 	stays := s.begin("/note.php?mark=ran&say=stays", session)
-	eventually(t, "both wait", func() bool { return files(t, s) >= before+4 }) // the script has two
+	eventually(t, "both wait", func() bool { return sockets(t, s) >= before+4 }) // the script has two
 	leave()
 	<-gone
 	awaitLog(t, s.Gate.Server, "web server hung up")
@@ -129,6 +130,16 @@ func baseline(t testing.TB, s *stack) int {
 	}
 	eventually(t, "no upstream connection is pooled", func() bool { return upstreamConns(t, s) == 0 })
 	return files(t, s)
+}
+
+// sockets is how many sockets the gate has open: its listeners and conns. It has other files while it looks at workers.
+func sockets(t testing.TB, s *stack) int {
+	t.Helper()
+	n, err := s.Gate.Sockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // upstreamConns is how many connections the gate has to PHP-FPM: those that PHP-FPM's socket has accepted or has

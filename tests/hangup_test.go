@@ -66,9 +66,9 @@ func (s *stack) limit(t *testing.T, n int) *stack {
 func TestPHPFPMThatIsKilledFailsWhatItHadAndNothingElse(t *testing.T) {
 	t.Parallel()
 	s := phaseStack(t)
-	before := baseline(t, s)
+	before, idle := baseline(t, s), sockets(t, s)
 	answered, _ := s.phases(t)
-	eventually(t, "all are there", func() bool { return files(t, s) >= before+5+3 })
+	eventually(t, "all are there", func() bool { return sockets(t, s) >= idle+5+3 })
 	s.PHP.Kill()
 	for _, phase := range []string{"running", "body"} {
 		if r := <-answered[phase]; r.err == nil && r.status != http.StatusBadGateway {
@@ -93,9 +93,9 @@ func TestPHPFPMThatIsKilledFailsWhatItHadAndNothingElse(t *testing.T) {
 func TestNginxThatIsKilledLeavesItsScriptsTheirLocks(t *testing.T) {
 	t.Parallel()
 	s := phaseStack(t)
-	before := baseline(t, s)
+	before, idle := baseline(t, s), sockets(t, s)
 	answered, endBody := s.phases(t)
-	eventually(t, "all are there", func() bool { return files(t, s) >= before+5+3 })
+	eventually(t, "all are there", func() bool { return sockets(t, s) >= idle+5+3 })
 	// The kernel closes the connections one by one; the gate must not see the first without the last, and have a
 	// request run in the place of another.
 	mustDo(t, s.Gate.Freeze())

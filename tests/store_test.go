@@ -33,19 +33,25 @@ type twins struct {
 
 func newTwins(t *testing.T, settings string) *twins {
 	t.Helper()
+	return newTwinsWithLease(t, "3s", settings)
+}
+
+func newTwinsWithLease(t *testing.T, lease, settings string) *twins {
+	t.Helper()
 	p := &twins{Rig: newRig(t, "nginx", "php-fpm", "memcached")}
 	p.store = rigtest.Start(t, p.Memcached, rig.StoreOptions{})
 	p.php = rigtest.Start(t, p.PHPFPM, rig.PHPOptions{})
 	for i := range p.gates {
-		p.gates[i] = startGate(t, p.Rig, rig.GateOptions{Upstream: p.php.Addr, Settings: settings, Config: memcachedBlock(p.store, "")})
+		p.gates[i] = startGate(t, p.Rig, rig.GateOptions{Upstream: p.php.Addr, Settings: settings, Config: memcachedBlock(p.store, lease, "")})
 		p.sites[i] = &rig.Site{FastCGI: p.gates[i].Addr}
 		rigtest.Start(t, p.Nginx, rig.NginxOptions{Sites: []*rig.Site{p.sites[i]}})
 	}
 	return p
 }
 
-func memcachedBlock(s *rig.Server, more string) string {
-	return fmt.Sprintf("memcached {\n  servers = [%q]\n  secret = \"hush\"\n  lease = \"3s\"\n  %s\n}\n", s.Addr, more)
+func memcachedBlock(s *rig.Server, lease, more string) string {
+	const block = "memcached {\n  servers = [%q]\n  secret = \"hush\"\n  lease = %q\n  %s\n}\n"
+	return fmt.Sprintf(block, s.Addr, lease, more)
 }
 
 const inMemcached = `lock { store = "memcached" }`
@@ -237,7 +243,7 @@ func TestMemcachedWithPasswordAndTLS(t *testing.T) {
 	g := startGate(t, r, rig.GateOptions{Upstream: php.Addr, Settings: `lock {
     store            = "memcached"
     on_store_failure = "reject"
-  }`, Config: memcachedBlock(store, secrets)})
+  }`, Config: memcachedBlock(store, "3s", secrets)})
 	site := &rig.Site{FastCGI: g.Addr}
 	rigtest.Start(t, r.Nginx, rig.NginxOptions{Sites: []*rig.Site{site}})
 	eventually(t, "locks can be had", func() bool {

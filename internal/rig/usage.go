@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -99,17 +100,37 @@ func ProcessMemory(pid int) (Memory, error) {
 	return m, lines.Err()
 }
 
-// Files returns how many files and sockets the server's processes have open.
+// Files returns how many files the server's processes have open, sockets among them.
 func (s *Server) Files() (int, error) {
 	sum := 0
-	for _, pid := range s.Pids() {
-		open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-		if err != nil {
-			return 0, fmt.Errorf("count the open files of %s: %w", s.Name, err)
+	err := s.eachFile(func(string) { sum++ })
+	return sum, err
+}
+
+// Sockets returns how many sockets the server's processes have open.
+func (s *Server) Sockets() (int, error) {
+	sum := 0
+	err := s.eachFile(func(path string) {
+		if to, err := os.Readlink(path); err == nil && strings.HasPrefix(to, "socket:") {
+			sum++
 		}
-		sum += len(open)
+	})
+	return sum, err
+}
+
+// eachFile calls f with the path in /proc of each open file of the server's processes.
+func (s *Server) eachFile(f func(path string)) error {
+	for _, pid := range s.Pids() {
+		dir := fmt.Sprintf("/proc/%d/fd", pid)
+		open, err := os.ReadDir(dir)
+		if err != nil {
+			return fmt.Errorf("count the open files of %s: %w", s.Name, err)
+		}
+		for _, file := range open {
+			f(filepath.Join(dir, file.Name()))
+		}
 	}
-	return sum, nil
+	return nil
 }
 
 // member is a process of a process group.
