@@ -209,6 +209,7 @@ func (w *helpedWorker) await(ctx context.Context, seen Session, pause time.Durat
 	if changed {
 		w.rest()
 	}
+	w.awaitAnswer() // for minutes, perhaps: without a buffer
 	buffer := packets.Get().(*[maxPacket]byte)
 	defer packets.Put(buffer)
 	answer, err := w.receive(buffer[:])
@@ -219,6 +220,19 @@ func (w *helpedWorker) await(ctx context.Context, seen Session, pause time.Durat
 		return ctx.Err() // nil: another request has ended it
 	}
 	return w.parsed(parseAnswer(answer, nil))
+}
+
+// awaitAnswer waits until there is something to receive, be it an error.
+func (w *helpedWorker) awaitAnswer() {
+	raw, err := w.nc.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Read(func(fd uintptr) bool {
+		var b [1]byte
+		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return !errors.Is(err, unix.EAGAIN)
+	})
 }
 
 // rest ends an await of the helper's: its answer is to come at once. The goroutine of await calls it, or one that the
