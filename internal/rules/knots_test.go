@@ -2,7 +2,6 @@ package rules
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"go/ast"
 	"go/importer"
@@ -101,9 +100,15 @@ type typedPackage struct {
 	methods map[string]map[string]bool // the files, by type
 }
 
+// allTyped is what typed has found.
+var allTyped map[string]*typedPackage
+
 // typed checks the types of all packages, without their tests.
 func typed(t *testing.T) map[string]*typedPackage {
 	t.Helper()
+	if allTyped != nil {
+		return allTyped
+	}
 	list := exec.Command("go", "list", "-export", "-deps", "-json=ImportPath,Dir,GoFiles,Export,DepOnly", "./...")
 	list.Dir = "../.."
 	list.Stderr = os.Stderr
@@ -149,6 +154,7 @@ func typed(t *testing.T) map[string]*typedPackage {
 		}
 		all[strings.TrimPrefix(l.ImportPath, module)] = newTypedPackage(fset, pkg, l.GoFiles, info)
 	}
+	allTyped = all
 	return all
 }
 
@@ -190,78 +196,76 @@ func isDeclared(pkg *types.Package, obj types.Object) bool {
 // order returns the files in the order in which the fewest pairs point up, users first, and these pairs. For many files
 // that use each other it is the best of many attempts.
 func (p *typedPackage) order() (order []string, up []pair) {
-	rng := rand.New(rand.NewPCG(1, 2))
-	order = slices.Clone(p.files)
-	best := p.cost(order)
-	for range 30 {
-		trial := slices.Clone(order)
-		rng.Shuffle(len(trial), func(i, j int) { trial[i], trial[j] = trial[j], trial[i] })
-		trial = p.improve(trial)
-		if c := p.cost(trial); c < best {
-			order, best = trial, c
+	u := make(usage, len(p.files))
+	for i, file := range p.files {
+		u[i] = make([]int, len(p.files))
+		for j, used := range p.files {
+			if p.uses[pair{file, used}] != nil {
+				u[i][j] = 1
+			}
 		}
 	}
-	order = p.improve(order)
-	at := positions(order)
-	for by := range p.uses {
-		if at[by.user] > at[by.used] {
-			up = append(up, by)
+	for _, i := range u.order() {
+		for _, above := range order {
+			if p.uses[pair{p.files[i], above}] != nil {
+				up = append(up, pair{p.files[i], above})
+			}
 		}
+		order = append(order, p.files[i])
 	}
-	slices.SortFunc(up, func(a, b pair) int {
-		return cmp.Or(cmp.Compare(at[a.user], at[b.user]), cmp.Compare(at[a.used], at[b.used]))
-	})
 	return order, up
 }
 
+// usage is 1 where one file, the row, uses another, the column.
+type usage [][]int
+
+func (u usage) order() []int {
+	rng := rand.New(rand.NewPCG(1, 2))
+	best := make([]int, len(u))
+	for i := range best {
+		best[i] = i
+	}
+	u.improve(best)
+	for range 200 {
+		trial := slices.Clone(best)
+		rng.Shuffle(len(trial), func(i, j int) { trial[i], trial[j] = trial[j], trial[i] })
+		u.improve(trial)
+		if u.cost(trial) < u.cost(best) {
+			best = trial
+		}
+	}
+	return best
+}
+
 // improve moves single files to their best place until no move helps.
-func (p *typedPackage) improve(order []string) []string {
+func (u usage) improve(order []int) {
 	for moved := true; moved; {
 		moved = false
-		for _, file := range slices.Clone(order) {
-			from := slices.Index(order, file)
-			rest := slices.Delete(slices.Clone(order), from, from+1)
-			// The pairs of file that point up if it stands before all others, and then after each more of them.
-			cost := 0
-			for _, other := range rest {
-				cost += p.points(other, file)
+		for from := range order {
+			to, gain := from, 0
+			for _, step := range []int{-1, 1} {
+				change := 0 // in the pairs that point up, if the file is moved past those up to i
+				for i := from + step; i >= 0 && i < len(order); i += step {
+					change += step * (u[order[from]][order[i]] - u[order[i]][order[from]])
+					if change < gain {
+						to, gain = i, change
+					}
+				}
 			}
-			first, costs := cost, make([]int, 0, len(order))
-			costs = append(costs, first)
-			for _, other := range rest {
-				cost += p.points(file, other) - p.points(other, file)
-				costs = append(costs, cost)
-			}
-			if to := slices.Index(costs, slices.Min(costs)); costs[to] < costs[from] {
-				order, moved = slices.Insert(rest, to, file), true
+			if to != from {
+				file := order[from]
+				copy(order[min(from, to+1):], order[min(from+1, to):max(from, to+1)])
+				order[to], moved = file, true
 			}
 		}
 	}
-	return order
 }
 
-// points returns 1 if file uses used.
-func (p *typedPackage) points(file, used string) int {
-	if p.uses[pair{file, used}] != nil {
-		return 1
-	}
-	return 0
-}
-
-func (p *typedPackage) cost(order []string) (n int) {
-	at := positions(order)
-	for by := range p.uses {
-		if at[by.user] > at[by.used] {
-			n++
+func (u usage) cost(order []int) (n int) {
+	for i, file := range order {
+		for _, above := range order[:i] {
+			n += u[file][above]
 		}
 	}
 	return n
-}
-
-func positions(order []string) map[string]int {
-	at := make(map[string]int, len(order))
-	for i, file := range order {
-		at[file] = i
-	}
-	return at
 }
