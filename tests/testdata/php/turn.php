@@ -1,8 +1,8 @@
 <?php
 // turn.php?mark=M&name=N&ms=K: adds one to the session's counter, after it has read the request's body and worked for
 // K ms. Adds the line "begin:N:LOCK" to the file marks/M when it has read the counter, where LOCK is FPM_GATE_LOCK, and
-// "end:N" when it has written it. With wait=1 it makes the file marks/M.started and waits for marks/M.go in between.
-// Prints the count.
+// "end:N" before it writes it and closes the session: from then on the next script may begin. With wait=1 it makes the
+// file marks/M.started and waits for marks/M.go in between. Prints the count.
 $mark = __DIR__ . '/marks/' . basename($_GET['mark']);
 $note = fn ($line) => file_put_contents($mark, "$line\n", FILE_APPEND | LOCK_EX);
 session_start();
@@ -17,7 +17,7 @@ if (isset($_GET['wait'])) {
     }
 }
 $_SESSION['count'] = ($_SESSION['count'] ?? 0) + 1;
-session_write_close();
 $note("end:{$_GET['name']}");
+session_write_close();
 header('Content-Type: text/plain');
 echo $_SESSION['count'], "\n";
