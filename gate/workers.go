@@ -27,6 +27,8 @@ type Workers struct {
 	closed  bool
 	looked  map[*phpScript]struct{} // that are looked at, each by a goroutine
 	samples int                     // of them, those that no request waits for
+	spare   int                     // how many more of these may begin
+	sampled time.Time               // when spare was counted last
 	pools   map[netaddr.Addr]*workerPool
 	used    usedSessions
 
@@ -68,8 +70,10 @@ const (
 	// maxStrange is how many workers in a row must not be understood before the others at an address are given up, once
 	// one was understood: a single one may be damaged.
 	maxStrange = 3
-	// maxWorkerSamples bounds the scripts that are looked at although no request waits, until their PHP is understood.
+	// maxWorkerSamples bounds the scripts that are looked at although no request waits, until their PHP is understood:
+	// so many at once, and another one after each samplePause.
 	maxWorkerSamples = 4
+	samplePause      = 100 * time.Millisecond
 )
 
 // NewWorkers returns a Workers that finds workers by finder.
@@ -116,7 +120,7 @@ func (w *Workers) lookAt(s *phpScript, wanted bool) {
 		return
 	case known:
 		w.samples--
-	case !wanted && (w.samples >= maxWorkerSamples || w.isSettled(s)):
+	case !wanted && (w.samples >= maxWorkerSamples || w.isSettled(s) || !w.maySample(time.Now())):
 		return
 	}
 	if !wanted {
@@ -187,6 +191,20 @@ func (w *Workers) hurry(s *phpScript) {
 	if _, looked := w.looked[s]; looked {
 		s.hurry()
 	}
+}
+
+// maySample reports whether another sample may be taken: a sample costs as much as a request, and of a script that is
+// over in a moment it shows nothing. It is called with the mutex held.
+func (w *Workers) maySample(now time.Time) bool {
+	if pauses := now.Sub(w.sampled) / samplePause; pauses > 0 {
+		w.spare = min(w.spare+int(min(pauses, maxWorkerSamples)), maxWorkerSamples)
+		w.sampled = now
+	}
+	if w.spare == 0 {
+		return false
+	}
+	w.spare--
+	return true
 }
 
 // isSettled reports whether no sample is needed: the workers can be looked at, or cannot. It is called with the mutex
