@@ -65,7 +65,7 @@ type misfits struct {
 
 	mu      sync.Mutex
 	ids     int            // requests with a session id
-	logged  []string       // the kinds of misfits of the cookies that were logged
+	logged  []bool         // by cookieMisfits
 	unseen  int            // scripts that were not seen to open their session
 	unnamed int            // requests with a cookie that looks like a session's
 	names   []string       // of those cookies
@@ -75,7 +75,10 @@ type misfits struct {
 }
 
 func newMisfits(o *Options, log hclog.Logger) *misfits {
-	m := &misfits{log: log, session: &o.Session, suggest: o.Suggest, counts: make(map[string]int)}
+	m := &misfits{
+		log: log, session: &o.Session, suggest: o.Suggest,
+		logged: make([]bool, len(cookieMisfits)), counts: make(map[string]int),
+	}
 	if o.Watcher != nil {
 		m.place = o.Watcher.Place()
 	}
@@ -89,35 +92,43 @@ func (m *misfits) all() (all []Misfit) {
 	if m.unseen >= unseenToReport && !m.opened.Load() {
 		all = append(all, m.notOpened())
 	}
-	return append(all, m.ofCookies()...)
-}
-
-// ofCookies returns the misfits of the cookies. The caller holds mu.
-func (m *misfits) ofCookies() (all []Misfit) {
-	if m.matched.Load() {
-		return nil
-	}
-	if m.exceeds(m.unread, unreadToReport) {
-		all = append(all, m.cookieText())
-	}
-	switch {
-	case m.exceeds(m.unnamed, unnamedToReport):
-		all = append(all, m.cookieName())
-	case m.exceeds(m.cookied, cookiesToReport) && m.unread < unreadToReport:
-		all = append(all, m.noSession())
+	for _, kind := range cookieMisfits {
+		if kind.is(m) {
+			all = append(all, kind.describe(m))
+		}
 	}
 	return all
+}
+
+// cookieMisfits are the misfits of the cookies: whether there is one now, and its description. Both are called with mu
+// held.
+var cookieMisfits = []struct {
+	is       func(*misfits) bool
+	describe func(*misfits) Misfit
+}{
+	{(*misfits).lacksText, (*misfits).cookieText},
+	{(*misfits).lacksName, (*misfits).cookieName},
+	{(*misfits).lacksSession, (*misfits).noSession},
+}
+
+func (m *misfits) lacksText() bool { return !m.matched.Load() && m.exceeds(m.unread, unreadToReport) }
+func (m *misfits) lacksName() bool { return !m.matched.Load() && m.exceeds(m.unnamed, unnamedToReport) }
+
+// lacksSession is for cookies that nothing else is known of.
+func (m *misfits) lacksSession() bool {
+	return !m.matched.Load() && m.exceeds(m.cookied, cookiesToReport) && !m.lacksName() && m.unread < unreadToReport
 }
 
 // exceeds reports whether n requests without an id are enough to be reported, next to those with one.
 func (m *misfits) exceeds(n, enough int) bool { return n >= enough && n > shareToBelieve*m.ids }
 
-// logOnce logs each misfit of the cookies when it begins. The caller holds mu.
+// logOnce logs each misfit of the cookies when it begins. It is called with each request until one has a session id, so
+// no text is made before. The caller holds mu.
 func (m *misfits) logOnce() {
-	for _, misfit := range m.ofCookies() {
-		if !slices.Contains(m.logged, misfit.Kind) {
-			m.logged = append(m.logged, misfit.Kind)
-			m.log.Warn(misfit.Text)
+	for i, kind := range cookieMisfits {
+		if !m.logged[i] && kind.is(m) {
+			m.logged[i] = true
+			m.log.Warn(kind.describe(m).Text)
 		}
 	}
 }
@@ -130,8 +141,8 @@ func (m *misfits) few() string {
 	case 1:
 		return "only one request of this gate had a session id, as any visitor can send, so nothing else is locked"
 	}
-	const few = "only %d requests of this gate had a session id, as any visitor can send, so nothing else is locked"
-	return fmt.Sprintf(few, m.ids)
+	const text = "only %d requests of this gate had a session id, as any visitor can send, so nothing else is locked"
+	return fmt.Sprintf(text, m.ids)
 }
 
 func (m *misfits) notOpened() Misfit {
@@ -232,7 +243,7 @@ func (m *misfits) isSet() {
 
 // match notes that the config fits. The caller holds mu.
 func (m *misfits) match() {
-	if len(m.logged) > 0 && !m.matched.Load() {
+	if slices.Contains(m.logged, true) && !m.matched.Load() {
 		m.log.Info("the requests of this gate have session ids now")
 	}
 	m.matched.Store(true)

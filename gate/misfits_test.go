@@ -144,9 +144,11 @@ func TestACookieThatLooksLikeASessionIsReported(t *testing.T) {
 func TestASiteOfWhichNoSessionIsFoundIsReported(t *testing.T) {
 	const never, now = "100 or more had other cookies", "the requests of this gate have session ids now"
 	var asked []string
+	asks := 0
 	s := newStand(t, func(o *Options) {
 		o.Suggest = func(names []string) string {
 			asked = names
+			asks++
 			return `application = "shop"`
 		}
 	})
@@ -160,6 +162,9 @@ func TestASiteOfWhichNoSessionIsFoundIsReported(t *testing.T) {
 		s.serve([]string{"HTTP_COOKIE", "shop_0a1b=tops3cret"})
 	}
 	s.reports(never, 1)
+	if asks != 1 {
+		t.Errorf("the text was made %d times, want once for all requests", asks)
+	}
 	s.reports("tops3cret", 0)
 	s.reports("most of them shop_0a1b, _ga, once0", 1)
 	s.reports(`or write application = "shop"`, 1)
