@@ -341,7 +341,7 @@ func (v *sessionView) seen() (s sessionwatch.State, ok bool) {
 // want has the worker looked at from now on.
 func (v *sessionView) want() {
 	if v != nil {
-		v.script.workers.lookAt(v.script, true)
+		v.script.workers.lookAt(v.script)
 	}
 }
 

@@ -545,28 +545,3 @@ func TestAnOperatorWithoutRightsChangesNothing(t *testing.T) {
 	s.php.next().end(page + "next")
 	next.want("next")
 }
-
-// TestSamplesAreRare: each costs as much as a request. A site whose scripts are over in a moment shows nothing to them.
-func TestSamplesAreRare(t *testing.T) {
-	w := &Workers{}
-	now := time.Now()
-	take := func() (n int) {
-		for range 1000 {
-			if w.maySample(now) {
-				n++
-			}
-		}
-		return n
-	}
-	for _, c := range []struct {
-		after time.Duration
-		want  int
-	}{
-		{0, maxWorkerSamples}, {samplePause - 1, 0}, {1, 1}, {2 * samplePause, 2}, {time.Hour, maxWorkerSamples},
-	} {
-		now = now.Add(c.after)
-		if got := take(); got != c.want {
-			t.Errorf("after %v: got %d samples, want %d", c.after, got, c.want)
-		}
-	}
-}

@@ -78,7 +78,7 @@ func (h *hold) terminate(reason string) (Ending, error) {
 	t.giveUp = time.Now().Add(maxTermination - lastWord)
 	defer t.script.leave()
 	t.script.retry()
-	t.script.workers.lookAt(t.script, true)
+	t.script.workers.lookAt(t.script)
 	err := t.send(func(w phpworker.Worker) error { return w.Interrupt("") })
 	if err == nil && t.awaitEnd(time.Now().Add(h.request.policy.TerminateGrace)) {
 		return t.done(EndedByLimit), nil

@@ -51,7 +51,7 @@ func (w *watch) begin(id []byte) {
 		w.distant = time.AfterFunc(distantPatience, w.want)
 	}
 	if w.view != nil && !w.wanted {
-		w.setup.Workers.lookAt(w.view.script, false)
+		w.setup.Workers.sample(w.view.script, w.setup.Upstream.Addrs)
 	}
 }
 

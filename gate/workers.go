@@ -16,7 +16,8 @@ import (
 )
 
 // Workers sees what PHP does with its sessions in the workers that serve the requests, for every session handler. It
-// looks at a worker while a request waits for its session, at most. It is made by NewWorkers.
+// looks at a worker while a request waits for its session, and at a few others until it understands their PHP. It is
+// made by NewWorkers.
 type Workers struct {
 	finder  phpworker.Finder
 	log     hclog.Logger
@@ -110,24 +111,42 @@ func (w *Workers) Close() {
 	w.looking.Wait()
 }
 
-// lookAt has a script looked at from now on: for a request that waits, or else as a sample.
-func (w *Workers) lookAt(s *phpScript, wanted bool) {
+// lookAt has a script looked at from now on, for a request that waits.
+func (w *Workers) lookAt(s *phpScript) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	_, known := w.looked[s]
 	switch {
-	case w.closed, known && (s.wanted || !wanted):
+	case w.closed, known && s.wanted:
 		return
 	case known:
 		w.samples--
-	case !wanted && (w.samples >= maxWorkerSamples || w.isSettled(s) || !w.maySample(time.Now())):
+	}
+	w.begin(s, true)
+}
+
+// sample has a script looked at although no request waits, where the workers at one of the addresses that it may run at
+// are not understood yet. It is called with each request.
+func (w *Workers) sample(s *phpScript, addrs []netaddr.Addr) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, known := w.looked[s]
+	if w.closed || known || w.samples >= maxWorkerSamples {
 		return
 	}
-	if !wanted {
-		w.samples++
+	now := time.Now()
+	needed := slices.ContainsFunc(addrs, func(a netaddr.Addr) bool { return !w.isSettled(a, now) })
+	if !needed || !w.maySample(now) {
+		return
 	}
+	w.samples++
+	w.begin(s, false)
+}
+
+// begin begins to look at a script, or looks at it now if it has begun. It is called with the mutex held.
+func (w *Workers) begin(s *phpScript, wanted bool) {
 	s.wanted, s.since = wanted, time.Now()
-	if known {
+	if _, known := w.looked[s]; known {
 		s.hurry()
 		return
 	}
@@ -159,9 +178,8 @@ func (w *Workers) next(s *phpScript) (ctx context.Context, connected bool) {
 		return nil, false
 	}
 	s.hurry() // it frees what the last one takes
-	// Before isSettled: the worker may come in between.
-	_, connected = s.exchange.Serving()
-	if !s.wanted && w.isSettled(s) {
+	at, connected := s.exchange.Serving()
+	if !s.wanted && connected && w.isSettled(at.Addr(), time.Now()) {
 		w.dropLocked(s)
 		return nil, false
 	}
@@ -207,15 +225,11 @@ func (w *Workers) maySample(now time.Time) bool {
 	return true
 }
 
-// isSettled reports whether no sample is needed: the workers can be looked at, or cannot. It is called with the mutex
-// held.
-func (w *Workers) isSettled(s *phpScript) bool {
-	at, ok := s.exchange.Serving()
-	if !ok {
-		return false
-	}
-	p := w.pools[at.Addr()]
-	return p != nil && (p.known || time.Now().Before(p.again))
+// isSettled reports whether no sample of the workers at an address is needed: they can be looked at, or cannot. It is
+// called with the mutex held.
+func (w *Workers) isSettled(a netaddr.Addr, now time.Time) bool {
+	p := w.pools[a]
+	return p != nil && (p.known || now.Before(p.again))
 }
 
 // hurrySamples has samples left alone that are needed no longer. It is called with the mutex held.
