@@ -253,7 +253,7 @@ func TestALockEndsWhenTheWorkerShowsThatItsSessionIsClosed(t *testing.T) {
 	w.set(active("one"))
 	poll := s.ask(session("one")...)
 	s.waiters(1)
-	time.Sleep(10 * minLookPause)
+	time.Sleep(10 * phpworker.LookPause(0))
 	s.php.none(t)
 	w.set(none("one", phpworker.Before))
 	polling := s.php.next() // while the export goes on
@@ -291,7 +291,7 @@ func TestAScriptThatOpensItsSessionAgainKeepsTheLockThatPHPLacks(t *testing.T) {
 				showing := s.php.next()
 				poll := s.ask(session("one")...)
 				s.waiters(1)
-				time.Sleep(2 * minLookPause)
+				time.Sleep(2 * phpworker.LookPause(0))
 				set(none("one", phpworker.Before))
 				var polling *script
 				if enters {

@@ -53,10 +53,6 @@ type workerPool struct {
 var errNoWorkers = errors.New(`the gate does not look at PHP-FPM's workers; see session { watch = "auto" }`)
 
 const (
-	// A script is looked at after a part of the time since it was begun to be looked at, within these bounds.
-	minLookPause = 2 * time.Millisecond
-	maxLookPause = 16 * time.Millisecond
-	lookPart     = 128
 	// closedPause is the pause of a script whose sessions have been closed, as it may open them again, and of a sample.
 	closedPause = 30 * time.Millisecond
 	// awaitAgain is how long a change is awaited until it is looked whether the script still has the same worker.
@@ -199,7 +195,7 @@ func (w *Workers) pause(s *phpScript) time.Duration {
 	if connected := s.exchange.Connected(); connected.After(since) {
 		since = connected
 	}
-	return min(max(time.Since(since)/lookPart, minLookPause), maxLookPause)
+	return phpworker.LookPause(time.Since(since))
 }
 
 // hurry has a script that is looked at looked at now.

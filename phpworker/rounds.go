@@ -36,14 +36,17 @@ type repeatedLook struct {
 }
 
 const (
-	// A look is taken again after a part of the time for which it has been taken, but not more rarely than maxLookPause
-	// unless its own pause is longer, or all together cost too much.
 	minLookPause = 2 * time.Millisecond
 	maxLookPause = 16 * time.Millisecond
 	lookPart     = 128
 	// maxLookCost bounds what the looks of a second cost together. They become rarer, all alike.
 	maxLookCost = 12000
 )
+
+// LookPause returns the pause between two looks at a script that has run for age: a part of that, from 2 to 16 ms.
+func LookPause(age time.Duration) time.Duration {
+	return min(max(age/lookPart, minLookPause), maxLookPause)
+}
 
 // What looks cost: a unit is a look that finds that the process has not run. Reading its memory takes about five times
 // as long, but counts as three, because it happens only to processes that use the CPU themselves. A round trip to a
@@ -176,7 +179,7 @@ func (r *rounds) load() time.Duration {
 
 // pauseAt is the pause after a look at the time now, as far as it alone is concerned.
 func (l *repeatedLook) pauseAt(now time.Time) time.Duration {
-	return max(l.pause, min(max(now.Sub(l.since)/lookPart, minLookPause), maxLookPause))
+	return max(l.pause, LookPause(now.Sub(l.since)))
 }
 
 // begun is what the moments of all looks are counted from: the clock of the system may be set.
