@@ -10,17 +10,25 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/rig/browser"
 )
 
-// TestThePageShowsAStormAndBreaksItsLock has a script block others, and an operator look on in a browser.
-func TestThePageShowsAStormAndBreaksItsLock(t *testing.T) {
-	t.Parallel()
-	s := newStack(t, stackOptions{}, "chromium")
+// openPage opens the page of a gate that holds no session yet. It is at origin.
+func openPage(t *testing.T) (s *stack, tab *browser.Tab, origin string) {
+	t.Helper()
+	s = newStack(t, stackOptions{}, "chromium")
 	admin, err := s.Reserve("tcp", "admin")
 	if err != nil {
 		t.Fatal(err)
 	}
 	reload(t, s.Gate, fmt.Sprintf("admin { listen = %q }\n", admin)+s.Gate.Config)
-	tab := browser.Start(t).Open(t, "http://"+admin.String()+"/")
+	origin = "http://" + admin.String()
+	tab = browser.Start(t).Open(t, origin+"/")
 	tab.Await(t, `document.querySelector("#headline").textContent === "No session is held."`)
+	return s, tab, origin
+}
+
+// TestThePageShowsAStormAndBreaksItsLock has a script block others, and an operator look on in a browser.
+func TestThePageShowsAStormAndBreaksItsLock(t *testing.T) {
+	t.Parallel()
+	s, tab, origin := openPage(t)
 
 	for as, script := range map[string]string{"export.php": "wait.php", "cart.php": "wait.php", "poll.php": "hello.php"} {
 		copyScript(t, s.Rig, script, as)
@@ -60,7 +68,7 @@ func TestThePageShowsAStormAndBreaksItsLock(t *testing.T) {
 	if got := tab.Complaints(); len(got) > 0 {
 		t.Errorf("the page complains: %q", got)
 	}
-	if got := tab.Strangers("http://" + admin.String()); len(got) > 0 {
+	if got := tab.Strangers(origin); len(got) > 0 {
 		t.Errorf("the page asks other places: %q", got)
 	}
 }
@@ -68,14 +76,7 @@ func TestThePageShowsAStormAndBreaksItsLock(t *testing.T) {
 // TestThePagePausesAndResumes has an operator pause a gate in a browser, and let its requests go.
 func TestThePagePausesAndResumes(t *testing.T) {
 	t.Parallel()
-	s := newStack(t, stackOptions{}, "chromium")
-	admin, err := s.Reserve("tcp", "admin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	reload(t, s.Gate, fmt.Sprintf("admin { listen = %q }\n", admin)+s.Gate.Config)
-	tab := browser.Start(t).Open(t, "http://"+admin.String()+"/")
-	tab.Await(t, `document.querySelector("#headline").textContent === "No session is held."`)
+	s, tab, _ := openPage(t)
 
 	tab.Do(t, chromedp.Click(chromedp.CSS("#pause")))
 	tab.Await(t, `!document.querySelector("#hold-yes").disabled`)
