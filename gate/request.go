@@ -40,6 +40,7 @@ func serve(g *shared, fr *fcgi.Request, slow *alarm) error {
 	return nil
 }
 
+// newRequest begins the state of a request, which is in state.go.
 func newRequest(g *shared, fr *fcgi.Request) *request {
 	r := &request{Request: fr, gate: g, setup: g.enter(), status: lockNone}
 	r.exchange.Request, r.exchange.Sending, r.exchange.Sent, r.exchange.Header = fr, r.sending, r.sent, r.readHeader

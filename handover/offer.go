@@ -63,7 +63,7 @@ func (o *Offer) setConn(nc net.Conn) bool {
 func (o *Offer) serve(nc net.Conn) {
 	s := &successor{offer: o, out: newOutbox(), asked: make(map[sessionlock.Key]question)}
 	by := describe(o.locks)
-	// From HandOver on the store calls s for each lease that it is asked for, perhaps before begin.
+	// After HandOver the store calls s for each lease that a manager requests, perhaps before begin.
 	var all []message
 	for _, key := range o.store.HandOver(s) {
 		all = append(all, newMessage(held, key, by[key]))

@@ -89,7 +89,7 @@ func awaiting(t *testing.T, ctx context.Context) (*changingWorker, Worker, <-cha
 	return changing, w, result
 }
 
-// TestAHelperAwaitsAChange by itself: nothing is asked meanwhile.
+// TestAHelperAwaitsAChange without a request of the gate in the meantime.
 func TestAHelperAwaitsAChange(t *testing.T) {
 	changing, w, result := awaiting(t, t.Context())
 	changing.close()
@@ -269,8 +269,8 @@ func TestAHelperThatLiesWhileItAwaits(t *testing.T) {
 	}
 }
 
-// TestAHelperSaysWhatItLacks before it is asked for a worker. One of an earlier version cannot.
-func TestAHelperSaysWhatItLacks(t *testing.T) {
+// TestAHelperReportsMissingRights from the start, before any worker is found. An earlier version counts as ready.
+func TestAHelperReportsMissingRights(t *testing.T) {
 	changing := newChangingWorker()
 	helper, _ := served(t, changing)
 	if err := helper.Ready(); err != nil {

@@ -236,8 +236,8 @@ func (c *servedWorker) do(request byte, id string) (any, error) {
 var errOtherVersion = fmt.Errorf("%w does not know this request: gate and helper have different versions; restart both",
 	ErrHelper)
 
-// errOnlyReady is returned for a first request that asks whether the helper has what it takes.
-var errOnlyReady = errors.New("no worker is asked for")
+// errOnlyReady is returned for a first request that checks the helper itself, and names no worker.
+var errOnlyReady = errors.New("a check of the helper names no worker")
 
 // find receives a connection and finds its worker. The connection is closed as soon as its other end is known: as long
 // as it is open here, PHP-FPM does not notice that the gate has closed it.

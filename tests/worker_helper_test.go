@@ -283,7 +283,7 @@ func TestAHelperThatDiesOrHangs(t *testing.T) {
 	s := p.run(t, "/steps.php?steps=start", newSession())
 	s.await(0)
 	hurried := &phpworker.Helper{Path: h.client.Path, Timeout: 100 * time.Millisecond}
-	// What it is asked before it hangs, it must answer on a busy machine too.
+	// Until it hangs, the helper has to answer in time on a busy machine too.
 	w, before := s.find(h.client), s.find(&phpworker.Helper{Path: h.client.Path, Timeout: 5 * time.Second})
 	h.stop(t)
 	_, err := before.Session()

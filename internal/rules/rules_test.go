@@ -85,7 +85,7 @@ var unplain = []struct {
 // quotes are files that have some of these phrases for a reason.
 var quotes = []string{
 	"internal/rules/rules_test.go", // the list above
-	"tests/apps_lost_test.go",      // a setting of another program, whose value is the user nobody
+	"tests/apps_lost_test.go",      // the name of a system user, in a setting of Dovecot
 }
 
 func TestTextsArePlain(t *testing.T) {
