@@ -34,7 +34,7 @@ type health struct {
 // healthAge is how long a result is reused.
 const healthAge = time.Second
 
-// serveAlive answers GET /healthz. That it answers is all that it says: a restart helps no gate whose PHP-FPM is away.
+// serveAlive answers GET /healthz. It shows only that the process runs: a restart helps no gate whose PHP-FPM is away.
 func (h *health) serveAlive(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = io.WriteString(w, "ok\n")

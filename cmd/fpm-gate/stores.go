@@ -54,7 +54,7 @@ func openShared(c *config.Config, old *sharedStore, log hclog.Logger) (*sharedSt
 // Relabel names the gates of c as the store's users.
 func (s *sharedStore) Relabel(c *config.Config) { s.Store.Relabel(sharedBy(c)) }
 
-// holder asks who holds the lock of key, for the log of a gate.
+// holder returns the holder of the lock of key, for the log of a gate; false: none, or the store cannot say.
 func (s *sharedStore) holder(ctx context.Context, key sessionlock.Key) (sessionlock.RemoteHolder, bool) {
 	h, held, err := s.Holder(ctx, key)
 	return h, held && err == nil

@@ -10,7 +10,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/config"
 )
 
-// operators is where operators look: it listens while the config says where, which a reload may change.
+// operators serves the admin where the config says, which a reload may change.
 type operators struct {
 	env Admin
 	log hclog.Logger
@@ -20,7 +20,7 @@ type operators struct {
 	server   io.Closer     // nil: there is none
 }
 
-// open opens the listener that c says. It is nil if there is none to be opened.
+// open opens the listener that c names. It returns nil if nothing is to be opened.
 func (o *operators) open(c *config.Admin) (net.Listener, error) {
 	if c == nil || o.at != nil && o.at.Listen == c.Listen && !o.env.IsGone(o.listener) {
 		return nil, nil
