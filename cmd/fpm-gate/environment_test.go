@@ -57,7 +57,13 @@ func TestServeOnThisMachine(t *testing.T) {
 			t.Fatal("the reload has failed")
 		}
 	}
-	signals <- syscall.SIGHUP // is taken when the one before has been served
+	for { // the admin is closed last
+		nc, err := net.Dial("unix", filepath.Join(folder, "admin"))
+		if err != nil {
+			break
+		}
+		nc.Close()
+	}
 	mustListen(t, folder, map[string]bool{"a": true, "b": true, "admin": false})
 	v := served(s.State())
 	if len(v.Gates) != 2 || len(v.Locks) != 2 || v.Locks[1].Store == nil || v.Profiles {
