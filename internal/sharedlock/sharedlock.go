@@ -177,13 +177,17 @@ func (s *Store) Acquire(_ context.Context, key sessionlock.Key, token sessionloc
 		s.begin(l, w)
 		return l, nil
 	}
-	if errors.Is(err, sessionlock.ErrStore) && s.isFinal(key, w, err) {
-		return nil, err
-	}
+	final := errors.Is(err, sessionlock.ErrStore) && s.isFinal(key, w, err)
 	if w == nil {
+		if final {
+			return nil, err
+		}
 		w = s.waits.begin(l)
 	}
-	w.lookAgain(found)
+	w.lookAgain(found) // after a final answer too: the manager's next request waits by the same w
+	if final {
+		return nil, err
+	}
 	return nil, s.retry(w, err)
 }
 
