@@ -24,7 +24,7 @@ type hold struct {
 	mu          sync.Mutex // guards the fields below. Nothing is called with it held, so any caller may take it
 	state       holdState
 	outcome     HoldOutcome              // once it has ended
-	late        *sessionlock.Description // copied from a request that the hold outlives; else nil
+	late        *sessionlock.Description // what is needed of the request when it has ended; nil: nothing so far
 	follows     bool                     // the gate awaits the end of the script, which ends the hold
 	timers      []*time.Timer            // to terminate
 	terminating bool                     // its script is being ended

@@ -26,6 +26,7 @@ type fakeWorker struct {
 	interrupted chan struct{}
 	terminated  chan struct{}
 	signaled    func() // is called within each signal, before it is counted; may be nil
+	reading     func() // is called before each read of the session; may be nil
 	found       int    // workers that have not been closed
 	finds       int
 }
@@ -61,6 +62,9 @@ func (w *fakeWorker) set(s phpworker.Session) {
 }
 
 func (w *fakeWorker) Session() (phpworker.Session, error) {
+	if w.reading != nil {
+		w.reading()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.session, nil

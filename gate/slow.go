@@ -112,8 +112,7 @@ func (s *slowRequest) pairs() []any {
 		"php_ms", s.times.PHP.Milliseconds(), "stage", s.stage.String())
 	switch s.stage {
 	case stageSession:
-		if by := r.setup.Locks.Holder(r.key); by != nil {
-			h := by.Describe()
+		if h, held := r.setup.Locks.DescribeHolder(r.key); held {
 			pairs = append(pairs, "holder", h.Method+" "+h.Path, "holder_script", h.Script)
 		}
 	case stagePHP:

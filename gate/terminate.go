@@ -238,7 +238,8 @@ func (h *hold) terminateAfter(d time.Duration, reason string) {
 	}
 }
 
-// beginTermination reports whether the script of the hold is to be ended now. A request's holds share one script.
+// beginTermination reports whether the script of the hold is to be ended now. A request's holds share one script. From
+// then on the hold can be described after its request has ended.
 func (h *hold) beginTermination() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -246,5 +247,9 @@ func (h *hold) beginTermination() bool {
 		return false
 	}
 	h.terminating = h.request.ending.CompareAndSwap(false, true)
+	if h.terminating && h.late == nil {
+		d := h.request.Describe() // the request ends after its hold, which h.mu keeps from ending
+		h.late = &d
+	}
 	return h.terminating
 }

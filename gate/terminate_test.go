@@ -2,6 +2,7 @@ package gate
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -148,4 +149,51 @@ func TestAWorkerThatIsNotFoundIsGivenUpInTime(t *testing.T) {
 	}
 	script.end(page + "goes on")
 	b.want("goes on")
+}
+
+// TestALineAboutAScriptThatWasEndedIsAboutThatScript, though the conn has its next request by the time that the gate
+// notices the end, and the memory of the script's own request has been used again.
+func TestALineAboutAScriptThatWasEndedIsAboutThatScript(t *testing.T) {
+	for by, c := range map[string]struct {
+		grace time.Duration
+		end   func(*script)
+	}{
+		"PHP's time limit": {time.Minute, func(s *script) { s.end("PHP's own error") }},
+		"SIGTERM":          {0, (*script).die},
+	} {
+		t.Run(by, func(t *testing.T) {
+			w := newFakeWorker()
+			var over atomic.Bool
+			next := make(chan struct{})
+			w.reading = func() {
+				if over.Load() {
+					<-next
+				}
+			}
+			s := newWorkerStand(t, w, func(o *Options) { o.Policy.TerminateGrace = c.grace })
+			b := s.ask(append(session("one"), "REQUEST_URI", "/its/own", "SCRIPT_FILENAME", "/srv/own.php")...)
+			ended := s.php.next()
+			holder := s.holders()[0]
+			var asked sync.WaitGroup
+			asked.Go(func() { _, _ = holder.terminate(byOperator) })
+			receive(t, "the script is interrupted", w.interrupted)
+			if c.grace == 0 {
+				receive(t, "the worker is ended", w.terminated)
+			}
+			over.Store(true) // a look at the worker lasts until the next request is there
+			c.end(ended)
+			b.response()
+			b.again(append(session("one"), "REQUEST_URI", "/another", "SCRIPT_FILENAME", "/srv/any.php")...)
+			another := s.php.next()
+			over.Store(false)
+			close(next)
+			asked.Wait()
+			another.end(page)
+			b.want("")
+			line := regexp.MustCompile(`script terminated by an operator: .*method=GET path=/its/own script=/srv/own.php .*by=`)
+			if !line.MatchString(s.log.String()) {
+				t.Errorf("no line of the log is %q", line)
+			}
+		})
+	}
 }

@@ -88,8 +88,20 @@ func describe(l *Lock) Description {
 	return l.by.Describe()
 }
 
+// DescribeHolder returns the Description of the holder of key, and reports whether this process holds it.
+func (m *Manager) DescribeHolder(key Key) (d Description, held bool) {
+	sh := m.shardOf(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if s := sh.sessions[key]; s != nil && s.holder != nil {
+		return describe(s.holder), true
+	}
+	return Description{}, false
+}
+
 // Holder returns the Holder of the lock of key if this process holds it, and nil otherwise. It is for callers that know
-// more of their holders than a Holder's methods. The lock may have ended by the time that Holder returns.
+// more of their holders than a Holder's methods. The lock may have ended by the time that Holder returns, so they must
+// not call Describe: see DescribeHolder.
 func (m *Manager) Holder(key Key) Holder {
 	sh := m.shardOf(key)
 	sh.mu.Lock()

@@ -53,6 +53,12 @@ func TestSnapshotShowsWhoHoldsAndWhoWaits(t *testing.T) {
 			t.Errorf("got\n%+v\nwant\n%+v", got, want)
 		}
 
+		for key, want := range map[sessionlock.Key]string{keys[1]: "/oldest", keys[0]: ""} {
+			if d, held := m.DescribeHolder(key); d.Path != want || held != (want != "") {
+				t.Errorf("got %+v, %v of a holder, want %q", d, held, want)
+			}
+		}
+
 		elsewhere.Release()
 		oldest.Release()
 		youngest.Release()
