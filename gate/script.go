@@ -338,9 +338,14 @@ func (v *sessionView) seen() (s sessionwatch.State, ok bool) {
 	return v.state, v.isKnown
 }
 
-// want has the worker looked at from now on.
+// want has the worker looked at from now on, until stop.
 func (v *sessionView) want() {
-	if v != nil {
+	if v == nil {
+		return
+	}
+	v.telling.Lock()
+	defer v.telling.Unlock()
+	if !v.stopped { // else nothing would end the looking: a hold that outlives its request may have ended meanwhile
 		v.script.workers.lookAt(v.script)
 	}
 }

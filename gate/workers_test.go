@@ -68,3 +68,25 @@ func TestWhatIsUnderstoodIsNotSampled(t *testing.T) {
 		})
 	}
 }
+
+// TestNothingIsLookedAtWhenItsViewHasStopped: a request that begins to wait just then would have it looked at for ever.
+func TestNothingIsLookedAtWhenItsViewHasStopped(t *testing.T) {
+	for name, do := range map[string]func(*sessionView){
+		"a wait after the stop":      func(v *sessionView) { v.stop(); v.want() },
+		"a wait before and after it": func(v *sessionView) { v.want(); v.stop(); v.want() },
+		"a wait before it":           func(v *sessionView) { v.want(); v.stop() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := NewWorkers(newFakeWorker(), hclog.NewNullLogger())
+			defer w.Close()
+			v := &sessionView{script: &phpScript{workers: w, exchange: new(fcgi.Exchange), users: 1}}
+			v.begin()
+			do(v)
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if len(w.looked) != 0 {
+				t.Errorf("got %d scripts that are looked at, want none", len(w.looked))
+			}
+		})
+	}
+}
