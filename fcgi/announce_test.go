@@ -103,6 +103,38 @@ func TestARequestLeavesTheBacklogWhenItsWebServerHangsUp(t *testing.T) {
 	p.check(t, 0, 0, 0)
 }
 
+// TestAnAnnouncedRequestIsSentAgainIfItsWorkerStops before it gets more than begin request. That is no use of a
+// connection that was there, and takes none from those that are counted.
+func TestAnAnnouncedRequestIsSentAgainIfItsWorkerStops(t *testing.T) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	p := newPool(t, awaitsReturn, startPHP(t, "unix", func(php *phpConn) {
+		if php.n > 1 {
+			echo(php)
+			return
+		}
+		_, _, _ = readRecord(php)
+		<-stop
+		php.Close()
+		close(stopped)
+	}))
+	run := start(t, p, "unix", func(x *Exchange) {
+		x.Sending = func() error {
+			close(stop)
+			<-stopped
+			return nil
+		}
+	}, requestOf(1, true, "body"))
+	if got := run.web.response(1).stdout; got != "X-Echo: 1\r\n\r\nbody" {
+		t.Errorf("got %q", got)
+	}
+	if err := run.result(); err != nil {
+		t.Error(err)
+	}
+	if s := p.Stats(); s.Dials != 2 || s.Retries != 1 || s.Reuses != 0 {
+		t.Errorf("got %+v, want two dials, one retry and no reuse", s)
+	}
+}
+
 // A kept connection that is closed unread is replaced by one that is not taken: Abort must still end the wait.
 func TestAbortEndsTheWaitForAnotherConnection(t *testing.T) {
 	x := &Exchange{pool: newPool(t, awaitsReturn, netaddr.Addr{Network: "unix", Address: deaf(t).Addr().String()})}

@@ -236,7 +236,9 @@ func (p *Pool) accept(ctx context.Context, u *upstream, until time.Time) (*upstr
 func (p *Pool) replace(ctx context.Context, u *upstream, until time.Time) (*upstream, error) {
 	p.mu.Lock()
 	u.backend.busy--
-	p.stats.Reuses--
+	if u.reused { // not if it was a fresh one that was announced
+		p.stats.Reuses--
+	}
 	u.close()
 	if p.paused {
 		p.open--
