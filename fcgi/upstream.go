@@ -34,19 +34,10 @@ type upstream struct {
 }
 
 // dial connects to a. A unix socket whose backlog is full refuses with EAGAIN at once: dial tries again until timeout
-// is over, so that a burst waits here instead of failing there.
+// is over, so that a burst waits here instead of failing there. A timeout of zero is none.
 func dial(ctx context.Context, a netaddr.Addr, timeout time.Duration) (netpoll.Conn, error) {
 	if a.Network != "unix" {
-		// Without ctx: net would call its Done in a goroutine of its own, maybe after the request, when its conn
-		// belongs to the next one.
-		nc, err := (&net.Dialer{Timeout: timeout, KeepAlive: -1}).Dial(a.Network, a.Address)
-		if e, is := errors.AsType[net.Error](err); is && e.Timeout() { // net has two errors of its own for that
-			return nil, fmt.Errorf("%w after %v: its host is down, or its backlog (listen.backlog) is full", err, timeout)
-		}
-		if err != nil {
-			return nil, err
-		}
-		return nc.(*net.TCPConn), nil
+		return dialTCP(ctx, a, timeout)
 	}
 	until := time.Now().Add(timeout)
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
@@ -62,6 +53,37 @@ func dial(ctx context.Context, a netaddr.Addr, timeout time.Duration) (netpoll.C
 		}
 		if err := sleep(ctx, pause); err != nil {
 			return nil, err
+		}
+	}
+}
+
+// synTimeout is how long one attempt to connect over loopback may take.
+const synTimeout = 250 * time.Millisecond
+
+// dialTCP connects to a. Over loopback the kernel answers an attempt at once or drops it: when the backlog is full, or
+// when the listener is just being closed. It would repeat the attempt after one second, three and seven. dialTCP gives
+// it up and makes another one instead.
+func dialTCP(ctx context.Context, a netaddr.Addr, timeout time.Duration) (netpoll.Conn, error) {
+	until := deadline(timeout)
+	d := net.Dialer{Deadline: until, KeepAlive: -1}
+	if a.IsLoopback() {
+		d.Timeout, d.FallbackDelay = synTimeout, synTimeout/2 // localhost may have a second address
+	}
+	for {
+		// Without ctx: net would call its Done in a goroutine of its own, maybe after the request, when its conn
+		// belongs to the next one.
+		nc, err := d.Dial(a.Network, a.Address)
+		if err == nil {
+			return nc.(*net.TCPConn), nil
+		}
+		if e, is := errors.AsType[net.Error](err); !is || !e.Timeout() { // net has two errors of its own for that
+			return nil, err
+		}
+		if d.Timeout == 0 || timeout > 0 && !time.Now().Before(until) {
+			return nil, fmt.Errorf("%w after %v: its host is down, or its backlog (listen.backlog) is full", err, timeout)
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
 	}
 }
