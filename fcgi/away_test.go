@@ -65,7 +65,7 @@ func TestPHPFPMsReturnIsAwaited(t *testing.T) {
 
 func TestAPHPFPMThatStaysAwayIsDown(t *testing.T) {
 	addr, restart := goneAndBack(t, "unix")
-	p := newPool(t, func(o *PoolOptions) { o.UnreachableWait = 50 * time.Millisecond }, addr)
+	p := newPool(t, func(o *PoolOptions) { o.UnreachableWait = time.Second }, addr)
 	waiting := []<-chan turn{getLater(t, context.Background(), p), getLater(t, context.Background(), p)}
 	for _, w := range waiting {
 		if got := receive(t, "the end of the wait", w); !errors.Is(got.err, ErrUnreachable) {
