@@ -31,7 +31,8 @@ type Environment interface {
 type Configs interface {
 	// Load reads the config again. It returns ErrNoFile if there is none. It is called in the background, and may be slow.
 	Load() (*config.Config, error)
-	// Judge returns what keeps this process from serving a config that is valid. It is called in the background.
+	// Judge returns what keeps this process from serving a config that is valid. It is called in the background. The
+	// process does not end while it is under way, unless it takes longer than a second.
 	Judge(*config.Config) error
 	// Report shows an operator an error of Load in full.
 	Report(error)

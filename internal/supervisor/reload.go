@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/fpm-gate/fpm-gate/config"
 )
@@ -52,9 +53,32 @@ func (s *Supervisor) read() (l loaded) {
 		l.err = s.confinement.reach(l.config)
 	}
 	if l.err == nil {
-		l.err = s.env.Judge(l.config)
+		l.err = s.judge(l.config)
 	}
 	return l
+}
+
+// judge judges a config, unless the process ends.
+func (s *Supervisor) judge(c *config.Config) error {
+	select {
+	case s.judging <- struct{}{}:
+		defer func() { <-s.judging }()
+		return s.env.Judge(c)
+	default:
+		return errors.New("the process ends")
+	}
+}
+
+// judgeTimeout is how long the end of the process waits for a judgment.
+const judgeTimeout = time.Second
+
+// endJudging waits for the judgment that is under way, so that the process leaves no trial socket in a folder. No other
+// one begins. A judgment that hangs is left alone.
+func (s *Supervisor) endJudging() {
+	select {
+	case s.judging <- struct{}{}:
+	case <-time.After(judgeTimeout):
+	}
 }
 
 // reload serves the config of l, and reports whether it succeeded. An invalid config, or one that cannot be served,

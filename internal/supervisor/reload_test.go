@@ -291,6 +291,58 @@ func TestSignalsThatComeWhileAConfigIsRead(t *testing.T) {
 	})
 }
 
+// TestAnEndAwaitsAJudgment, which may have made a trial socket, but not one that hangs, and no further one begins.
+func TestAnEndAwaitsAJudgment(t *testing.T) {
+	for name, c := range map[string]struct {
+		reading, judging time.Duration // until the config is read, and judged from then on
+		ends             time.Duration // after the signal
+		judged           int
+	}{
+		"none is under way":        {0, 0, 0, 1},
+		"it takes a moment":        {0, 300 * time.Millisecond, 300 * time.Millisecond, 1},
+		"it hangs":                 {0, time.Hour, judgeTimeout, 0},
+		"the config is being read": {300 * time.Millisecond, 0, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				p := begin(w, block("a", "unix:/a"))
+				w.judged, w.loading, w.judging = 0, make(chan struct{}), make(chan struct{})
+				if c.reading == 0 {
+					close(w.loading)
+				}
+				if c.judging == 0 {
+					close(w.judging)
+				}
+				p.reload(block("b", "unix:/b"))
+				p.signal(syscall.SIGTERM)
+				if c.reading > 0 {
+					time.AfterFunc(c.reading, func() { close(w.loading) })
+				}
+				if c.judging > 0 {
+					time.AfterFunc(c.judging, func() { close(w.judging) })
+				}
+				if c.ends > 0 {
+					time.Sleep(c.ends - time.Nanosecond)
+					if ended, _ := p.hasEnded(); ended {
+						t.Error("it has ended before the judgment")
+					}
+					time.Sleep(time.Nanosecond)
+				}
+				if ended, err := p.hasEnded(); !ended || err != nil {
+					t.Errorf("got ended %v, %v, want an end after %v", ended, err, c.ends)
+				}
+				time.Sleep(c.reading)
+				synctest.Wait()
+				if w.judged != c.judged {
+					t.Errorf("%d configs were judged, want %d", w.judged, c.judged)
+				}
+				time.Sleep(c.judging)
+			})
+		})
+	}
+}
+
 func TestThereIsNothingToReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

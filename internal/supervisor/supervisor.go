@@ -51,6 +51,7 @@ type Supervisor struct {
 
 	reloadFailed atomic.Bool // the last reload changed nothing, so the config that is served is not the file's
 	draining     atomic.Bool
+	judging      chan struct{} // has room for one: a judgment that is under way, or the end of judgments
 }
 
 // New returns a Supervisor that serves nothing yet.
@@ -66,6 +67,7 @@ func New(o Options) *Supervisor {
 		succession:  &succession{unit: o.Unit, log: o.Log, store: store, locks: local},
 		confinement: &confinement{env: o.Environment, log: o.Log},
 		systemd:     &notifier{env: o.Environment, log: o.Log},
+		judging:     make(chan struct{}, 1),
 	}
 	s.served = &served{env: s.env, log: s.log, local: local, pauses: s.pauses, admin: s.admin}
 	s.served.life, s.served.end = context.WithCancel(context.Background())
@@ -98,6 +100,7 @@ func (s *Supervisor) Run(signals <-chan os.Signal) error {
 		go s.systemd.feedWatchdog(s.options.Watchdog, s.health, s.status, done)
 	}
 	sig := s.reloadUntilEnd(signals)
+	defer s.endJudging()
 	s.draining.Store(true)
 	s.systemd.stopping()
 	s.log.Info("draining", "signal", sig, "timeout_ms", s.options.DrainTimeout.Milliseconds())

@@ -30,6 +30,8 @@ type world struct {
 	text      string              // of the config that Load reads
 	loads     int                 // of configs
 	loading   chan struct{}       // Load waits until it is closed; nil: it does not
+	judging   chan struct{}       // Judge waits until it is closed; nil: it does not
+	judged    int                 // configs, to the end
 	broken    map[string]error    // what a method by that name returns
 	failAt    int                 // the number of the step that fails; zero: none
 	steps     []string            // what was to be opened, in order
@@ -152,7 +154,18 @@ func (w *world) Load() (*config.Config, error) {
 	return config.Parse([]byte(text), "test.hcl")
 }
 
-func (w *world) Judge(*config.Config) error { return w.failure("Judge") }
+func (w *world) Judge(*config.Config) error {
+	w.mu.Lock()
+	wait := w.judging
+	w.mu.Unlock()
+	if wait != nil {
+		<-wait
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.judged++
+	return w.broken["Judge"]
+}
 
 func (w *world) Report(err error) { w.reports = append(w.reports, err) }
 
