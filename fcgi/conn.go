@@ -217,15 +217,14 @@ func deadline(timeout time.Duration) time.Time {
 
 // Shutdown ends the conn once it is idle. With waiters it also ends the Context of a request that waits, with
 // ErrShutdown. A request that is being served, or that comes on a new conn, is served to its end. Until the web server
-// has closed a kept conn, for at most half a second, Next still returns requests that come; then it returns io.EOF.
+// has closed a kept conn, Next still returns requests that come, for at most five seconds, or half a second with
+// waiters; then it returns io.EOF.
 func (c *Conn) Shutdown(waiters bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.shutdown = true
 	c.endWaiters = c.endWaiters || waiters
-	if c.idle && !c.asking {
-		_ = c.nc.SetReadDeadline(past) // interrupts fill
-	}
+	c.endIdleWait()
 	if waiters && c.waiting != nil {
 		c.waiting.end(ErrShutdown)
 	}
@@ -246,9 +245,7 @@ func (c *Conn) Retire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.retired = true
-	if c.idle && !c.asking {
-		_ = c.nc.SetReadDeadline(past)
-	}
+	c.endIdleWait()
 }
 
 // Retired reports whether Retire has been called.

@@ -8,12 +8,16 @@ import (
 	"time"
 )
 
-// How long to wait for a web server that has been asked to close its conn. It is shorter if another conn waits for the
-// place.
+// How long to wait for a web server that has been asked to close its conn. On a busy machine it may get no CPU for a
+// second, with a request in its hands, so while nothing is held up the wait is long. It is shorter if the time for a
+// shutdown is over, or if another conn waits for the place.
 const (
-	closeTimeout  = 500 * time.Millisecond
-	retireTimeout = 100 * time.Millisecond
+	shutdownTimeout = 500 * time.Millisecond
+	retireTimeout   = 100 * time.Millisecond
 )
+
+// closeTimeout is the long one. Tests shorten it.
+var closeTimeout = 5 * time.Second
 
 // askToClose ends the wait for the next request of a kept conn without losing one that is on its way. Closing the conn,
 // or one side of it, would lose what the web server is just sending, and web servers do not resend a POST. So the web
@@ -41,18 +45,38 @@ func (c *Conn) askToClose() (n int, err error) {
 func (c *Conn) beginAsking() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.askedUntil.IsZero() {
-		timeout := closeTimeout
-		if c.retired {
-			timeout = retireTimeout
-		}
-		c.askedUntil = time.Now().Add(timeout)
+	if until := time.Now().Add(c.askTimeout()); c.askedUntil.IsZero() || until.Before(c.askedUntil) {
+		c.askedUntil = until
 	}
 	if !time.Now().Before(c.askedUntil) {
 		return false
 	}
 	c.asking = true
 	return c.nc.SetReadDeadline(c.askedUntil) == nil
+}
+
+// askTimeout returns how long to wait for the web server to close, from now on. The caller must hold the mutex.
+func (c *Conn) askTimeout() time.Duration {
+	switch {
+	case c.retired:
+		return retireTimeout
+	case c.endWaiters:
+		return shutdownTimeout
+	}
+	return closeTimeout
+}
+
+// endIdleWait interrupts fill if the conn is idle. If the web server has been asked to close already, it shortens the
+// wait for that. The caller must hold the mutex.
+func (c *Conn) endIdleWait() {
+	switch until := time.Now().Add(c.askTimeout()); {
+	case !c.idle:
+	case !c.asking:
+		_ = c.nc.SetReadDeadline(past)
+	case until.Before(c.askedUntil):
+		c.askedUntil = until
+		_ = c.nc.SetReadDeadline(until)
+	}
 }
 
 // looksFirst reports whether the web server of a request checks only for the end of a kept conn before it sends the

@@ -157,6 +157,33 @@ func TestConnWhoseWebServerDoesNotCloseItEndsAllTheSame(t *testing.T) {
 	})
 }
 
+// While nothing is held up, a web server has a long time to close its conn. It ends when something is.
+func TestWaitForAWebServerIsShortOnceSomethingIsHeldUp(t *testing.T) {
+	for name, hurry := range map[string]func(*Conn){
+		"by max_conns":                    (*Conn).Retire,
+		"by the end of the time to drain": func(c *Conn) { c.Shutdown(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachWay(t, func(t *testing.T, way string, c *Conn, web *peer) {
+				done := make(chan error, 1)
+				go func() { done <- answerAll(c) }()
+				awaitIdle(t, c)
+				ways[way].end(c)
+				web.asked()
+				c.mu.Lock()
+				c.askedUntil = time.Now().Add(time.Hour)
+				_ = c.nc.SetReadDeadline(c.askedUntil)
+				c.mu.Unlock()
+				hurry(c)
+				if err := receive(t, "the end", done); err != ErrIdle && err != io.EOF {
+					t.Errorf("ended with %v, want ErrIdle or EOF", err)
+				}
+				web.atEnd()
+			})
+		})
+	}
+}
+
 // A web server that takes no notice, and always has another request, must not keep the gate from its end.
 func TestConnThatIsNeverIdleEndsAfterShutdown(t *testing.T) {
 	both(t, func(t *testing.T, network string) {

@@ -19,6 +19,9 @@ func init() { truncatePause = 0 }
 // A busy machine's worker takes its time to come back.
 func init() { idleWait = 100 * time.Millisecond }
 
+// Web servers here do not close a conn by themselves.
+func init() { closeTimeout = 500 * time.Millisecond }
+
 const patience = netpolltest.Patience
 
 var (

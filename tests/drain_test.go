@@ -1,8 +1,10 @@
 package tests
 
 import (
+	"bufio"
 	"cmp"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -13,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
@@ -228,5 +231,75 @@ func restartUnderPOSTs(t *testing.T, web webServer, network string) {
 	t.Logf("%d POSTs in %d restarts", sent.Load(), restarts)
 	if n := lost.Load(); n > 0 {
 		t.Errorf("%d of %d POSTs are lost in %d restarts", n, sent.Load(), restarts)
+	}
+}
+
+// TestAWebServerThatGetsNoCPULosesNoPOST has a web server stand still for a second, with a POST in its hands, while the
+// gate ends: it sends the POST on the kept connection all the same.
+func TestAWebServerThatGetsNoCPULosesNoPOST(t *testing.T) {
+	t.Parallel()
+	for name, start := range map[string]func(*rig.Rig, *rig.Site) (*rig.Server, error){
+		"nginx": func(r *rig.Rig, site *rig.Site) (*rig.Server, error) {
+			return r.Nginx(rig.NginxOptions{Sites: []*rig.Site{site}})
+		},
+		"haproxy": (*rig.Rig).HAProxy,
+	} {
+		for _, network := range []string{"unix", "tcp"} {
+			t.Run(name+" over "+network, func(t *testing.T) {
+				r := newRig(t, name, "php-fpm")
+				php := rigtest.Start(t, r.PHPFPM, rig.PHPOptions{})
+				gate, address := activate(t, r, network, php.Addr)
+				site := &rig.Site{FastCGI: address, Keepalive: 8}
+				web, err := start(r, site)
+				mustDo(t, err)
+				client := dialPoster(t, site)
+				client.post()
+				client.mustGetHello()
+
+				mustDo(t, web.Freeze())
+				client.post()
+				mustDo(t, gate.cmd.Process.Signal(syscall.SIGTERM))
+				time.Sleep(time.Second)
+				mustDo(t, web.Thaw())
+				mustDo(t, gate.cmd.Wait())
+				gate.start()
+				client.mustGetHello()
+				client.post()
+				client.mustGetHello()
+			})
+		}
+	}
+}
+
+// poster sends POSTs on one connection, and reads their answers later.
+type poster struct {
+	t    *testing.T
+	site *rig.Site
+	net.Conn
+	answers *bufio.Reader
+}
+
+func dialPoster(t *testing.T, site *rig.Site) *poster {
+	t.Helper()
+	nc, err := net.Dial("tcp", site.Listen.Address)
+	mustDo(t, err)
+	t.Cleanup(func() { nc.Close() })
+	mustDo(t, nc.SetDeadline(time.Now().Add(requestTimeout)))
+	return &poster{t, site, nc, bufio.NewReader(nc)}
+}
+
+func (b *poster) post() {
+	b.t.Helper()
+	_, err := fmt.Fprintf(b, "POST /hello.php HTTP/1.1\r\nHost: %s\r\nContent-Length: 6\r\n\r\nposted", b.site.Listen.Address)
+	mustDo(b.t, err)
+}
+
+func (b *poster) mustGetHello() {
+	b.t.Helper()
+	resp, err := http.ReadResponse(b.answers, nil)
+	mustDo(b.t, err)
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK || string(body) != "hello\n" {
+		b.t.Errorf("got status %d and %.200q, %v", resp.StatusCode, body, err)
 	}
 }
