@@ -37,6 +37,12 @@ const phpID = `^[A-Za-z0-9,-]{22,}$`
 // applications is the table. The file that a comment names is of the application's own repository;
 // docs/APPLICATIONS.md describes what goes wrong in each without a gate.
 var applications = []Application{
+	// adminer/include/bootstrap.inc.php: the name. auth.inc.php ends the session before a statement is run, and
+	// restart_session in functions.inc.php opens it again to save the statement.
+	{Name: "adminer", Reopens: true, Cookies: []string{"adminer_sid"},
+		// Not adminer.php: some have that next to another application.
+		Marks: []string{"adminer/include/auth.inc.php", "../adminer/include/auth.inc.php"}},
+
 	// include/global.php: $cacti_session_name, PHP's own session or, with $cacti_db_session, the database without a
 	// lock (include/session.php). cacti_session_close in lib/functions.php ends it before a graph is drawn;
 	// raise_message opens it again.

@@ -106,6 +106,7 @@ func TestIDsOfApplications(t *testing.T) {
 // TestSuggest takes the names that real sites have.
 func TestSuggest(t *testing.T) {
 	for names, want := range map[string]string{
+		"adminer_sid adminer_key adminer_permanent":                    `"adminer"`,
 		"Cacti CactiTimeZone":                                          `"cacti"`,
 		"Icingaweb2 icingaweb2-tzo":                                    `"icingaweb2"`,
 		"SSESS0123456789abcdef0123456789abcdef":                        `"drupal"`,

@@ -46,6 +46,8 @@ func TestApplicationsLoseNoUpdates(t *testing.T) {
 				installPHPMyAdmin(t, r)
 				return ""
 			}, redisSessions, false, viewTables},
+		"Adminer, Redis": {[]string{"adminer", "mariadbd", "redis-server", "php-redis"}, `application = "adminer"`, installAdminer,
+			redisSessions, false, runStatements},
 		"WordPress, its database": {[]string{"wordpress", "mariadbd"}, `application = "wordpress"`, installWordPress, nil, false, dismissPointers},
 		"MediaWiki, its object cache": {[]string{"mediawiki", "php", "pdo-sqlite"}, `application = "mediawiki"`, installMediaWiki,
 			nil, false, openEditForms},

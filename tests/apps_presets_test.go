@@ -24,6 +24,7 @@ func TestPresetsFitTheirApplications(t *testing.T) {
 		"mediawiki":  {[]string{"mediawiki", "php", "pdo-sqlite"}, installMediaWiki, beginMediaWiki},
 		"roundcube":  {[]string{"roundcube", "php", "pdo-sqlite"}, installRoundcube, beginRoundcube},
 		"phpmyadmin": {[]string{"phpmyadmin", "mariadbd"}, installGatedPHPMyAdmin, beginPHPMyAdmin},
+		"adminer":    {[]string{"adminer", "mariadbd"}, installAdminer, beginAdminer},
 		"cacti":      {[]string{"cacti", "mariadbd"}, installCacti, beginCacti},
 		"icingaweb2": {[]string{"icingaweb2"}, installIcingaWeb, beginIcingaWeb},
 	} {

@@ -39,6 +39,7 @@ var programs = map[string]program{
 	"chromium":      {"chromium", []string{"chromium", "chromium-browser", "google-chrome"}},
 	"dokuwiki":      {"dokuwiki", []string{"/usr/share/dokuwiki/doku.php"}},
 	"phpmyadmin":    {"phpmyadmin", []string{"/usr/share/phpmyadmin/index.php"}},
+	"adminer":       {"adminer", []string{"/usr/share/adminer/adminer.php"}},
 	"cacti":         {"cacti", []string{"/usr/share/cacti/site/auth_login.php"}},
 	"icingaweb2":    {"icingaweb2", []string{"/usr/share/icingaweb2/public/index.php"}},
 	"mediawiki":     {"mediawiki", []string{"/usr/share/mediawiki/api.php"}},
