@@ -18,14 +18,18 @@ const (
 // there is no other variable in that part that could be a reference. 0: not learned yet.
 type sessionVars struct{ offset atomic.Int32 }
 
-// The part of psGlobals in which that is searched: 320 in PHP 8.2, 360 in 8.4.
+// The part of psGlobals in which that is searched: 312 in PHP 7.4, 320 in 8.2, 360 in 8.4 and 8.5.
 const (
 	varsFrom = 296
 	varsSize = 144
 )
 
-// isReference is the type of a zval that is a counted reference, as $_SESSION is once PHP has opened a session.
-const isReference = 10 | 1<<8
+// The type of a zval that is a reference, as $_SESSION is once PHP has opened a session: one that is counted, and since
+// PHP 8.5 also seen by the collector of cycles.
+const (
+	countedReference     = 10 | 1<<8
+	collectableReference = 10 | 3<<8
+)
 
 // readVars reads that part. It has to be read before the session: one that is closed after its variable was seen has
 // been open, while one whose variable appears after it was seen closed may have been opened in between.
@@ -75,4 +79,7 @@ func (v *sessionVars) learn(b []byte) bool {
 }
 
 // isZval reports whether b begins with a reference.
-func isZval(b []byte) bool { return native.Uint64(b) > 1<<12 && native.Uint32(b[8:]) == isReference }
+func isZval(b []byte) bool {
+	kind := native.Uint32(b[8:])
+	return native.Uint64(b) > 1<<12 && (kind == countedReference || kind == collectableReference)
+}

@@ -42,3 +42,24 @@ func TestWhetherASessionWasOpenedIsLearned(t *testing.T) {
 		t.Errorf("without memory: got %v", got)
 	}
 }
+
+// TestReferencesAreTold from other values: of any kind that PHP has had, and of no other.
+func TestReferencesAreTold(t *testing.T) {
+	for name, tt := range map[string]struct {
+		addr  uint64
+		kind  uint32
+		isOne bool
+	}{
+		"up to PHP 8.4":   {0x7f0000001000, 0x10a, true},
+		"since PHP 8.5":   {0x7f0000001000, 0x30a, true},
+		"an array":        {0x7f0000001000, 0x307, false},
+		"not counted":     {0x7f0000001000, 0x00a, false},
+		"after a request": {0x7f0000001000, 0, false},
+		"no address":      {8, 0x30a, false},
+	} {
+		b := append(native.AppendUint32(pointer(tt.addr), tt.kind), 0, 0, 0, 0)
+		if got := isZval(b); got != tt.isOne {
+			t.Errorf("%s: got %v, want %v", name, got, tt.isOne)
+		}
+	}
+}

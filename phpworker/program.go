@@ -33,10 +33,16 @@ func (v version) number() int {
 }
 
 // isKnown reports whether the layout of the version was looked up.
-func (v version) isKnown() bool { return v.number() >= 704 && v.number() <= 804 }
+func (v version) isKnown() bool { return v.number() >= 704 && v.number() <= lastKnown }
 
 // hasStarted reports whether the version is known to keep where the session was started.
-func (v version) hasStarted() bool { return v.number() >= 803 && v.number() <= 804 }
+func (v version) hasStarted() bool { return v.number() >= 803 && v.number() <= lastKnown }
+
+// namesAreStrings reports whether the version is known to keep session.name as a zend_string.
+func (v version) namesAreStrings() bool { return v.number() >= 805 && v.number() <= lastKnown }
+
+// lastKnown is the number of the last version whose layout was looked up.
+const lastKnown = 805
 
 func (v version) String() string {
 	if v == "" {

@@ -6,9 +6,9 @@ import (
 )
 
 // psGlobals is PHP's struct php_ps_globals up to where the session was started. Its first 112 bytes are the same in PHP
-// 7.4 to 8.4 on 64 bits; the last two fields came with 8.3.
+// 7.4 to 8.5 on 64 bits, but for the kind of the name; the last two fields came with 8.3.
 //
-//	  8  char *session_name
+//	  8  char *session_name; since 8.5, zend_string *session_name
 //	 16  zend_string *id
 //	 80  ps_module *mod, whose first field is char *s_name
 //	104  int session_status
@@ -48,7 +48,7 @@ func readSession(m memory, addr uint64, v version) (Session, error) {
 		}
 	}
 	if errors.Is(err, errNotUnderstood) || errors.Is(err, errUnmapped) {
-		return Session{}, layoutError("PHP %s does not keep its sessions where PHP 7.4 to 8.4 do", v)
+		return Session{}, layoutError("PHP %s does not keep its sessions where PHP 7.4 to 8.5 do", v)
 	}
 	return Session{}, err
 }
@@ -65,7 +65,7 @@ func readSessionOnce(m memory, addr uint64, v version) (s Session, err error) {
 		return s, errNotUnderstood
 	}
 	s.Status = Disabled + Status(status)
-	if s.Name, err = sessionName(m, native.Uint64(before[offsetName:])); err != nil {
+	if s.Name, err = sessionName(m, native.Uint64(before[offsetName:]), v); err != nil {
 		return s, err
 	}
 	if s.Handler, err = handlerName(m, native.Uint64(before[offsetModule:])); err != nil {
@@ -87,9 +87,6 @@ func readSessionOnce(m memory, addr uint64, v version) (s Session, err error) {
 		}
 		s.StartedLine = int(native.Uint32(before[offsetLine:]))
 	}
-	if id == 0 && file == 0 {
-		return s, nil // nothing was read that may have been freed meanwhile
-	}
 	if err := m.read(addr, after[:]); err != nil {
 		return s, err
 	}
@@ -99,15 +96,24 @@ func readSessionOnce(m memory, addr uint64, v version) (s Session, err error) {
 	return s, nil
 }
 
-// sessionName reads session.name. PHP refuses names with the characters that end it in a cookie.
-func sessionName(m memory, addr uint64) (string, error) {
-	name, err := cString(m, addr, maxName)
-	if err == nil && (name == "" || strings.ContainsFunc(name, func(r rune) bool {
-		return r <= ' ' || r > '~' || strings.ContainsRune("=,;", r)
-	})) {
-		err = errNotUnderstood
+// sessionName reads session.name, which is a C string up to PHP 8.4 and a zend_string since. With a version that is not
+// known it may be either: neither looks like the other. PHP refuses names with the characters that end it in a cookie.
+func sessionName(m memory, addr uint64, v version) (name string, err error) {
+	if v.isKnown() && !v.namesAreStrings() {
+		name, err = cString(m, addr, maxName)
+	} else if name, err = zendString(m, addr, maxName); !isSessionName(name) && !v.isKnown() {
+		name, err = cString(m, addr, maxName)
+	}
+	if errors.Is(err, errTooLong) || err == nil && !isSessionName(name) {
+		return "", errNotUnderstood
 	}
 	return name, err
+}
+
+func isSessionName(name string) bool {
+	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
+		return r <= ' ' || r > '~' || strings.ContainsRune("=,;", r)
+	})
 }
 
 // handlerName reads the name of a session handler, which PHP has none of where save_handler is not known.

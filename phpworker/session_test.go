@@ -71,6 +71,7 @@ func TestSessionsAreRead(t *testing.T) {
 	open := Session{Active, "abc", "PHPSESSID", "files", "", 0, 0}
 	started := Session{Active, "abc", "PHPSESSID", "files", "/srv/cart.php", 7, 0}
 	long := strings.Repeat("x", maxID)
+	stringName := func(m fakeMemory) { m.writeString(nameAt, "PHPSESSID") }
 	for name, tt := range map[string]struct {
 		version version
 		change  func(fakeMemory)
@@ -79,6 +80,9 @@ func TestSessionsAreRead(t *testing.T) {
 		"open":                    {"8.2.36", func(fakeMemory) {}, open},
 		"open, of a newer PHP":    {"8.4.1", func(fakeMemory) {}, started},
 		"open, of an unknown PHP": {"9.0.0", func(fakeMemory) {}, open},
+		"a string of a name":      {"8.5.7", stringName, started},
+		"of an unknown PHP":       {"9.0.0", stringName, open},
+		"of no version":           {"", stringName, open},
 		"without a handler":       {"8.2.36", func(m fakeMemory) { m.write(globalsAt+offsetModule, pointer(0)) }, Session{Active, "abc", "PHPSESSID", "", "", 0, 0}},
 		"closed":                  {"8.2.36", func(m fakeMemory) { m.write(globalsAt+offsetStatus, []byte{1}) }, Session{None, "abc", "PHPSESSID", "files", "", 0, 0}},
 		"not opened": {"8.2.36", func(m fakeMemory) {
@@ -144,6 +148,32 @@ func TestWhatDoesNotLookLikeASessionIsRefused(t *testing.T) {
 	}
 }
 
+// TestANameThatIsNoneIsRefused, be it a C string or PHP's; where the version says which it is, so is the other one.
+func TestANameThatIsNoneIsRefused(t *testing.T) {
+	long := strings.Repeat("x", maxName+1)
+	for name, tt := range map[string]struct {
+		version version
+		write   func(fakeMemory)
+	}{
+		"PHP's in place of a C string":    {"8.4.1", func(m fakeMemory) { m.writeString(nameAt, "PHPSESSID") }},
+		"a C string in place of PHP's":    {"8.5.7", func(m fakeMemory) { m.write(nameAt, []byte("PHPSESSID\x00")) }},
+		"nowhere":                         {"8.5.7", func(m fakeMemory) { m.write(globalsAt+offsetName, pointer(0)) }},
+		"empty":                           {"8.5.7", func(m fakeMemory) { m.writeString(nameAt, "") }},
+		"with a line break":               {"8.5.7", func(m fakeMemory) { m.writeString(nameAt, "a\nb") }},
+		"too long":                        {"8.5.7", func(m fakeMemory) { m.writeString(nameAt, long) }},
+		"nowhere, of an unknown PHP":      {"9.0.0", func(m fakeMemory) { m.write(globalsAt+offsetName, pointer(0)) }},
+		"empty, of an unknown PHP":        {"9.0.0", func(m fakeMemory) { m.writeString(nameAt, "") }},
+		"a line break, of an unknown PHP": {"9.0.0", func(m fakeMemory) { m.write(nameAt, []byte("a\nb\x00")) }},
+		"too long, of an unknown PHP":     {"9.0.0", func(m fakeMemory) { m.writeString(nameAt, long) }},
+	} {
+		m := newFakePHP()
+		tt.write(m)
+		if got, err := readSession(m, globalsAt, tt.version); !errors.Is(err, ErrLayout) {
+			t.Errorf("%s: got %+v (%v), want %v", name, got, err, ErrLayout)
+		}
+	}
+}
+
 // busyMemory changes each time that the globals were read, a few times.
 type busyMemory struct {
 	fakeMemory
@@ -166,6 +196,12 @@ func TestASessionThatChangesWhileItIsReadIsReadAgain(t *testing.T) {
 		if got, err := readSession(m, globalsAt, "8.2.36"); err != nil || got.ID != want {
 			t.Errorf("after %d changes: got %q (%v), want %q", changes, got.ID, err, want)
 		}
+	}
+	m := &busyMemory{newFakePHP(), 1} // it opens its session while the name is read
+	m.write(globalsAt+offsetID, pointer(0))
+	m.write(globalsAt+offsetFile, pointer(0))
+	if got, err := readSession(m, globalsAt, "8.2.36"); err != nil || got.ID != "new" {
+		t.Errorf("of one that had no id: got %q (%v), want it read again", got.ID, err)
 	}
 	if _, err := readSession(&busyMemory{newFakePHP(), 1000}, globalsAt, "8.2.36"); !errors.Is(err, ErrLayout) {
 		t.Errorf("of one that never rests: got %v, want %v", err, ErrLayout)
@@ -197,7 +233,7 @@ func FuzzSession(f *testing.F) {
 	}
 	f.Add(flat, uint64(0))
 	f.Fuzz(func(t *testing.T, bytes []byte, addr uint64) {
-		for _, v := range []version{"7.4.33", "8.4.1", ""} {
+		for _, v := range []version{"7.4.33", "8.4.1", "8.5.7", ""} {
 			s, err := readSession(endlessMemory(bytes), addr, v)
 			if err != nil {
 				if s != (Session{}) || !errors.Is(err, ErrLayout) {

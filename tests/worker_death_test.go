@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -179,7 +180,7 @@ func TestAnUnknownVersionIsBelievedWhenItWasSeenAtWork(t *testing.T) {
 	needPtrace(t)
 	r := newRig(t, "php-fpm")
 	own := startOwnProgram(t, r, func(text []byte) []byte {
-		return []byte(strings.ReplaceAll(string(text), "X-Powered-By: PHP/8.", "X-Powered-By: PHP/9."))
+		return regexp.MustCompile(`X-Powered-By: PHP/[0-9]\.`).ReplaceAll(text, []byte("X-Powered-By: PHP/9."))
 	})
 	s := own.run(t, r)
 	w := s.find(&phpworker.Local{Programs: []string{own.path}})

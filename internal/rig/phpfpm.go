@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -19,8 +20,12 @@ type PHPFPM struct {
 	// Sessions is the folder of its session files, unless INI says otherwise.
 	Sessions string
 
-	status Addr
+	status    Addr
+	ownStatus bool // it has a process of its own for its status, as since PHP 8.0
 }
+
+// statusListen is the setting that has PHP-FPM answer for its status on a socket of its own.
+const statusListen = "pm.status_listen"
 
 // The pages of PHP-FPM itself, on its Addr like any script.
 const (
@@ -50,7 +55,11 @@ func (r *Rig) PHPFPM(o PHPOptions) (*PHPFPM, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &PHPFPM{Server: &Server{Name: o.Name}}
+	program, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	p := &PHPFPM{Server: &Server{Name: o.Name}, ownStatus: bytes.Contains(program, []byte(statusListen))}
 	if err := r.add("php-fpm", p.Server); err != nil {
 		return nil, err
 	}
@@ -68,6 +77,10 @@ func (r *Rig) PHPFPM(o PHPOptions) (*PHPFPM, error) {
 func (p *PHPFPM) chooseAddrs(r *Rig, listen Addr) (err error) {
 	if p.Addr, err = r.choose(listen, Unix, p.Name); err != nil {
 		return err
+	}
+	if !p.ownStatus {
+		p.status, p.listen = p.Addr, []Addr{p.Addr}
+		return nil
 	}
 	if p.status, err = r.Reserve("unix", p.Name+"-status"); err != nil {
 		return err
@@ -102,7 +115,9 @@ pm = static
 pm.max_children = {{.Workers}}
 pm.max_requests = {{.MaxRequests}}
 pm.status_path = {{.StatusPath}}
-pm.status_listen = {{.StatusListen}}
+{{- if .StatusListen}}
+{{.StatusListen}}
+{{- end}}
 ping.path = {{.PingPath}}
 catch_workers_output = yes
 decorate_workers_output = no
@@ -126,9 +141,13 @@ func (p *PHPFPM) writeConfig(o PHPOptions) error {
 	if err := os.WriteFile(p.file("ini/rig.ini"), iniFile(ini), 0o644); err != nil {
 		return err
 	}
+	ownStatus := ""
+	if p.ownStatus {
+		ownStatus = statusListen + " = " + p.status.Address
+	}
 	return writeTemplate(p.file("fpm.conf"), poolConfig, map[string]any{
 		"Dir": p.dir, "Log": p.LogFile(), "Root": os.Geteuid() == 0,
-		"Listen": p.Addr.Address, "StatusListen": p.status.Address,
+		"Listen": p.Addr.Address, "StatusListen": ownStatus,
 		"Workers": o.Workers, "MaxRequests": o.MaxRequests,
 		"StatusPath": StatusPath, "PingPath": PingPath, "Pool": o.Pool, "Global": o.Global,
 	})
@@ -160,7 +179,7 @@ type Status struct {
 }
 
 // Status requests PHP-FPM's figures. PHP-FPM has a separate socket and process for that, so it answers while all
-// workers are busy.
+// workers are busy; but before PHP 8.0 a worker answers.
 func (p *PHPFPM) Status(ctx context.Context) (Status, error) {
 	var st Status
 	page, err := fastcgiGet(ctx, p.status, StatusPath, "json")

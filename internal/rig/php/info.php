@@ -4,7 +4,7 @@
 if (($_GET['session'] ?? '1') !== '0') {
     session_start();
 }
-$gate = array_filter($_SERVER, fn ($name) => str_starts_with($name, 'FPM_GATE_'), ARRAY_FILTER_USE_KEY);
+$gate = array_filter($_SERVER, fn ($name) => strpos($name, 'FPM_GATE_') === 0, ARRAY_FILTER_USE_KEY);
 header('Content-Type: application/json');
 echo json_encode([
     'gate' => (object) $gate,

@@ -9,12 +9,12 @@ $mark = __DIR__ . '/marks/' . basename($_GET['mark']);
 class Own implements SessionHandlerInterface
 {
     private function file(string $id): string { return __DIR__ . "/marks/own.$id"; }
-    public function open(string $path, string $name): bool { return true; }
+    public function open($path, $name): bool { return true; }
     public function close(): bool { return true; }
-    public function read(string $id): string|false { return (string) @file_get_contents($this->file($id)); }
-    public function write(string $id, string $data): bool { return file_put_contents($this->file($id), $data) !== false; }
-    public function destroy(string $id): bool { return !file_exists($this->file($id)) || unlink($this->file($id)); }
-    public function gc(int $lifetime): int|false { return 0; }
+    public function read($id): string { return (string) @file_get_contents($this->file($id)); }
+    public function write($id, $data): bool { return file_put_contents($this->file($id), $data) !== false; }
+    public function destroy($id): bool { return !file_exists($this->file($id)) || unlink($this->file($id)); }
+    public function gc($lifetime): int { return 0; }
 }
 
 if (($_GET['handler'] ?? '') === 'user') {
