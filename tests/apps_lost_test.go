@@ -64,7 +64,8 @@ func TestApplicationsLoseNoUpdates(t *testing.T) {
 			}
 			php := rigtest.Start(t, r.PHPFPM, o)
 			gate := startGate(t, r, rig.GateOptions{
-				Upstream: php.Addr, Settings: "session {\n" + app.session + "\n}\nlock { server_timing = true }",
+				Upstream: php.Addr,
+				Settings: "session {\n" + app.session + "\n}\nlock {\nmax_wait = \"1m\"\nserver_timing = true\n}",
 			})
 			gated := &rig.Site{FastCGI: gate.Addr, Settings: params + "fastcgi_param RUN gated;"}
 			straight := &rig.Site{FastCGI: php.Addr, Settings: params + "fastcgi_param RUN straight;"}
