@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
@@ -104,12 +105,13 @@ func (o *outbox) run(nc net.Conn) {
 	}
 }
 
-// read calls got for each message that comes. It returns nil at the end of the connection.
+// read calls got for each message that comes. It returns nil at the end of the connection, whichever way it comes, and
+// an error for a message that it or got does not understand.
 func read(nc io.Reader, got func(m *message, k sessionlock.Key) error) error {
 	for d := json.NewDecoder(nc); ; {
 		var m message
 		if err := d.Decode(&m); err != nil {
-			if err == io.EOF || errors.Is(err, net.ErrClosed) {
+			if ended(err) {
 				return nil
 			}
 			return err
@@ -122,4 +124,11 @@ func read(nc io.Reader, got func(m *message, k sessionlock.Key) error) error {
 			return err
 		}
 	}
+}
+
+// ended reports whether err is how a connection ends: also within a message, or with some unread, if the other process
+// has died.
+func ended(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.ECONNRESET)
 }

@@ -254,21 +254,6 @@ func TestALockThatIsBrokenInTheNewProcessEndsInTheOld(t *testing.T) {
 	receive(t, "the second", second).Release()
 }
 
-func TestWhatIsNoOfferIsNotTaken(t *testing.T) {
-	for name, sends := range map[string]string{
-		"nothing": "", "text": "hello\n", "a short key": `{"kind":"held","key":"AAA="}` + "\n",
-	} {
-		a, b := net.Pipe()
-		go func() {
-			_, _ = b.Write([]byte(sends))
-			_ = b.Close()
-		}()
-		if _, err := Take(a, newProcess(t).locks); err == nil {
-			t.Errorf("%s: got no error", name)
-		}
-	}
-}
-
 // TestOneHolderWhileProcessesFollowEachOther runs requests in processes that hand over to each other, and never more
 // than one holds a session at a time.
 func TestOneHolderWhileProcessesFollowEachOther(t *testing.T) {

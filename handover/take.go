@@ -23,6 +23,7 @@ type Taken struct {
 	conn  net.Conn
 	out   *outbox
 	done  chan struct{}
+	err   error // guarded by done
 
 	mu       sync.Mutex
 	all      map[sessionlock.Key]*takenLock
@@ -43,13 +44,11 @@ func Take(nc net.Conn, locks *sessionlock.Manager) (*Taken, error) {
 		locks: locks, conn: nc, out: newOutbox(), done: make(chan struct{}),
 		all: make(map[sessionlock.Key]*takenLock), complete: make(chan struct{}),
 	}
-	failed := make(chan error, 1) // room for the result, which no one reads after a success
 	go t.out.run(nc)
 	go func() {
 		defer close(t.done)
-		err := read(nc, t.got)
+		t.err = read(nc, t.got)
 		t.end()
-		failed <- err
 	}()
 	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
@@ -57,8 +56,8 @@ func Take(nc net.Conn, locks *sessionlock.Manager) (*Taken, error) {
 	select {
 	case <-t.complete:
 		return t, nil
-	case err = <-failed:
-		if err == nil {
+	case <-t.done:
+		if err = t.err; err == nil {
 			err = errors.New("the connection has ended")
 		}
 	case <-timeout.C:
@@ -71,6 +70,13 @@ func Take(nc net.Conn, locks *sessionlock.Manager) (*Taken, error) {
 
 // Done is closed when the other process has gone, and none of its locks is held any longer.
 func (t *Taken) Done() <-chan struct{} { return t.done }
+
+// Err returns, after Done, why the locks of the other process ended although it has not: it sent what this one does not
+// understand. It returns nil if that process has gone.
+func (t *Taken) Err() error {
+	<-t.done
+	return t.err
+}
 
 // Len returns how many locks the other process holds or waits for.
 func (t *Taken) Len() int {
@@ -85,13 +91,36 @@ func (t *Taken) got(m *message, key sessionlock.Key) error {
 	case held:
 		return t.hold(key, m.By)
 	case complete:
+		if t.isComplete() {
+			return errOrder
+		}
 		close(t.complete)
 	case ask:
-		t.acquire(key, m.ID)
+		return t.acquire(key, m.ID)
 	case release:
 		t.release(key)
 	}
 	return nil
+}
+
+// errOrder is returned for a message that cannot follow those before it.
+var errOrder = errors.New("a message is out of order; the processes are of versions that do not fit")
+
+// isComplete reports whether all that was held has come. Only the goroutine that reads calls it.
+func (t *Taken) isComplete() bool {
+	select {
+	case <-t.complete:
+		return true
+	default:
+		return false
+	}
+}
+
+// needs reports whether the other process holds a lock, or waits for it, already.
+func (t *Taken) needs(key sessionlock.Key) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.all[key] != nil
 }
 
 // holder describes what holds a lock in the other process.
@@ -109,6 +138,9 @@ func holderOf(by *sessionlock.Description) holder {
 // hold holds a lock that the other process holds already. It does not wait: the manager is not in use yet, so each lock
 // is free. The lock has no expiry here; the one in the other process goes on.
 func (t *Taken) hold(key sessionlock.Key, by *sessionlock.Description) error {
+	if t.isComplete() || t.needs(key) {
+		return errOrder
+	}
 	n := &takenLock{cancel: func() {}}
 	l, err := t.locks.Acquire(context.Background(), key, holderOf(by), t.policy(key, n))
 	if err != nil {
@@ -133,7 +165,10 @@ func (t *Taken) policy(key sessionlock.Key, n *takenLock) sessionlock.Policy {
 }
 
 // acquire waits for a lock that the other process needs, among the requests of this one.
-func (t *Taken) acquire(key sessionlock.Key, id uint64) {
+func (t *Taken) acquire(key sessionlock.Key, id uint64) error {
+	if t.needs(key) {
+		return errOrder
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &takenLock{cancel: cancel}
 	t.mu.Lock()
@@ -153,6 +188,7 @@ func (t *Taken) acquire(key sessionlock.Key, id uint64) {
 		n.lock = l
 		t.out.put(message{Kind: granted, Key: key[:], ID: id})
 	})
+	return nil
 }
 
 // release ends a lock of the other process, or its wait.

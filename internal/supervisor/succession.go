@@ -46,6 +46,15 @@ func (s *succession) takeOver() {
 		return
 	}
 	s.log.Info("the previous process still serves requests, its locks are taken over", "locks", s.taken.Len())
+	go s.reportLoss(s.taken)
+}
+
+// reportLoss logs if the locks of the process before this one end before it has: its requests and those of this process
+// then do not wait for each other.
+func (s *succession) reportLoss(taken *handover.Taken) {
+	if err := taken.Err(); err != nil {
+		s.log.Error("locks of the previous process are lost, its sessions are not waited for", "error", err)
+	}
 }
 
 // previous reports whether the process before this one still serves.

@@ -208,6 +208,35 @@ func TestAProcessWithoutItsPredecessorServes(t *testing.T) {
 	})
 }
 
+// TestLocksOfThePredecessorThatAreLost are logged, and those that end with it are not.
+func TestLocksOfThePredecessorThatAreLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		says string
+		lost bool
+	}{
+		"its end":  {`{"kind":"complete"}`, false},
+		"nonsense": {`{"kind":"complete"} x`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, w := newFolder(), newWorld(t)
+				predecessor(t, f, c.says, time.Second)
+				p := begin(w, block("a", "systemd:a"), with(&fakeUnit{folder: f}, 0))
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				if p.State().Previous {
+					t.Error("a process that has gone is said to serve")
+				}
+				if lost := "[ERROR] locks of the previous process are lost"; c.lost {
+					w.mustLog("its locks are taken over", lost)
+				} else {
+					w.mustNotLog(lost)
+				}
+			})
+		})
+	}
+}
+
 // TestAProcessWaitsForItsPredecessor before it ends, as the next one does not know that: but no longer than a drain.
 func TestAProcessWaitsForItsPredecessor(t *testing.T) {
 	for name, c := range map[string]struct {
