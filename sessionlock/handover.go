@@ -31,12 +31,17 @@ func (s *Local) TakeBack(from Successor) {
 	}
 }
 
-// Break marks the lease of key as ended by the successor: it is not handed on. The caller then breaks the lock.
+// Break marks the lease of key as ended by the successor: it is not handed on, to a waiter or to another manager. The
+// caller then breaks the lock.
 func (s *Local) Break(key Key) {
 	sh := s.shardOf(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if l := sh.leases[key]; l != nil {
+	switch l := sh.leases[key]; {
+	case l == nil:
+	case l.turn:
+		sh.end(key)
+	default:
 		l.broken = true
 	}
 }

@@ -102,14 +102,14 @@ func (l *localLease) ShouldYield() bool {
 	return len(l.line) > 0 || l.broken
 }
 
-// Release frees the lease, or reserves it for the first in line.
+// Release frees the lease, or reserves it for the first in line, unless the successor has ended it.
 func (l *localLease) Release() {
 	l.shard.mu.Lock()
 	defer l.shard.mu.Unlock()
 	if l.shard.leases[l.key] != l || l.turn {
 		return
 	}
-	if len(l.line) == 0 {
+	if len(l.line) == 0 || l.broken {
 		l.shard.end(l.key)
 		return
 	}

@@ -122,5 +122,13 @@ func (m *Manager) Break(key Key) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	s := sh.sessions[key]
-	return s != nil && s.holder != nil && s.holder.end(broken)
+	switch {
+	case s == nil:
+		return false
+	case s.holder != nil:
+		return s.holder.end(broken)
+	case s.lease != nil: // it is being handed on: the waiter with the turn asks the store again
+		s.endLease()
+	}
+	return false
 }
