@@ -46,7 +46,7 @@ systemd starts it by fpm-gate-helper.socket. Without systemd it takes --listen.`
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context()) },
 	}
 	cmd.Flags().StringVar(&f.listen, "listen", "",
-		"where gates connect, instead of systemd's socket: unix:/path (`address`)")
+		"the `address` where gates connect, instead of systemd's socket: unix:/path")
 	cmd.Flags().StringArrayVar(&f.programs, "program", phpworker.DefaultPrograms,
 		"a `pattern` of programs that may be looked at: of the name of a file that is root's, or with a slash of its"+
 			" path; can be repeated")

@@ -41,10 +41,10 @@ immediately. SIGHUP reads the config again: an invalid one is reported and ignor
 	cmd.Flags().StringVarP(&f.config, "config", "c", "", "the config `file`")
 	_ = cmd.MarkFlagFilename("config", "hcl")
 	cmd.Flags().StringVar(&f.listen, "listen", "",
-		"where the web server connects, instead of a config: unix:/path or host:port (`address`)")
-	cmd.Flags().StringVar(&f.upstream, "upstream", "", "where PHP-FPM listens, with --listen (`address`)")
+		"the `address` where the web server connects, instead of a config: unix:/path or host:port")
+	cmd.Flags().StringVar(&f.upstream, "upstream", "", "the `address` of PHP-FPM, with --listen")
 	cmd.Flags().StringVar(&f.unit, "unit", "",
-		"the systemd unit that this is: a restart does not wait for running requests (`name`)")
+		"the `name` of the systemd unit that this is: a restart does not wait for running requests")
 	cmd.Flags().DurationVar(&f.drain, "drain-timeout", 30*time.Second, "how long requests may take to end after SIGTERM")
 	return cmd
 }

@@ -100,7 +100,7 @@ func (w *watching) memcached(g *config.Gate) sessionwatch.Watcher {
 func (w *watching) memcachedOptions(g *config.Gate) sessionwatch.MemcachedOptions {
 	return sessionwatch.MemcachedOptions{Servers: g.Session.Servers, Prefix: g.Session.KeyPrefix, Report: func(err error) {
 		if err != nil {
-			w.log.Error(cannotWatch(looksAtWorkers(g)), "save_path", g.Session.SavePath, "error", err)
+			w.logCannotWatch(looksAtWorkers(g), "save_path", g.Session.SavePath, err)
 			return
 		}
 		w.log.Info(watchedAgain, "save_path", g.Session.SavePath)
@@ -151,10 +151,20 @@ const watchedAgain = "PHP sessions are watched again"
 // cannotWatch says what it means that the place of the sessions cannot be watched.
 func cannotWatch(byWorkers bool) string {
 	if byWorkers {
-		return "cannot watch PHP sessions where handler and save_path say; where a worker does not show that PHP has closed" +
-			" its session either, locks last until the script ends"
+		return "cannot watch PHP sessions where save_path says; needed only where the gate cannot look at PHP-FPM's" +
+			" workers"
 	}
 	return "cannot watch PHP sessions; locks last until the script ends"
+}
+
+// logCannotWatch logs that a place cannot be watched. It is no fault where the workers are looked at, as on Debian,
+// whose session folder only root may list. That the workers cannot be looked at is a warning of its own.
+func (w *watching) logCannotWatch(byWorkers bool, key, place string, err error) {
+	level := hclog.Error
+	if byWorkers {
+		level = hclog.Info
+	}
+	w.log.Log(level, cannotWatch(byWorkers), key, place, "error", err)
 }
 
 // note notes whether a gate whose sessions are in a folder looks at the workers, too. The folder's report comes later
@@ -174,7 +184,7 @@ func (w *watching) report(folder string, err error) {
 		w.mu.Lock()
 		byWorkers := w.byWorkers[folder]
 		w.mu.Unlock()
-		w.log.Error(cannotWatch(byWorkers), "folder", folder, "error", err)
+		w.logCannotWatch(byWorkers, "folder", folder, err)
 		return
 	}
 	w.log.Info(watchedAgain, "folder", folder)

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
@@ -54,5 +57,27 @@ gate "c" {
 	c.Close()
 	if n := len(w.memcacheds); n != 0 {
 		t.Errorf("%d watchers are left, want none", n)
+	}
+}
+
+// On Debian the gate may not read PHP's session folder, and looks at the workers: an error there would be one in the log
+// of every installation.
+func TestAPlaceThatCannotBeWatchedIsAnErrorOnlyIfNothingElseIsLookedAt(t *testing.T) {
+	failed := errors.New("permission denied")
+	for _, handler := range []string{config.HandlerFiles, config.HandlerMemcached} {
+		for watch, level := range map[string]string{config.WatchAuto: "[INFO]", handler: "[ERROR]"} {
+			var log bytes.Buffer
+			w := &watching{log: hclog.New(&hclog.LoggerOptions{Output: &log})}
+			g := &config.Gate{Session: config.Session{Handler: handler, Watch: watch, SavePath: "/sessions"}}
+			if handler == config.HandlerFiles {
+				w.note(g.Session.SavePath, looksAtWorkers(g))
+				w.report(g.Session.SavePath, failed)
+			} else {
+				w.memcachedOptions(g).Report(failed)
+			}
+			if got := log.String(); !strings.Contains(got, level) || !strings.Contains(got, "cannot watch PHP sessions") {
+				t.Errorf("%s, watch = %q: got %q, want %s", handler, watch, got, level)
+			}
+		}
 	}
 }
