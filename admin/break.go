@@ -7,7 +7,7 @@ import (
 )
 
 // delete breaks a lock: its holder keeps running without it, and the next waiter gets it. With terminate=true the
-// holder's script is ended, and the lock with it.
+// holder's script is ended, and the lock with it. With since, as /locks has it, only that hold is meant.
 func (h *lockHandler) delete(w http.ResponseWriter, r *http.Request) {
 	// A misspelled value must not break the lock of a script that was to be ended.
 	do := h.breakLock
@@ -17,14 +17,22 @@ func (h *lockHandler) delete(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "terminate must be true or false")
 		return
 	}
-	h.withLock(w, r, do)
+	since := r.URL.Query().Get("since")
+	h.withLock(w, r, func(w http.ResponseWriter, r *http.Request, l Lock) {
+		if since != "" && since != l.Since { // the operator has seen another hold
+			fail(w, http.StatusNotFound, "lock "+l.Key+" has been released; it may be another request's by now")
+			return
+		}
+		do(w, r, l)
+	})
 }
 
-// breakLock ends a lock within this process. A lock that another host holds is not in any of its managers.
+// breakLock ends a lock within this process. A lock that another host holds is not in any of its managers. The one of a
+// request that has got it since l was read, which takes up to askTimeout, is left alone.
 func (h *lockHandler) breakLock(w http.ResponseWriter, r *http.Request, l Lock) {
 	// A lock that was taken before a reload may be in another manager than its session's next one.
 	for _, locks := range h.served().Locks {
-		if locks.Break(keyOf(l.Key)) {
+		if locks.BreakHold(keyOf(l.Key), l.token) {
 			h.log.Info("break requested by an operator", "key", l.Key[:8], "client", clientOf(r))
 			reply(w, http.StatusOK, l)
 			return

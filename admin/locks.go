@@ -33,6 +33,8 @@ type Lock struct {
 	Expires string   `json:"expires"` // "": never, or unknown because the lock is not held here
 	HeldMS  int64    `json:"held_ms"`
 	Waiters []Waiter `json:"waiters"` // on this host, first in line first
+
+	token sessionlock.Token // of this hold, if Held
 }
 
 // Request describes a request that holds a lock or waits for it.
@@ -99,7 +101,7 @@ func (h *lockHandler) lockOf(s sessionlock.SessionState, now time.Time) Lock {
 	}
 	by := s.Holder
 	if s.Held {
-		l.Holder = requestOf(by)
+		l.Holder, l.token = requestOf(by), s.Token
 		l.Holder.Host = h.host
 		l.Since, l.Expires, l.HeldMS = timeText(s.Since), timeText(s.Expires), age(s.Since, now)
 	} else if len(s.Waiters) > 0 {
@@ -153,10 +155,10 @@ func (h *lockHandler) withLock(
 	}
 }
 
-// holder returns the holder of a lock; nil if this process does not hold it.
+// holder returns the holder of a lock; nil if this process does not hold it, or another request does by now.
 func (h *lockHandler) holder(l Lock) sessionlock.Holder {
 	for _, locks := range h.served().Locks {
-		if by := locks.Holder(keyOf(l.Key)); by != nil {
+		if by := locks.Holder(keyOf(l.Key), l.token); by != nil {
 			return by
 		}
 	}

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -169,6 +171,63 @@ func TestABrokenLockGoesToTheNextWaiter(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Error("the waiter still waits")
+	}
+}
+
+// The lock may change hands after an operator has looked at it, and while the request is served: the store is asked for
+// the holders of other locks. The script that has it then is not the one that is meant.
+func TestOnlyTheHoldThatIsMeantIsBroken(t *testing.T) {
+	key := keys[2].String()
+	for name, c := range map[string]struct {
+		method, path string
+		early        bool // the lock changes hands before the request comes
+		status       int
+		broken       bool
+	}{
+		"a lock to be broken":       {"DELETE", "/locks/" + key, false, 404, false},
+		"a script to be ended":      {"DELETE", "/locks/" + key + "?terminate=true", false, 404, false},
+		"a question":                {"GET", "/locks/" + key + "/why", false, 404, false},
+		"whichever hold it is":      {"DELETE", "/locks/" + key, true, 200, true},
+		"one that has ended before": {"DELETE", "/locks/" + key + "?since=", true, 404, false},
+		"its script":                {"DELETE", "/locks/" + key + "?terminate=true&since=", true, 404, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStand(t)
+			s.heldElsewhere(keys[0]) // so that the store is asked
+			first, client := s.hold(keys[2], "/export.php"), s.listen("unix")
+			var second *sessionlock.Lock
+			change := sync.OnceFunc(func() {
+				first.Release()
+				second = s.hold(keys[2], "/checkout.php")
+			})
+			path := c.path
+			if strings.HasSuffix(path, "since=") {
+				path += url.QueryEscape(timeText(first.Since()))
+			}
+			if c.early {
+				change()
+			} else {
+				s.far.during = change
+			}
+			status, text := client.ask(c.method, path, "")
+			if status != c.status {
+				t.Errorf("got status %d and %s, want %d", status, text, c.status)
+			}
+			if broken := second.Err() != nil; broken != c.broken {
+				t.Errorf("the lock of the next request is broken: %v, want %v", broken, c.broken)
+			}
+		})
+	}
+}
+
+// A hold is broken by its start, as /locks has it.
+func TestTheHoldThatWasSeenIsBroken(t *testing.T) {
+	s := newStand(t)
+	l, c := s.hold(keys[0], "/export.php"), s.listen("unix")
+	seen := get[LocksPage](c, "/locks").Locks[0]
+	status, text := c.ask("DELETE", "/locks/"+seen.Key+"?since="+url.QueryEscape(seen.Since), "")
+	if status != http.StatusOK || l.Err() != sessionlock.ErrBroken {
+		t.Errorf("got status %d, %s and lock error %v, want it broken", status, text, l.Err())
 	}
 }
 

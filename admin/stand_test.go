@@ -70,6 +70,7 @@ type farStore struct {
 	holder  sessionlock.RemoteHolder
 	failure error
 	lookups int
+	during  func() // is called with each lookup; nil: nothing happens
 }
 
 func (f *farStore) Stats() sharedlock.Stats {
@@ -86,6 +87,9 @@ func (f *farStore) Holder(context.Context, sessionlock.Key) (sessionlock.RemoteH
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.lookups++
+	if f.during != nil {
+		f.during()
+	}
 	return f.holder, f.holder.Host != "", f.failure
 }
 

@@ -539,7 +539,7 @@ func TestAnOperatorWithoutRightsChangesNothing(t *testing.T) {
 	s.waiters(1)
 	locks := s.setup.Load().Locks
 	for _, state := range locks.Snapshot() {
-		if _, err := Terminate(locks.Holder(state.Key)); !errors.Is(err, phpworker.ErrRights) {
+		if _, err := Terminate(locks.Holder(state.Key, state.Token)); !errors.Is(err, phpworker.ErrRights) {
 			t.Errorf("got %v, want %v", err, phpworker.ErrRights)
 		}
 	}

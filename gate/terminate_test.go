@@ -15,7 +15,7 @@ import (
 // holders returns the holds of all locks of a stand.
 func (s *stand) holders() (all []*hold) {
 	for _, state := range s.locks.Snapshot() {
-		if h, ok := s.locks.Holder(state.Key).(*hold); ok {
+		if h, ok := s.locks.Holder(state.Key, state.Token).(*hold); ok {
 			all = append(all, h)
 		}
 	}

@@ -99,24 +99,33 @@ func (m *Manager) DescribeHolder(key Key) (d Description, held bool) {
 	return Description{}, false
 }
 
-// Holder returns the Holder of the lock of key if this process holds it, and nil otherwise. It is for callers that know
-// more of their holders than a Holder's methods. The lock may have ended by the time that Holder returns, so they must
-// not call Describe: see DescribeHolder.
-func (m *Manager) Holder(key Key) Holder {
+// Holder returns the Holder of the hold with that token, as SessionState has it, and nil if that has ended. It is for
+// callers that know more of their holders than a Holder's methods. The hold may have ended by the time that Holder
+// returns, so they must not call Describe: see DescribeHolder.
+func (m *Manager) Holder(key Key, token Token) Holder {
 	sh := m.shardOf(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if s := sh.sessions[key]; s != nil && s.holder != nil {
+	if s := sh.sessions[key]; s != nil && s.holder != nil && s.holder.token == token {
 		return s.holder.by
 	}
 	return nil
 }
 
-// ErrBroken is returned by Lock.Err after Manager.Break.
+// ErrBroken is returned by Lock.Err after Manager.Break and BreakHold.
 var ErrBroken = errors.New("the lock was broken by an operator")
 
-// Break ends the lock of key if this process holds it, and reports whether it did. The holder is notified by Lost and
-// keeps running; the next waiter gets the lock.
+// BreakHold ends the hold with that token, as SessionState has it, and reports whether it did. A later hold of the lock
+// is left alone. The holder is notified by Lost and keeps running; the next waiter gets the lock.
+func (m *Manager) BreakHold(key Key, token Token) bool {
+	sh := m.shardOf(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	s := sh.sessions[key]
+	return s != nil && s.holder != nil && s.holder.token == token && s.holder.end(broken)
+}
+
+// Break ends the lock of key as BreakHold does, whatever hold it is, and reports whether this process held it.
 func (m *Manager) Break(key Key) bool {
 	sh := m.shardOf(key)
 	sh.mu.Lock()

@@ -233,7 +233,7 @@ func breaksAfterAQuestion(t *testing.T, b *browser.Browser, s *stage) {
 
 	tab.Do(t, click(".break"), click("#ask-yes"))
 	tab.Await(t, `!document.querySelector("#ask").open`)
-	if got, want := s.breaks(), []string{storm().Key + " X-FPM-Gate: 1"}; !slices.Equal(got, want) {
+	if got, want := s.breaks(), []string{"break " + storm().Key + ", X-FPM-Gate: 1"}; !slices.Equal(got, want) {
 		t.Errorf("it broke %q, want %q", got, want)
 	}
 	if got := text(t, tab, "#said"); !strings.Contains(got, "a1b2c3d4 is broken") {
@@ -251,7 +251,7 @@ func endsAScript(t *testing.T, b *browser.Browser, s *stage) {
 		"It started the session in /srv/<b>app</b>.php:12.")
 	tab.Do(t, click("#ask-end"))
 	tab.Await(t, `!document.querySelector("#ask").open`)
-	if got, want := s.breaks(), []string{storm().Key + "?terminate=true X-FPM-Gate: 1"}; !slices.Equal(got, want) {
+	if got, want := s.breaks(), []string{"end the script of " + storm().Key + ", X-FPM-Gate: 1"}; !slices.Equal(got, want) {
 		t.Errorf("it asked for %q, want %q", got, want)
 	}
 	mustRead(t, tab, "#said", "The script of lock a1b2c3d4 has ended by PHP's time limit.")

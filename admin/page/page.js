@@ -628,7 +628,9 @@ async function breakIt(terminate) {
   const { key } = asked.lane;
   $("ask-yes").disabled = $("ask-end").disabled = true;
   try {
-    const reply = await change("DELETE", `locks/${encodeURIComponent(key)}${terminate ? "?terminate=true" : ""}`);
+    const query = new URLSearchParams({ since: asked.lock.since }); // or it might be the next request's lock by now
+    if (terminate) query.set("terminate", "true");
+    const reply = await change("DELETE", `locks/${encodeURIComponent(key)}?${query}`);
     $("ask").close();
     const what = terminate ? "The script of lock" : "Lock";
     const how = terminate ? ["has ended", endings[reply.ended_by]].filter(Boolean).join(" ") : "is broken; its script keeps running";

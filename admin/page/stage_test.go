@@ -174,11 +174,16 @@ func (s *stage) event() ([]byte, <-chan struct{}) {
 func (s *stage) breakLock(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	query := r.URL.RawQuery
-	if query != "" {
-		query = "?" + query
+	key, query := r.PathValue("key"), r.URL.Query()
+	did := "break"
+	if query.Get("terminate") == "true" {
+		did = "end the script of"
 	}
-	s.broken = append(s.broken, r.PathValue("key")+query+" X-FPM-Gate: "+r.Header.Get("X-FPM-Gate"))
+	since, err := time.Parse(time.RFC3339Nano, query.Get("since"))
+	if !slices.ContainsFunc(s.picture.Locks, func(l lock) bool { return l.Key == key && l.Since.Equal(since) }) {
+		did = fmt.Sprintf("%v, which is not shown (%v): %s", since, err, did)
+	}
+	s.broken = append(s.broken, did+" "+key+", X-FPM-Gate: "+r.Header.Get("X-FPM-Gate"))
 	if s.refusal != "" {
 		http.Error(w, s.refusal, http.StatusInternalServerError)
 		s.refusal = ""
