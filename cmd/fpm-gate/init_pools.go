@@ -211,7 +211,7 @@ func (p *pool) app() *config.Application {
 // findApps looks for applications in the folders that web servers have this pool run scripts of.
 func (p *pool) findApps() {
 	for _, pass := range p.m.passes {
-		if pass.address != p.address() {
+		if !sameAddress(p.m.root, pass.address, p.address()) {
 			continue
 		}
 		for _, folder := range pass.folders {

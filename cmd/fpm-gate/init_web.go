@@ -328,7 +328,7 @@ func apacheAddress(found []string) string {
 func (m *machine) diff() string {
 	changes := map[string]map[int]string{} // by file and line
 	for _, pass := range m.passes {
-		i := slices.IndexFunc(m.pools, func(p *pool) bool { return p.address() == pass.address })
+		i := slices.IndexFunc(m.pools, func(p *pool) bool { return sameAddress(m.root, p.address(), pass.address) })
 		text, err := os.ReadFile(pass.file)
 		if i < 0 || err != nil || pass.line > strings.Count(string(text), "\n")+1 {
 			continue
@@ -338,7 +338,7 @@ func (m *machine) diff() string {
 		if changes[pass.file] == nil {
 			changes[pass.file] = map[int]string{}
 		}
-		changes[pass.file][pass.line] = pointAt(old, m.pools[i])
+		changes[pass.file][pass.line] = pointAt(old, m.pools[i], pass.address)
 	}
 	var b strings.Builder
 	for _, file := range slices.Sorted(maps.Keys(changes)) {
@@ -347,9 +347,9 @@ func (m *machine) diff() string {
 	return b.String()
 }
 
-// pointAt returns a line with the gate's socket in the place of the pool's address. Apache takes a socket as
-// unix:/path|fcgi://host, in which the host is only a name.
-func pointAt(line string, p *pool) string {
+// pointAt returns a line with the gate's socket in the place of the pool's address, or of written, as the line has it.
+// Apache takes a socket as unix:/path|fcgi://host, in which the host is only a name.
+func pointAt(line string, p *pool, written string) string {
 	listen := p.settings["listen"].value
 	socket := "unix:" + p.socket()
 	for _, fcgi := range []string{"fcgi://" + listen, "fcgi://" + p.address()} { // of Apache
@@ -357,7 +357,8 @@ func pointAt(line string, p *pool) string {
 			return strings.Replace(line, fcgi, socket+"|fcgi://localhost", 1)
 		}
 	}
-	for _, address := range []string{p.address(), listen, "localhost:" + listen[strings.LastIndexByte(listen, ':')+1:]} {
+	port := listen[strings.LastIndexByte(listen, ':')+1:]
+	for _, address := range []string{written, p.address(), listen, "localhost:" + port} {
 		if strings.Contains(line, address) {
 			return strings.Replace(line, address, socket, 1)
 		}

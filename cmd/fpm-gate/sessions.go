@@ -108,7 +108,7 @@ func differences(g *config.Gate, root string) (all []string) {
 		for _, file := range files {
 			for _, pool := range readINI(file) {
 				pool.expandPool()
-				if !listensFor(pool["listen"].value, g) {
+				if !listensFor(pool["listen"].value, g, root) {
 					continue
 				}
 				for _, ini := range phpINIs(filepath.Dir(file), i) {
@@ -176,11 +176,14 @@ func (s settings) differences(g *config.Gate) (all []string) {
 	return all
 }
 
-// listensFor reports whether g sends requests to a pool with that listen setting.
-func listensFor(listen string, g *config.Gate) bool {
+// listensFor reports whether g sends requests to a pool with that listen setting, in the system below root.
+func listensFor(listen string, g *config.Gate, root string) bool {
 	return slices.ContainsFunc(g.Upstream.Addresses, func(a netaddr.Addr) bool {
-		if a.Network == "unix" || a.Address == listen {
-			return a.Address == listen
+		if a.Network == "unix" {
+			return realPath(root, a.Address) == realPath(root, listen)
+		}
+		if a.Address == listen {
+			return true
 		}
 		// A port alone is a pool of this machine, so the gate's address must lead here.
 		host, port, err := net.SplitHostPort(a.Address)
