@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"sync"
 	"syscall"
 
 	"github.com/fpm-gate/fpm-gate/config"
@@ -136,7 +137,7 @@ func checkPlace(path string) error {
 func owner(g *config.Gate) (uid, gid int, err error) {
 	uid, gid = -1, -1
 	if name := g.ListenOwner; name != "" {
-		if uid, err = lookup(name, func(name string) (string, error) {
+		if uid, err = users.lookup(name, func(name string) (string, error) {
 			u, err := user.Lookup(name)
 			if err != nil {
 				return "", err
@@ -147,7 +148,7 @@ func owner(g *config.Gate) (uid, gid int, err error) {
 		}
 	}
 	if name := g.ListenGroup; name != "" {
-		if gid, err = lookup(name, func(name string) (string, error) {
+		if gid, err = groups.lookup(name, func(name string) (string, error) {
 			gr, err := user.LookupGroup(name)
 			if err != nil {
 				return "", err
@@ -160,15 +161,33 @@ func owner(g *config.Gate) (uid, gid int, err error) {
 	return uid, gid, nil
 }
 
+// knownIDs are the ids of the names that were found so far. A confined process may open the /etc/passwd and /etc/group
+// of its start only, and programs such as useradd put other files in their place: then the last id of a name counts.
+type knownIDs struct {
+	mu  sync.Mutex
+	ids map[string]string
+}
+
+var users, groups knownIDs
+
 // lookup returns the id that name is, or that find returns for it. A number is an id, even if it is a name as well.
-func lookup(name string, find func(string) (string, error)) (int, error) {
+func (k *knownIDs) lookup(name string, find func(string) (string, error)) (int, error) {
 	if id, err := strconv.Atoi(name); err == nil {
 		return id, nil
 	}
 	id, err := find(name)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if known := k.ids[name]; known != "" && errors.Is(err, fs.ErrPermission) {
+		id, err = known, nil
+	}
 	if err != nil {
 		return 0, err
 	}
+	if k.ids == nil {
+		k.ids = make(map[string]string)
+	}
+	k.ids[name] = id
 	return strconv.Atoi(id)
 }
 
