@@ -74,6 +74,9 @@ func judgeUnix(g *config.Gate) error {
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
 		return errNoSocketFile
 	}
+	if systemdListens("/proc", path) {
+		return errSystemdListens
+	}
 	folder := filepath.Dir(path)
 	if info, err := os.Stat(folder); err != nil {
 		return fmt.Errorf("folder of the socket: %w", err)
