@@ -18,7 +18,11 @@ func guard(at net.Addr, h http.Handler) http.Handler {
 		if strings.HasPrefix(r.URL.Path, "/debug/") {
 			limit = profileTime
 		}
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit))
+		c := http.NewResponseController(w)
+		_ = c.SetWriteDeadline(time.Now().Add(limit))
+		if r.ContentLength != 0 { // net/http reads what a handler leaves, however long that takes
+			_ = c.SetReadDeadline(time.Now().Add(headTimeout))
+		}
 		w.Header().Set("Cache-Control", "no-store") // all of it is out of date a moment later
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("X-Frame-Options", "DENY") // a page in a frame could be made to break locks by a click

@@ -1,8 +1,15 @@
 package admin
 
 import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"os"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 )
@@ -61,4 +68,37 @@ func TestAUnixSocketIsGuardedByItsModeAlone(t *testing.T) {
 	if status, text := s.listen("unix").ask("GET", "/locks", "", "Host", "whatever"); status != http.StatusOK {
 		t.Errorf("got status %d and %s", status, text)
 	}
+}
+
+// A client that announces a body and does not send it holds one of few connections, whatever it asked for.
+func TestABodyThatDoesNotComeIsNotAwaitedForLong(t *testing.T) {
+	s := newStand(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := s.Serve(l)
+	defer server.Close()
+	var all sync.WaitGroup
+	for _, request := range []string{
+		"GET /healthz", "GET /locks", "GET /nowhere", "PUT /pause?for=1s", "PUT /pause", "PUT /log-level",
+		"DELETE /pause", "DELETE /locks/abcd", "POST /locks",
+	} {
+		for _, body := range []string{"Content-Length: 1000", "Content-Length: 1000000000", "Transfer-Encoding: chunked"} {
+			all.Go(func() {
+				nc, err := net.Dial("tcp", l.Addr().String())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer nc.Close()
+				_ = nc.SetReadDeadline(time.Now().Add(patience))
+				_, _ = fmt.Fprintf(nc, "%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n\r\n", request, body)
+				if _, err := io.Copy(io.Discard, nc); errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("%s with %s: the connection is still open", request, body)
+				}
+			})
+		}
+	}
+	all.Wait()
 }

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -24,7 +23,6 @@ func (h *levelHandler) get(w http.ResponseWriter, _ *http.Request) {
 
 // put changes the log level until the next reload, which sets the config's level.
 func (h *levelHandler) put(w http.ResponseWriter, r *http.Request) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(headTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLevel))
 	if err != nil {
 		fail(w, http.StatusBadRequest, "read log level: "+err.Error())

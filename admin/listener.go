@@ -10,7 +10,7 @@ import (
 const (
 	maxConns    = 256
 	maxStreams  = 128             // of maxConns
-	headTimeout = 5 * time.Second // to read a request's head
+	headTimeout = 5 * time.Second // to read a request's head, and as long for its body
 	idleTimeout = time.Minute
 	sendTimeout = 10 * time.Second // of a response, or of one event
 	askTimeout  = 2 * time.Second  // of requests to the store and to PHP-FPM
