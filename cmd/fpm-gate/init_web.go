@@ -61,7 +61,32 @@ type nginxReader struct {
 // nginxBlock is what is known in a block, and in those within.
 type nginxBlock struct {
 	kind, name string
-	folders    *[]string // of the server: its roots and aliases
+	site       *nginxSite // the server, or what is around it
+}
+
+// nginxSite is what is known of the folders of a server, or of the http block.
+type nginxSite struct {
+	folders []string   // roots, aliases and what fastcgi_param names, in the block and its locations
+	root    string     // of the block itself; "": it has none
+	params  []string   // folders that fastcgi_param names
+	given   bool       // fastcgi_param is there, whatever it names
+	outer   *nginxSite // what a server inherits from; nil: nothing
+}
+
+// all returns the folders whose scripts the server may run. Of the http block it inherits what it does not have: a root,
+// and fastcgi_param.
+func (s *nginxSite) all() []string {
+	all := slices.Clone(s.folders)
+	if s.outer == nil {
+		return all
+	}
+	if s.root == "" && s.outer.root != "" {
+		all = append(all, s.outer.root)
+	}
+	if !s.given {
+		all = append(all, s.outer.params...)
+	}
+	return all
 }
 
 // dump asks nginx for its configuration. It may not be there, or not be allowed to us.
@@ -147,12 +172,12 @@ func (n *nginxReader) read(file string, in nginxBlock) {
 
 // open returns the block that begins with these words.
 func (b nginxBlock) open(words []string) nginxBlock {
-	inner := nginxBlock{kind: words[0], folders: b.folders}
+	inner := nginxBlock{kind: words[0], site: b.site}
 	if len(words) > 2 {
 		inner.name = words[1]
 	}
-	if inner.kind == "server" || inner.folders == nil { // locations add to the folders of their server
-		inner.folders = new([]string)
+	if inner.kind == "http" || inner.kind == "server" { // locations add to the folders of their server
+		inner.site = &nginxSite{outer: b.site}
 	}
 	return inner
 }
@@ -168,9 +193,9 @@ func (n *nginxReader) directive(in nginxBlock, words []string, file string, line
 		for _, included := range n.included(words[1]) {
 			n.read(included, in)
 		}
-	case "root", "alias":
-		if in.folders != nil {
-			*in.folders = append(*in.folders, words[1])
+	case "root", "alias", "fastcgi_param":
+		if in.site != nil {
+			in.site.addFolder(in.kind, words)
 		}
 	case "server":
 		if in.kind == "upstream" {
@@ -183,17 +208,47 @@ func (n *nginxReader) directive(in nginxBlock, words []string, file string, line
 			return
 		}
 		n.passes = append(n.passes, pass{address: nginxAddress(words[1]), file: file, line: line})
-		n.keepFolders(in.folders)
+		n.keepFolders(in.site)
 	}
 }
 
-// keepFolders has the last pass share the folders of its server, which may come after it.
-func (n *nginxReader) keepFolders(folders *[]string) {
+// addFolder adds the folder that a directive names in a block of that kind.
+func (s *nginxSite) addFolder(kind string, words []string) {
+	folder := words[1]
+	if words[0] == "fastcgi_param" {
+		s.given = true
+		if folder = paramFolder(words[1:]); folder == "" {
+			return
+		}
+		s.params = append(s.params, folder)
+	} else if words[0] == "root" && (kind == "server" || kind == "http") {
+		s.root = folder
+	}
+	s.folders = append(s.folders, folder)
+}
+
+// paramFolder returns the folder that a fastcgi_param names as PHP's own; "": it names none, or by a variable.
+func paramFolder(words []string) string {
+	if len(words) < 2 || words[0] != "SCRIPT_FILENAME" && words[0] != "DOCUMENT_ROOT" {
+		return ""
+	}
+	folder, _, variable := strings.Cut(words[1], "$")
+	if words[0] == "SCRIPT_FILENAME" && !variable { // one script
+		folder = filepath.Dir(folder)
+	}
+	if folder = strings.TrimRight(folder, "/"); !strings.HasPrefix(folder, "/") {
+		return ""
+	}
+	return folder
+}
+
+// keepFolders has the last pass have the folders of its server, some of which may come after it.
+func (n *nginxReader) keepFolders(site *nginxSite) {
 	i := len(n.passes) - 1
-	if folders == nil {
+	if site == nil {
 		return
 	}
-	n.later = append(n.later, func() { n.passes[i].folders = *folders })
+	n.later = append(n.later, func() { n.passes[i].folders = site.all() })
 }
 
 // included returns the files of an include.
