@@ -71,7 +71,7 @@ func (p *pool) from(key string) string {
 // whether init has understood.
 func (p *pool) write(w *configWriter, o initOptions) {
 	w.line("# The pool %q of %s.", p.name, strings.TrimSpace(p.settings[sectionKey].place))
-	w.line("gate %s {", config.Quote(gateName(p.name)))
+	w.line("gate %s {", config.Quote(p.gate))
 	if p.first && p.m.socket {
 		w.line("  # fpm-gate.socket: systemd listens on %s, so that no restart refuses a request.", p.socket())
 		w.line(`  listen = "systemd:www"`)
@@ -102,15 +102,18 @@ func (p *pool) write(w *configWriter, o initOptions) {
 
 var octalMode = regexp.MustCompile(`^0?[0-7]{3}$`)
 
-// gateName makes a name of a gate of a pool's: what is not allowed in one becomes a dash.
-func gateName(pool string) string {
+// maxGateName is how long the name of a gate may be.
+const maxGateName = 64
+
+// gateName makes a name of a gate of a pool's, with suffix at its end: what is not allowed in one becomes a dash.
+func gateName(pool, suffix string) string {
 	name := strings.Map(func(c rune) rune {
 		if strings.ContainsRune("._-", c) || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' {
 			return c
 		}
 		return '-'
-	}, pool)
-	return name[:min(len(name), 64)]
+	}, cmp.Or(pool, "pool"))
+	return name[:min(len(name), maxGateName-len(suffix))] + suffix
 }
 
 func (p *pool) writeUpstream(w *configWriter) {

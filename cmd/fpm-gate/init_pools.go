@@ -27,6 +27,7 @@ type machine struct {
 type pool struct {
 	name string
 	settings
+	gate  string     // the name of its gate, and of the socket where that listens
 	apps  []appFound // in the document roots that web servers pass to it; the most special first
 	first bool       // of all pools
 	m     *machine
@@ -69,8 +70,39 @@ func survey(root string) *machine {
 			m.socket = true
 		}
 	}
+	m.nameGates()
 	return m
 }
+
+// nameGates gives each pool's gate a name of its own. Pools of several versions of PHP often have the same one.
+func (m *machine) nameGates() {
+	taken := map[string]bool{}
+	for _, p := range m.pools {
+		p.gate = p.freeName(taken)
+		taken[p.gate] = true
+		if p.first && m.socket {
+			taken[socketUnitName] = true // the unit's socket is where another gate of that name would listen
+		}
+	}
+}
+
+// socketUnitName is the name of fpm-gate.socket's gate.
+const socketUnitName = "www"
+
+// freeName returns a name for the pool's gate that is not taken: its own, with the version of PHP, or with a number.
+func (p *pool) freeName(taken map[string]bool) string {
+	name := gateName(p.name, "")
+	if version := phpVersion.FindStringSubmatch(p.settings[sectionKey].place); taken[name] && version != nil {
+		name = gateName(p.name, "-"+version[1])
+	}
+	for n := 2; taken[name]; n++ {
+		name = gateName(p.name, fmt.Sprint("-", n))
+	}
+	return name
+}
+
+// phpVersion matches the version in the path of a pool's file, as Debian has it.
+var phpVersion = regexp.MustCompile(`/php/([0-9.]+)/fpm/`)
 
 // addPool adds a pool of the file in dir, with the settings of its php.ini. The pool wins over all of them.
 func (m *machine) addPool(section settings, dir string, i int) {
@@ -148,9 +180,9 @@ func (p *pool) address() string {
 // socket is where the gate of the pool listens.
 func (p *pool) socket() string {
 	if p.first && p.m.socket {
-		return "/run/fpm-gate/www.sock" // of fpm-gate.socket
+		return "/run/fpm-gate/" + socketUnitName + ".sock" // of fpm-gate.socket
 	}
-	return "/run/fpm-gate/" + p.name + ".sock"
+	return "/run/fpm-gate/" + p.gate + ".sock"
 }
 
 // phpSessions is how PHP keeps the sessions of a pool, as a session block has it.

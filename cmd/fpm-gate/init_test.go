@@ -396,3 +396,50 @@ func patched(t *testing.T, lines []string, diff string) []string {
 	}
 	return out
 }
+
+// TestInitGivesEachPoolAGateOfItsOwn where the names of pools are the same, or become so.
+func TestInitGivesEachPoolAGateOfItsOwn(t *testing.T) {
+	const unit = "usr/lib/systemd/system/fpm-gate.socket"
+	long := strings.Repeat("x", 70)
+	for name, c := range map[string]struct {
+		pools string // of PHP 8.2
+		later string // of PHP 8.4
+		unit  bool
+		want  string // the gates and their sockets
+	}{
+		"no pool like another":          {"blog shop", "", false, "blog:blog shop:shop"},
+		"two versions of PHP":           {"www", "www", false, "www:www www-8.4:www-8.4"},
+		"two versions, and the unit":    {"www", "www", true, "www:systemd www-8.4:www-8.4"},
+		"two of each":                   {"www shop", "www shop", true, "www:systemd shop:shop www-8.4:www-8.4 shop-8.4:shop-8.4"},
+		"the unit is another pool's":    {"blog www", "", true, "blog:systemd www-8.2:www-8.2"},
+		"names that become the same":    {"a@b a+b a*b", "", false, "a-b:a-b a-b-8.2:a-b-8.2 a-b-2:a-b-2"},
+		"a name that one has become":    {"a@b a+b a-b-8.2", "", false, "a-b:a-b a-b-8.2:a-b-8.2 a-b-8.2-8.2:a-b-8.2-8.2"},
+		"names that are cut":            {long + "1 " + long + "2", "", false, long[:64] + ":" + long[:64] + " " + long[:60] + "-8.2:" + long[:60] + "-8.2"},
+		"a name with nothing to keep":   {"é", "", false, "-:-"},
+		"one that is defined two times": {"www", "www www", false, "www:www www-8.4:www-8.4 www-2:www-2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := map[string]string{}
+			for version, pools := range map[string]string{"8.2": c.pools, "8.4": c.later} {
+				for i, pool := range strings.Fields(pools) {
+					files["etc/php/"+version+"/fpm/pool.d/"+fmt.Sprint(i)+".conf"] = fmt.Sprintf("[%s]\nlisten = /run/php/%s-%d.sock\n", pool, version, i)
+				}
+			}
+			if c.unit {
+				files[unit] = ""
+			}
+			text, _ := runInit(t, system(t, files), initOptions{})
+			var got []string
+			for _, g := range parsed(t, text).Gates {
+				socket := strings.TrimSuffix(filepath.Base(g.Listen.Address), ".sock")
+				if g.Listen.Network == "systemd" {
+					socket = "systemd"
+				}
+				got = append(got, g.Name+":"+socket)
+			}
+			if strings.Join(got, " ") != c.want {
+				t.Errorf("got %s, want %s", got, c.want)
+			}
+		})
+	}
+}
