@@ -65,6 +65,11 @@ func TestServeOnThisMachine(t *testing.T) {
 		nc.Close()
 	}
 	mustListen(t, folder, map[string]bool{"a": true, "b": true, "admin": false})
+	for _, g := range s.State().Gates {
+		for !g.Gate.Listening() { // a gate that has not begun to serve closes its socket after the end
+			time.Sleep(time.Millisecond)
+		}
+	}
 	v := served(s.State())
 	if len(v.Gates) != 2 || len(v.Locks) != 2 || v.Locks[1].Store == nil || v.Profiles {
 		t.Errorf("got %+v for operators, want two gates that share a store", v)

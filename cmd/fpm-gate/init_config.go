@@ -102,20 +102,6 @@ func (p *pool) write(w *configWriter, o initOptions) {
 
 var octalMode = regexp.MustCompile(`^0?[0-7]{3}$`)
 
-// maxGateName is how long the name of a gate may be.
-const maxGateName = 64
-
-// gateName makes a name of a gate of a pool's, with suffix at its end: what is not allowed in one becomes a dash.
-func gateName(pool, suffix string) string {
-	name := strings.Map(func(c rune) rune {
-		if strings.ContainsRune("._-", c) || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' {
-			return c
-		}
-		return '-'
-	}, cmp.Or(pool, "pool"))
-	return name[:min(len(name), maxGateName-len(suffix))] + suffix
-}
-
 func (p *pool) writeUpstream(w *configWriter) {
 	w.line("")
 	w.line("  upstream {")

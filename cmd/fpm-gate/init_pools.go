@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -101,6 +102,20 @@ func (p *pool) freeName(taken map[string]bool) string {
 	return name
 }
 
+// maxGateName is how long the name of a gate may be.
+const maxGateName = 64
+
+// gateName makes a name of a gate of a pool's, with suffix at its end: what is not allowed in one becomes a dash.
+func gateName(pool, suffix string) string {
+	name := strings.Map(func(c rune) rune {
+		if strings.ContainsRune("._-", c) || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' {
+			return c
+		}
+		return '-'
+	}, cmp.Or(pool, "pool"))
+	return name[:min(len(name), maxGateName-len(suffix))] + suffix
+}
+
 // phpVersion matches the version in the path of a pool's file, as Debian has it.
 var phpVersion = regexp.MustCompile(`/php/([0-9.]+)/fpm/`)
 
@@ -134,16 +149,12 @@ func (m *machine) mayRead(path string) bool {
 	}
 	lines := bufio.NewScanner(f)
 	for n := 1; lines.Scan(); n++ {
-		if strings.HasSuffix(path, ".ini") && !iniLine.MatchString(lines.Text()) {
+		if strings.HasSuffix(path, ".ini") && !isINILine(lines.Text()) {
 			m.note("%s:%d: not a line of php.ini; PHP may read none of the file", path, n)
 		}
 	}
 	return true
 }
-
-// iniLine matches what php.ini may have in a line.
-var iniLine = regexp.MustCompile(`^\s*(?:$|[;#]|\[[^\]]*\]` +
-	`|[^=\s;"]+\s*(?:=\s*(?:"[^"]*"|'[^']*'|[^"';]*)\s*(?:;.*)?)?$)`)
 
 // note adds a problem once: several pools read the same files.
 func (m *machine) note(format string, args ...any) {

@@ -73,8 +73,8 @@ type nginxSite struct {
 	outer   *nginxSite // what a server inherits from; nil: nothing
 }
 
-// all returns the folders whose scripts the server may run. Of the http block it inherits what it does not have: a root,
-// and fastcgi_param.
+// all returns the folders whose scripts the server may run. Of the http block it inherits what it does not have: a
+// root, and fastcgi_param.
 func (s *nginxSite) all() []string {
 	all := slices.Clone(s.folders)
 	if s.outer == nil {

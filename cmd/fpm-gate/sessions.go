@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -123,32 +122,6 @@ func differences(g *config.Gate, root string) (all []string) {
 	return all
 }
 
-// setting is a value and its file and line.
-type setting struct{ value, place string }
-
-// settings are the settings of one section of a file, by key. sectionKey has its name.
-type settings map[string]setting
-
-const sectionKey = "[]" // no line of a file can set it
-
-// addMissing adds the settings that s does not have.
-func (s settings) addMissing(others settings) {
-	for key, value := range others {
-		if _, is := s[key]; !is {
-			s[key] = value
-		}
-	}
-}
-
-// expandPool replaces $pool in all values of a pool, as PHP-FPM does.
-func (s settings) expandPool() {
-	name := s[sectionKey].value
-	for key, v := range s {
-		v.value = strings.ReplaceAll(v.value, "$pool", name)
-		s[key] = v
-	}
-}
-
 // differences compares the session settings with the session block of g. A setting that no file has is PHP's default,
 // or an application's, and is not compared.
 func (s settings) differences(g *config.Gate) (all []string) {
@@ -190,55 +163,4 @@ func listensFor(listen string, g *config.Gate, root string) bool {
 		ip := net.ParseIP(host)
 		return err == nil && port == listen && (host == "localhost" || ip != nil && ip.IsLoopback())
 	})
-}
-
-// readINI reads the sections of a php.ini or a pool file. It returns none if the file cannot be read. Of a key that
-// comes twice in a section, the last value counts, as for PHP.
-func readINI(file string) (all []settings) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	section := settings{}
-	lines := bufio.NewScanner(f)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
-		if strings.HasPrefix(line, "[") {
-			all = append(all, section)
-			name, _, _ := strings.Cut(line[1:], "]")
-			section = settings{sectionKey: {strings.TrimSpace(name), fmt.Sprintf("%s:%d", file, n)}}
-			continue
-		}
-		key, value, is := strings.Cut(line, "=")
-		if is && !strings.HasPrefix(line, ";") && !strings.HasPrefix(line, "#") {
-			section[iniKey(key)] = setting{iniValue(value), fmt.Sprintf("%s:%d", file, n)}
-		}
-	}
-	return append(all, section)
-}
-
-// iniKey returns the php.ini key that a line sets: in a pool file, "session.name" of
-// php_admin_value[session.name].
-func iniKey(key string) string {
-	key = strings.TrimSpace(key)
-	if value, is := strings.CutSuffix(key, "]"); is {
-		for _, before := range []string{"_value[", "_flag["} {
-			if _, inner, is := strings.Cut(value, before); is {
-				return inner
-			}
-		}
-	}
-	return key
-}
-
-// iniValue returns a value without quotes and comment.
-func iniValue(value string) string {
-	value = strings.TrimSpace(value)
-	if quoted, is := strings.CutPrefix(value, `"`); is {
-		value, _, _ = strings.Cut(quoted, `"`)
-		return value
-	}
-	value, _, _ = strings.Cut(value, " ;")
-	return strings.TrimSpace(value)
 }
