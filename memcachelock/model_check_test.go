@@ -1,10 +1,12 @@
 package memcachelock_test
 
 import (
+	"cmp"
 	"errors"
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/sessionlock"
+	"github.com/fpm-gate/fpm-gate/sessionlock/locktest"
 )
 
 // check holds all that happened so far to the promises.
@@ -31,13 +33,13 @@ func (m *model) check() {
 // checkTimes: no wait is longer than its max wait and one timeout, no hold longer than its expiry, and a loss is
 // one of those that can be.
 func (m *model) checkTimes(a *try, now time.Time) {
-	if got, most := orNow(a.answered, now).Sub(a.begun), a.policy.MaxWait+modelTimeout; got > most {
+	if got, most := cmp.Or(a.answered, now).Sub(a.begun), a.policy.MaxWait+modelTimeout; got > most {
 		m.Errorf("waited %v, want %v at most", got, most)
 	}
 	if !a.got() {
 		return
 	}
-	if got := orNow(a.end(), now).Sub(a.lock.Since()); got > a.policy.Expiry {
+	if got := cmp.Or(a.end(), now).Sub(a.lock.Since()); got > a.policy.Expiry {
 		m.Errorf("held for %v, want %v at most", got, a.policy.Expiry)
 	}
 	if m.level == 0 && errors.Is(a.loss, sessionlock.ErrLost) {
@@ -73,16 +75,18 @@ func (m *model) checkLocal(b *try) {
 // checkPair: two holds of a session have no time in common, and the request that came first to a gate is served first.
 func (m *model) checkPair(a, b *try, now time.Time) {
 	if a.got() && b.got() {
-		from, to := later(a.lock.Since(), b.lock.Since()), earlier(orNow(a.end(), now), orNow(b.end(), now))
+		from := locktest.Latest(a.lock.Since(), b.lock.Since())
+		ends := []time.Time{cmp.Or(a.end(), now), cmp.Or(b.end(), now)}
 		if a.gate != b.gate { // while one of them is held locally, nothing is promised, but for checkLocal
 			m.checkReunion(a, b, now)
-			to = earlier(to, earlier(orNow(a.local, now), orNow(b.local, now)))
+			ends = append(ends, cmp.Or(a.local, now), cmp.Or(b.local, now))
 		}
+		to := locktest.Earliest(ends...)
 		if from.Before(to) && !m.excused(from, to) {
 			m.Errorf("gates %d and %d hold the lock for %v, from %v to %v", a.gate.number, b.gate.number, to.Sub(from), from, to)
 		}
 	}
-	if a.gate == b.gate && b.got() && b.answered.Before(orNow(a.answered, now)) {
+	if a.gate == b.gate && b.got() && b.answered.Before(cmp.Or(a.answered, now)) {
 		m.Errorf("the request of %v got the lock at %v, before the request of %v", b.begun, b.answered, a.begun)
 	}
 }
@@ -112,7 +116,7 @@ func (m *model) checkProgress(a *try, now time.Time) {
 	if !a.answered.IsZero() || m.sick != nil {
 		return
 	}
-	free := later(a.begun, m.quiet)
+	free := locktest.Latest(a.begun, m.quiet)
 	for _, b := range m.tries {
 		if b.key != a.key || !b.got() {
 			continue
@@ -120,7 +124,7 @@ func (m *model) checkProgress(a *try, now time.Time) {
 		if b.holds() {
 			return
 		}
-		free = later(free, b.end())
+		free = locktest.Latest(free, b.end())
 	}
 	most := 2*time.Second + 200*time.Millisecond // a turn that no gate takes
 	if m.level > 0 {

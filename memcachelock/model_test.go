@@ -18,6 +18,7 @@ import (
 	"github.com/fpm-gate/fpm-gate/memcachelock"
 	"github.com/fpm-gate/fpm-gate/netaddr"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
+	"github.com/fpm-gate/fpm-gate/sessionlock/locktest"
 )
 
 // TestRandomInterleavingsKeepThePromises lets three gates and two sessions live through what a seed says, and holds
@@ -405,7 +406,7 @@ func (a *try) holds() bool { return a.got() && a.end().IsZero() }
 func (m *model) forget(before time.Time) {
 	var rest []*try
 	for _, a := range m.tries {
-		if a.answered.IsZero() || a.holds() || !later(a.answered, a.end()).Before(before) {
+		if a.answered.IsZero() || a.holds() || !locktest.Latest(a.answered, a.end()).Before(before) {
 			rest = append(rest, a)
 		} else {
 			m.count(a)
@@ -488,27 +489,6 @@ func (m *model) pickAll(fits func(*try) bool, do func(*try)) {
 			do(a)
 		}
 	}
-}
-
-func orNow(t, now time.Time) time.Time {
-	if t.IsZero() {
-		return now
-	}
-	return t
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }
 
 // path is a request that is known by its path.

@@ -1,11 +1,13 @@
 package sessionlock_test
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/sessionlock"
+	"github.com/fpm-gate/fpm-gate/sessionlock/locktest"
 )
 
 // check holds all that happened so far to the promises.
@@ -40,7 +42,7 @@ func (m *model) check() {
 // forget leaves out what was over long before: nothing that is to come can meet it.
 func (m *model) forget(before time.Time) {
 	m.tries = slices.DeleteFunc(m.tries, func(a *try) bool {
-		long := a.over() && later(a.answered, a.end()).Before(before)
+		long := a.over() && locktest.Latest(a.answered, a.end()).Before(before)
 		if long {
 			m.count(a)
 		}
@@ -53,10 +55,12 @@ func (m *model) checkOneHolder(a, b *try, now time.Time) {
 	if !a.got() || !b.got() {
 		return
 	}
-	from, to := later(a.lock.Since(), b.lock.Since()), earlier(orNow(a.end(), now), orNow(b.end(), now))
+	from := locktest.Latest(a.lock.Since(), b.lock.Since())
+	ends := []time.Time{cmp.Or(a.end(), now), cmp.Or(b.end(), now)}
 	if a.gate != b.gate { // a hold without a lease excludes nothing in other gates
-		to = earlier(to, earlier(orNow(a.local, now), orNow(b.local, now)))
+		ends = append(ends, cmp.Or(a.local, now), cmp.Or(b.local, now))
 	}
+	to := locktest.Earliest(ends...)
 	if from.Before(to) && !m.excused(a, from, to) {
 		m.Errorf("two hold the lock for %v, from %v to %v", to.Sub(from), from, to)
 	}
@@ -81,14 +85,14 @@ func (m *model) excused(a *try, from, to time.Time) bool {
 
 // checkOrder: b, which came after a to the same gate, gets the lock only when a's wait is over.
 func (m *model) checkOrder(a, b *try, now time.Time) {
-	if a.gate == b.gate && b.lock != nil && b.answered.Before(orNow(a.answered, now)) {
+	if a.gate == b.gate && b.lock != nil && b.answered.Before(cmp.Or(a.answered, now)) {
 		m.Errorf("the request of %v got the lock at %v, before the request of %v", b.begun, b.answered, a.begun)
 	}
 }
 
 // checkWait: no wait lasts longer than its max wait and one question.
 func (m *model) checkWait(a *try, now time.Time) {
-	if got, most := orNow(a.answered, now).Sub(a.begun), a.policy.MaxWait+latency; got > most {
+	if got, most := cmp.Or(a.answered, now).Sub(a.begun), a.policy.MaxWait+latency; got > most {
 		m.Errorf("waited %v, want %v at most", got, most)
 	}
 }
@@ -98,7 +102,7 @@ func (m *model) checkExpiry(a *try, now time.Time) {
 	if !a.got() || a.policy.Expiry == 0 {
 		return
 	}
-	if got := orNow(a.end(), now).Sub(a.lock.Since()); got > a.policy.Expiry {
+	if got := cmp.Or(a.end(), now).Sub(a.lock.Since()); got > a.policy.Expiry {
 		m.Errorf("held for %v, want %v at most", got, a.policy.Expiry)
 	}
 }
@@ -127,7 +131,7 @@ func (m *model) checkProgress(a *try, now time.Time) {
 	if !a.answered.IsZero() || a.gate.cut {
 		return
 	}
-	free := later(a.begun, a.gate.mended)
+	free := locktest.Latest(a.begun, a.gate.mended)
 	for _, b := range m.tries {
 		if b.key != a.key || b.lock == nil {
 			continue
@@ -135,7 +139,7 @@ func (m *model) checkProgress(a *try, now time.Time) {
 		if b.holds() {
 			return
 		}
-		free = later(free, later(b.answered, b.end()))
+		free = locktest.Latest(free, b.answered, b.end())
 	}
 	most := turnKept + longPoll + 2*latency
 	if m.faults {
@@ -144,25 +148,4 @@ func (m *model) checkProgress(a *try, now time.Time) {
 	if got := now.Sub(free); got > most {
 		m.Errorf("waits for a lock that has been free for %v, want %v at most", got, most)
 	}
-}
-
-func orNow(t, now time.Time) time.Time {
-	if t.IsZero() {
-		return now
-	}
-	return t
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }

@@ -1,6 +1,7 @@
 package sharedlock_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/fpm-gate/fpm-gate/internal/sharedlock"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
+	"github.com/fpm-gate/fpm-gate/sessionlock/locktest"
 )
 
 var modelSeeds = flag.Int("seeds", 24, "of the model test")
@@ -229,19 +231,12 @@ func (m *model) check() {
 			if a.key != b.key || a.lock == nil || b.lock == nil {
 				continue
 			}
-			from, to := a.lock.Since(), orNow(a.end, now)
-			if s := b.lock.Since(); s.After(from) {
-				from = s
-			}
-			ends := []time.Time{orNow(b.end, now)}
+			from := locktest.Latest(a.lock.Since(), b.lock.Since())
+			ends := []time.Time{cmp.Or(a.end, now), cmp.Or(b.end, now)}
 			if a.gate != b.gate { // once one of them is held locally, another gate may hold, too: see end
-				ends = append(ends, orNow(a.local, now), orNow(b.local, now))
+				ends = append(ends, cmp.Or(a.local, now), cmp.Or(b.local, now))
 			}
-			for _, e := range ends {
-				if e.Before(to) {
-					to = e
-				}
-			}
+			to := locktest.Earliest(ends...)
 			if from.Before(to) {
 				m.Errorf("gates %d and %d hold the lock for %v", a.gate, b.gate, to.Sub(from))
 			}
@@ -273,13 +268,6 @@ func (m *model) forget() {
 		}
 	}
 	m.tries = rest
-}
-
-func orNow(t, now time.Time) time.Time {
-	if t.IsZero() {
-		return now
-	}
-	return t
 }
 
 // checkReunion: of gates that hold a lock next to each other because the servers failed, one has it when they are back,
