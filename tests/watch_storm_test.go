@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -112,36 +111,22 @@ func TestAStormOnAWatchedSessionWaitsInTheGate(t *testing.T) {
 	})
 }
 
-// TestScriptsThatStartNoSessionRunBesideEachOther: once the first have shown what they are.
+// TestScriptsThatStartNoSessionRunBesideEachOther: once the first have shown what they are, each of a crowd waits until
+// four of it have been there. One after the other they would wait in vain.
 func TestScriptsThatStartNoSessionRunBesideEachOther(t *testing.T) {
 	onEachHandler(t, func(t *testing.T, handler string) {
-		const n = 40
 		within := patientWithin
 		if handler == "memcached" { // which shows nothing of a script that has not opened its session
 			within = `open_within = "10ms"`
 		}
 		s := newWatchedStack(t, handler, within, stackOptions{PHP: rig.PHPOptions{Workers: 10}})
-		straight := s.withStraightSite(t)
 		session := newSession()
 		s.acquaint(t, session)
-		for range 3 {
-			s.get("/nosession.php", session).mustBe(t, "no session\n")
+		for i := range 3 {
+			s.get(fmt.Sprintf("/meet.php?n=1&mark=alone%d", i), session).mustBe(t, "met\n")
 		}
-		var took [2]time.Duration
-		var busiest [2]int
-		for i, site := range []*rig.Site{straight, s.Site} {
-			start := time.Now()
-			var responses []response
-			busiest[i], _, responses = s.witness(t, "/nosession.php", "", crowd(site, "/nosession.php?ms=100", session, n))
-			took[i] = time.Since(start)
-			for _, r := range responses {
-				r.mustBe(t, "no session\n")
-			}
-		}
-		t.Logf("%d requests of a script that starts no session: %v without the gate, %v with it (%.2f times), on %d and %d workers",
-			n, took[0].Round(time.Millisecond), took[1].Round(time.Millisecond), took[1].Seconds()/took[0].Seconds(), busiest[0], busiest[1])
-		if busiest[1] < 4 {
-			t.Errorf("at most %d of them ran at once, want more: no request has to wait for them", busiest[1])
+		for _, answer := range crowd(s.Site, "/meet.php?n=4&mark=crowd", session, 8) {
+			(<-answer).mustBe(t, "met\n") // no request has to wait for them
 		}
 	})
 }
