@@ -7,7 +7,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 FUZZTIME ?= 30s
 SUITE ?= trixie
 
-.PHONY: help build demo test fresh check test-long test-unit fuzz bench deb rpm image sbom vuln install clean need-go
+.PHONY: help build demo test fresh check test-long test-unit test-workers fuzz bench deb rpm image sbom vuln install clean need-go
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -26,8 +26,14 @@ test: need-go ## Check and test everything, with all real servers
 	@$(MAKE) --no-print-directory check
 	go test -race -count=1 -timeout 30m ./tests/... ./...
 
-fresh: need-go ## Run demo and test in a new, bare Debian SUITE (trixie), or bookworm; takes root
-	@scripts/fresh $(SUITE)
+test-workers: need-go ## Test what looks at the workers of the PHP-FPM that is installed; takes root
+	@scripts/install-deps test-workers
+	go test -count=1 ./phpworker
+	go test -count=1 -v ./tests \
+		-run 'WorkersSession|WorkerMayDie|AnotherConnection|ChangeIsAwaited|EndedAsBy|DeafScript|Understood|UnknownVersion|AnUpgradeWhile'
+
+fresh: need-go ## Run demo and test, or TARGETS, in a new, bare Debian SUITE (trixie), bookworm or bullseye; takes root
+	@scripts/fresh $(SUITE) $(TARGETS)
 
 check: need-go ## Check the format, go vet and staticcheck
 	@unformatted=$$(gofmt -l .) && if [[ $$unformatted ]]; then echo "gofmt these:" $$unformatted; exit 1; fi

@@ -17,13 +17,13 @@ var packages = map[string]struct {
 	file     string
 }{
 	"nginx":                     {"demo test bench", "usr/sbin/nginx"},
-	"php-fpm":                   {"demo test bench", "usr/sbin/php-fpm8.4"},
-	"php-memcached":             {"demo test bench", "usr/lib/php/20240924/memcached.so"},
-	"memcached":                 {"demo test bench", "usr/bin/memcached"},
+	"php-fpm":                   {"demo test test-workers bench", "usr/sbin/php-fpm8.4"},
+	"php-memcached":             {"demo test test-workers bench", "usr/lib/php/20240924/memcached.so"},
+	"memcached":                 {"demo test test-workers bench", "usr/bin/memcached"},
 	"php-cgi":                   {"test bench", "usr/bin/php-cgi8.4"},
 	"php-cli":                   {"test bench", "usr/bin/php"},
-	"php-redis":                 {"test bench", "usr/lib/php/20240924/redis.so"},
-	"redis-server":              {"test bench", "usr/bin/redis-server"},
+	"php-redis":                 {"test test-workers bench", "usr/lib/php/20240924/redis.so"},
+	"redis-server":              {"test test-workers bench", "usr/bin/redis-server"},
 	"apache2-bin":               {"test bench", "usr/sbin/apache2"},
 	"lighttpd":                  {"test bench", "usr/sbin/lighttpd"},
 	"haproxy":                   {"test bench", "usr/sbin/haproxy"},
@@ -58,15 +58,15 @@ var packages = map[string]struct {
 	"php-sqlite3":               {"test bench", "usr/lib/php/20240924/pdo_sqlite.so"},
 	"mariadb-server-core":       {"test bench", "usr/sbin/mariadbd"},
 	"promtool":                  {"test bench", "usr/bin/promtool"},
-	"gcc":                       {"test bench", "usr/bin/gcc"},
-	"libc6-dev":                 {"test bench", "usr/include/stdlib.h"},
+	"gcc":                       {"test test-workers bench", "usr/bin/gcc"},
+	"libc6-dev":                 {"test test-workers bench", "usr/include/stdlib.h"},
 	"wrk":                       {"bench", "usr/bin/wrk"},
 	"git":                       {"fresh", "usr/bin/git"},
 	"mmdebstrap":                {"fresh", "usr/bin/mmdebstrap"},
 	"debian-archive-keyring":    {"fresh", "usr/share/keyrings/debian-archive-keyring.gpg"},
 }
 
-var purposes = []string{"demo", "test", "bench", "fresh"}
+var purposes = []string{"demo", "test", "test-workers", "bench", "fresh"}
 
 // packagesFor returns the packages of a purpose, sorted.
 func packagesFor(purpose string) (names []string) {

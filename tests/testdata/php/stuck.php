@@ -42,14 +42,14 @@ switch ($_GET['how']) {
         for (;;) {
             try {
                 usleep(100000);
-            } catch (Throwable) {
+            } catch (Throwable $limit) {
             }
         }
     case 'query':
         (new PDO('mysql:dbname=app', 'visitor', 'secret'))->query('SELECT SLEEP(300)');
         break;
     case 'read':
-        fread(stream_socket_client("tcp://127.0.0.1:{$_GET['port']}", timeout: 300), 1);
+        fread(stream_socket_client("tcp://127.0.0.1:{$_GET['port']}", $code, $text, 300), 1);
         break;
 }
 echo "not stuck\n";
