@@ -334,8 +334,11 @@ func TestAnEndAwaitsAJudgment(t *testing.T) {
 				}
 				time.Sleep(c.reading)
 				synctest.Wait()
-				if w.judged != c.judged {
-					t.Errorf("%d configs were judged, want %d", w.judged, c.judged)
+				w.mu.Lock()
+				judged := w.judged
+				w.mu.Unlock()
+				if judged != c.judged {
+					t.Errorf("%d configs were judged, want %d", judged, c.judged)
 				}
 				time.Sleep(c.judging)
 			})
