@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -22,11 +23,11 @@ type generation struct {
 
 // serving is a gate that listens.
 type serving struct {
-	gate    Gate
-	config  *config.Gate
-	secret  string               // of the store
-	store   *store               // nil: its locks are in the process
-	watcher sessionwatch.Watcher // nil: its sessions are not watched
+	gate      Gate
+	config    *config.Gate
+	store     *store               // nil: its locks are in the process
+	memcached *config.Memcached    // of the store
+	watcher   sessionwatch.Watcher // nil: its sessions are not watched
 
 	listeners []net.Listener // the latest that were opened for it
 	// stopped is why the gate has stopped accepting by itself. It is the gate's, whatever its config.
@@ -57,17 +58,27 @@ func (s *serving) leave() {
 func (s *serving) warnMoved(old *serving, log hclog.Logger) {
 	why := ""
 	switch {
-	case old.store != nil && s.store != nil && old.secret != s.secret:
+	case old.store != nil && s.store != nil && old.memcached.Secret != s.memcached.Secret:
 		why = "secret changed"
 	case old.config.Realm != s.config.Realm:
 		why = "realm changed"
-	case old.store != s.store:
+	case !s.meets(old):
 		why = "lock store changed"
 	default:
 		return
 	}
 	log.Warn("locks already held or waited for stay where they are; new requests do not see them",
 		"gate", s.config.Name, "reason", why)
+}
+
+// meets reports whether both have their locks in the same place. Another store, as one with another timeout, may be on
+// the same servers: then the requests of both wait for each other as those of two hosts do.
+func (s *serving) meets(old *serving) bool {
+	if s.store == nil || old.store == nil {
+		return s.store == old.store
+	}
+	a, b := s.memcached, old.memcached
+	return slices.Equal(a.Servers, b.Servers) && a.Quorum == b.Quorum && a.KeyPrefix == b.KeyPrefix
 }
 
 // prepared is a config with all that it takes to serve it and that is not open yet.

@@ -108,7 +108,7 @@ func (s *served) serve(p *prepared, g *config.Gate) *serving {
 	n := &serving{config: g}
 	var of Store
 	if g.Lock.Store == config.StoreMemcached {
-		n.store, n.secret = p.store, p.config.Memcached.Secret
+		n.store, n.memcached = p.store, p.config.Memcached
 		n.store.users.Add(1)
 		of = n.store.Store
 	}

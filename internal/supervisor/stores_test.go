@@ -104,15 +104,21 @@ func TestStoresComeAndGo(t *testing.T) {
 func TestLocksThatMoveAreWarnedOf(t *testing.T) {
 	const warning = "locks already held or waited for stay where they are"
 	local, remote := block("a", "unix:/a"), block("a", "unix:/a", shared)
+	const three = "memcached {\n servers = [\"127.0.0.1:1\", \"127.0.0.1:2\", \"127.0.0.1:3\"]\n}\n"
 	for name, c := range map[string]struct{ before, after, reason string }{
-		"into memcached":    {local, remote + stores(1), "lock store changed"},
-		"out of memcached":  {remote + stores(1), local, "lock store changed"},
-		"to other servers":  {remote + stores(1), remote + stores(2), "lock store changed"},
-		"to another secret": {remote + stores(1), remote + stores(1, `secret = "s"`), "secret changed"},
-		"to another realm":  {local, block("a", "unix:/a", `realm = "r"`), "realm changed"},
-		"to another name":   {local, block("b", "unix:/a"), "realm changed"},
-		"a gate that moves": {local, block("a", "unix:/x", `realm = "r"`), ""},
-		"nowhere":           {remote + stores(1), block("a", "unix:/a", shared, "max_conns = 7") + stores(1), ""},
+		"into memcached":                   {local, remote + stores(1), "lock store changed"},
+		"out of memcached":                 {remote + stores(1), local, "lock store changed"},
+		"to other servers":                 {remote + stores(1), remote + stores(2), "lock store changed"},
+		"to a quorum":                      {remote + three, remote + strings.Replace(three, "servers", "quorum = true\n servers", 1), "lock store changed"},
+		"to another order":                 {remote + three, remote + strings.NewReplacer("1:1", "1:2", "1:2", "1:1").Replace(three), "lock store changed"},
+		"to another prefix":                {remote + stores(1), remote + stores(1, `key_prefix = "x:"`), "lock store changed"},
+		"to another lease":                 {remote + stores(1), remote + stores(1, `lease = "20s"`), ""},
+		"to a longer wait for its servers": {remote + stores(1), remote + stores(1, `timeout = "1s"`), ""},
+		"to another secret":                {remote + stores(1), remote + stores(1, `secret = "s"`), "secret changed"},
+		"to another realm":                 {local, block("a", "unix:/a", `realm = "r"`), "realm changed"},
+		"to another name":                  {local, block("b", "unix:/a"), "realm changed"},
+		"a gate that moves":                {local, block("a", "unix:/x", `realm = "r"`), ""},
+		"nowhere":                          {remote + stores(1), block("a", "unix:/a", shared, "max_conns = 7") + stores(1), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

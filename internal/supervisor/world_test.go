@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -228,13 +229,13 @@ func (w *world) OpenStore(c *config.Config, old Store) (Store, error) {
 		return nil, nil
 	}
 	name := fmt.Sprint("store ", c.Memcached.Servers, c.Memcached.Secret)
-	if before, is := old.(*fakeStore); is && before.name == name {
+	if before, is := old.(*fakeStore); is && reflect.DeepEqual(before.config, c.Memcached) {
 		return old, nil
 	}
 	if err := w.step(name); err != nil {
 		return nil, err
 	}
-	s := &fakeStore{w: w, name: name, locks: sessionlock.NewManager(sessionlock.NewLocal())}
+	s := &fakeStore{w: w, name: name, config: c.Memcached, locks: sessionlock.NewManager(sessionlock.NewLocal())}
 	w.stores = append(w.stores, s)
 	return s, nil
 }
@@ -363,6 +364,7 @@ func (f *fakeWatcher) Close() {
 
 // fakeStore is closed once, and not while a request uses it.
 type fakeStore struct {
+	config  *config.Memcached
 	w       *world
 	name    string
 	locks   *sessionlock.Manager
