@@ -103,18 +103,22 @@ func (c *Conn) Next() (*Request, error) {
 	return &c.req, nil
 }
 
-// keepRest keeps what was read after the last request, if there was one, and frees the rest of its memory.
+// keepRest keeps what was read after the last request, if there was one, and frees the rest of its memory. A conn that
+// has served a large request goes back to a smaller buffer, as it may be idle for long. It is not the smallest one,
+// which would cost a web server with large requests one more read for each.
 func (c *Conn) keepRest() {
 	c.aliased.free()
 	c.aliased = nil
+	rest := c.req.rest
 	if records := c.early.take(); len(records) > 0 {
-		records = append(records, c.req.rest...)
-		c.buf = c.buf.grown(len(records))
-		c.buf.n = copy(c.buf.b, records)
-		return
+		rest = append(records, rest...)
 	}
-	c.buf = c.buf.grown(len(c.req.rest))
-	c.buf.n = copy(c.buf.b, c.req.rest)
+	if len(c.buf.b) > middleBuffer && len(rest) <= middleBuffer {
+		c.buf.free()
+		c.buf = newBuffer(middleBuffer)
+	}
+	c.buf = c.buf.grown(len(rest))
+	c.buf.n = copy(c.buf.b, rest)
 }
 
 // readHead reads until the params stream of c.req has ended.

@@ -362,3 +362,54 @@ func TestConnOfNoSocketIsRefused(t *testing.T) {
 		t.Error("got a conn on a pipe, want an error")
 	}
 }
+
+// TestAConnDoesNotKeepTheMemoryOfALargeRequest: it may be idle for hours after that.
+func TestAConnDoesNotKeepTheMemoryOfALargeRequest(t *testing.T) {
+	long := strings.Repeat("x", 60_000)
+	for name, c := range map[string]struct {
+		request []byte
+		others  int // requests that come early
+	}{
+		"params":                   {requestOf(1, true, "", "A", long), 0},
+		"params of many records":   {joined(AppendBeginRequest(nil, 1, RoleResponder, true), paramsRecords(8, long), stdinOf(1, "")), 0},
+		"a body":                   {requestOf(1, true, long), 0},
+		"requests that come early": {joined(requestOf(1, true, ""), requestOf(2, true, long), requestOf(3, true, long)), 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			both(t, func(t *testing.T, network string) {
+				conn, web := newConn(t, network, Limits{})
+				go web.send(c.request)
+				for range 1 + c.others {
+					r, err := conn.Next()
+					if err != nil {
+						t.Fatal(err)
+					}
+					r.AwaitBody(1<<20, patience)
+					if err := r.Respond(Answer{}); err != nil {
+						t.Fatal(err)
+					}
+					web.response(r.ID)
+				}
+				web.send(requestOf(9, true, "", "A", "small"))
+				r, err := conn.Next()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := string(r.Params.Get("A")); r.ID != 9 || got != "small" {
+					t.Errorf("got request %d with %q", r.ID, got)
+				}
+				if n := len(conn.buf.b); n > middleBuffer || conn.aliased != nil {
+					t.Errorf("got a buffer of %d bytes and %v, want at most %d", n, conn.aliased, middleBuffer)
+				}
+			})
+		})
+	}
+}
+
+// paramsRecords are n params records with a long value each, and the end of the stream.
+func paramsRecords(n int, value string) (b []byte) {
+	for range n {
+		b = AppendRecord(b, TypeParams, 1, pairsOf("A", value))
+	}
+	return AppendRecord(b, TypeParams, 1, nil)
+}
