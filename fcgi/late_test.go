@@ -106,13 +106,14 @@ func TestNoRecordOfOneRequestReachesAnother(t *testing.T) {
 	})
 }
 
-// ramble answers requests, and sends records of earlier requests, or of none, in between.
+// ramble answers requests, and sends records of earlier requests, or of none, in between. None has the id of a request
+// that is still to come, as PHP-FPM cannot know one.
 func ramble(p *phpConn, r *rand.Rand) {
 	chat := func(id uint16) {
 		for range r.IntN(3) {
-			other := uint16(r.IntN(int(id) + 3))
-			if other == id {
-				continue
+			other := uint16(r.IntN(int(id) + 2))
+			if other >= id {
+				other += 1000 // which no connection comes to
 			}
 			types := []RecordType{TypeStdout, TypeStdout, TypeStdout, TypeStderr, TypeEndRequest, TypeGetValuesResult, 77}
 			record := padded(types[r.IntN(len(types))], other, "LATELATE", r.IntN(9))
