@@ -101,11 +101,8 @@ func (cr *clientReader) copy() bool {
 		r.rest = append([]byte(nil), b.bytes()...)
 		b.free()
 	}()
-	if cr.late != nil && b.n > 0 { // it came with the head, and has been left to us
-		if err := cr.forward(b); err != nil {
-			cr.fail(err)
-			return false
-		}
+	if cr.late != nil && b.n > 0 && !cr.takes(b) { // it came with the head, and has been left to us
+		return false
 	}
 	for !r.stdin.whole() {
 		if b.n == len(b.b) {
@@ -116,20 +113,27 @@ func (cr *clientReader) copy() bool {
 		}
 		n, err := cr.read(b.space())
 		b.n += n
-		if n > 0 {
-			if err := cr.forward(b); err != nil {
-				cr.fail(err)
-				return false
-			}
-			if r.stdin.aborted {
-				cr.abort()
-				return false
-			}
+		if n > 0 && !cr.takes(b) {
+			return false
 		}
 		if err != nil {
 			cr.readFailed(err)
 			return false
 		}
+	}
+	return true
+}
+
+// takes forwards what has come, and reports whether the request goes on: the web server may have aborted it, or sent
+// what is no FastCGI.
+func (cr *clientReader) takes(b *buffer) bool {
+	if err := cr.forward(b); err != nil {
+		cr.fail(err)
+		return false
+	}
+	if cr.x.Request.stdin.aborted {
+		cr.abort()
+		return false
 	}
 	return true
 }

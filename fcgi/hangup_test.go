@@ -205,3 +205,54 @@ func TestDoneThatIsAskedForTooLateDisturbsNobody(t *testing.T) {
 		web.response(1)
 	}
 }
+
+// TestAnAbortEndsARequestWhoseBodyIsStillToCome, wherever it comes: nothing else may come from that web server.
+func TestAnAbortEndsARequestWhoseBodyIsStillToCome(t *testing.T) {
+	head := joined(AppendBeginRequest(nil, 1, RoleResponder, true), paramsOf(1, "A", "1"))
+	abort := AppendRecord(nil, TypeAbortRequest, 1, nil)
+	body := AppendStream(nil, TypeStdin, 1, []byte("body"))
+	for name, c := range map[string]struct {
+		come  []byte
+		later bool // the abort comes when PHP-FPM is there
+		late  bool // the body is sent before Late has returned
+	}{
+		"with the head":                         {head, false, false},
+		"with the body":                         {joined(head, body), false, false},
+		"after the head":                        {head, true, false},
+		"after the body":                        {joined(head, body), true, false},
+		"with the head of a slow request":       {head, false, true},
+		"with the body of a slow request":       {joined(head, body), false, true},
+		"with a longer body of a slow request":  {joined(head, body, body, body), false, true},
+		"after the head of a slow request":      {head, true, true},
+		"after the body of a slow request":      {joined(head, body), true, true},
+		"after a longer body of a slow request": {joined(head, body, body, body), true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onAll(t, func(t *testing.T, web, php string) {
+				begun := make(chan struct{})
+				pool := newPool(t, nil, startPHP(t, php, func(p *phpConn) {
+					_, _ = p.head()
+					close(begun)
+					p.ended()
+				}))
+				come := c.come
+				if !c.later {
+					come = joined(come, abort)
+				}
+				run := start(t, pool, web, func(x *Exchange) {
+					if c.late {
+						x.Late, x.ContentLength = func(context.Context) {}, 100
+					}
+				}, come)
+				if c.later {
+					receive(t, "PHP-FPM has the head", begun)
+					run.web.send(abort)
+				}
+				if err := run.result(); !errors.Is(err, ErrHungUp) {
+					t.Errorf("got %v, want ErrHungUp", err)
+				}
+				run.web.response(1)
+			})
+		})
+	}
+}
