@@ -92,6 +92,10 @@ var applications = []Application{
 	{Name: "nextcloud", Cookies: []string{"oc??????????"}, IDPattern: phpID,
 		Marks: []string{"lib/versioncheck.php"}},
 
+	// lib/session_functions.php: the name is the MD5 of "phpLDAPadmin". A script keeps its session open to its end.
+	{Name: "phpldapadmin", Cookies: []string{"5d89dac18813e15aa2f75788275e3588"},
+		Marks: []string{"../lib/ds_ldap_pla.php", "lib/ds_ldap_pla.php"}},
+
 	// libraries/classes/Session.php and Config.php, getCookieName: with HTTPS the name ends in _https.
 	// index.php closes the session for long statements, and opens it again to save what it has noted.
 	{Name: "phpmyadmin", Reopens: true, Cookies: []string{"phpMyAdmin_https", "phpMyAdmin"},

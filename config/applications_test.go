@@ -113,6 +113,7 @@ func TestSuggest(t *testing.T) {
 		"_ga 0123456789abcdef0123456789abcdef":                         `"joomla"`,
 		"XSRF-TOKEN my_shop-session":                                   `"laravel"`,
 		"my_session":                                                   `"laravel" or "mediawiki"`,
+		"5d89dac18813e15aa2f75788275e3588":                             `"joomla" or "phpldapadmin"`,
 		"MoodleSession":                                                `"moodle"`,
 		"MOODLEID1_ MoodleSessionwww":                                  `"moodle"`,
 		"oc0a1b2c3d4e oc_sessionPassphrase":                            `"nextcloud"`,

@@ -182,7 +182,7 @@ gate "www" {
   session {
     # The application, which sets cookies, id_pattern, format, locks and release_on as it needs them;
     # keys in this file override that. "adminer", "cacti", "drupal", "icingaweb2", "joomla", "laravel", "magento",
-    # "mediawiki", "moodle", "nextcloud", "phpmyadmin", "prestashop", "roundcube", "symfony", "typo3",
+    # "mediawiki", "moodle", "nextcloud", "phpldapadmin", "phpmyadmin", "prestashop", "roundcube", "symfony", "typo3",
     # "woocommerce" or "wordpress"; "fpm-gate check" shows the result. "": none of them.
     # application = ""
 

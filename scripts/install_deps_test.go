@@ -40,6 +40,7 @@ var packages = map[string]struct {
 	"dokuwiki":                  {"test bench", "usr/share/dokuwiki/doku.php"},
 	"phpmyadmin":                {"test bench", "usr/share/phpmyadmin/index.php"},
 	"adminer":                   {"test bench", "usr/share/adminer/adminer.php"},
+	"phpldapadmin":              {"test bench", "usr/share/phpldapadmin/htdocs/index.php"},
 	"cacti":                     {"test bench", "usr/share/cacti/site/auth_login.php"},
 	"icingaweb2":                {"test bench", "usr/share/icingaweb2/public/index.php"},
 	"php-illuminate-cache":      {"test bench", "usr/share/php/Illuminate/Cache/autoload.php"},

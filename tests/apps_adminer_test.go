@@ -76,3 +76,27 @@ func runStatements(v *visitor) (updates, lost int) {
 	}
 	return n, lost
 }
+
+// installPHPLDAPadmin puts a phpLDAPadmin into the folder of scripts. It has no LDAP server, and its visitors do not log in.
+func installPHPLDAPadmin(t *testing.T, r *rig.Rig) string {
+	t.Helper()
+	app := filepath.Join(r.DocRoot, "pla")
+	copyFolder(t, "/usr/share/phpldapadmin", app, "config", "templates", "hooks", "doc", "locale", "tools")
+	if err := os.Mkdir(app+"/config", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, app+"/config/config.php", `<?php
+$servers = new Datastore();
+$servers->newServer('ldap_pla');
+$servers->setValue('server', 'name', 'None');
+$servers->setValue('login', 'auth_type', 'session');`)
+	showKeys(t, app+"/htdocs")
+	return ""
+}
+
+// beginPHPLDAPadmin opens the first page.
+func beginPHPLDAPadmin(v *visitor) (page string) {
+	v.t.Helper()
+	v.wants(v.get("/pla/htdocs/index.php"), "phpLDAPadmin")
+	return "/pla/htdocs/gate-key.php"
+}

@@ -20,13 +20,14 @@ func TestPresetsFitTheirApplications(t *testing.T) {
 		install  func(*testing.T, *rig.Rig) (params string)
 		begin    func(*visitor) (page string)
 	}{
-		"wordpress":  {[]string{"wordpress", "mariadbd"}, installWordPress, beginWordPress},
-		"mediawiki":  {[]string{"mediawiki", "php", "pdo-sqlite"}, installMediaWiki, beginMediaWiki},
-		"roundcube":  {[]string{"roundcube", "php", "pdo-sqlite"}, installRoundcube, beginRoundcube},
-		"phpmyadmin": {[]string{"phpmyadmin", "mariadbd"}, installGatedPHPMyAdmin, beginPHPMyAdmin},
-		"adminer":    {[]string{"adminer", "mariadbd"}, installAdminer, beginAdminer},
-		"cacti":      {[]string{"cacti", "mariadbd"}, installCacti, beginCacti},
-		"icingaweb2": {[]string{"icingaweb2"}, installIcingaWeb, beginIcingaWeb},
+		"wordpress":    {[]string{"wordpress", "mariadbd"}, installWordPress, beginWordPress},
+		"mediawiki":    {[]string{"mediawiki", "php", "pdo-sqlite"}, installMediaWiki, beginMediaWiki},
+		"roundcube":    {[]string{"roundcube", "php", "pdo-sqlite"}, installRoundcube, beginRoundcube},
+		"phpmyadmin":   {[]string{"phpmyadmin", "mariadbd"}, installGatedPHPMyAdmin, beginPHPMyAdmin},
+		"adminer":      {[]string{"adminer", "mariadbd"}, installAdminer, beginAdminer},
+		"cacti":        {[]string{"cacti", "mariadbd"}, installCacti, beginCacti},
+		"icingaweb2":   {[]string{"icingaweb2"}, installIcingaWeb, beginIcingaWeb},
+		"phpldapadmin": {[]string{"phpldapadmin"}, installPHPLDAPadmin, beginPHPLDAPadmin},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

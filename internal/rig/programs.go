@@ -38,6 +38,7 @@ var programs = map[string]program{
 	"cgi-fcgi":      {"libfcgi-bin", []string{"cgi-fcgi"}},
 	"chromium":      {"chromium", []string{"chromium", "chromium-browser", "google-chrome"}},
 	"dokuwiki":      {"dokuwiki", []string{"/usr/share/dokuwiki/doku.php"}},
+	"phpldapadmin":  {"phpldapadmin", []string{"/usr/share/phpldapadmin/htdocs/index.php"}},
 	"phpmyadmin":    {"phpmyadmin", []string{"/usr/share/phpmyadmin/index.php"}},
 	"adminer":       {"adminer", []string{"/usr/share/adminer/adminer.php"}},
 	"cacti":         {"cacti", []string{"/usr/share/cacti/site/auth_login.php"}},
