@@ -56,7 +56,7 @@ func (r *Request) endAborted() {
 // finish prepares the conn for the next request. If PHP-FPM has answered before the end of stdin, as it does when only
 // the end is missing, Next skips what still comes of it, and a conn that is closed instead must be closed gently.
 func (r *Request) finish() {
-	_ = r.conn.take() // the conn's next reader gets the error, too
+	_ = r.conn.in.take() // the conn's next reader gets the error, too
 	if r.KeepConn && !r.conn.kept {
 		r.conn.looksFirst = looksFirst(r.Params)
 	}

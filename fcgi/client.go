@@ -138,16 +138,16 @@ func (cr *clientReader) takes(b *buffer) bool {
 	return true
 }
 
-// read reads what comes next of stdin. What may hold its end is left in the socket as well; see leftInSocket.
+// read reads what comes next of stdin. What may hold its end is left in the socket as well; see input.
 func (cr *clientReader) read(b []byte) (int, error) {
 	c := cr.x.Request.conn
-	if err := c.take(); err != nil {
+	if err := c.in.take(); err != nil {
 		return 0, err
 	}
 	if left := cr.x.Request.stdin.left; left > smallBuffer {
 		return c.nc.Read(b[:min(left, len(b))]) // within a record: stdin does not end here, and need not be copied twice
 	}
-	return c.look(b)
+	return c.in.look(b)
 }
 
 // watch waits until the web server hangs up or aborts the request.
@@ -160,7 +160,7 @@ func (cr *clientReader) watch() {
 	}
 	aborted := false
 	err = raw.Read(func(fd uintptr) bool {
-		aborted = r.conn.aborts(fd)
+		aborted = r.conn.in.aborts(fd, r.ID)
 		return aborted || netpoll.PeerClosed(fd)
 	})
 	switch {

@@ -49,7 +49,7 @@ type Conn struct {
 	lastID     uint16  // of the last request served
 	looksFirst bool    // see looksFirst
 	lingers    bool    // bytes of the web server may be left unread: close gently
-	unread     leftInSocket
+	in         input
 
 	mu         sync.Mutex
 	waiting    *waitContext // the context that Shutdown must end
@@ -75,7 +75,11 @@ func NewConn(nc net.Conn, limits Limits) (*Conn, error) {
 	if !ok {
 		return nil, fmt.Errorf("cannot serve a %T", nc)
 	}
-	return &Conn{nc: s, limits: limits}, nil
+	return connOn(s, limits), nil
+}
+
+func connOn(nc netpoll.Conn, limits Limits) *Conn {
+	return &Conn{nc: nc, limits: limits, in: input{nc: nc}}
 }
 
 // Next reads the head of the next request: its begin request and all of its params. It answers management records on
@@ -141,10 +145,10 @@ func (c *Conn) fill() error {
 	if err := c.setHeadDeadline(); err != nil {
 		return err
 	}
-	if err := c.take(); err != nil {
+	if err := c.in.take(); err != nil {
 		return err
 	}
-	n, err := c.look(c.buf.space())
+	n, err := c.in.look(c.buf.space())
 	if errors.Is(err, os.ErrDeadlineExceeded) && empty && c.kept {
 		n, err = c.askToClose()
 	}
@@ -312,7 +316,7 @@ func (c *Conn) linger() {
 func (c *Conn) Truncate() {
 	time.Sleep(truncatePause)
 	c.truncate()
-	c.lingers = netpoll.IsUnix(c.nc) && !c.resetsOnClose()
+	c.lingers = netpoll.IsUnix(c.nc) && !c.in.resetsOnClose()
 }
 
 // Kill truncates the conn and closes it, from any goroutine, whatever it is doing. It aborts an exchange with
@@ -348,7 +352,7 @@ func (c *Conn) truncate() {
 	switch {
 	case !netpoll.IsUnix(c.nc):
 		netpoll.ResetOnClose(c.nc)
-	case !c.resetsOnClose():
+	case !c.in.resetsOnClose():
 		_ = c.nc.SetWriteDeadline(time.Now().Add(truncateTimeout))
 		_ = c.write(Header{Version: 255, Type: TypeStdout, RequestID: 1<<16 - 1, ContentLength: maxContent}.append(nil))
 	}

@@ -17,7 +17,7 @@ import (
 // readHeads reads requests from pieces until an error, and describes each by its head and its stdin.
 func readHeads(limits Limits, pieces [][]byte) (heads []string, web *memory, err error) {
 	web = &memory{pieces: pieces}
-	c := &Conn{nc: web, limits: limits}
+	c := connOn(web, limits)
 	defer c.Close()
 	for {
 		r, err := c.Next()
@@ -47,10 +47,10 @@ func readStdin(r *Request) (string, error) {
 	rest := append([]byte(nil), r.rest...)
 	for !r.stdin.whole() {
 		b := make([]byte, 100)
-		if err := r.conn.take(); err != nil {
+		if err := r.conn.in.take(); err != nil {
 			return all, err
 		}
-		n, err := r.conn.look(b)
+		n, err := r.conn.in.look(b)
 		if err != nil {
 			return all, err
 		}
@@ -247,7 +247,7 @@ func FuzzConn(f *testing.F) {
 
 // readFirst reads the head of a request from pieces, and describes it.
 func readFirst(pieces [][]byte) (string, error) {
-	c := &Conn{nc: &memory{pieces: pieces}, limits: Limits{MaxParams: 500}}
+	c := connOn(&memory{pieces: pieces}, Limits{MaxParams: 500})
 	defer c.Close()
 	r, err := c.Next()
 	if err != nil {

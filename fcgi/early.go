@@ -11,10 +11,10 @@ type early struct {
 	ids     map[uint16]bool
 }
 
-// keepsEarly reports whether to keep a record because it belongs to a request whose turn has not come. It ends such a
-// request if it is aborted, or if it does not fit into maxEarly while the one ahead is still being read.
-func (c *Conn) keepsEarly(h Header, aheadWhole bool) (bool, error) {
-	e := &c.early
+// keeps reports whether to keep a record because it belongs to a request whose turn has not come. It ends such a
+// request if it is aborted, or if it does not fit into maxEarly while the one ahead is still being read: then it
+// returns the end request that the web server must get.
+func (e *early) keeps(h Header, aheadWhole bool) (keep bool, end []byte) {
 	switch {
 	case h.RequestID == managementID:
 		return false, nil
@@ -24,11 +24,11 @@ func (c *Conn) keepsEarly(h Header, aheadWhole bool) (bool, error) {
 		return false, nil
 	case h.Type == TypeAbortRequest:
 		e.remove(h.RequestID)
-		return false, c.write(AppendEndRequest(nil, h.RequestID, 0, StatusRequestComplete))
+		return false, AppendEndRequest(nil, h.RequestID, 0, StatusRequestComplete)
 	}
 	if len(e.records)+h.Len() > maxEarly && !aheadWhole {
 		e.remove(h.RequestID)
-		return false, c.write(AppendEndRequest(nil, h.RequestID, 0, StatusOverloaded))
+		return false, AppendEndRequest(nil, h.RequestID, 0, StatusOverloaded)
 	}
 	return true, nil
 }

@@ -26,14 +26,14 @@ var closeTimeout = 5 * time.Second
 //
 // It returns what has come, or os.ErrDeadlineExceeded if nothing has come and the conn is to be closed.
 func (c *Conn) askToClose() (n int, err error) {
-	n, err = c.lookNow(c.buf.space())
+	n, err = c.in.lookNow(c.buf.space())
 	if !errors.Is(err, os.ErrDeadlineExceeded) || c.looksFirst || !c.beginAsking() {
 		return n, err
 	}
 	_ = c.nc.SetWriteDeadline(time.Now().Add(truncateTimeout))
 	_ = c.write(AppendRecord(nil, TypeStderr, c.lastID, nil)) // look notices a web server that has gone
 	_ = c.nc.SetWriteDeadline(time.Time{})
-	n, err = c.look(c.buf.space())
+	n, err = c.in.look(c.buf.space())
 	if n == 0 && !errors.Is(err, os.ErrDeadlineExceeded) {
 		err = io.EOF // it may be a reset, because the record is unread
 	}

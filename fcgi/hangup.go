@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 )
 
@@ -69,7 +67,9 @@ func (h *waitContext) watch() {
 }
 
 // look reports, without waiting, whether the web server has hung up or has aborted the request.
-func (h *waitContext) look(fd uintptr) bool { return netpoll.PeerClosed(fd) || h.conn.aborts(fd) }
+func (h *waitContext) look(fd uintptr) bool {
+	return netpoll.PeerClosed(fd) || h.conn.in.aborts(fd, h.conn.req.ID)
+}
 
 // end makes the context done. The first cause counts.
 func (h *waitContext) end(cause error) {
@@ -123,18 +123,4 @@ func (c *Conn) setWaiting(h *waitContext) (ended bool) {
 	defer c.mu.Unlock()
 	c.waiting = h
 	return c.endWaiters
-}
-
-// aborts reports whether the next record is an abort request for the request that is being served. It consumes nothing
-// and does not wait.
-func (c *Conn) aborts(fd uintptr) bool {
-	taken := int(c.unread.n.Load())
-	b := newBuffer(taken + headerLen)
-	defer b.free()
-	n, errno := netpoll.ReceiveNow(fd, b.b[:taken+headerLen], unix.MSG_PEEK)
-	if errno != 0 || n < taken+headerLen {
-		return false
-	}
-	h := ParseHeader(b.b[taken:])
-	return h.check() == nil && h.Type == TypeAbortRequest && h.RequestID == c.req.ID
 }

@@ -129,7 +129,7 @@ func TestStoppedContextIsNeverDone(t *testing.T) {
 		r.stopWatching() // a second time does nothing
 		web.Close()
 		r.conn.Shutdown(true)
-		if err := r.conn.take(); err != nil {
+		if err := r.conn.in.take(); err != nil {
 			t.Errorf("take: %v", err)
 		}
 		if _, err := r.conn.nc.Read(make([]byte, 1)); err != io.EOF {

@@ -46,7 +46,7 @@ func relayAs(webID, phpID uint16, hook func(*ResponseHeader), pieces [][]byte) r
 	pool := NewPool(PoolOptions{})
 	var got relayed
 	x := &Exchange{
-		Request: &Request{ID: webID, conn: &Conn{nc: web}},
+		Request: &Request{ID: webID, conn: connOn(web, Limits{})},
 		pool:    pool, inHeader: true,
 		up: &upstream{nc: &memory{pieces: pieces}, backend: new(backend), id: phpID},
 	}

@@ -44,6 +44,15 @@ func answerGetValues(content []byte) ([]byte, error) {
 	return values, nil
 }
 
+// keepsEarly is early.keeps, and ends the request that does not stay.
+func (c *Conn) keepsEarly(h Header, aheadWhole bool) (keep bool, err error) {
+	keep, end := c.early.keeps(h, aheadWhole)
+	if end != nil {
+		err = c.write(end)
+	}
+	return keep, err
+}
+
 // refuse ends the current request, if any, with an answer that has the reason err. It returns err.
 func (c *Conn) refuse(err error) error {
 	c.lingers = true

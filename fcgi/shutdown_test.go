@@ -93,7 +93,7 @@ func unreadBytes(t testing.TB, c *Conn, web *peer) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return onTheWay + arrived - int(c.unread.n.Load())
+	return onTheWay + arrived - int(c.in.left.Load())
 }
 
 func TestConnThatWasAcceptedBeforeShutdownIsServed(t *testing.T) {

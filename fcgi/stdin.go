@@ -149,10 +149,10 @@ func (r *Request) AwaitBody(limit int, timeout time.Duration) (n int, whole bool
 		if c.buf.n == len(c.buf.b) {
 			c.makeRoom(c.buf.n)
 		}
-		if c.nc.SetReadDeadline(end) != nil || c.take() != nil {
+		if c.nc.SetReadDeadline(end) != nil || c.in.take() != nil {
 			break
 		}
-		n, err := c.look(c.buf.space())
+		n, err := c.in.look(c.buf.space())
 		c.buf.n += n
 		if whole = r.bodyEnds(); whole || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			break // an error comes again when stdin is read

@@ -20,7 +20,7 @@ type scanned struct {
 // scanPieces feeds pieces to the scan of request 1 as they would come from a conn.
 func scanPieces(role Role, pieces [][]byte) scanned {
 	web := new(memory)
-	r := &Request{ID: 1, Role: role, conn: &Conn{nc: web}, begun: true}
+	r := &Request{ID: 1, Role: role, conn: connOn(web, Limits{}), begun: true}
 	r.conn.req.begun = true
 	r.stdin = stdinScan{request: r, id: 1, wantsData: role == RoleFilter}
 	var got scanned

@@ -11,35 +11,38 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 )
 
-// leftInSocket is the number of bytes at the head of the kernel's receive queue that have been read (peeked) but not
-// removed. They stay there until the response is complete.
+// input is what comes from the web server of a conn. What it reads from a unix socket it only peeks at: that stays in
+// the kernel's receive queue until the response is complete.
 //
 // A web server takes the end of the file for the end of a response. A unix socket cannot be reset, but if it is closed
 // while bytes of its peer are unread, the peer's next read fails with ECONNRESET, whatever the reason for the close:
 // Break, a failed write in the middle of a record, or the end of the process. PHP-FPM looks the same to a web server
 // when a worker dies, because the end of stdin is unread. Over TCP the gate resets the connection, and leaves nothing
 // unread.
-type leftInSocket struct{ n atomic.Int64 }
+type input struct {
+	nc   netpoll.Conn
+	left atomic.Int64 // how many bytes at the head of the queue have been read, but not removed
+}
 
 // look reads into b like Read, but on a unix socket it also leaves the bytes in the socket. The bytes of the last look
 // must have been taken.
-func (c *Conn) look(b []byte) (int, error) {
-	if !netpoll.IsUnix(c.nc) {
-		return c.nc.Read(b)
+func (in *input) look(b []byte) (int, error) {
+	if !netpoll.IsUnix(in.nc) {
+		return in.nc.Read(b)
 	}
-	n, err := netpoll.Peek(c.nc, b)
-	c.unread.n.Store(int64(n))
+	n, err := netpoll.Peek(in.nc, b)
+	in.left.Store(int64(n))
 	return n, err
 }
 
 // lookNow is look without waiting, whatever the deadline. If nothing has arrived, it returns os.ErrDeadlineExceeded.
-func (c *Conn) lookNow(b []byte) (n int, err error) {
-	raw, err := c.nc.SyscallConn()
+func (in *input) lookNow(b []byte) (n int, err error) {
+	raw, err := in.nc.SyscallConn()
 	if err != nil {
 		return 0, err
 	}
 	flags := uintptr(0)
-	if netpoll.IsUnix(c.nc) {
+	if netpoll.IsUnix(in.nc) {
 		flags = unix.MSG_PEEK
 	}
 	var errno syscall.Errno
@@ -54,18 +57,18 @@ func (c *Conn) lookNow(b []byte) (n int, err error) {
 	case n == 0:
 		return 0, io.EOF
 	case flags != 0:
-		c.unread.n.Store(int64(n))
+		in.left.Store(int64(n))
 	}
 	return n, nil
 }
 
 // take removes the bytes that look has left in the socket. It does not wait, so no deadline applies.
-func (c *Conn) take() error {
-	left := int(c.unread.n.Swap(0))
+func (in *input) take() error {
+	left := int(in.left.Swap(0))
 	if left == 0 {
 		return nil
 	}
-	raw, err := c.nc.SyscallConn()
+	raw, err := in.nc.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -88,4 +91,18 @@ func (c *Conn) take() error {
 }
 
 // resetsOnClose reports whether closing the conn makes the web server's next read fail.
-func (c *Conn) resetsOnClose() bool { return c.unread.n.Load() > 0 }
+func (in *input) resetsOnClose() bool { return in.left.Load() > 0 }
+
+// aborts reports whether the next record of fd, which is the input's, is an abort request for that id. It consumes
+// nothing and does not wait.
+func (in *input) aborts(fd uintptr, id uint16) bool {
+	taken := int(in.left.Load())
+	b := newBuffer(taken + headerLen)
+	defer b.free()
+	n, errno := netpoll.ReceiveNow(fd, b.b[:taken+headerLen], unix.MSG_PEEK)
+	if errno != 0 || n < taken+headerLen {
+		return false
+	}
+	h := ParseHeader(b.b[taken:])
+	return h.check() == nil && h.Type == TypeAbortRequest && h.RequestID == id
+}
