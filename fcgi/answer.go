@@ -58,9 +58,9 @@ func (r *Request) endAborted() {
 func (r *Request) finish() {
 	_ = r.conn.in.take() // the conn's next reader gets the error, too
 	if r.KeepConn && !r.conn.kept {
-		r.conn.looksFirst = looksFirst(r.Params)
+		r.conn.idle.looksFirst = looksFirst(r.Params)
 	}
-	r.conn.kept, r.conn.lastID = true, r.ID
+	r.conn.kept, r.conn.idle.lastID = true, r.ID
 	if !r.stdin.whole() {
 		r.conn.lingers = true
 	}

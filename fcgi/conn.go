@@ -29,8 +29,6 @@ var (
 	ErrUnknownRole = errors.New("unknown role")
 	// ErrKilled is returned when Conn.Kill has ended the conn of a request.
 	ErrKilled = errors.New("the conn was killed")
-	// ErrShutdown is the cause of a request's Context after Conn.Shutdown.
-	ErrShutdown = errors.New("the gate is shutting down")
 )
 
 // Conn is a connection from a web server. Next returns its requests one at a time; it keeps those that begin earlier.
@@ -39,29 +37,21 @@ var (
 // One goroutine calls Next and works on the Request it returns. Shutdown, Kill, Retire and IdleSince can be called from
 // any goroutine.
 type Conn struct {
-	nc         netpoll.Conn
-	limits     Limits
-	req        Request
-	buf        *buffer // what was read: the head of req, then what came with it
-	aliased    *buffer // holds req.Params if buf was too small for what was added to them; else nil
-	early      early   // requests that began before their turn
-	kept       bool    // a request has been served before
-	lastID     uint16  // of the last request served
-	looksFirst bool    // see looksFirst
-	lingers    bool    // bytes of the web server may be left unread: close gently
-	in         input
+	nc      netpoll.Conn
+	limits  Limits
+	req     Request
+	buf     *buffer // what was read: the head of req, then what came with it
+	aliased *buffer // holds req.Params if buf was too small for what was added to them; else nil
+	early   early   // requests that began before their turn
+	kept    bool    // a request has been served before
+	lingers bool    // bytes of the web server may be left unread: close gently
+	in      input
+	idle    idling
+	waiting waiting
 
-	mu         sync.Mutex
-	waiting    *waitContext // the context that Shutdown must end
-	idle       bool         // between two requests
-	idleSince  time.Time
-	asking     bool      // the web server has been asked to close
-	askedUntil time.Time // how long to wait for that; zero: the conn is not to end
-	retired    bool      // Retire has been called
-	shutdown   bool
-	endWaiters bool
-	exchange   aborter // what Kill must abort; nil: nothing
-	killed     bool
+	mu       sync.Mutex
+	exchange aborter // what Kill must abort; nil: nothing
+	killed   bool
 }
 
 // NewListener returns a listener for NewConn that accepts on l, a *net.UnixListener or *net.TCPListener or a wrapper of
@@ -79,7 +69,9 @@ func NewConn(nc net.Conn, limits Limits) (*Conn, error) {
 }
 
 func connOn(nc netpoll.Conn, limits Limits) *Conn {
-	return &Conn{nc: nc, limits: limits, in: input{nc: nc}}
+	c := &Conn{nc: nc, limits: limits, in: input{nc: nc}}
+	c.idle.in = &c.in
+	return c
 }
 
 // Next reads the head of the next request: its begin request and all of its params. It answers management records on
@@ -95,7 +87,7 @@ func (c *Conn) Next() (*Request, error) {
 	c.keepRest()
 	h := c.req.ctx
 	if h == nil || h.asked() {
-		h = &waitContext{conn: c} // the old one's Done channel may still be in use
+		h = &waitContext{in: &c.in, waiter: &c.waiting} // the old one's Done channel may still be in use
 	}
 	c.req = Request{conn: c, ctx: h}
 	if err := c.readHead(); err != nil {
@@ -150,15 +142,17 @@ func (c *Conn) fill() error {
 	}
 	n, err := c.in.look(c.buf.space())
 	if errors.Is(err, os.ErrDeadlineExceeded) && empty && c.kept {
-		n, err = c.askToClose()
+		n, err = c.idle.askToClose(c.buf.space())
 	}
 	c.buf.n += n
-	c.endIdle()
+	if c.kept {
+		c.idle.end()
+	}
 	switch {
 	case n > 0:
 		return nil
 	case errors.Is(err, os.ErrDeadlineExceeded) && empty:
-		if c.shuttingDown() {
+		if c.idle.isShutDown() {
 			return io.EOF
 		}
 		return ErrIdle
@@ -173,35 +167,13 @@ func (c *Conn) fill() error {
 func (c *Conn) setHeadDeadline() error {
 	if c.buf.n == 0 && c.kept {
 		c.req.deadlineSet = false
-		return c.beginIdle()
+		return c.idle.begin(c.limits.IdleTimeout)
 	}
 	if c.req.deadlineSet {
 		return nil
 	}
 	c.req.deadlineSet = true
 	return c.nc.SetReadDeadline(deadline(c.limits.HeadTimeout))
-}
-
-// beginIdle is setHeadDeadline between two requests, where Shutdown and Retire can interrupt.
-func (c *Conn) beginIdle() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.idle, c.idleSince = true, time.Now()
-	if c.shutdown || c.retired {
-		return c.nc.SetReadDeadline(past)
-	}
-	c.askedUntil = time.Time{}
-	return c.nc.SetReadDeadline(deadline(c.limits.IdleTimeout))
-}
-
-// endIdle prevents Shutdown and Retire from interrupting a request whose first byte has been read.
-func (c *Conn) endIdle() {
-	if !c.kept {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.idle, c.asking = false, false
 }
 
 // makeRoom makes room for n more bytes. If it needs a larger buffer, it keeps the old one as well, because the Params
@@ -215,60 +187,25 @@ func (c *Conn) makeRoom(n int) {
 	c.aliased, c.buf = c.buf, larger
 }
 
-// deadline returns the time after timeout, or no deadline for a timeout of zero.
-func deadline(timeout time.Duration) time.Time {
-	if timeout == 0 {
-		return time.Time{}
-	}
-	return time.Now().Add(timeout)
-}
-
 // Shutdown ends the conn once it is idle. With waiters it also ends the Context of a request that waits, with
 // ErrShutdown. A request that is being served, or that comes on a new conn, is served to its end. Until the web server
 // has closed a kept conn, Next still returns requests that come, for at most five seconds, or half a second with
 // waiters; then it returns io.EOF.
 func (c *Conn) Shutdown(waiters bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.shutdown = true
-	c.endWaiters = c.endWaiters || waiters
-	c.endIdleWait()
-	if waiters && c.waiting != nil {
-		c.waiting.end(ErrShutdown)
+	c.idle.shutDown(waiters)
+	if waiters {
+		c.waiting.end()
 	}
 }
 
 // IdleSince returns when the conn began to wait for its next request, or the zero time if it does not wait.
-func (c *Conn) IdleSince() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.idle {
-		return time.Time{}
-	}
-	return c.idleSince
-}
+func (c *Conn) IdleSince() time.Time { return c.idle.began() }
 
 // Retire ends the conn as soon as it is idle between two requests, as if IdleTimeout were over.
-func (c *Conn) Retire() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.retired = true
-	c.endIdleWait()
-}
+func (c *Conn) Retire() { c.idle.retire() }
 
 // Retired reports whether Retire has been called.
-func (c *Conn) Retired() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.retired
-}
-
-// shuttingDown reports whether Shutdown has been called.
-func (c *Conn) shuttingDown() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.shutdown
-}
+func (c *Conn) Retired() bool { return c.idle.isRetired() }
 
 // write sends whole records to the web server.
 func (c *Conn) write(b []byte) error {
@@ -360,9 +297,3 @@ func (c *Conn) truncate() {
 
 // truncatePause is longer than a busy web server takes to pass on what it has got. Tests shorten it.
 var truncatePause = 50 * time.Millisecond
-
-// truncateTimeout bounds the write of that record to a web server that does not read.
-const truncateTimeout = 100 * time.Millisecond
-
-// past is a deadline in the past.
-var past = time.Unix(1, 0)

@@ -9,8 +9,13 @@ import (
 	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 )
 
-// ErrHungUp is returned when the web server has closed the conn of a request or aborted the request.
-var ErrHungUp = errors.New("the web server has hung up")
+// Errors that end the Context of a request.
+var (
+	// ErrHungUp is returned when the web server has closed the conn of a request or aborted the request.
+	ErrHungUp = errors.New("the web server has hung up")
+	// ErrShutdown is the cause of a request's Context after Conn.Shutdown.
+	ErrShutdown = errors.New("the gate is shutting down")
+)
 
 // queueWatchDelay is how long a request may wait before its conn is watched for a hang-up. Most requests that wait for
 // a connection have one by then, and never cost a goroutine.
@@ -19,8 +24,9 @@ const queueWatchDelay = 5 * time.Millisecond
 // waitContext is the Context of a request that waits. It is done when the web server hangs up. A goroutine watches for
 // that from shortly after the first call of Done until stop.
 type waitContext struct {
-	conn *Conn
-
+	in      *input
+	request uint16   // its id
+	waiter  *waiting // where the conn finds the context
 	mu      sync.Mutex
 	done    chan struct{} // nil until Done is called
 	cause   error         // set before done is closed
@@ -47,11 +53,11 @@ func (h *waitContext) Done() <-chan struct{} {
 	if first {
 		h.done = make(chan struct{})
 		h.stopped = make(chan struct{})
-		_ = h.conn.nc.SetReadDeadline(time.Time{})
+		_ = h.in.nc.SetReadDeadline(time.Time{})
 		h.timer = time.AfterFunc(queueWatchDelay, h.watch)
 	}
 	h.mu.Unlock()
-	if first && h.conn.setWaiting(h) {
+	if first && h.waiter.set(h) {
 		h.end(ErrShutdown)
 	}
 	return h.done
@@ -60,7 +66,7 @@ func (h *waitContext) Done() <-chan struct{} {
 // watch waits for the web server to hang up, or for stop. It does not read what the web server sends.
 func (h *waitContext) watch() {
 	defer close(h.stopped)
-	raw, err := h.conn.nc.SyscallConn()
+	raw, err := h.in.nc.SyscallConn()
 	if err == nil && raw.Read(h.look) == nil {
 		h.end(ErrHungUp)
 	}
@@ -68,7 +74,7 @@ func (h *waitContext) watch() {
 
 // look reports, without waiting, whether the web server has hung up or has aborted the request.
 func (h *waitContext) look(fd uintptr) bool {
-	return netpoll.PeerClosed(fd) || h.conn.in.aborts(fd, h.conn.req.ID)
+	return netpoll.PeerClosed(fd) || h.in.aborts(fd, h.request)
 }
 
 // end makes the context done. The first cause counts.
@@ -86,20 +92,20 @@ func (h *waitContext) stop() {
 	if !h.asked() {
 		return
 	}
-	h.conn.setWaiting(nil)
+	h.waiter.set(nil)
 	if h.timer.Stop() {
 		close(h.stopped)
 		h.lookOnce()
 		return
 	}
-	_ = h.conn.nc.SetReadDeadline(past)
+	_ = h.in.nc.SetReadDeadline(past)
 	<-h.stopped
-	_ = h.conn.nc.SetReadDeadline(time.Time{})
+	_ = h.in.nc.SetReadDeadline(time.Time{})
 }
 
 // lookOnce looks once after a wait that ended before the watching started.
 func (h *waitContext) lookOnce() {
-	raw, err := h.conn.nc.SyscallConn()
+	raw, err := h.in.nc.SyscallConn()
 	if err != nil {
 		return
 	}
@@ -117,10 +123,27 @@ func (h *waitContext) asked() bool {
 	return h.done != nil
 }
 
-// setWaiting sets the context that Shutdown must end, and reports whether Shutdown has already ended waiters.
-func (c *Conn) setWaiting(h *waitContext) (ended bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.waiting = h
-	return c.endWaiters
+// waiting is the request of a conn that waits, which Conn.Shutdown ends.
+type waiting struct {
+	mu    sync.Mutex
+	ctx   *waitContext // nil: none waits
+	ended bool         // those that come must not wait either
+}
+
+// set sets the context of the request, and reports whether it must end.
+func (w *waiting) set(h *waitContext) (ended bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ctx = h
+	return w.ended
+}
+
+// end ends the wait, and those that follow.
+func (w *waiting) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	if w.ctx != nil {
+		w.ctx.end(ErrShutdown)
+	}
 }

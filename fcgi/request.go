@@ -137,6 +137,7 @@ func (r *Request) takeBegin(c *Conn, h Header, record []byte) error {
 	r.begun = true
 	r.begin = len(record)
 	r.ID = h.RequestID
+	r.ctx.request = r.ID
 	r.Role = Role(record[headerLen])<<8 | Role(record[headerLen+1])
 	r.KeepConn = record[flagsOffset]&flagKeepConn != 0
 	// An authorizer gets no stdin (section 6.3), but some web servers send its end nevertheless.

@@ -34,11 +34,7 @@ func TestShutdownEndsAnIdleConn(t *testing.T) {
 // awaitIdle waits until a conn waits for its next request.
 func awaitIdle(t testing.TB, c *Conn) {
 	t.Helper()
-	await(t, "the conn is idle", func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.idle
-	})
+	await(t, "the conn is idle", func() bool { return !c.IdleSince().IsZero() })
 }
 
 func TestShutdownLetsAHeadThatHasBegunComeToItsEnd(t *testing.T) {

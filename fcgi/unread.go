@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -106,3 +107,17 @@ func (in *input) aborts(fd uintptr, id uint16) bool {
 	h := ParseHeader(b.b[taken:])
 	return h.check() == nil && h.Type == TypeAbortRequest && h.RequestID == id
 }
+
+// deadline returns the time after timeout, or no deadline for a timeout of zero.
+func deadline(timeout time.Duration) time.Time {
+	if timeout == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(timeout)
+}
+
+// past is a deadline in the past: it ends what waits at once.
+var past = time.Unix(1, 0)
+
+// truncateTimeout bounds the write of a record to a web server that does not read, before its conn is closed.
+const truncateTimeout = 100 * time.Millisecond
