@@ -146,7 +146,7 @@ func TestAbortEndsTheWaitForAnotherConnection(t *testing.T) {
 	}
 	x.Request = r
 	old, err := x.pool.get(context.Background())
-	if err != nil || x.setUpstream(old) != nil {
+	if err != nil || x.link.set(old, c.nc) != nil {
 		t.Fatal(err)
 	}
 	old.reused = true
@@ -156,9 +156,9 @@ func TestAbortEndsTheWaitForAnotherConnection(t *testing.T) {
 		done <- err
 	}()
 	await(t, "it waits", func() bool {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		return x.giveUp != nil
+		x.link.mu.Lock()
+		defer x.link.mu.Unlock()
+		return x.link.giveUp != nil
 	})
 	x.Abort(ErrKilled)
 	if err := receive(t, "the end of the wait", done); !errors.Is(err, ErrKilled) {

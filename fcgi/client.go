@@ -22,15 +22,18 @@ const watchDelay = 20 * time.Millisecond
 // answered, and notices when the web server hangs up. It runs in a goroutine of its own, from start to stop:
 // at once where stdin has yet to come, else only if the script takes its time.
 type clientReader struct {
-	x         *Exchange
+	request *Request
+	up      *upstream
+	late    *lateCall // nil: Late is not to be called
+	onSent  func()    // nil: it is not called
+	orphan  *orphan   // what the script becomes if the web server hangs up
+
 	timer     *time.Timer
 	running   sync.WaitGroup // of the goroutine, from start on
 	stopped   bool
-	late      *lateCall   // nil: Late is not to be called
 	whole     atomic.Bool // stdin has come whole, and has been sent
 	gone      atomic.Bool // the web server has hung up
 	once      sync.Once   // of onGone
-	silenced  bool        // upstream's reading side is shut: PHP-FPM's next write fails
 	forwarded bool        // something beyond what went out first has been sent
 	unsent    bool        // PHP-FPM did not take all of it
 	err       error       // what the web server did wrong
@@ -39,13 +42,9 @@ type clientReader struct {
 	ending bool
 }
 
-func (cr *clientReader) start(x *Exchange) {
-	*cr = clientReader{x: x}
+func (cr *clientReader) start() {
 	cr.running.Add(1)
-	if x.Late != nil {
-		cr.late = newLateCall()
-	}
-	cr.whole.Store(x.Request.stdin.whole() && cr.late == nil)
+	cr.whole.Store(cr.request.stdin.whole() && cr.late == nil)
 	if cr.whole.Load() {
 		cr.timer = time.AfterFunc(watchDelay, cr.run)
 		return
@@ -55,15 +54,15 @@ func (cr *clientReader) start(x *Exchange) {
 
 // stop ends the goroutine, and hands the conn over to its next reader. A second call does nothing.
 func (cr *clientReader) stop() {
-	if cr.x == nil || cr.stopped {
+	if cr.request == nil || cr.stopped { // it has not started, or has been stopped
 		return
 	}
-	cr.stopped = true
+	defer func() { cr.stopped = true }() // once the goroutine, which reads it, has ended
 	if cr.timer != nil && cr.timer.Stop() {
 		cr.running.Done()
 		return
 	}
-	c := cr.x.Request.conn
+	c := cr.request.conn
 	cr.mu.Lock()
 	cr.ending = true
 	_ = c.nc.SetReadDeadline(past)
@@ -71,10 +70,10 @@ func (cr *clientReader) stop() {
 	if cr.late != nil {
 		cr.late.cancel()
 	}
-	_ = cr.x.up.nc.SetWriteDeadline(past)
+	_ = cr.up.nc.SetWriteDeadline(past)
 	cr.running.Wait()
 	_ = c.nc.SetReadDeadline(time.Time{})
-	_ = cr.x.up.nc.SetWriteDeadline(time.Time{})
+	_ = cr.up.nc.SetWriteDeadline(time.Time{})
 }
 
 // run copies until stdin is whole, and then watches, until it is stopped or the web server is gone. What the web server
@@ -92,7 +91,7 @@ func (cr *clientReader) run() {
 
 // copy forwards stdin, and reports whether it has come whole and the web server is still there.
 func (cr *clientReader) copy() bool {
-	r := cr.x.Request
+	r := cr.request
 	b := newBuffer(max(middleBuffer, len(r.rest)))
 	b.n = copy(b.b, r.rest)
 	defer func() {
@@ -131,7 +130,7 @@ func (cr *clientReader) takes(b *buffer) bool {
 		cr.fail(err)
 		return false
 	}
-	if cr.x.Request.stdin.aborted {
+	if cr.request.stdin.aborted {
 		cr.abort()
 		return false
 	}
@@ -140,11 +139,11 @@ func (cr *clientReader) takes(b *buffer) bool {
 
 // read reads what comes next of stdin. What may hold its end is left in the socket as well; see input.
 func (cr *clientReader) read(b []byte) (int, error) {
-	c := cr.x.Request.conn
+	c := cr.request.conn
 	if err := c.in.take(); err != nil {
 		return 0, err
 	}
-	if left := cr.x.Request.stdin.left; left > smallBuffer {
+	if left := cr.request.stdin.left; left > smallBuffer {
 		return c.nc.Read(b[:min(left, len(b))]) // within a record: stdin does not end here, and need not be copied twice
 	}
 	return c.in.look(b)
@@ -152,7 +151,7 @@ func (cr *clientReader) read(b []byte) (int, error) {
 
 // watch waits until the web server hangs up or aborts the request.
 func (cr *clientReader) watch() {
-	r := cr.x.Request
+	r := cr.request
 	raw, err := r.conn.nc.SyscallConn()
 	if err != nil {
 		cr.onGone()
@@ -176,7 +175,7 @@ func (cr *clientReader) watch() {
 // abort ends a request that the web server has aborted.
 func (cr *clientReader) abort() {
 	cr.onGone()
-	cr.x.Request.endAborted()
+	cr.request.endAborted()
 }
 
 // forgetHeadDeadline lifts the deadline that the head of the request had, but not the one by which stop ends run.
@@ -184,16 +183,16 @@ func (cr *clientReader) forgetHeadDeadline() {
 	cr.mu.Lock()
 	defer cr.mu.Unlock()
 	if !cr.ending {
-		_ = cr.x.Request.conn.nc.SetReadDeadline(time.Time{})
+		_ = cr.request.conn.nc.SetReadDeadline(time.Time{})
 	}
 }
 
 // forward sends on what of b is the application's, and keeps what is not whole.
 func (cr *clientReader) forward(b *buffer) error {
-	forward, rest, err := cr.x.Request.stdin.scan(b.bytes())
+	forward, rest, err := cr.request.stdin.scan(b.bytes())
 	if cr.late != nil {
-		forward = cr.x.back.split(forward)
-		if len(cr.x.back.held) > maxRecord {
+		forward = cr.late.back.split(forward)
+		if len(cr.late.back.held) > maxRecord {
 			err = cmp.Or(err, fmt.Errorf("%w: stdin is longer than CONTENT_LENGTH", ErrMalformed))
 		}
 	}
@@ -202,7 +201,7 @@ func (cr *clientReader) forward(b *buffer) error {
 		cr.sendHeld()
 	}
 	b.n = copy(b.b, rest)
-	if cr.late == nil && cr.x.Request.stdin.whole() {
+	if cr.late == nil && cr.request.stdin.whole() {
 		cr.sent()
 	}
 	return err
@@ -215,21 +214,21 @@ func (cr *clientReader) send(b []byte) {
 		return
 	}
 	cr.forwarded = true
-	if _, err := cr.x.up.nc.Write(b); err != nil {
+	if _, err := cr.up.nc.Write(b); err != nil {
 		cr.unsent = true
 	}
 }
 
 // sent is called when all of stdin has been sent.
 func (cr *clientReader) sent() {
-	if !cr.whole.Swap(true) && cr.x.Sent != nil {
-		cr.x.Sent()
+	if !cr.whole.Swap(true) && cr.onSent != nil {
+		cr.onSent()
 	}
 }
 
 // fail ends a request whose web server no longer speaks FastCGI.
 func (cr *clientReader) fail(err error) {
-	cr.err = cr.x.Request.conn.refuse(fmt.Errorf("read stdin: %w", err))
+	cr.err = cr.request.conn.refuse(fmt.Errorf("read stdin: %w", err))
 	cr.onGone()
 }
 
@@ -238,7 +237,7 @@ func (cr *clientReader) readFailed(err error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return // stop
 	}
-	raw, rawErr := cr.x.Request.conn.nc.SyscallConn()
+	raw, rawErr := cr.request.conn.nc.SyscallConn()
 	if rawErr != nil {
 		cr.onGone()
 		return
@@ -261,59 +260,30 @@ func (cr *clientReader) isGone() bool { return cr.gone.Load() }
 // clean reports whether the connection to PHP-FPM has got all of the request and nothing else.
 func (cr *clientReader) clean() bool { return cr.whole.Load() && !cr.unsent && !cr.isGone() }
 
-// onGone applies the web server's hanging up to the script. On a unix socket its next write fails, as if the gate had
-// gone too, while the connection still shows when the script ends. Over TCP, or if stdin was cut short, its connection
-// is reset if it prints; see cutOff.
+// onGone has the script fail at its next output, as if the gate had gone with the web server; see orphan. Once the
+// response has ended, its script is not ours to end.
 func (cr *clientReader) onGone() {
 	cr.once.Do(func() {
 		cr.gone.Store(true)
-		if cr.x.finished {
+		if cr.stopped {
 			return
 		}
 		if cr.late != nil && !cr.late.onGone() {
 			cr.endStdin() // the script is still to begin, with as much of its body as has come
 			return
 		}
-		cr.leave()
+		cr.orphan.begin(cr.whole.Load())
 	})
-}
-
-// silences reports whether the script of a web server that has gone can be kept from printing, while the connection
-// still shows when it ends: not over TCP, nor if PHP-FPM has to be told that stdin has ended early.
-func (cr *clientReader) silences() bool { return cr.whole.Load() && cr.x.up.isUnix() }
-
-// leave is onGone once the script may have begun.
-func (cr *clientReader) leave() {
-	x := cr.x
-	if x.OnHangUp != nil {
-		x.OnHangUp()
-	}
-	if cr.silences() {
-		cr.silenced = true
-		_ = x.up.nc.CloseRead()
-		return
-	}
-	if !cr.whole.Load() {
-		_ = x.up.nc.CloseWrite()
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.aborted == nil && !x.cut {
-		_ = x.up.nc.SetReadDeadline(time.Now().Add(x.AbandonAfter))
-	}
 }
 
 // callLate calls Late, and then sends what was held back.
 func (cr *clientReader) callLate() {
 	defer cr.running.Done()
-	x := cr.x
-	x.Late(cr.late.ctx)
-	cr.late.cancel()
-	close(cr.late.over)
+	cr.late.run()
 	cr.sendHeld()
 	cr.stdinOver()
 	if cr.late.end() {
-		cr.leave()
+		cr.orphan.begin(cr.whole.Load())
 	}
 }
 
@@ -335,15 +305,15 @@ func (cr *clientReader) endStdin() {
 
 // sendHeld sends what was held back of stdin. What comes after that is not held back.
 func (cr *clientReader) sendHeld() {
-	cr.send(cr.x.back.held)
-	cr.x.back = holdback{left: math.MaxInt64}
+	cr.send(cr.late.back.held)
+	cr.late.back = holdback{left: math.MaxInt64}
 }
 
 // stdinOver is called when all that has come of stdin has been sent, and no more comes.
 func (cr *clientReader) stdinOver() {
-	if cr.x.Request.stdin.whole() {
+	if cr.request.stdin.whole() {
 		cr.sent()
 	} else {
-		_ = cr.x.up.nc.CloseWrite() // PHP-FPM should not wait for it
+		_ = cr.up.nc.CloseWrite() // PHP-FPM should not wait for it
 	}
 }

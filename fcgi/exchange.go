@@ -1,11 +1,8 @@
 package fcgi
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"sync"
 	"time"
 )
 
@@ -49,27 +46,18 @@ type Exchange struct {
 	// that goes on to print cannot be seen: it fails at its next output, and Ended is called when that should have come.
 	AbandonAfter time.Duration
 
-	pool     *Pool
-	kept     keeping    // comes before mu
-	mu       sync.Mutex // guards up, since, aborted, followed and cut against Abort, Connected, Unfollow and client
-	up       *upstream  // nil before it is there, and once it has been given back
-	since    time.Time  // when it was there
-	aborted  error
-	giveUp   context.CancelCauseFunc // ends the wait for another connection; nil: there has been none
-	followed *upstream               // of a script that goes on after its response
-	after    []byte                  // what of that has been read from it, after the end request
-	left     bool                    // Unfollow has been called
-	client   clientReader
-	back     holdback
-	stdin    int    // how many bytes of stdin came with the head
-	out      []byte // what goes out first, kept to be sent again
-	inHeader bool   // the header block has not been dealt with
-	passed   bool   // the web server has got something of the response
-	late     bool   // output of an earlier request has been dropped
-	rhythm   rhythm // of the script's output, over TCP
-	cut      bool   // the script has printed after the hang-up, over TCP; guarded by mu
-	finished bool   // end request has come
-	ended    bool   // Ended has been called
+	pool      *Pool
+	link      link
+	client    clientReader
+	orphan    orphan
+	following *following // nil: there is nothing to follow
+	stdin     int        // how many bytes of stdin came with the head
+	out       []byte     // what goes out first, kept to be sent again
+	inHeader  bool       // the header block has not been dealt with
+	passed    bool       // the web server has got something of the response
+	late      bool       // output of an earlier request has been dropped
+	finished  bool       // end request has come
+	ended     bool       // Ended has been called
 }
 
 // Errors of Pool.RoundTrip, in addition to those of Pool and the context's.
@@ -87,77 +75,37 @@ var (
 	errClosedUnread = errors.New("the connection had been closed")
 )
 
-// interrupted is the cause of an Abort while the connection to PHP-FPM was in use; nil: there was none.
-func (x *Exchange) interrupted() error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.up == nil {
-		return nil
-	}
-	return x.aborted
-}
-
-// setUpstream makes up the exchange's connection, unless it has been aborted.
-func (x *Exchange) setUpstream(up *upstream) error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.up, x.since = up, time.Now()
-	if x.aborted != nil {
-		return fmt.Errorf("%w: %w", ErrUpstream, x.aborted)
-	}
-	return nil
-}
-
 // StdinWhole reports, to Sending, whether all of the request is there.
 func (x *Exchange) StdinWhole() bool { return x.Request.stdin.whole() }
 
 // Connected is when the request had its connection to PHP-FPM; the zero time before that. Any goroutine may ask.
-func (x *Exchange) Connected() time.Time {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.since
-}
+func (x *Exchange) Connected() time.Time { return x.link.connected() }
 
-// freeUpstream gives the connection back, if that has not been done.
-func (x *Exchange) freeUpstream(reusable bool) {
-	if up := x.takeUpstream(); up != nil {
-		x.pool.put(up, reusable && !x.isAborted())
-	}
-}
-
-// takeUpstream takes the connection out of the reach of Abort. It returns nil if that has been done.
-func (x *Exchange) takeUpstream() *upstream {
-	x.kept.await()
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	up := x.up
-	x.up = nil
-	if x.aborted != nil && up != nil {
-		_ = x.Request.conn.nc.SetWriteDeadline(time.Time{}) // what is passed on from now on, Abort leaves alone
-	}
-	return up
-}
-
-func (x *Exchange) isAborted() bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.aborted != nil
-}
+// Serving returns the connection that serves the request now, or whose script is followed after its response. It
+// returns false if there is none. Any goroutine may call it.
+func (x *Exchange) Serving() (Serving, bool) { return x.link.serving() }
 
 // Abort ends the exchange, from any goroutine. Its error will be the first cause. A response that has begun is
 // truncated. An exchange that has ended is left alone.
-func (x *Exchange) Abort(cause error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.aborted = cmp.Or(x.aborted, cause)
-	if x.giveUp != nil {
-		x.giveUp(cause)
-	}
-	if x.up != nil {
-		_ = x.up.nc.SetDeadline(past)
-		_ = x.Request.conn.nc.SetWriteDeadline(past) // of a web server that does not read
-	}
+func (x *Exchange) Abort(cause error) { x.link.abort(cause) }
+
+// RespondedEarly reports whether PHP-FPM responded before Late was due: PHP did not read the whole body before it ran
+// the script. It may be called when RoundTrip has returned.
+func (x *Exchange) RespondedEarly() bool { return x.client.late.respondedEarly() }
+
+// Follows reports whether Follow has returned true: AwaitScript must be called.
+func (x *Exchange) Follows() bool { return x.following != nil }
+
+// AwaitScript waits until the script that goes on after its response has ended, or until Unfollow, and then calls
+// Ended. The Request may be invalid by then. What the script prints is dropped.
+func (x *Exchange) AwaitScript() {
+	defer x.end()
+	x.following.await()
 }
+
+// Unfollow ends AwaitScript, from any goroutine. PHP-FPM finds the connection closed at the script's next output, as
+// if it had been closed by fastcgi_finish_request().
+func (x *Exchange) Unfollow() { x.link.leave() }
 
 // end calls Ended, once.
 func (x *Exchange) end() {
@@ -167,25 +115,11 @@ func (x *Exchange) end() {
 	x.ended = true
 }
 
-// RespondedEarly reports whether PHP-FPM responded before Late was due: PHP did not read the whole body before it ran
-// the script. It may be called when RoundTrip has returned.
-func (x *Exchange) RespondedEarly() bool {
-	l := x.client.late
-	if l == nil {
-		return false
+// freeUpstream gives the connection back, if that has not been done.
+func (x *Exchange) freeUpstream(reusable bool) {
+	if up := x.link.take(); up != nil {
+		x.pool.put(up, reusable && x.link.cause() == nil)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.early
-}
-
-// keeping is held while a connection must go on serving its request.
-type keeping struct{ sync.Mutex }
-
-// await returns once the connection may serve another request.
-func (k *keeping) await() {
-	k.Lock()
-	defer k.Unlock()
 }
 
 // setKeepConn sets whether PHP-FPM is to keep up open, in a begin request.

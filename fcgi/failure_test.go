@@ -247,9 +247,9 @@ func TestAbortEndsAnExchange(t *testing.T) {
 	}{
 		{"before the first byte", ErrUpstream, func(p *phpConn) { p.ended() }, func(t *testing.T, run *running) {
 			await(t, "the connection is in use", func() bool {
-				run.x.mu.Lock()
-				defer run.x.mu.Unlock()
-				return run.x.up != nil
+				run.x.link.mu.Lock()
+				defer run.x.link.mu.Unlock()
+				return run.x.link.up != nil
 			})
 		}},
 		{"before anything", ErrUpstream, func(p *phpConn) { p.ended() }, func(*testing.T, *running) {}},
@@ -266,8 +266,8 @@ func TestAbortEndsAnExchange(t *testing.T) {
 		}, func(t *testing.T, run *running) {
 			run.web.record()
 			written := func() int {
-				run.x.mu.Lock()
-				defer run.x.mu.Unlock()
+				run.x.link.mu.Lock()
+				defer run.x.link.mu.Unlock()
 				n, _ := (&upstream{nc: run.conn.nc}).unread()
 				return n
 			}

@@ -2,42 +2,65 @@ package fcgi
 
 import "time"
 
-// follow takes the connection of a script that goes on after its response out of the pool, for AwaitScript. After is
-// what has been read of its output.
-func (x *Exchange) follow(after []byte) {
-	up := x.takeUpstream()
-	x.pool.lose(up)
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.followed, x.after = up, after
+// following is the wait for the end of a script that goes on after its response. Its connection is out of the pool.
+type following struct {
+	link  *link
+	pool  *Pool
+	up    *upstream
+	after []byte // what of the script's output has been read, after the end request
+	whole bool   // PHP-FPM has been sent all of the request
 }
 
-// Follows reports whether Follow has returned true: AwaitScript must be called.
-func (x *Exchange) Follows() bool { return x.followed != nil }
+// follow takes the connection out of the pool for a script that goes on.
+func follow(l *link, p *Pool, after []byte, whole bool) *following {
+	up := l.take()
+	p.lose(up)
+	l.follow(up)
+	return &following{l, p, up, after, whole}
+}
 
-// AwaitScript waits until the script that goes on after its response has ended, or until Unfollow, and then calls
-// Ended. The Request may be invalid by then. What the script prints is dropped.
+// await waits until the script has ended, or until it is left, and then closes the connection.
 //
 // PHP-FPM reads the connection again when the script has ended, and not before. So it is sent a management record: its
 // answer, or the end of the connection, shows that the worker is back. Unlike what is unread in a socket, that can be
 // seen over TCP too.
-func (x *Exchange) AwaitScript() {
-	defer x.end()
-	up := x.followed
-	defer x.closeFollowed()
-	if !x.askForReturn() {
+func (f *following) await() {
+	defer f.close()
+	if !f.askForReturn() {
 		return
 	}
-	b := newBuffer(max(middleBuffer, len(x.after)))
+	b := newBuffer(max(middleBuffer, len(f.after)))
 	defer func() { b.free() }()
-	b.n = copy(b.b, x.after)
+	b.n = copy(b.b, f.after)
 	for !skipLate(b) {
-		n, err := up.nc.Read(b.space())
+		n, err := f.up.nc.Read(b.space())
 		if err != nil {
 			return
 		}
 		b.n += n
 	}
+}
+
+// askForReturn sends what PHP-FPM answers when the worker is back, and reports whether there is anything to wait for.
+func (f *following) askForReturn() bool {
+	if f.link.isLeft() {
+		return false
+	}
+	if !f.whole {
+		return f.up.nc.CloseWrite() == nil // the worker comes back to half a request, and ends the connection
+	}
+	_ = f.up.nc.SetWriteDeadline(time.Now().Add(lingerTimeout))
+	_, err := f.up.nc.Write(AppendRecord(nil, TypeGetValues, managementID, AppendPair(nil, "FCGI_MPXS_CONNS", "")))
+	return err == nil
+}
+
+// close closes the connection when no other goroutine looks at it.
+func (f *following) close() {
+	f.link.leave()
+	f.link.kept.Lock()
+	defer f.link.kept.Unlock()
+	f.up.close()
+	f.pool.forget()
 }
 
 // skipLate drops the records in b, and reports whether a management record is among them. Of one that has not come
@@ -59,41 +82,4 @@ func skipLate(b *buffer) (returned bool) {
 		b.drop(h.Len())
 	}
 	return false
-}
-
-// askForReturn sends what PHP-FPM answers when the worker is back, and reports whether there is anything to wait for.
-func (x *Exchange) askForReturn() bool {
-	x.mu.Lock()
-	left := x.left
-	x.mu.Unlock()
-	if left {
-		return false
-	}
-	up := x.followed
-	if !x.client.whole.Load() || x.client.unsent {
-		return up.nc.CloseWrite() == nil // the worker comes back to half a request, and ends the connection
-	}
-	_ = up.nc.SetWriteDeadline(time.Now().Add(lingerTimeout))
-	_, err := up.nc.Write(AppendRecord(nil, TypeGetValues, managementID, AppendPair(nil, "FCGI_MPXS_CONNS", "")))
-	return err == nil
-}
-
-// Unfollow ends AwaitScript, from any goroutine. PHP-FPM finds the connection closed at the script's next output, as
-// if it had been closed by fastcgi_finish_request().
-func (x *Exchange) Unfollow() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.left = true
-	if x.followed != nil {
-		_ = x.followed.nc.SetReadDeadline(past)
-	}
-}
-
-// closeFollowed closes the connection of a script that was followed.
-func (x *Exchange) closeFollowed() {
-	x.Unfollow() // it is not looked at from now on
-	x.kept.Lock()
-	defer x.kept.Unlock()
-	x.followed.close()
-	x.pool.forget()
 }

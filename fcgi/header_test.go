@@ -48,7 +48,7 @@ func relayAs(webID, phpID uint16, hook func(*ResponseHeader), pieces [][]byte) r
 	x := &Exchange{
 		Request: &Request{ID: webID, conn: connOn(web, Limits{})},
 		pool:    pool, inHeader: true,
-		up: &upstream{nc: &memory{pieces: pieces}, backend: new(backend), id: phpID},
+		link: link{up: &upstream{nc: &memory{pieces: pieces}, backend: new(backend), id: phpID}},
 	}
 	if hook != nil {
 		x.Header = func(h *ResponseHeader) {

@@ -49,6 +49,9 @@ func (h *holdback) split(b []byte) []byte {
 
 // lateCall is the call of Late, at most one of an exchange.
 type lateCall struct {
+	call func(context.Context)
+	back holdback
+
 	mu     sync.Mutex
 	state  lateState
 	ctx    context.Context
@@ -67,8 +70,9 @@ const (
 	lateOver // PHP-FPM has been sent what was held back, or has responded before
 )
 
-func newLateCall() *lateCall {
-	l := &lateCall{over: make(chan struct{})}
+// newLateCall returns the call of call, for which the last of length bytes of content is held back.
+func newLateCall(call func(context.Context), length int64) *lateCall {
+	l := &lateCall{call: call, back: holdback{left: max(length-1, 0)}, over: make(chan struct{})}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
 }
@@ -82,6 +86,13 @@ func (l *lateCall) begin() lateState {
 		l.state = lateCalled
 	}
 	return before
+}
+
+// run calls Late. What was held back may be sent then.
+func (l *lateCall) run() {
+	l.call(l.ctx)
+	l.cancel()
+	close(l.over)
 }
 
 // isOver reports whether PHP-FPM may have all that there is of stdin.
@@ -123,4 +134,14 @@ func (l *lateCall) settle() {
 	if called {
 		<-l.over
 	}
+}
+
+// respondedEarly reports whether PHP-FPM responded before Late was due. A nil call was never due.
+func (l *lateCall) respondedEarly() bool {
+	if l == nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.early
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 )
 
@@ -49,13 +50,8 @@ func (p *Pool) RoundTrip(ctx context.Context, x *Exchange) error {
 func (x *Exchange) reconnect() (*upstream, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	x.mu.Lock()
-	x.giveUp = cancel
-	if x.aborted != nil {
-		cancel(x.aborted)
-	}
-	x.mu.Unlock()
-	up, err := x.pool.redial(ctx, x.takeUpstream())
+	x.link.onAbort(cancel)
+	up, err := x.pool.redial(ctx, x.link.take())
 	return x.announced(ctx, up, err)
 }
 
@@ -67,7 +63,6 @@ func (x *Exchange) prepare(ctx context.Context) (*upstream, error) {
 	}
 	if x.Late != nil {
 		r.leaveStdin()
-		x.back.left = max(x.ContentLength-1, 0)
 	} else if !r.stdinTaken {
 		forward, err := r.takeStdin()
 		if err != nil {
@@ -103,8 +98,8 @@ func (x *Exchange) buildHead() {
 
 // attempt sends the request over one connection, and relays the response.
 func (x *Exchange) attempt(up *upstream) error {
-	if err := x.setUpstream(up); err != nil {
-		return err
+	if cause := x.link.set(up, x.Request.conn.nc); cause != nil {
+		return fmt.Errorf("%w: %w", ErrUpstream, cause)
 	}
 	x.Request.stopWatching()
 	if x.Request.HungUp() {
@@ -116,13 +111,23 @@ func (x *Exchange) attempt(up *upstream) error {
 	if x.Sent != nil && x.Late == nil && x.Request.stdin.whole() {
 		x.Sent()
 	}
-	x.client.start(x)
+	x.startClient()
 	return x.classify(x.relay())
+}
+
+// startClient starts what reads from the web server while PHP-FPM responds.
+func (x *Exchange) startClient() {
+	x.orphan.link, x.orphan.patience, x.orphan.onHangUp = &x.link, x.AbandonAfter, x.OnHangUp
+	x.client = clientReader{request: x.Request, up: x.link.up, orphan: &x.orphan, onSent: x.Sent}
+	if x.Late != nil {
+		x.client.late = newLateCall(x.Late, x.ContentLength)
+	}
+	x.client.start()
 }
 
 // send writes what goes out first, under an id that no earlier request of the connection had.
 func (x *Exchange) send() error {
-	up, out := x.up, x.out
+	up, out := x.link.up, x.out
 	if up.announced {
 		up.announced, out = false, out[x.Request.begin:]
 	} else {
@@ -141,22 +146,22 @@ func (x *Exchange) send() error {
 }
 
 // relay passes the response on, whole record by whole record, until end request has been passed on. After the
-// web server has hung up it goes on reading, and passes nothing on; see cutOff.
+// web server has hung up it goes on reading, and passes nothing on; see orphan.
 func (x *Exchange) relay() error {
 	b := newBuffer(middleBuffer)
 	defer func() { b.free() }()
-	read := x.up.readAnswer
+	read := x.link.up.readAnswer
 	for {
 		waiting := time.Now()
 		n, err := read(b.space())
 		if n == 0 {
 			return err
 		}
-		x.rhythm.count(time.Since(waiting))
+		x.orphan.rhythm.count(time.Since(waiting))
 		x.client.late.settle()
-		read = x.up.nc.Read
+		read = x.link.up.nc.Read
 		b.n += n
-		x.pool.answered(x.up)
+		x.pool.answered(x.link.up)
 		whole, end, err := x.measure(b)
 		if err != nil {
 			return err
@@ -172,7 +177,7 @@ func (x *Exchange) relay() error {
 			b.drop(whole)
 		}
 		if x.client.isGone() {
-			x.cutOff()
+			x.orphan.printed(x.client.whole.Load())
 		}
 		if b.n == len(b.b) || n > middleBuffer/2 {
 			b = b.grown(max(largeBuffer, b.n+1)) // a header block that is kept back can fill the largest
@@ -213,8 +218,8 @@ func (x *Exchange) checkResponse(h Header) (late bool, err error) {
 	if err := h.check(); err != nil {
 		return false, err
 	}
-	if h.RequestID != x.up.id && !x.up.hadID(h.RequestID) {
-		return false, fmt.Errorf("%w: response of request %d, want %d", ErrMalformed, h.RequestID, x.up.id)
+	if h.RequestID != x.link.up.id && !x.link.up.hadID(h.RequestID) {
+		return false, fmt.Errorf("%w: response of request %d, want %d", ErrMalformed, h.RequestID, x.link.up.id)
 	}
 	switch {
 	case h.Type == TypeStdout || h.Type == TypeStderr:
@@ -222,7 +227,7 @@ func (x *Exchange) checkResponse(h Header) (late bool, err error) {
 	default:
 		return false, fmt.Errorf("%w: record of type %d with %d bytes in a response", ErrMalformed, h.Type, h.ContentLength)
 	}
-	return h.RequestID != x.up.id, nil
+	return h.RequestID != x.link.up.id, nil
 }
 
 // pass sends whole records to the web server, with the id that it knows. It notices here, or client does, that the web
@@ -237,7 +242,7 @@ func (x *Exchange) pass(b []byte) error {
 	if err == nil {
 		return nil
 	}
-	if x.interrupted() != nil {
+	if x.link.interrupted() != nil {
 		return err
 	}
 	x.client.onGone()
@@ -252,12 +257,12 @@ func (x *Exchange) passEnd(b **buffer, whole, end int) error {
 	whole = x.readHeader(b, whole, true)
 	x.client.stop()
 	x.finished = true
-	idle := x.client.whole.Load() && x.up.workerIdle()
+	idle := x.client.whole.Load() && x.link.up.workerIdle()
 	if idle || x.Follow == nil || !x.Follow() {
 		x.freeUpstream(idle && len(after) == 0 && !x.late && x.client.clean())
 		x.end()
 	} else {
-		x.follow(after)
+		x.following = follow(&x.link, x.pool, after, x.client.whole.Load() && !x.client.unsent)
 	}
 	return x.pass((*b).b[:whole+rest])
 }
@@ -278,11 +283,9 @@ func (x *Exchange) classify(err error) error {
 	case err == io.EOF:
 		err = io.ErrUnexpectedEOF
 	}
-	x.mu.Lock()
-	if x.aborted != nil {
-		err = x.aborted
+	if cause := x.link.cause(); cause != nil {
+		err = cause
 	}
-	x.mu.Unlock()
 	x.end()
 	if !x.passed {
 		return fmt.Errorf("%w: read response: %w", ErrUpstream, err)
@@ -291,12 +294,31 @@ func (x *Exchange) classify(err error) error {
 	return fmt.Errorf("%w: read response: %w", ErrTruncated, err)
 }
 
+// afterHangUp waits at most AbandonAfter for the script of a web server that has hung up. err is the error of the
+// relay.
+func (x *Exchange) afterHangUp(err error) error {
+	x.Request.gone = true
+	if !x.finished {
+		err = x.orphan.await(err)
+	}
+	if x.client.err != nil {
+		return x.client.err
+	}
+	if cause := x.link.interrupted(); cause != nil {
+		return fmt.Errorf("%w: %w", ErrAbandoned, cause)
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w after %v", ErrAbandoned, x.AbandonAfter)
+	}
+	return ErrHungUp
+}
+
 // closedUnread reports whether the request can safely be sent again. A worker that reads no more
 // requests on its pooled connection ends it with a clean end of file, whatever was sent. A worker that dies at
 // work leaves bytes unread, at the least the end of stdin, and that shows as a reset; unless that end has not been
 // sent yet.
 func (x *Exchange) closedUnread(err error) bool {
-	return err == io.EOF && x.up.reused && !x.up.answered && !x.client.forwarded &&
+	return err == io.EOF && x.link.up.reused && !x.link.up.answered && !x.client.forwarded &&
 		x.Request.stdin.whole() && x.Late == nil
 }
 

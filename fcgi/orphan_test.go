@@ -166,7 +166,7 @@ func TestScriptThatRunsOnIsNotWaitedForAfterAnAbort(t *testing.T) {
 				s := newScript()
 				pool := newPool(t, nil, startPHP(t, php, s.serve))
 				run := start(t, pool, web, func(x *Exchange) {
-					x.rhythm.pause = patience // so that its next output is waited for
+					x.orphan.rhythm.pause = patience // so that its next output is waited for
 				}, requestOf(1, true, "body"))
 				receive(t, "the script runs", s.started)
 				want := ErrTruncated
