@@ -69,16 +69,6 @@ type PoolStats struct {
 	Returns            uint64 // requests that waited for PHP-FPM's return
 }
 
-// backend is one address of PHP-FPM.
-type backend struct {
-	addr      netaddr.Addr
-	busy      int
-	dialling  int         // of busy: connections that are being made
-	idle      []*upstream // the last one is the freshest
-	downUntil time.Time   // passed over until then, if there is another
-	health    Health      // as its ping says
-}
-
 const (
 	// A connection that failed is not tried again for this long while other addresses are there.
 	downTime = time.Second
@@ -551,16 +541,6 @@ func (p *Pool) Addrs() []AddrStats {
 	}
 	return all
 }
-
-// Health is the result of an address's last ping. A pool sends none itself: whoever does calls SetHealth.
-type Health int
-
-// The possible values.
-const (
-	Healthy Health = iota // it answers, or was not pinged
-	Busy                  // it accepts, but all workers are busy with requests of the pool
-	Failing               // it does not answer
-)
 
 // IsBusy reports whether requests of the pool use a.
 func (p *Pool) IsBusy(a netaddr.Addr) bool {

@@ -2,7 +2,10 @@ package fcgi
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"time"
 )
 
 // Request is a request of a web server, from its begin request and params on. It belongs to the goroutine that called
@@ -141,7 +144,7 @@ func (r *Request) takeBegin(c *Conn, h Header, record []byte) error {
 	r.Role = Role(record[headerLen])<<8 | Role(record[headerLen+1])
 	r.KeepConn = record[flagsOffset]&flagKeepConn != 0
 	// An authorizer gets no stdin (section 6.3), but some web servers send its end nevertheless.
-	r.stdin = stdinScan{request: r, wantsData: r.Role == RoleFilter, ended: r.Role == RoleAuthorizer}
+	r.stdin = stdinScan{conn: c, request: r.ID, wantsData: r.Role == RoleFilter, ended: r.Role == RoleAuthorizer}
 	if r.Role < RoleResponder || r.Role > RoleFilter {
 		return c.refuse(fmt.Errorf("%w %d", ErrUnknownRole, r.Role))
 	}
@@ -166,4 +169,63 @@ func (r *Request) stopWatching() {
 	if r.ctx != nil {
 		r.ctx.stop()
 	}
+}
+
+// takeStdin scans what came with the head, and returns what of it goes to the application. The second time
+// there is nothing left to take.
+func (r *Request) takeStdin() (forward []byte, err error) {
+	if r.stdinTaken {
+		return nil, nil
+	}
+	r.stdinTaken = true
+	forward, rest, err := r.stdin.scan(r.conn.buf.bytes()[r.head:])
+	r.rest = append([]byte(nil), rest...) // RoundTrip moves what follows the head
+	if err != nil {
+		return nil, r.conn.refuse(fmt.Errorf("read stdin: %w", err))
+	}
+	return forward, nil
+}
+
+// leaveStdin leaves what came with the head to be scanned with what comes next.
+func (r *Request) leaveStdin() {
+	r.stdinTaken = true
+	r.rest = append([]byte(nil), r.conn.buf.bytes()[r.head:]...)
+}
+
+// AwaitBody waits until stdin has come whole, until more than limit bytes of it have come, or for timeout. It reports
+// how many have come, and whether that is all. It must not be called once an Exchange has the Request, nor after
+// Respond.
+func (r *Request) AwaitBody(limit int, timeout time.Duration) (n int, whole bool) {
+	c := r.conn
+	if whole = r.bodyEnds(); whole || c.buf.n-r.head > limit {
+		return c.buf.n - r.head, whole
+	}
+	end := time.Now().Add(timeout)
+	for c.buf.n-r.head <= limit && time.Now().Before(end) {
+		if c.buf.n == len(c.buf.b) {
+			c.makeRoom(c.buf.n)
+		}
+		if c.nc.SetReadDeadline(end) != nil || c.in.take() != nil {
+			break
+		}
+		n, err := c.in.look(c.buf.space())
+		c.buf.n += n
+		if whole = r.bodyEnds(); whole || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			break // an error comes again when stdin is read
+		}
+	}
+	_ = c.nc.SetReadDeadline(time.Time{})
+	return c.buf.n - r.head, whole
+}
+
+// bodyEnds reports whether the end of stdin is among what has come. What is malformed is left to its reader.
+func (r *Request) bodyEnds() bool {
+	for b := r.conn.buf.bytes()[r.head:]; len(b) >= headerLen; {
+		h := ParseHeader(b)
+		if h.check() != nil || h.RequestID == r.ID && h.Type == TypeStdin && h.ContentLength == 0 {
+			return true
+		}
+		b = b[min(h.Len(), len(b)):]
+	}
+	return r.stdin.ended // of a role that gets none
 }

@@ -1,16 +1,12 @@
 package fcgi
 
-import (
-	"errors"
-	"fmt"
-	"os"
-	"time"
-)
+import "fmt"
 
 // stdinScan follows the records that come after the head of a request: it picks those that go to the
 // application, and has the conn answer the others.
 type stdinScan struct {
-	request   *Request
+	conn      *Conn
+	request   uint16 // its id, as the web server knows it
 	id        uint16 // that records are forwarded with
 	wantsData bool   // a Filter: the data stream has to end as well
 	left      int    // bytes that are left of a record whose header has been seen
@@ -19,27 +15,6 @@ type stdinScan struct {
 	ended     bool   // stdin, and data if it is wanted, have ended
 	stdinDone bool
 	aborted   bool // the web server has sent an abort request
-}
-
-// takeStdin scans what came with the head, and returns what of it goes to the application. The second time
-// there is nothing left to take.
-func (r *Request) takeStdin() (forward []byte, err error) {
-	if r.stdinTaken {
-		return nil, nil
-	}
-	r.stdinTaken = true
-	forward, rest, err := r.stdin.scan(r.conn.buf.bytes()[r.head:])
-	r.rest = append([]byte(nil), rest...) // RoundTrip moves what follows the head
-	if err != nil {
-		return nil, r.conn.refuse(fmt.Errorf("read stdin: %w", err))
-	}
-	return forward, nil
-}
-
-// leaveStdin leaves what came with the head to be scanned with what comes next.
-func (r *Request) leaveStdin() {
-	r.stdinTaken = true
-	r.rest = append([]byte(nil), r.conn.buf.bytes()[r.head:]...)
 }
 
 // whole reports whether stdin, and a Filter's data, have come to their end.
@@ -54,7 +29,7 @@ func (s *stdinScan) scan(b []byte) (forward, rest []byte, err error) {
 			n := min(s.left, len(b)-i)
 			switch {
 			case s.keep:
-				s.request.conn.early.keep(b[i : i+n])
+				s.conn.early.keep(b[i : i+n])
 			case !s.skip:
 				kept += move(b, kept, i, n)
 			}
@@ -78,7 +53,7 @@ func (s *stdinScan) scan(b []byte) (forward, rest []byte, err error) {
 			i += headerLen
 			s.left, s.skip = h.Len()-headerLen, false
 		case s.keep:
-			s.request.conn.early.keep(b[i : i+headerLen])
+			s.conn.early.keep(b[i : i+headerLen])
 			i += headerLen
 			s.left = h.Len() - headerLen
 		case h.RequestID != managementID:
@@ -88,7 +63,7 @@ func (s *stdinScan) scan(b []byte) (forward, rest []byte, err error) {
 		case len(b)-i < h.Len():
 			return b[:kept], b[i:], nil
 		default:
-			if err := s.request.conn.answer(h, b[i+headerLen:i+headerLen+h.ContentLength]); err != nil {
+			if err := s.conn.answer(h, b[i+headerLen:i+headerLen+h.ContentLength]); err != nil {
 				return b[:kept], nil, err
 			}
 			i += h.Len()
@@ -104,7 +79,7 @@ func (s *stdinScan) begin(h Header) (forward bool, err error) {
 		return false, err
 	}
 	if s.isLater(h) {
-		s.keep, err = s.request.conn.keepsEarly(h, s.whole())
+		s.keep, err = s.conn.keepsEarly(h, s.whole())
 		return false, err
 	}
 	switch {
@@ -125,7 +100,7 @@ func (s *stdinScan) begin(h Header) (forward bool, err error) {
 
 // isLater reports whether a record is not the request's own. The next request may have the same id.
 func (s *stdinScan) isLater(h Header) bool {
-	return h.RequestID != s.request.ID || s.request.conn.early.ids[h.RequestID] || h.Type == TypeBeginRequest && s.whole()
+	return h.RequestID != s.request || s.conn.early.ids[h.RequestID] || h.Type == TypeBeginRequest && s.whole()
 }
 
 // move copies n bytes within b, unless they are in their place, and returns n.
@@ -134,42 +109,4 @@ func move(b []byte, to, from, n int) int {
 		copy(b[to:], b[from:from+n])
 	}
 	return n
-}
-
-// AwaitBody waits until stdin has come whole, until more than limit bytes of it have come, or for timeout. It reports
-// how many have come, and whether that is all. It must not be called once an Exchange has the Request, nor after
-// Respond.
-func (r *Request) AwaitBody(limit int, timeout time.Duration) (n int, whole bool) {
-	c := r.conn
-	if whole = r.bodyEnds(); whole || c.buf.n-r.head > limit {
-		return c.buf.n - r.head, whole
-	}
-	end := time.Now().Add(timeout)
-	for c.buf.n-r.head <= limit && time.Now().Before(end) {
-		if c.buf.n == len(c.buf.b) {
-			c.makeRoom(c.buf.n)
-		}
-		if c.nc.SetReadDeadline(end) != nil || c.in.take() != nil {
-			break
-		}
-		n, err := c.in.look(c.buf.space())
-		c.buf.n += n
-		if whole = r.bodyEnds(); whole || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			break // an error comes again when stdin is read
-		}
-	}
-	_ = c.nc.SetReadDeadline(time.Time{})
-	return c.buf.n - r.head, whole
-}
-
-// bodyEnds reports whether the end of stdin is among what has come. What is malformed is left to its reader.
-func (r *Request) bodyEnds() bool {
-	for b := r.conn.buf.bytes()[r.head:]; len(b) >= headerLen; {
-		h := ParseHeader(b)
-		if h.check() != nil || h.RequestID == r.ID && h.Type == TypeStdin && h.ContentLength == 0 {
-			return true
-		}
-		b = b[min(h.Len(), len(b)):]
-	}
-	return r.stdin.ended // of a role that gets none
 }

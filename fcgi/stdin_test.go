@@ -22,7 +22,7 @@ func scanPieces(role Role, pieces [][]byte) scanned {
 	web := new(memory)
 	r := &Request{ID: 1, Role: role, conn: connOn(web, Limits{}), begun: true}
 	r.conn.req.begun = true
-	r.stdin = stdinScan{request: r, id: 1, wantsData: role == RoleFilter}
+	r.stdin = stdinScan{conn: r.conn, request: r.ID, id: 1, wantsData: role == RoleFilter}
 	var got scanned
 	var rest []byte
 	for _, piece := range pieces {

@@ -170,3 +170,23 @@ func (u *upstream) close() {
 	}
 	_ = u.nc.Close()
 }
+
+// backend is one address of PHP-FPM.
+type backend struct {
+	addr      netaddr.Addr
+	busy      int
+	dialling  int         // of busy: connections that are being made
+	idle      []*upstream // the last one is the freshest
+	downUntil time.Time   // passed over until then, if there is another
+	health    Health      // as its ping says
+}
+
+// Health is the result of an address's last ping. A pool sends none itself: whoever does calls SetHealth.
+type Health int
+
+// The possible values.
+const (
+	Healthy Health = iota // it answers, or was not pinged
+	Busy                  // it accepts, but all workers are busy with requests of the pool
+	Failing               // it does not answer
+)

@@ -25,7 +25,7 @@ import (
 var maxUpward = map[string]int{
 	"cmd/fpm-gate":         4,
 	"config":               3,
-	"fcgi":                 4,
+	"fcgi":                 2,
 	"gate":                 5,
 	"internal/bench":       3,
 	"internal/demo":        10,
