@@ -41,3 +41,18 @@ var calls = func() map[int]syscallKind {
 	maps.Copy(all, olderCalls)
 	return all
 }()
+
+// syscallKind is what is known of a system call.
+type syscallKind struct {
+	name       string
+	descriptor place
+}
+
+// place is where a system call has the descriptor that it works on.
+type place int
+
+const (
+	inNone place = iota
+	inFirst
+	inPollSet // the first of an array of struct pollfd
+)

@@ -5,17 +5,6 @@ import (
 	"sync/atomic"
 )
 
-// part is a piece of memory to be read.
-type part struct {
-	addr uint64
-	b    []byte
-}
-
-// gatherer reads several pieces of another process's memory at once, in their order.
-type gatherer interface {
-	gather(parts ...part) error
-}
-
 // glance is the memory from which a session was read last. Most looks find it unchanged, which takes one system call.
 type glance struct {
 	globals [psGlobalsSize]byte

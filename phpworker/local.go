@@ -333,28 +333,6 @@ func childWith(master *process, pid int, find func(*process) (int, error)) (*pro
 	return nil, 0, err
 }
 
-// isChildOf returns nil if the process is the master's child, and runs the same program. It compares the files, not
-// their paths: after an upgrade the old processes still run the old file.
-func (p *process) isChildOf(master *process) error {
-	s, err := p.stat()
-	if err != nil {
-		return err
-	}
-	var mine, masters unix.Stat_t
-	for _, f := range []struct {
-		p  *process
-		st *unix.Stat_t
-	}{{p, &mine}, {master, &masters}} {
-		if err := unix.Fstatat(f.p.dir, "exe", f.st, 0); err != nil {
-			return f.p.explain("exe", err)
-		}
-	}
-	if s.parent != master.pid || mine.Dev != masters.Dev || mine.Ino != masters.Ino {
-		return fmt.Errorf("%w: process %d, which has the connection, runs another program", ErrProgram, p.pid)
-	}
-	return nil
-}
-
 // module returns PHP's session module in a worker. Workers do not load another one. Modules are kept by the process's
 // id and start, as ids are used again. Callers that look for one at the same time find the same.
 func (l *Local) module(p *process) (module, error) {
@@ -379,39 +357,4 @@ func (l *Local) module(p *process) (module, error) {
 	}
 	l.modules[id] = m
 	return m, nil
-}
-
-// keyedMutex is a mutex for each number.
-type keyedMutex struct {
-	mu   sync.Mutex
-	held map[int]*keyedLock
-}
-
-type keyedLock struct {
-	mu    sync.Mutex
-	users int // that hold mu or wait for it
-}
-
-// lock locks the mutex of n and returns what unlocks it.
-func (k *keyedMutex) lock(n int) (unlock func()) {
-	k.mu.Lock()
-	if k.held == nil {
-		k.held = make(map[int]*keyedLock)
-	}
-	one := k.held[n]
-	if one == nil {
-		one = &keyedLock{}
-		k.held[n] = one
-	}
-	one.users++
-	k.mu.Unlock()
-	one.mu.Lock()
-	return func() {
-		one.mu.Unlock()
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if one.users--; one.users == 0 {
-			delete(k.held, n)
-		}
-	}
 }

@@ -17,6 +17,17 @@ type memory interface {
 // errUnmapped is returned for an address at which the process has no memory.
 var errUnmapped = errors.New("no memory at that address")
 
+// part is a piece of memory to be read.
+type part struct {
+	addr uint64
+	b    []byte
+}
+
+// gatherer reads several pieces of another process's memory at once, in their order.
+type gatherer interface {
+	gather(parts ...part) error
+}
+
 // processMemory is the memory of a process of this host. Whether the process is still the one that was meant is the
 // caller's to look at afterwards.
 type processMemory int

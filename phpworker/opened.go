@@ -2,17 +2,6 @@ package phpworker
 
 import "sync/atomic"
 
-// Opened is what is known of whether PHP has opened a session in the request that it serves now. It can be told from a
-// variable that PHP keeps until the request ends or the session is destroyed: $_SESSION, as the session module sees it.
-type Opened int
-
-// The values of Opened.
-const (
-	NotKnown Opened = iota // this PHP was not seen with an open session yet, or is not understood so far
-	NotYet                 // no session was opened, or the last one was destroyed
-	Before                 // a session was opened, and is open or has been closed
-)
-
 // sessionVars is where a program keeps $_SESSION in psGlobals, a zval: the place differs between versions, so it is
 // learned from the first session that is seen open; also from one that is closed where the layout was looked up, as
 // there is no other variable in that part that could be a reference. 0: not learned yet.

@@ -104,6 +104,17 @@ func (s Status) String() string {
 	return "unknown"
 }
 
+// Opened is what is known of whether PHP has opened a session in the request that it serves now. It can be told from a
+// variable that PHP keeps until the request ends or the session is destroyed: $_SESSION, as the session module sees it.
+type Opened int
+
+// The values of Opened.
+const (
+	NotKnown Opened = iota // this PHP was not seen with an open session yet, or is not understood so far
+	NotYet                 // no session was opened, or the last one was destroyed
+	Before                 // a session was opened, and is open or has been closed
+)
+
 // Activity is what a process does.
 type Activity struct {
 	PID     int

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -67,6 +68,63 @@ func (p *process) signal(sig unix.Signal) error {
 	default:
 		return os.NewSyscallError("pidfd_send_signal", err)
 	}
+}
+
+// stopTimeout bounds the wait for a process to stop. One that the kernel does not let go of, as on a disk that does not
+// answer, has not run anything meanwhile.
+const stopTimeout = 500 * time.Millisecond
+
+// awaitStop returns when the process has stopped.
+func (p *process) awaitStop() error {
+	until := time.Now().Add(stopTimeout)
+	for pause := 20 * time.Microsecond; ; pause = min(2*pause, 2*time.Millisecond) {
+		s, err := p.stat()
+		if err != nil {
+			return err
+		}
+		switch s.state {
+		case 'T':
+			return nil
+		case 'Z', 'X':
+			return ErrGone
+		}
+		if time.Now().After(until) {
+			return fmt.Errorf("%w: process %d is in state %c", ErrBusy, p.pid, s.state)
+		}
+		time.Sleep(pause)
+	}
+}
+
+// catches returns nil if the process handles the signal as is meant. SIGPROF would end a process in which PHP has not
+// yet begun to count a script's time.
+func (p *process) catches(sig unix.Signal) error {
+	if sig != unix.SIGPROF {
+		return nil
+	}
+	text, err := p.read("status", 16<<10)
+	if err != nil {
+		return err
+	}
+	caught, err := caughtSignals(text)
+	if err == nil && caught&(1<<(sig-1)) == 0 {
+		err = fmt.Errorf("%w: PHP does not count the time of its script", ErrBusy)
+	}
+	return err
+}
+
+// errNoSignals is returned for a /proc/PID/status without the signals that are caught.
+var errNoSignals = errors.New("/proc/PID/status has no SigCgt")
+
+// caughtSignals returns the set of signals that a process has handlers for, from its /proc/PID/status. The mask is
+// hexadecimal, and signal n is its bit n-1, as proc(5) has it.
+func caughtSignals(status []byte) (uint64, error) {
+	const field = "SigCgt:"
+	for line := range bytes.Lines(status) {
+		if value, ok := bytes.CutPrefix(line, []byte(field)); ok {
+			return strconv.ParseUint(string(bytes.TrimSpace(value)), 16, 64)
+		}
+	}
+	return 0, errNoSignals
 }
 
 // read reads a file of /proc/PID, of at most limit bytes. It reads on until there is no more: such files have no size,
@@ -236,6 +294,28 @@ func eachProcess(yield func(*process) bool) error {
 		if !more {
 			return nil
 		}
+	}
+	return nil
+}
+
+// isChildOf returns nil if the process is the master's child, and runs the same program. It compares the files, not
+// their paths: after an upgrade the old processes still run the old file.
+func (p *process) isChildOf(master *process) error {
+	s, err := p.stat()
+	if err != nil {
+		return err
+	}
+	var mine, masters unix.Stat_t
+	for _, f := range []struct {
+		p  *process
+		st *unix.Stat_t
+	}{{p, &mine}, {master, &masters}} {
+		if err := unix.Fstatat(f.p.dir, "exe", f.st, 0); err != nil {
+			return f.p.explain("exe", err)
+		}
+	}
+	if s.parent != master.pid || mine.Dev != masters.Dev || mine.Ino != masters.Ino {
+		return fmt.Errorf("%w: process %d, which has the connection, runs another program", ErrProgram, p.pid)
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package phpworker
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -107,6 +106,30 @@ func (w *worker) prove(s Session) Session {
 	return s
 }
 
+// Activity reads what the process does.
+func (w *worker) Activity() (a Activity, err error) {
+	err = w.with(func() (err error) {
+		a, err = w.activity()
+		return err
+	})
+	return a, err
+}
+
+func (w *worker) activity() (Activity, error) {
+	a := Activity{PID: w.process.pid, Version: string(w.module.version)}
+	s, err := w.process.stat()
+	if err != nil {
+		return a, err
+	}
+	a.State, a.CPU = stateName(s.state), time.Duration(s.ticks)*clockTick
+	if a.Program, err = w.process.program(); err != nil {
+		return a, err
+	}
+	a.Syscall, a.Target = w.process.inSyscall()
+	a.Session, err = w.session() // last: it looks whether all this was about this connection
+	return a, err
+}
+
 // check reads the session of a worker that was just found, as a trial of the layout.
 func (w *worker) check() error {
 	_, err := w.session()
@@ -177,47 +200,58 @@ func (w *worker) isStill(id string) error {
 	return err
 }
 
-// stopTimeout bounds the wait for a process to stop. One that the kernel does not let go of, as on a disk that does not
-// answer, has not run anything meanwhile.
-const stopTimeout = 500 * time.Millisecond
+// clockTick is the unit of times in /proc: USER_HZ is 100 on all processors that this runs on.
+const clockTick = 10 * time.Millisecond
 
-// awaitStop returns when the process has stopped.
-func (p *process) awaitStop() error {
-	until := time.Now().Add(stopTimeout)
-	for pause := 20 * time.Microsecond; ; pause = min(2*pause, 2*time.Millisecond) {
-		s, err := p.stat()
-		if err != nil {
-			return err
-		}
-		switch s.state {
-		case 'T':
-			return nil
-		case 'Z', 'X':
-			return ErrGone
-		}
-		if time.Now().After(until) {
-			return fmt.Errorf("%w: process %d is in state %c", ErrBusy, p.pid, s.state)
-		}
-		time.Sleep(pause)
+// stateName returns a word for an operator. proc(5) lists the letters. Others, such as I for an idle kernel thread, are
+// not expected of a worker.
+func stateName(state byte) string {
+	switch state {
+	case 'R':
+		return "running"
+	case 'S':
+		return "sleeping"
+	case 'D':
+		return "waiting for a disk"
+	case 'T', 't':
+		return "stopped"
+	case 'Z', 'X':
+		return "ended"
 	}
+	return "in state " + string(rune(state))
 }
 
-// catches returns nil if the process handles the signal as is meant. SIGPROF would end a process in which PHP has not
-// yet begun to count a script's time.
-func (p *process) catches(sig unix.Signal) error {
-	if sig != unix.SIGPROF {
-		return nil
-	}
-	text, err := p.read("status", 16<<10)
-	if err != nil {
-		return err
-	}
-	caught, err := caughtSignals(text)
-	if err == nil && caught&(1<<(sig-1)) == 0 {
-		err = fmt.Errorf("%w: PHP does not count the time of its script", ErrBusy)
-	}
-	return err
+// keyedMutex is a mutex for each number.
+type keyedMutex struct {
+	mu   sync.Mutex
+	held map[int]*keyedLock
 }
 
-// errNoSignals is returned for a /proc/PID/status without the signals that are caught.
-var errNoSignals = errors.New("/proc/PID/status has no SigCgt")
+type keyedLock struct {
+	mu    sync.Mutex
+	users int // that hold mu or wait for it
+}
+
+// lock locks the mutex of n and returns what unlocks it.
+func (k *keyedMutex) lock(n int) (unlock func()) {
+	k.mu.Lock()
+	if k.held == nil {
+		k.held = make(map[int]*keyedLock)
+	}
+	one := k.held[n]
+	if one == nil {
+		one = &keyedLock{}
+		k.held[n] = one
+	}
+	one.users++
+	k.mu.Unlock()
+	one.mu.Lock()
+	return func() {
+		one.mu.Unlock()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if one.users--; one.users == 0 {
+			delete(k.held, n)
+		}
+	}
+}

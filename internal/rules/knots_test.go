@@ -35,7 +35,7 @@ var maxUpward = map[string]int{
 	"internal/sharedlock":  4,
 	"internal/supervisor":  2,
 	"phpsession":           2,
-	"phpworker":            6,
+	"phpworker":            2,
 	"sessionlock":          5,
 	"sessionlock/locktest": 1,
 	"sessionwatch":         2,
@@ -51,7 +51,6 @@ var scattered = map[string]int{
 	"internal/demo.story":  8,
 	"internal/rig.Rig":     12, // a method for each program
 	"internal/rig.Server":  4,
-	"phpworker.process":    6,
 }
 
 func TestFilesPointDown(t *testing.T) {
