@@ -13,7 +13,7 @@ func (w *worker) Await(ctx context.Context, seen Session, pause time.Duration) e
 		s, failed = w.Session()
 		return failed != nil || s != seen
 	}}
-	if err := w.local.rounds.await(ctx, pause, l.take); err != nil {
+	if err := w.rounds.await(ctx, pause, l.take); err != nil {
 		return err // a look may go on, and set the other one
 	}
 	return failed

@@ -113,6 +113,17 @@ func appendAddr(b []byte, a netip.Addr) []byte {
 	return append(b, raw[:]...)
 }
 
+// addrPort returns an address of IP; that of an IPv4 connection on an IPv6 socket is IPv4.
+func addrPort(sa unix.Sockaddr) netip.AddrPort {
+	switch a := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
+	}
+	return netip.AddrPort{}
+}
+
 // sockDiag sends one request to the kernel and returns the body of the answer. It uses a socket of its own, so no
 // answer can be that of another request.
 func sockDiag(req []byte) ([]byte, error) {

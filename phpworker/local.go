@@ -3,7 +3,6 @@ package phpworker
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -30,9 +29,8 @@ type Local struct {
 	masters []int     // of PHP-FPMs that were reached over TCP
 	scanned time.Time // when they were looked for last
 
-	// By the worker's id: while one caller has the process stopped to look at it, another one must not let it go on.
-	ending keyedMutex
-	rounds rounds // of all its workers
+	ending keyedMutex // by the worker's id
+	rounds rounds     // of all its workers
 }
 
 // DefaultPrograms are the programs that may be looked at if nothing else is said.
@@ -81,7 +79,7 @@ func (l *Local) find(end peerEnd) (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &worker{local: l, process: p, descriptor: n, inode: end.inode}
+	w := &worker{ending: &l.ending, rounds: &l.rounds, process: p, descriptor: n, inode: end.inode}
 	if w.module, err = l.module(p); err == nil {
 		err = w.check()
 	}
@@ -173,17 +171,6 @@ func tcpEnd(fd int) (end peerEnd, err error) {
 func tcpHasEnded(fd int) bool {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	return err == nil && info.State != stateEstablished && info.State != stateFinWait1 && info.State != stateFinWait2
-}
-
-// addrPort returns an address of IP; that of an IPv4 connection on an IPv6 socket is IPv4.
-func addrPort(sa unix.Sockaddr) netip.AddrPort {
-	switch a := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
-	}
-	return netip.AddrPort{}
 }
 
 // search finds the process that has the socket, among the children of PHP-FPM's master, and the number of its

@@ -19,7 +19,7 @@ func (p *process) inSyscall() (name, target string) {
 	if !ok {
 		return "", ""
 	}
-	k, ok := calls[c.number]
+	k, ok := callOf(c.number)
 	if !ok {
 		return fmt.Sprintf("system call %d", c.number), ""
 	}
@@ -37,6 +37,14 @@ func (p *process) inSyscall() (name, target string) {
 type call struct {
 	number int
 	args   [6]uint64
+}
+
+// callOf returns what is known of a system call.
+func callOf(number int) (k syscallKind, ok bool) {
+	if k, ok = calls[number]; !ok {
+		k, ok = olderCalls[number]
+	}
+	return k, ok
 }
 
 // parseSyscall parses /proc/PID/syscall: "running", "-1 …" outside of a system call, or its number and arguments. The

@@ -11,7 +11,8 @@ import (
 
 // worker is a worker that Local has found.
 type worker struct {
-	local      *Local
+	ending     *keyedMutex // Local's: while one caller has stopped the process, another must not let it go on
+	rounds     *rounds     // Local's
 	process    *process
 	module     module
 	descriptor int    // of the connection, in the process
@@ -153,7 +154,7 @@ func (w *worker) Terminate(id string) error { return w.end(unix.SIGTERM, id) }
 // look and the signal. It looks before that too, so as not to stop what is not meant. The signal stays pending until
 // SIGCONT, so nothing of PHP runs in between. PHP-FPM's master logs the stop, as "child N stopped for tracing".
 func (w *worker) end(sig unix.Signal, id string) error {
-	unlock := w.local.ending.lock(w.process.pid)
+	unlock := w.ending.lock(w.process.pid)
 	defer unlock()
 	return w.with(func() error {
 		if err := w.isStill(id); err != nil {

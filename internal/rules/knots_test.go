@@ -35,7 +35,6 @@ var maxUpward = map[string]int{
 	"internal/sharedlock":  4,
 	"internal/supervisor":  2,
 	"phpsession":           2,
-	"phpworker":            2,
 	"sessionlock":          5,
 	"sessionlock/locktest": 1,
 	"sessionwatch":         2,
