@@ -6,10 +6,17 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fpm-gate/fpm-gate/config"
+)
+
+// The exit codes.
+const (
+	exitFailed = 1
+	exitUsage  = 2 // invalid usage or config: a retry would not help
 )
 
 // failure is an error of the command's work. Any other error is one of the command line or the config.
@@ -43,6 +50,20 @@ func report(w io.Writer, err error) {
 	if errors.As(err, new(*usageError)) {
 		fmt.Fprintln(&text, "Run fpm-gate --help for usage.")
 	}
+}
+
+// problems are several errors in one line, as the log has them.
+type problems []error
+
+func (p problems) Error() string { return p.list("; ") }
+
+// list returns the texts of the errors with something between them.
+func (p problems) list(between string) string {
+	var all []string
+	for _, err := range p {
+		all = append(all, err.Error())
+	}
+	return strings.Join(all, between)
 }
 
 // usageError is an error in the command line.

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -40,20 +39,6 @@ func judge(c *config.Config) error {
 		return nil
 	}
 	return errs
-}
-
-// problems are several errors in one line, as the log has them.
-type problems []error
-
-func (p problems) Error() string { return p.list("; ") }
-
-// list returns the texts of the errors with something between them.
-func (p problems) list(between string) string {
-	var all []string
-	for _, err := range p {
-		all = append(all, err.Error())
-	}
-	return strings.Join(all, between)
 }
 
 // judgeListen returns what keeps this process from listening on the address of g. Sockets from systemd cannot be

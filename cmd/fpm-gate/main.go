@@ -12,12 +12,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The exit codes.
-const (
-	exitFailed = 1
-	exitUsage  = 2 // invalid usage or config: a retry would not help
-)
-
 func main() {
 	root := rootCommand()
 	err := root.ExecuteContext(context.Background())

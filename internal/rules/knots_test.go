@@ -23,7 +23,7 @@ import (
 // method, type, variable or constant that the other declares. In the best order of the files, the pairs that still point
 // up are what has to be read together. Packages that are not listed may have none.
 var maxUpward = map[string]int{
-	"cmd/fpm-gate":         4,
+	"cmd/fpm-gate":         2,
 	"config":               3,
 	"fcgi":                 2,
 	"gate":                 5,
