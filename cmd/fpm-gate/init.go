@@ -52,7 +52,7 @@ func initialize(o initOptions, in io.Reader, out, messages io.Writer) error {
 		m.writeProblems(messages)
 		return fmt.Errorf("found no PHP-FPM pool in %s", strings.Join(m.lookedAt(), ", "))
 	}
-	text, err := m.config(o)
+	text, err := configOf(m.pools, o.file, o.observe)
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ const serviceEnv = "/etc/fpm-gate/fpm-gate.env"
 
 // webServerSteps shows how the gate gets its requests.
 func (m *machine) webServerSteps(w io.Writer, step func(format string, args ...any), command func(...string)) {
-	diff := m.diff()
+	diff := webDiff(m.root, m.passes, m.pools)
 	if diff == "" {
 		step("Point the web server to the gate, test its configuration and reload it. In nginx:")
 		command(fmt.Sprintf("fastcgi_pass unix:%s;", m.pools[0].socket()))

@@ -10,12 +10,13 @@ import (
 	"github.com/fpm-gate/fpm-gate/config"
 )
 
-// config returns the config of the machine, which has passed the checks of Parse.
-func (m *machine) config(o initOptions) (string, error) {
+// configOf returns a config with a gate for each pool, which has passed the checks of Parse. It is to be written to
+// file.
+func configOf(pools []*pool, file string, observe bool) (string, error) {
 	w := &configWriter{}
 	w.line("# The configuration of fpm-gate, as fpm-gate init has made it for this machine.")
 	w.line("#")
-	w.line("#   fpm-gate check --config %s    shows all errors at once", o.file)
+	w.line("#   fpm-gate check --config %s    shows all errors at once", file)
 	w.line("#   systemctl reload fpm-gate    takes this file; an invalid one changes nothing")
 	w.line("#")
 	w.line("# All keys: fpm-gate.hcl(5). docs/APPLICATIONS.md has a section for each application.")
@@ -24,9 +25,9 @@ func (m *machine) config(o initOptions) (string, error) {
 	w.line("admin {")
 	w.line(`  listen = "unix:/run/fpm-gate/admin.sock"`)
 	w.line("}")
-	for _, p := range m.pools {
+	for _, p := range pools {
 		w.line("")
-		p.write(w, o)
+		p.write(w, observe)
 	}
 	text := w.String()
 	if _, err := config.Parse([]byte(withoutEnv(text)), "the new config"); err != nil {
@@ -69,7 +70,7 @@ func (p *pool) from(key string) string {
 
 // write writes the gate of the pool. A value has a comment with where it was found, for an operator who looks
 // whether init has understood.
-func (p *pool) write(w *configWriter, o initOptions) {
+func (p *pool) write(w *configWriter, observe bool) {
 	w.line("# The pool %q of %s.", p.name, strings.TrimSpace(p.settings[sectionKey].place))
 	w.line("gate %s {", config.Quote(p.gate))
 	if p.first && p.m.socket {
@@ -91,7 +92,7 @@ func (p *pool) write(w *configWriter, o initOptions) {
 	w.line("")
 	w.line("  lock {")
 	w.line("    # true: no request waits. What would have waited is counted and logged. Good for a first day.")
-	if o.observe {
+	if observe {
 		w.line("    observe = true")
 	} else {
 		w.line("    # observe = true")

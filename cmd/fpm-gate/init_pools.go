@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"errors"
 	"fmt"
@@ -17,11 +16,10 @@ import (
 
 // machine is what init has found.
 type machine struct {
-	root     string // "/", or where a system's files are
-	pools    []*pool
-	passes   []pass   // of web servers to PHP-FPM
-	problems []string // files that could not be read, and lines that make no sense
-	socket   bool     // systemd listens for a gate "www"
+	systemFiles
+	pools  []*pool
+	passes []pass // of web servers to PHP-FPM
+	socket bool   // systemd listens for a gate "www"
 }
 
 // pool is a PHP-FPM pool with its settings, of which those of php.ini are a part.
@@ -40,14 +38,13 @@ type appFound struct {
 	place string
 }
 
-// survey reads the configuration of the machine whose files are below root. Paths in the files are absolute on that
-// machine, so they are joined to root here.
+// survey reads the configuration of the machine whose files are below root.
 func survey(root string) *machine {
-	m := &machine{root: root}
+	m := &machine{systemFiles: systemFiles{root: root}}
 	for i, pattern := range poolFiles {
-		files, _ := filepath.Glob(filepath.Join(root, pattern))
+		files := m.glob(pattern)
 		if len(files) == 0 {
-			m.mayRead(filepath.Dir(filepath.Join(root, pattern)))
+			m.mayRead(filepath.Dir(m.path(pattern)))
 		}
 		for _, file := range files {
 			if !m.mayRead(file) {
@@ -60,16 +57,13 @@ func survey(root string) *machine {
 			}
 		}
 	}
-	m.passes = m.webServers()
+	m.passes = webServers(&m.systemFiles)
 	for _, p := range m.pools {
 		p.findApps()
 	}
 	// The packages' socket unit listens for the gate of the first pool, which could not listen there itself.
 	for _, lib := range []string{"usr/lib", "lib", "usr/local/lib"} {
-		unit := lib + "/systemd/system/fpm-gate.socket"
-		if _, err := os.Stat(filepath.Join(root, unit)); err == nil {
-			m.socket = true
-		}
+		m.socket = m.socket || m.exists(lib+"/systemd/system/fpm-gate.socket")
 	}
 	m.nameGates()
 	return m
@@ -133,40 +127,10 @@ func (m *machine) addPool(section settings, dir string, i int) {
 	m.pools = append(m.pools, &pool{name: section[sectionKey].value, settings: section, first: len(m.pools) == 0, m: m})
 }
 
-// mayRead reports whether a file can be read, and notes it if it is there and cannot; and lines of it that make no
-// sense.
-func (m *machine) mayRead(path string) bool {
-	f, err := os.Open(path)
-	if err != nil {
-		if errors.Is(err, fs.ErrPermission) {
-			m.note("cannot read %s: permission denied; run init as root", path)
-		}
-		return false
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || info.IsDir() {
-		return err == nil
-	}
-	lines := bufio.NewScanner(f)
-	for n := 1; lines.Scan(); n++ {
-		if strings.HasSuffix(path, ".ini") && !isINILine(lines.Text()) {
-			m.note("%s:%d: not a line of php.ini; PHP may read none of the file", path, n)
-		}
-	}
-	return true
-}
-
-// note adds a problem once: several pools read the same files.
-func (m *machine) note(format string, args ...any) {
-	if text := fmt.Sprintf(format, args...); !slices.Contains(m.problems, text) {
-		m.problems = append(m.problems, text)
-	}
-}
-
 // lookedAt lists where pools were looked for.
 func (m *machine) lookedAt() (places []string) {
 	for _, pattern := range poolFiles {
-		places = append(places, filepath.Join(m.root, pattern))
+		places = append(places, m.path(pattern))
 	}
 	return places
 }
@@ -216,10 +180,8 @@ func (p *pool) sessions() (s phpSessions) {
 	switch s.handler {
 	case "", config.HandlerFiles:
 		s.handler = config.HandlerFiles
-		if s.savePath == "" {
-			if _, err := os.Stat(filepath.Join(p.m.root, debianSessions)); err == nil {
-				s.savePath = debianSessions
-			}
+		if s.savePath == "" && p.m.exists(debianSessions) {
+			s.savePath = debianSessions
 		}
 	case config.HandlerMemcached:
 		// Without locks there is no key to watch, and the gate must hold its own lock until the script ends.
@@ -259,7 +221,7 @@ func (p *pool) findApps() {
 		}
 		for _, folder := range pass.folders {
 			for _, a := range config.Applications() {
-				if p.has(a.Name) || !marked(p.m.root, folder, a.Marks) {
+				if p.has(a.Name) || !p.m.hasAny(folder, a.Marks) {
 					continue
 				}
 				p.apps = append(p.apps, appFound{&a, folder})
@@ -275,12 +237,4 @@ func (p *pool) findApps() {
 // has reports whether an application was found: in one of several folders is enough.
 func (p *pool) has(app string) bool {
 	return slices.ContainsFunc(p.apps, func(f appFound) bool { return f.Name == app })
-}
-
-// marked reports whether one of the files is in a folder, or next to it.
-func marked(root, folder string, files []string) bool {
-	return slices.ContainsFunc(files, func(file string) bool {
-		_, err := os.Stat(filepath.Join(root, folder, file))
-		return err == nil
-	})
 }

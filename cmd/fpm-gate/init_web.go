@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,24 +20,24 @@ type pass struct {
 }
 
 // webServers reads the configuration of nginx and Apache, as far as it is there and can be read.
-func (m *machine) webServers() []pass {
-	return append(m.nginx(), m.apache()...)
+func webServers(system *systemFiles) []pass {
+	return append(nginxPasses(system), apachePasses(system)...)
 }
 
 // nginxTimeout is for nginx -T, which opens the log files of all sites.
 const nginxTimeout = 10 * time.Second
 
-// nginx returns the passes of nginx.
-func (m *machine) nginx() []pass {
-	n := &nginxReader{m: m, folder: "/etc/nginx", upstreams: map[string][]pass{}}
-	main := filepath.Join(m.root, "etc/nginx/nginx.conf")
+// nginxPasses returns the passes of nginx.
+func nginxPasses(system *systemFiles) []pass {
+	n := &nginxReader{system: system, folder: "/etc/nginx", upstreams: map[string][]pass{}}
+	main := system.path("etc/nginx/nginx.conf")
 	// nginx knows where its configuration is, but only on this machine, and as root.
-	if m.root == "/" {
+	if system.root == "/" {
 		n.dump()
 	}
 	if len(n.files) > 0 {
 		main = n.first
-	} else if _, err := os.Stat(main); err != nil || !m.mayRead(main) {
+	} else if _, err := os.Stat(main); err != nil || !system.mayRead(main) {
 		return nil
 	}
 	n.read(main, nginxBlock{})
@@ -48,7 +46,7 @@ func (m *machine) nginx() []pass {
 
 // nginxReader reads nginx's configuration.
 type nginxReader struct {
-	m         *machine
+	system    *systemFiles
 	files     map[string]string // of nginx -T; empty: they are read from the disk
 	first     string            // of them
 	folder    string            // of nginx.conf, below the machine's root
@@ -135,7 +133,7 @@ func (n *nginxReader) text(file string) (string, bool) {
 		text, is := n.files[file]
 		return text, is
 	}
-	if !n.m.mayRead(file) {
+	if !n.system.mayRead(file) {
 		return "", false
 	}
 	text, err := os.ReadFile(file)
@@ -204,7 +202,7 @@ func (n *nginxReader) directive(in nginxBlock, words []string, file string, line
 		}
 	case "fastcgi_pass":
 		if strings.Contains(words[1], "$") {
-			n.m.note("%s:%d: fastcgi_pass depends on a variable; compare the pools yourself", file, line)
+			n.system.note("%s:%d: fastcgi_pass depends on a variable; compare the pools yourself", file, line)
 			return
 		}
 		n.passes = append(n.passes, pass{address: nginxAddress(words[1]), file: file, line: line})
@@ -257,8 +255,7 @@ func (n *nginxReader) included(pattern string) (files []string) {
 		pattern = filepath.Join(n.folder, pattern)
 	}
 	if len(n.files) == 0 {
-		files, _ = filepath.Glob(filepath.Join(n.m.root, pattern))
-		return files
+		return n.system.glob(pattern)
 	}
 	for file := range n.files {
 		if is, _ := filepath.Match(pattern, file); is {
@@ -337,16 +334,15 @@ var (
 	apacheFolder = regexp.MustCompile(`(?i)^\s*(?:DocumentRoot|Alias\s+\S+)\s+"?([^"]+?)"?\s*$`)
 )
 
-// apache returns the passes of Apache. Each may run the scripts of all folders of all sites. Which site has which
+// apachePasses returns the passes of Apache. Each may run the scripts of all folders of all sites. Which site has which
 // handler takes Apache's rules of merging, which are not followed here.
-func (m *machine) apache() (all []pass) {
+func apachePasses(system *systemFiles) (all []pass) {
 	var folders []string
 	for _, pattern := range apacheFiles {
-		files, _ := filepath.Glob(filepath.Join(m.root, pattern))
-		for _, file := range files {
+		for _, file := range system.glob(pattern) {
 			text, err := os.ReadFile(file)
 			if err != nil {
-				m.mayRead(file) // notes it if the reason is a missing right
+				system.mayRead(file) // notes it if the reason is a missing right
 				continue
 			}
 			n := 0
@@ -376,85 +372,4 @@ func apacheAddress(found []string) string {
 		return "unix:" + found[1]
 	}
 	return nginxAddress(found[2])
-}
-
-// diff shows the lines of web servers that are to change, as diff -u does. init changes none of these files: an
-// operator applies the diff with patch, after a look.
-func (m *machine) diff() string {
-	changes := map[string]map[int]string{} // by file and line
-	for _, pass := range m.passes {
-		i := slices.IndexFunc(m.pools, func(p *pool) bool { return sameAddress(m.root, p.address(), pass.address) })
-		text, err := os.ReadFile(pass.file)
-		if i < 0 || err != nil || pass.line > strings.Count(string(text), "\n")+1 {
-			continue
-		}
-		lines := strings.Split(string(text), "\n")
-		old := lines[pass.line-1]
-		if changes[pass.file] == nil {
-			changes[pass.file] = map[int]string{}
-		}
-		changes[pass.file][pass.line] = pointAt(old, m.pools[i], pass.address)
-	}
-	var b strings.Builder
-	for _, file := range slices.Sorted(maps.Keys(changes)) {
-		writeDiff(&b, file, changes[file])
-	}
-	return b.String()
-}
-
-// pointAt returns a line with the gate's socket in the place of the pool's address, or of written, as the line has it.
-// Apache takes a socket as unix:/path|fcgi://host, in which the host is only a name.
-func pointAt(line string, p *pool, written string) string {
-	listen := p.settings["listen"].value
-	socket := "unix:" + p.socket()
-	for _, fcgi := range []string{"fcgi://" + listen, "fcgi://" + p.address()} { // of Apache
-		if strings.Contains(line, fcgi) {
-			return strings.Replace(line, fcgi, socket+"|fcgi://localhost", 1)
-		}
-	}
-	port := listen[strings.LastIndexByte(listen, ':')+1:]
-	for _, address := range []string{written, p.address(), listen, "localhost:" + port} {
-		if strings.Contains(line, address) {
-			return strings.Replace(line, address, socket, 1)
-		}
-	}
-	return line
-}
-
-// diffContext is how many lines stand around a change.
-const diffContext = 3
-
-// writeDiff writes a unified diff of a file in which some lines are replaced. Each change replaces one line by one, so
-// both sides of a hunk have the same numbers. Changes whose contexts touch share a hunk, as hunks must not overlap.
-func writeDiff(b *strings.Builder, file string, changed map[int]string) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return
-	}
-	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
-	if target, err := filepath.EvalSymlinks(file); err == nil {
-		file = target // patch changes no link, as Debian's sites-enabled are
-	}
-	fmt.Fprintf(b, "--- %s\n+++ %s\n", file, file)
-	for from := 1; from <= len(lines); from++ {
-		if _, is := changed[from]; !is {
-			continue
-		}
-		begin, end := max(1, from-diffContext), from
-		for next := from; next <= min(len(lines), end+2*diffContext); next++ {
-			if _, is := changed[next]; is {
-				end = next
-			}
-		}
-		last := min(len(lines), end+diffContext)
-		fmt.Fprintf(b, "@@ -%d,%d +%d,%d @@\n", begin, last-begin+1, begin, last-begin+1)
-		for n := begin; n <= last; n++ {
-			if now, is := changed[n]; is {
-				fmt.Fprintf(b, "-%s\n+%s\n", lines[n-1], now)
-				continue
-			}
-			fmt.Fprintf(b, " %s\n", lines[n-1])
-		}
-		from = last
-	}
 }

@@ -8,7 +8,7 @@ import (
 // An nginx from a package of its own, or from source, has its configuration elsewhere than in /etc/nginx.
 func TestIncludesAreFoundNextToNginxConf(t *testing.T) {
 	const main, site = "/opt/nginx/conf/nginx.conf", "/opt/nginx/conf/sites/a.conf"
-	n := &nginxReader{m: &machine{root: "/"}, upstreams: map[string][]pass{}}
+	n := &nginxReader{system: &systemFiles{root: "/"}, upstreams: map[string][]pass{}}
 	n.dumped("# configuration file " + main + ":\nhttp { include sites/*.conf; }\n\n" +
 		"# configuration file " + site + ":\nserver { fastcgi_pass unix:/run/php.sock; }\n\n")
 	n.read(main, nginxBlock{})
@@ -41,7 +41,7 @@ func TestFoldersOfAnNginxServer(t *testing.T) {
 		"none":                               {"http { server { " + php + "} } }", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := &nginxReader{m: &machine{root: "/"}, upstreams: map[string][]pass{}}
+			n := &nginxReader{system: &systemFiles{root: "/"}, upstreams: map[string][]pass{}}
 			n.dumped("# configuration file /etc/nginx/nginx.conf:\n" + c.text + "\n" +
 				"# configuration file /etc/nginx/p.conf:\nroot /i; fastcgi_param SCRIPT_FILENAME /s$fastcgi_script_name;\n")
 			n.read("/etc/nginx/nginx.conf", nginxBlock{})

@@ -65,7 +65,7 @@ func TestASocketIsKnownByItsLinks(t *testing.T) {
 		t.Run(address, func(t *testing.T) {
 			root := linked(t, address)
 			m := survey(root)
-			diff := m.diff()
+			diff := webDiff(m.root, m.passes, m.pools)
 			changed := strings.Contains(diff, "\n-    fastcgi_pass "+address+";\n+    fastcgi_pass unix:/run/fpm-gate/www.sock;\n")
 			if changed != same || same != (diff != "") {
 				t.Errorf("got the diff %q, want one that replaces the address: %v", diff, same)

@@ -23,7 +23,6 @@ import (
 // method, type, variable or constant that the other declares. In the best order of the files, the pairs that still point
 // up are what has to be read together. Packages that are not listed may have none.
 var maxUpward = map[string]int{
-	"cmd/fpm-gate":         2,
 	"config":               3,
 	"fcgi":                 2,
 	"gate":                 5,
@@ -45,7 +44,6 @@ const maxMethodFiles = 3
 
 // scattered are the types whose methods are in more files, and in how many.
 var scattered = map[string]int{
-	"cmd/fpm-gate.machine": 4,
 	"internal/bench.stage": 5,
 	"internal/demo.story":  8,
 	"internal/rig.Rig":     12, // a method for each program
