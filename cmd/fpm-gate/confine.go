@@ -13,7 +13,8 @@ import (
 	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
-// confineTo restricts this process to rules, if its config can be read and judged with them.
+// confineTo restricts this process to rules, if its config can be read and judged with them. A restriction is for good.
+// So whatever the rules leave out has to show before it: Try does, on a thread of its own, what a reload will do.
 func confineTo(rules landlock.Rules, load func() (*config.Config, error)) error {
 	err := landlock.Try(rules, func() error {
 		c, err := load()
@@ -38,7 +39,7 @@ func rulesFor(file string, c *config.Config) (r landlock.Rules) {
 	for _, name := range append([]string{file}, c.Files...) {
 		allowFile(&r, name)
 	}
-	if folder := os.Getenv("CREDENTIALS_DIRECTORY"); folder != "" {
+	if folder := os.Getenv("CREDENTIALS_DIRECTORY"); folder != "" { // for credential() in the config
 		r.Allow(folder, landlock.ReadFiles)
 	}
 	if folders := os.Getenv("RUNTIME_DIRECTORY"); folders != "" { // for further sockets, to hand over locks, and pauses
@@ -47,7 +48,7 @@ func rulesFor(file string, c *config.Config) (r landlock.Rules) {
 		}
 	}
 	for _, a := range listened(c) {
-		if a.Network == "unix" {
+		if a.Network == "unix" { // each socket is made under another name and renamed, so it is the folder that counts
 			r.Allow(filepath.Dir(a.Address), landlock.MakeSockets)
 		}
 	}
@@ -64,7 +65,7 @@ func rulesFor(file string, c *config.Config) (r landlock.Rules) {
 const maxLinks = 40
 
 // allowFile allows a file to be read, and another one that takes its place, or that of a link on the way to it. "" is
-// no file.
+// no file. A rule is for a file, not for its name, so it allows the folder of each name on the way.
 func allowFile(r *landlock.Rules, name string) {
 	path, err := filepath.Abs(name)
 	if name == "" || err != nil {
@@ -91,7 +92,8 @@ func allowFile(r *landlock.Rules, name string) {
 	}
 }
 
-// allowTLS allows the files of TLS to be read, or the system's CAs.
+// allowTLS allows the files of TLS to be read, or the system's CAs. Go reads those at the first connection that needs
+// them, which may be long after the restriction.
 func allowTLS(r *landlock.Rules, c *config.Config) {
 	if c.Memcached == nil || c.Memcached.TLS == nil {
 		return
@@ -119,7 +121,8 @@ var caFolders = []string{"/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/usr/s
 // allowed.
 var nameFolders = []string{"/etc", "/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager"}
 
-// namesHosts reports whether c has hosts that are given by their names.
+// namesHosts reports whether c has hosts that are given by their names. An address that it cannot take apart counts as
+// one: a rule too many is better than a name that cannot be resolved.
 func namesHosts(c *config.Config) bool {
 	addresses := listened(c)
 	for _, g := range c.Gates {

@@ -67,6 +67,7 @@ func (f *helperFlags) run(ctx context.Context) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		log.Warn("cannot make the process unreadable to others", "error", err)
 	}
+	// Without rights it serves all the same: each gate gets the reason for an answer, and its operator reads it there.
 	if err := phpworker.Rights(); err != nil {
 		log.Error("workers of other users cannot be looked at", "error", err)
 	}
@@ -98,7 +99,7 @@ func (f *helperFlags) check() error {
 func (f *helperFlags) serve(ctx context.Context, listeners []*net.UnixListener, log hclog.Logger) error {
 	failures := &helperLog{log: log}
 	s := &phpworker.Server{Finder: &phpworker.Local{Programs: f.programs}, Failed: failures.failed}
-	errs := make(chan error, len(listeners))
+	errs := make(chan error, len(listeners)) // with room for all: only the first is read
 	for _, l := range listeners {
 		go func() { errs <- s.Serve(l) }()
 	}
@@ -150,7 +151,7 @@ func (f *helperFlags) listeners() ([]*net.UnixListener, error) {
 func listenHelper(path string) (*net.UnixListener, error) {
 	address := &net.UnixAddr{Name: path, Net: "unixpacket"}
 	if nc, err := net.DialUnix("unixpacket", nil, address); err == nil {
-		_ = nc.Close()
+		_ = nc.Close() // a helper that serves sees a conn that asks for nothing
 		return nil, fmt.Errorf("listen on %s: another helper listens there", path)
 	} else if errors.Is(err, syscall.ECONNREFUSED) {
 		_ = os.Remove(path)

@@ -107,6 +107,7 @@ func (p *pool) writeUpstream(w *configWriter) {
 	w.line("")
 	w.line("  upstream {")
 	w.key("address", p.address(), p.from("listen"))
+	// More than one connection for each worker would queue in PHP-FPM's backlog, where the gate sees nothing of them.
 	if n, err := strconv.Atoi(p.settings["pm.max_children"].value); err == nil && n > 0 {
 		w.key("max_connections", n, p.from("pm.max_children"))
 	}
@@ -151,7 +152,7 @@ func (p *pool) writeSession(w *configWriter) {
 	if s.locks && (p.app() == nil || !p.app().Locks) {
 		w.key("locks", true, p.from("redis.session.locking_enabled"))
 	}
-	const inputVars = "max_input_vars"
+	const inputVars = "max_input_vars" // 1000 is PHP's default, and the config's
 	if n, err := strconv.Atoi(p.settings[inputVars].value); err == nil && n > 0 && n != 1000 {
 		w.key(inputVars, n, p.from(inputVars))
 	}

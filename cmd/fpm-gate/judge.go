@@ -30,7 +30,7 @@ func judge(c *config.Config) error {
 			errs = append(errs, fmt.Errorf("admin: listen on %s: %w", c.Admin.Listen, err))
 		}
 	}
-	for _, g := range c.Gates {
+	for _, g := range c.Gates { // on all of them: an operator wants to see all problems at once
 		if err := judgeListen(g); err != nil {
 			errs = append(errs, fmt.Errorf("gate %q: listen on %s: %w", g.Name, g.Listen, err))
 		}

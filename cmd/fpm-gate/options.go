@@ -59,7 +59,7 @@ func gateOptions(c *config.Config, g *config.Gate) gate.Options {
 	}
 	for _, r := range g.Routes {
 		route := gate.Route{Name: r.Name, Paths: r.Path, Methods: r.Methods, Hosts: r.Host, Policy: lockPolicy(r.Lock)}
-		switch r.Mode {
+		switch r.Mode { // any other is the zero of gate.Mode, which has requests wait
 		case config.ModeRead:
 			route.Policy.Mode = gate.Read
 		case config.ModeOff:
@@ -70,7 +70,8 @@ func gateOptions(c *config.Config, g *config.Gate) gate.Options {
 	return o
 }
 
-// cookieFormat opens the session cookies of a gate; nil: they are plain.
+// cookieFormat opens the session cookies of a gate; nil: they are plain. An encrypted cookie is another one in each
+// response, so what two requests have in common shows only when it is opened.
 func cookieFormat(s *config.Session) phpsession.Format {
 	if s.Format != config.FormatLaravel {
 		return nil
@@ -82,7 +83,8 @@ func cookieFormat(s *config.Session) phpsession.Format {
 	return cookies
 }
 
-// phpLocks reports whether PHP locks its sessions itself, as far as the config says.
+// phpLocks reports whether PHP locks its sessions itself, as far as the config says. All handlers that it knows by name
+// lock; of any other one only the operator can know.
 func phpLocks(s *config.Session) bool {
 	if s.LocksGiven {
 		return s.Locks

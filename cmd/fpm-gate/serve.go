@@ -60,7 +60,8 @@ func (f *serveFlags) load() (*config.Config, error) {
 	return nil, &usageError{errors.New("--config FILE is required, or --listen ADDRESS with --upstream ADDRESS")}
 }
 
-// serve serves in this process or, for a unit of systemd, in one that it starts.
+// serve serves in this process or, for a unit of systemd, in one that it starts. Both of a unit have the same command
+// line; joinUnit tells which of the two this one is.
 func (f *serveFlags) serve() error {
 	if f.unit == "" {
 		return f.run(nil)
@@ -86,9 +87,10 @@ func (f *serveFlags) run(u *unit) error {
 	}()
 	c, err := f.load()
 	if err != nil {
-		return err
+		return err // as it is, for exit code 2: systemd does not try again what only another config can mend
 	}
 	setProcessors()
+	// Notify drops a signal that finds no room. A reload takes its time, and an end must not get lost behind it.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGHUP) // before anything listens
 	signal.Ignore(syscall.SIGPIPE)                                                           // the log may lose its reader
@@ -108,7 +110,8 @@ func (f *serveFlags) run(u *unit) error {
 	return failed(s.Run(signals))
 }
 
-// newSupervisor returns the supervisor of e, and gives e the admin that looks at it.
+// newSupervisor returns the supervisor of e, and gives e the admin that looks at it. The two need each other: the admin
+// shows the supervisor's gates, and each gate is made with a meter of the admin's. So no gate is made before Start.
 func newSupervisor(e *environment, drain time.Duration) *supervisor.Supervisor {
 	o := supervisor.Options{Environment: e, Log: e.log, DrainTimeout: drain}
 	if e.unit != nil {

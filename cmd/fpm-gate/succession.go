@@ -48,7 +48,8 @@ func (u *unit) ListenForSuccessor() (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.SetUnlinkOnClose(false)
+	l.SetUnlinkOnClose(false) // the path leads to the socket of the next process by then
+	// The path has its mode from the start, and always leads to a process that listens, this one or the earlier one.
 	if err = os.Chmod(own, 0o600); err == nil {
 		err = os.Rename(own, path)
 	}

@@ -17,6 +17,7 @@ import (
 // rights and by the helper, and writes a line for each try. A gate serves without that too, so nothing of it is an
 // error.
 func probeWorkers(w io.Writer, c *config.Config) {
+	// Who looks is up to the gate's own process, by its rights; see watching.finder. Those of this process may be others.
 	finders := []struct {
 		name string
 		phpworker.Finder
