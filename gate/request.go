@@ -19,25 +19,31 @@ import (
 // has its answer, if it is still there.
 func serve(g *shared, fr *fcgi.Request, slow *alarm) error {
 	r := newRequest(g, fr)
-	defer r.setup.leave()
+	body := upload{request: r}
+	defer r.leave(&body, slow)
 	r.findSession()
 	r.chooseRoute()
 	slow.watch(r)
-	defer slow.leave()
-	body := upload{request: r}
-	defer body.leave()
 	if body.isSlow() {
 		r.acquireWithBody(body.length)
 	} else if err := r.acquire(r.Context()); err != nil {
 		return r.answer(err)
 	}
-	defer r.leaveSession()
 	if err := r.relay(r.release); err != nil { // releases before the web server gets the last bytes
 		return r.answer(err)
 	}
 	r.ended(r.servedAs())
 	r.logDone()
 	return nil
+}
+
+// leave gives up what the request has taken, however far it has come: its locks, its place among the bodies, the alarm,
+// and last the setup, which all of these use.
+func (r *request) leave(body *upload, slow *alarm) {
+	r.leaveSession()
+	body.leave()
+	slow.leave()
+	r.setup.leave()
 }
 
 // newRequest begins the state of a request, which is in state.go.
