@@ -54,7 +54,7 @@ type Exchange struct {
 	stdin     int        // how many bytes of stdin came with the head
 	out       []byte     // what goes out first, kept to be sent again
 	inHeader  bool       // the header block has not been dealt with
-	passed    bool       // the web server has got something of the response
+	passed    bool       // the web server has got some of the response, more than stderr
 	late      bool       // output of an earlier request has been dropped
 	finished  bool       // end request has come
 	ended     bool       // Ended has been called
@@ -63,7 +63,7 @@ type Exchange struct {
 // Errors of Pool.RoundTrip, in addition to those of Pool and the context's.
 var (
 	// ErrUpstream is returned when the connection to PHP-FPM failed, or did not speak FastCGI, before the web server
-	// got anything of a response: the request can still be answered.
+	// got anything of a response but stderr: the request can still be answered.
 	ErrUpstream = errors.New("PHP-FPM failed")
 	// ErrTruncated is returned when a response was cut short. The conn has been truncated too; see Conn.Truncate.
 	ErrTruncated = errors.New("the response is cut short")

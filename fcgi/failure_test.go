@@ -400,3 +400,39 @@ func TestResponseThatIsCutWhileTheWebServerDoesNotReadNeverLooksWhole(t *testing
 		}
 	})
 }
+
+// TestAScriptThatDiesAfterStderrCanBeAnswered: a web server may send a request again whose kept conn ends before the
+// header block of its response, and the script would run twice.
+func TestAScriptThatDiesAfterStderrCanBeAnswered(t *testing.T) {
+	stderr := func(id uint16) []byte { return AppendRecord(nil, TypeStderr, id, []byte("PHP message: …")) }
+	for name, c := range map[string]struct {
+		sends func(id uint16) []byte
+		want  error
+	}{
+		"nothing":            {func(uint16) []byte { return nil }, ErrUpstream},
+		"stderr":             {stderr, ErrUpstream},
+		"much of it":         {func(id uint16) []byte { return []byte(strings.Repeat(string(stderr(id)), 10_000)) }, ErrUpstream},
+		"a part of a record": {func(id uint16) []byte { return joined(stderr(id), stderr(id)[:12]) }, ErrUpstream},
+		"stderr, a header": {func(id uint16) []byte {
+			return joined(stderr(id), AppendRecord(nil, TypeStdout, id, []byte("A: b\r\n\r\n")))
+		}, ErrTruncated},
+		"stderr, no stdout":   {func(id uint16) []byte { return joined(stderr(id), AppendRecord(nil, TypeStdout, id, nil)) }, ErrTruncated},
+		"a body, then stderr": {func(id uint16) []byte { return joined(AppendRecord(nil, TypeStdout, id, []byte("\r\nx")), stderr(id)) }, ErrTruncated},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onAll(t, func(t *testing.T, web, php string) {
+				pool := newPool(t, nil, startPHP(t, php, func(p *phpConn) {
+					r, err := p.request()
+					if err == nil {
+						p.send(c.sends(r.id))
+					}
+				}))
+				run := start(t, pool, web, nil, requestOf(1, true, "body"))
+				go func() { _, _ = io.Copy(io.Discard, run.web) }()
+				if err := run.result(); !errors.Is(err, c.want) {
+					t.Errorf("got %v, want %v", err, c.want)
+				}
+			})
+		})
+	}
+}

@@ -236,17 +236,28 @@ func (x *Exchange) pass(b []byte) error {
 	if len(b) == 0 || x.client.isGone() {
 		return nil
 	}
-	x.passed = true
+	x.passed = x.passed || hasStdout(b)
 	setRequestIDs(b, x.Request.ID)
 	err := x.Request.conn.write(b)
 	if err == nil {
 		return nil
 	}
+	x.passed = true // maybe a part of a record
 	if x.link.interrupted() != nil {
 		return err
 	}
 	x.client.onGone()
 	return nil
+}
+
+// hasStdout reports whether there is stdout among whole records. A response that has none can still be answered.
+func hasStdout(b []byte) bool {
+	for ; len(b) > 0; b = b[ParseHeader(b).Len():] {
+		if ParseHeader(b).Type == TypeStdout {
+			return true
+		}
+	}
+	return false
 }
 
 // passEnd ends the response. If the script has ended too, its connection and its lock are free again before the web

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/netaddr"
 )
 
@@ -254,4 +255,34 @@ func TestPOSTsThatAreDroppedWhileTheyWaitAreLoggedOnce(t *testing.T) {
 	s.ask(append(session("two"), "REQUEST_METHOD", "POST")...).Close() // this one has reached PHP
 	s.php.next().die()
 	s.php.none(t)
+}
+
+// TestAScriptThatDiesAfterStderrIsAnsweredOnAKeptConn: a web server may send the request again if such a conn ends before
+// the response has begun, and its script would run twice.
+func TestAScriptThatDiesAfterStderrIsAnsweredOnAKeptConn(t *testing.T) {
+	for name, c := range map[string]struct {
+		end    func(*script)
+		edit   func(*Options)
+		status string
+	}{
+		"its worker dies":  {(*script).die, nil, "502"},
+		"its lock expires": {func(*script) {}, func(o *Options) { o.Policy.OnExpiry, o.Policy.Expiry = OverdueAbort, 50*time.Millisecond }, "504"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStand(t, c.edit)
+			b := s.ask()
+			s.php.next().end(page)
+			b.want("")
+			b.again(session("one")...)
+			script := s.php.next()
+			_, _ = script.conn.Write(fcgi.AppendRecord(nil, fcgi.TypeStderr, script.id, []byte("PHP message\n")))
+			c.end(script)
+			if got := b.wantStatus(c.status); !strings.HasPrefix(got.stderr, "PHP message") {
+				t.Errorf("got stderr %q", got.stderr)
+			}
+			b.again()
+			s.php.next().end(page + "next")
+			b.want("next")
+		})
+	}
 }

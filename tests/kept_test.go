@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -128,4 +129,24 @@ func getOf(s *stack, id uint16, script, query string) []byte {
 	b = fcgi.AppendStream(b, fcgi.TypeParams, id, params)
 	b = fcgi.AppendRecord(b, fcgi.TypeParams, id, nil)
 	return fcgi.AppendRecord(b, fcgi.TypeStdin, id, nil)
+}
+
+// TestARequestOfAKeptConnRunsOnce though its worker dies: nginx sends a GET again
+// whose kept conn ends before the response has begun. Stderr is no response.
+func TestARequestOfAKeptConnRunsOnce(t *testing.T) {
+	eachNetwork(t, func(t *testing.T, network rig.Addr) {
+		s := newStack(t, stackOptions{Gate: rig.GateOptions{Listen: network}, Site: rig.Site{Keepalive: 8}})
+		for _, errors := range []int{0, 1, 50, 2000} {
+			for range 3 { // the conn is kept now
+				s.get("/hello.php", "").mustBe(t, "hello\n")
+			}
+			mark := fmt.Sprint("kept", errors)
+			if r := s.get(fmt.Sprintf("/once.php?mark=%s&say=x&errors=%d", mark, errors), newSession()); r.status != http.StatusBadGateway {
+				t.Errorf("%d errors: got status %d and error %v, want 502", errors, r.status, r.err)
+			}
+			if got := notes(t, s.Rig, mark); len(got) != 1 {
+				t.Errorf("%d errors: the script ran %d times", errors, len(got))
+			}
+		}
+	})
 }
