@@ -53,6 +53,7 @@ func BenchmarkRequest(b *testing.B) {
 // sendAll sends b.N requests, each with a session of its own.
 func sendAll(b *testing.B, addr net.Addr, keep bool) {
 	buf := make([]byte, 4096)
+	answer := appendAnswer(nil, 1)
 	var nc net.Conn
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
@@ -85,11 +86,11 @@ func sendAll(b *testing.B, addr net.Addr, keep bool) {
 	}
 }
 
-// answer is what the application answers to every request.
-var answer = func() []byte {
-	b := fcgi.AppendRecord(nil, fcgi.TypeStdout, 1, []byte("Content-Type: text/plain\r\n\r\nhello"))
-	return fcgi.AppendEndRequest(b, 1, 0, fcgi.StatusRequestComplete)
-}()
+// appendAnswer appends what the application answers to every request.
+func appendAnswer(b []byte, id uint16) []byte {
+	b = fcgi.AppendRecord(b, fcgi.TypeStdout, id, []byte("Content-Type: text/plain\r\n\r\nhello"))
+	return fcgi.AppendEndRequest(b, id, 0, fcgi.StatusRequestComplete)
+}
 
 // application serves requests that come with one read each.
 func application(b *testing.B, path string, keep bool) {
@@ -111,6 +112,7 @@ func application(b *testing.B, path string, keep bool) {
 					if _, err := nc.Read(buf); err != nil {
 						return
 					}
+					answer := appendAnswer(nil, fcgi.ParseHeader(buf).RequestID) // each request of a connection has its own
 					if _, err := nc.Write(answer); err != nil || !keep {
 						return
 					}
