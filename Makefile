@@ -20,11 +20,12 @@ demo: need-go ## Compare real servers with and without the gate (75 seconds)
 	@$(MAKE) --no-print-directory build
 	@build/fpm-gate demo
 
-# Packages run in the order in which they are named: tests/ takes the longest, and usually waits.
+# Packages run in the order in which they are named: tests/ takes the longest. Its tests often wait, so there are two at
+# once for each core.
 test: need-go ## Check and test everything, with all real servers
 	@scripts/install-deps test
 	@$(MAKE) --no-print-directory check
-	go test -race -count=1 -timeout 30m ./tests/... ./...
+	go test -race -count=1 -timeout 30m -parallel $$((2 * $$(nproc))) ./tests/... ./...
 
 test-workers: need-go ## Test what looks at the workers of the PHP-FPM that is installed; takes root
 	@scripts/install-deps test-workers
