@@ -3,6 +3,8 @@ package handover
 import (
 	"encoding/json"
 	"net"
+	"os"
+	"syscall"
 	"testing"
 
 	"github.com/fpm-gate/fpm-gate/sessionlock"
@@ -18,13 +20,25 @@ func line(k kind, key sessionlock.Key) string {
 }
 
 // send returns a connection from which the text can be read, and then its end.
-func send(text string) net.Conn {
-	a, b := net.Pipe()
-	go func() {
-		_, _ = b.Write([]byte(text))
-		_ = b.Close()
-	}()
-	return a
+func send(t *testing.T, text string) net.Conn {
+	t.Helper()
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]net.Conn
+	for i, fd := range pair {
+		f := os.NewFile(uintptr(fd), "pair")
+		defer f.Close()
+		if ends[i], err = net.FileConn(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := ends[1].Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	_ = ends[1].Close()
+	return ends[0]
 }
 
 func TestWhatIsNoOfferIsNotTaken(t *testing.T) {
@@ -38,7 +52,7 @@ func TestWhatIsNoOfferIsNotTaken(t *testing.T) {
 		"a lock that comes twice": one + one + line(complete, keyOf(0)),
 	} {
 		p := newProcess(t)
-		if _, err := Take(send(text), p.locks); err == nil {
+		if _, err := Take(send(t, text), p.locks); err == nil {
 			t.Errorf("%s: got no error", name)
 		}
 		p.await(name+": no lock is left", func() bool { return len(p.locks.Snapshot()) == 0 })
@@ -69,8 +83,7 @@ func TestAnOfferThatGoesWrongKeepsNoLock(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newProcess(t)
-			nc := send(all + c.then)
-			taken, err := Take(nc, p.locks)
+			taken, err := Take(send(t, all+c.then), p.locks)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -57,6 +57,9 @@ func Take(nc net.Conn, locks *sessionlock.Manager) (*Taken, error) {
 	case <-t.complete:
 		return t, nil
 	case <-t.done:
+		if t.isComplete() { // and what came then, if anything, was wrong: see Err
+			return t, nil
+		}
 		if err = t.err; err == nil {
 			err = errors.New("the connection has ended")
 		}
@@ -106,7 +109,7 @@ func (t *Taken) got(m *message, key sessionlock.Key) error {
 // errOrder is returned for a message that cannot follow those before it.
 var errOrder = errors.New("a message is out of order; the processes are of versions that do not fit")
 
-// isComplete reports whether all that was held has come. Only the goroutine that reads calls it.
+// isComplete reports whether all that was held has come.
 func (t *Taken) isComplete() bool {
 	select {
 	case <-t.complete:
