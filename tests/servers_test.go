@@ -79,10 +79,16 @@ func startCGI(t *testing.T, r *rig.Rig, site *rig.Site) func() string {
 	web := httptest.NewServer(&cgiServer{program, site, log})
 	t.Cleanup(web.Close)
 	site.Listen = rig.ParseAddr(web.Listener.Addr().String())
-	return func() string {
+	text := func() string {
 		text, _ := os.ReadFile(log.Name())
 		return string(text)
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log of cgi-fcgi:\n%s", text())
+		}
+	})
+	return text
 }
 
 // ServeHTTP passes a request on. CGI has no other way to tell of a response that
@@ -102,6 +108,7 @@ func (c *cgiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	err = passCGI(w, stdout)
 	if exit := cmd.Wait(); err != nil || exit != nil {
+		fmt.Fprintf(c.log, "%s %s: pass the response on: %v; %s: %v\n", r.Method, r.URL, err, c.program, exit)
 		panic(http.ErrAbortHandler)
 	}
 }
