@@ -208,9 +208,7 @@ func TestPHPThatRespondsEarlyIsNoted(t *testing.T) {
 	s := newStand(t, nil)
 	s.setup.Load().early.Store(int64(len(uploadBody)) + 1) // a longer one has been noted: this one is late
 	s.early()
-	if got := s.setup.Load().early.Load(); got != int64(len(uploadBody)) {
-		t.Errorf("noted %d bytes, want %d", got, len(uploadBody))
-	}
+	await(t, "its length is noted", func() bool { return s.setup.Load().early.Load() == int64(len(uploadBody)) })
 	s.lockedByUpload(s.upload("one"))
 
 	s.setup.Load().early.Store(0)

@@ -45,9 +45,9 @@ func mustLogSlowRequests(t *testing.T, network rig.Addr, watch string) {
 	s.begin("/past.php", session)
 	worker := map[string]string{"auto": ` worker=\d+ state=sleeping syscall=%s target=%s`, "none": ``}[watch]
 	for path, want := range map[string]string{
-		"stuck.php": `key=\w{8} wait_ms=0 queue_ms=\d+ php_ms=\d{4,} stage=php` + in(worker, `p?poll`, regexp.QuoteMeta(target)),
+		"stuck.php": `key=\w{8} wait_ms=\d queue_ms=\d+ php_ms=\d{4,} stage=php` + in(worker, `p?poll`, regexp.QuoteMeta(target)),
 		"count.php": `key=\w{8} wait_ms=\d{4,} queue_ms=0 php_ms=0 stage=session holder="GET /stuck.php" holder_script=\S*/stuck.php`,
-		"past.php":  `route=past key=\w{8} wait_ms=0 queue_ms=\d+ php_ms=\d{4,} stage=php` + in(worker, `flock`, `/\S+/sess_\.\.\.`),
+		"past.php":  `route=past key=\w{8} wait_ms=\d queue_ms=\d+ php_ms=\d{4,} stage=php` + in(worker, `flock`, `/\S+/sess_\.\.\.`),
 	} {
 		line := regexp.MustCompile(`(?m)slow request: method=GET path=/` + path + ` script=\S+/` + path + ` ` + want + `$`)
 		eventually(t, fmt.Sprintf("the log has %s", line), func() bool { return line.MatchString(s.Gate.Log()) })
