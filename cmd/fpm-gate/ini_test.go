@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"os/exec"
 	"testing"
+
+	"github.com/fpm-gate/fpm-gate/internal/rig"
+	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
 )
 
 // iniValues are texts after "=" and what PHP makes of them; nil: an error.
@@ -89,9 +92,10 @@ func TestValuesInPHPINI(t *testing.T) {
 
 // TestPHPReadsTheseValues checks the table against PHP.
 func TestPHPReadsTheseValues(t *testing.T) {
-	php, err := exec.LookPath("php")
+	rigtest.Need(t, "php")
+	php, err := rig.Find("php")
 	if err != nil {
-		t.Skip("php-cli is not installed")
+		t.Fatal(err)
 	}
 	var texts []string
 	for text := range iniValues {
