@@ -174,8 +174,8 @@ func TestABrokenLockGoesToTheNextWaiter(t *testing.T) {
 	}
 }
 
-// The lock may change hands after an operator has looked at it, and while the request is served: the store is asked for
-// the holders of other locks. The script that has it then is not the one that is meant.
+// The lock may change hands after an operator has looked at it. It may also do so while the request is served, which
+// first reads the holders of other locks from the store. The script that has it then is not the one that is meant.
 func TestOnlyTheHoldThatIsMeantIsBroken(t *testing.T) {
 	key := keys[2].String()
 	for name, c := range map[string]struct {
@@ -193,7 +193,7 @@ func TestOnlyTheHoldThatIsMeantIsBroken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStand(t)
-			s.heldElsewhere(keys[0]) // so that the store is asked
+			s.heldElsewhere(keys[0]) // so the request reads the store
 			first, client := s.hold(keys[2], "/export.php"), s.listen("unix")
 			var second *sessionlock.Lock
 			change := sync.OnceFunc(func() {
