@@ -18,6 +18,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
 )
 
 const (
@@ -63,10 +65,7 @@ func newReferee(tb testing.TB) *referee {
 	}
 	if err != nil {
 		const hint = "apt-get install php-cli php-illuminate-cookie php-illuminate-encryption php-illuminate-http php-illuminate-session"
-		if os.Getenv("CI") == "true" {
-			tb.Fatalf("Illuminate is not installed (%s): %v", hint, err)
-		}
-		tb.Skipf("Illuminate is not installed (%s): %v", hint, err)
+		rigtest.Lack(tb, fmt.Sprintf("Illuminate is not installed (%s): %v", hint, err))
 	}
 	cmd := exec.Command(php, "-d", "error_reporting=E_ALL & ~E_DEPRECATED", "-d", "display_errors=stderr", "testdata/judge.php")
 	cmd.Stderr = os.Stderr

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
 )
 
 // A referee is real PHP behind FastCGI: what it takes for the session id is right.
@@ -36,10 +38,7 @@ func newReferee(tb testing.TB) *referee {
 	tb.Helper()
 	program, err := exec.LookPath("php-cgi")
 	if err != nil {
-		if os.Getenv("CI") == "true" {
-			tb.Fatal("php-cgi is not installed, which the rules are compared with (apt-get install php-cgi)")
-		}
-		tb.Skip("php-cgi is not installed: the rules are not compared with PHP (apt-get install php-cgi)")
+		rigtest.Lack(tb, "php-cgi is not installed, which the rules are compared with (apt-get install php-cgi)")
 	}
 	ref := &referee{
 		normal: startPHP(tb, program),

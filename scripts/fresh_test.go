@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
 )
 
 // wayToMirrors is what fresh has to find in the settings of a repository's apt.
@@ -97,9 +99,7 @@ func TestFreshTestsNothingWithoutRoot(t *testing.T) {
 
 func TestFreshUsesTheMirrorsOfTheMachine(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("it takes root")
-	}
+	rigtest.NeedRoot(t, "the script takes root")
 	for suite, wanted := range map[string][]string{
 		"bullseye": {"debian/ bullseye contrib", "debian/ bullseye main"}, // mirrors have no other suites of it
 		"bookworm": {"debian/ bookworm contrib", "debian/ bookworm main", "security/ bookworm-security main"},

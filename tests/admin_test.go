@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/fpm-gate/fpm-gate/internal/rig"
+	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
 )
 
 // operator asks a gate's admin as another program would.
@@ -229,9 +230,7 @@ func TestReadinessFollowsPHPFPM(t *testing.T) {
 // TestAnAdminThatAllCanConnectToIsWarnedOf has another user connect: the warnings must be true.
 func TestAnAdminThatAllCanConnectToIsWarnedOf(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("only root can be another user")
-	}
+	rigtest.NeedRoot(t, "only root can be another user")
 	r := newRig(t)
 	for _, mode := range []string{"", "0600", "0660", "0661", "0664", "0775", "0602", "0666", "0777"} {
 		block, admin := adminBlock(t)

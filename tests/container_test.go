@@ -3,6 +3,7 @@ package tests
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -28,11 +29,9 @@ type engine struct {
 // newEngine returns an engine that has the image which `make image` builds.
 func newEngine(t *testing.T) *engine {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("containers are run as root here")
-	}
+	rigtest.NeedRoot(t, "containers are run as root here")
 	if out, err := exec.Command("unshare", "--mount", "--pid", "--uts", "--ipc", "--net", "--fork", "true").CombinedOutput(); err != nil {
-		t.Skipf("namespaces cannot be made here: %v: %s", err, out)
+		rigtest.Lack(t, fmt.Sprintf("namespaces cannot be made here: %v: %s", err, out))
 	}
 	// Not in t.TempDir: the engine's mounts below it end a moment after its containers.
 	dir, err := os.MkdirTemp("", "fpm-gate-podman")

@@ -61,15 +61,12 @@ func newPool(t *testing.T, handler string, o rig.PHPOptions) *pool {
 	return p
 }
 
-// needPtrace ends a test where the processes of others cannot be read: with a failure where CI=true, else as skipped.
+// needPtrace ends a test where the processes of others cannot be read, as rigtest.Lack does.
 func needPtrace(t *testing.T) {
 	t.Helper()
-	switch err := phpworker.Rights(); {
-	case err == nil && os.Geteuid() == 0: // helpers are started as another user
-	case os.Getenv("CI") == "true":
-		t.Fatal("looking at PHP-FPM's workers takes root:", err)
-	default:
-		t.Skip("looking at PHP-FPM's workers takes root:", err)
+	rigtest.NeedRoot(t, "helpers are started as another user")
+	if err := phpworker.Rights(); err != nil {
+		rigtest.Lack(t, "PHP-FPM's workers cannot be looked at: ", err)
 	}
 }
 

@@ -34,14 +34,26 @@ func New(t testing.TB, programs ...string) *rig.Rig {
 // Need ends the test as [New] does if a program is missing.
 func Need(t testing.TB, programs ...string) {
 	t.Helper()
-	err := rig.Need(programs...)
-	switch {
-	case err == nil:
-	case os.Getenv("CI") == "true":
-		t.Fatal(err)
-	default:
-		t.Skip(err)
+	if err := rig.Need(programs...); err != nil {
+		Lack(t, err)
 	}
+}
+
+// NeedRoot ends the test as [New] does unless it is root's. why says what takes root.
+func NeedRoot(t testing.TB, why string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		Lack(t, why)
+	}
+}
+
+// Lack ends a test that lacks something: it fails where CI=true, and is skipped elsewhere.
+func Lack(t testing.TB, what ...any) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(what...)
+	}
+	t.Skip(what...)
 }
 
 // Start starts a server, and ends the test if it does not start:
