@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/fpm-gate/fpm-gate/internal/rig"
 )
 
 // packages are those that install-deps knows: for each the purposes that need it, and a file by which it is there.
@@ -132,7 +134,7 @@ func (m machine) write(path, text string) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		m.t.Fatal(err)
 	}
-	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+	if err := rig.WriteProgram(path, []byte(text)); err != nil {
 		m.t.Fatal(err)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fpm-gate/fpm-gate/internal/rig"
 )
 
 // reports collects the reports of folders.
@@ -211,7 +213,7 @@ func copyOfTest(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "test")
-	if err := os.WriteFile(path, program, 0o755); err != nil {
+	if err := rig.WriteProgram(path, program); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(dir, 0o755); err != nil {

@@ -26,7 +26,7 @@ show) echo process ;;
 *) echo '7 other.service restart waiting'; echo '8 gate.service %s running' ;;
 esac
 `, job)
-	if err := os.WriteFile(filepath.Join(bin, "systemctl"), []byte(systemctl), 0o755); err != nil {
+	if err := rig.WriteProgram(filepath.Join(bin, "systemctl"), []byte(systemctl)); err != nil {
 		t.Fatal(err)
 	}
 	return func(a *activated) {
@@ -124,9 +124,7 @@ func TestARestartOfAUnitDoesNotWaitForAScript(t *testing.T) {
 // A script that has closed its session holds up no request of it that comes to the next process.
 func TestARestartOfAUnitSeesSessionsThatAreClosed(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("looking at workers takes root")
-	}
+	needPtrace(t)
 	r, site, gate := unitStack(t, "restart")
 	for range 40 { // afterwards the gate knows this PHP, and looks only where a request waits
 		ask(site, request{path: "/count.php", session: newSession()})
@@ -152,7 +150,7 @@ func TestARestartOfAUnitSeesSessionsThatAreClosed(t *testing.T) {
 func controlGroup(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "systemctl")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\necho control-group\n"), 0o755); err != nil {
+	if err := rig.WriteProgram(path, []byte("#!/bin/sh\necho control-group\n")); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/fpm-gate/fpm-gate/internal/rig"
+	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
 )
 
 // TestAGateWithoutSessionsReportsWhatItSees, once, with the names of cookies and the application that fits, wherever an
@@ -62,9 +63,7 @@ func TestAGateWithoutSessionsReportsWhatItSees(t *testing.T) {
 // TestInitNamesTheFilesThatItMayNotRead: as a user who is not root.
 func TestInitNamesTheFilesThatItMayNotRead(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("only root can run a command as another user; the test of the command itself covers this one")
-	}
+	rigtest.NeedRoot(t, "the command is run as another user")
 	root, err := os.MkdirTemp("", "init-")
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +93,7 @@ func TestInitNamesTheFilesThatItMayNotRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(program, text, 0o755); err != nil {
+	if err := rig.WriteProgram(program, text); err != nil {
 		t.Fatal(err)
 	}
 	for _, folder := range []string{root, filepath.Join(root, "etc")} {

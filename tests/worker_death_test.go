@@ -105,7 +105,7 @@ func startOwnProgram(t *testing.T, r *rig.Rig, change func([]byte) []byte) ownPr
 	own := ownProgram{filepath.Join(dir, "php-fpm-own"), filepath.Join(dir, "s")}
 	config := filepath.Join(dir, "fpm.conf")
 	pool := fmt.Sprintf("[global]\nerror_log=%s/log\n[own]\nuser=root\ngroup=root\nlisten=%s\npm=static\npm.max_children=2\n", dir, own.socket)
-	for _, err := range []error{os.WriteFile(own.path, change(text), 0o755), os.WriteFile(config, []byte(pool), 0o644)} {
+	for _, err := range []error{rig.WriteProgram(own.path, change(text)), os.WriteFile(config, []byte(pool), 0o644)} {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -82,7 +82,7 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(to, text, 0o755)
+	return rig.WriteProgram(to, text)
 }
 
 // helperCaps are all that a helper needs.

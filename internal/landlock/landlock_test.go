@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fpm-gate/fpm-gate/internal/rig"
 )
 
 // need skips the test where the kernel has no Landlock.
@@ -93,7 +95,7 @@ func TestOnlyWhatARuleAllowsCanBeDone(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(filepath.Join(folder, "true"), program, 0o755); err != nil {
+			if err := rig.WriteProgram(filepath.Join(folder, "true"), program); err != nil {
 				t.Fatal(err)
 			}
 			can := map[string]bool{"watch it": true} // Landlock leaves inotify alone, by which PHP's sessions are watched

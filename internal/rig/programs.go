@@ -9,10 +9,19 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // ErrMissing is wrapped by errors about programs that are not installed.
 var ErrMissing = errors.New("not installed")
+
+// WriteProgram writes a program or script that can be run at once. Any process that is started while a file is written
+// has it open until its own program runs, and for that long the file cannot be run: "text file busy".
+func WriteProgram(path string, text []byte) error {
+	syscall.ForkLock.RLock() // nothing is started
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(path, text, 0o755)
+}
 
 // program is something that the rig needs from the system.
 type program struct {
