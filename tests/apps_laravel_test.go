@@ -44,7 +44,7 @@ func onEachIlluminate(t *testing.T, more string, run func(*testing.T, *illuminat
 				params += "fastcgi_param REDIS_PORT " + server.Addr.Port() + ";"
 			}
 			s := &illuminate{stack: &stack{Rig: r}}
-			s.PHP = rigtest.Start(t, r.PHPFPM, rig.PHPOptions{Workers: 8})
+			s.PHP = rigtest.Start(t, r.PHPFPM, rig.PHPOptions{Workers: 8, AllExtensions: true})
 			block, admin := adminBlock(t)
 			s.admin = admin
 			s.Gate = startGate(t, r, rig.GateOptions{
@@ -284,6 +284,7 @@ func TestALaravelCookieThatDoesNotOpenIsNoSession(t *testing.T) {
 func TestWrongKeysOfLaravelAreReported(t *testing.T) {
 	t.Parallel()
 	s := newStack(t, stackOptions{
+		PHP: rig.PHPOptions{AllExtensions: true},
 		Gate: rig.GateOptions{
 			Settings: "session {\napplication = \"laravel\"\nkeys = [\"" + previousKey + "\"]\n}\n",
 		},

@@ -33,7 +33,7 @@ func TestPresetsFitTheirApplications(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, append(app.programs, "nginx", "php-fpm")...)
 			params := app.install(t, r)
-			php := rigtest.Start(t, r.PHPFPM, rig.PHPOptions{Workers: 6})
+			php := rigtest.Start(t, r.PHPFPM, rig.PHPOptions{Workers: 6, AllExtensions: true})
 			gate := startGate(t, r, rig.GateOptions{
 				Upstream: php.Addr,
 				Settings: fmt.Sprintf("session { application = %q }\nlock { server_timing = true }", name),

@@ -37,6 +37,12 @@ var recommended = gateSettings{upstream: fmt.Sprintf("max_connections = %d", wor
 
 const keptConns = 64
 
+// PHPFPM starts a PHP-FPM as sites have it.
+func (st *stage) PHPFPM(o rig.PHPOptions) (*rig.PHPFPM, error) {
+	o.AllExtensions = true
+	return st.Rig.PHPFPM(o)
+}
+
 // startGate starts a gate before php.
 func (st *stage) startGate(php *rig.PHPFPM, settings gateSettings) (*rig.Gate, error) {
 	listen, err := st.Reserve("unix", "gate")

@@ -76,7 +76,7 @@ func (s *story) stage(name string, c conditions) (*stage, error) {
 func (s *story) startPHP(sd *side, name string, c conditions) (err error) {
 	sd.log = filepath.Join(s.rig.Dir(), name, "access.log")
 	sd.php, err = s.rig.PHPFPM(rig.PHPOptions{
-		Name: name, Workers: workers, INI: c.ini,
+		Name: name, Workers: workers, INI: c.ini, AllExtensions: true,
 		Pool: "access.log = " + sd.log + "\naccess.format = \"%m %r?%q %s\"\n",
 	})
 	return err

@@ -7,14 +7,17 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"text/template"
 )
 
-// PHPFPM is a PHP-FPM with one pool. It reads the system's php.ini and extensions, and keeps its sessions, uploads and
-// logs in its own folder.
+// PHPFPM is a PHP-FPM with one pool. It reads the system's php.ini, loads the extensions that keep sessions, and keeps
+// its sessions, uploads and logs in its own folder.
 type PHPFPM struct {
 	*Server
 	// Sessions is the folder of its session files, unless INI says otherwise.
@@ -39,6 +42,8 @@ type PHPOptions struct {
 	Listen      Addr // Unix if zero
 	Workers     int  // processes, all started at once (pm = static)
 	MaxRequests int  // of a worker, which is replaced then; 0: no limit
+	// AllExtensions loads all extensions of the system, as a site does. That takes twice the time, for each worker too.
+	AllExtensions bool
 	// INI are settings that PHP reads after the system's php.ini; the values are taken as they are. See
 	// [MemcachedSessions] and [RedisSessions].
 	INI map[string]string
@@ -51,25 +56,21 @@ func (r *Rig) PHPFPM(o PHPOptions) (*PHPFPM, error) {
 	if o.Workers == 0 {
 		o.Workers = 4
 	}
-	path, err := Find("php-fpm")
+	program, err := phpProgram()
 	if err != nil {
 		return nil, err
 	}
-	program, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	p := &PHPFPM{Server: &Server{Name: o.Name}, ownStatus: bytes.Contains(program, []byte(statusListen))}
+	p := &PHPFPM{Server: &Server{Name: o.Name}, ownStatus: program.ownStatus}
 	if err := r.add("php-fpm", p.Server); err != nil {
 		return nil, err
 	}
 	if err := p.chooseAddrs(r, o.Listen); err != nil {
 		return nil, err
 	}
-	if err := p.writeConfig(o); err != nil {
+	if err := p.writeConfig(o, program); err != nil {
 		return nil, fmt.Errorf("configure %s: %w", p.Name, err)
 	}
-	p.cmd = p.command(path)
+	p.cmd = p.command(program.path)
 	p.ready = p.ping
 	return p, p.Start()
 }
@@ -94,8 +95,58 @@ func (p *PHPFPM) command(path string) command {
 	if os.Geteuid() == 0 {
 		args = append(args, "--allow-to-run-as-root")
 	}
-	// A leading colon: the system's folder of extensions first, then ours.
-	return command{path: path, args: args, env: []string{"PHP_INI_SCAN_DIR=:" + p.file("ini")}}
+	return command{path: path, args: args, env: []string{"PHP_INI_SCAN_DIR=" + p.file("ini")}}
+}
+
+// installedPHP is the PHP-FPM of the system.
+type installedPHP struct {
+	path      string
+	ownStatus bool // it knows statusListen
+
+	// The files that load its extensions: all, and those that keep sessions or that scripts of the tests use.
+	extensions, keepSessions []string
+}
+
+// phpProgram looks at the PHP-FPM of the system, once.
+var phpProgram = sync.OnceValues(func() (installedPHP, error) {
+	path, err := Find("php-fpm")
+	if err != nil {
+		return installedPHP{}, err
+	}
+	program, err := os.ReadFile(path)
+	if err != nil {
+		return installedPHP{}, err
+	}
+	info, err := exec.Command(path, "-i").Output()
+	if err != nil {
+		return installedPHP{}, fmt.Errorf("%s -i: %w", path, err)
+	}
+	installed := installedPHP{path: path, ownStatus: bytes.Contains(program, []byte(statusListen))}
+	folder := regexp.MustCompile(`(?m)^Scan this dir for additional \.ini files => (/.*)$`).FindSubmatch(info)
+	if folder == nil {
+		return installed, nil
+	}
+	if installed.extensions, err = filepath.Glob(filepath.Join(string(folder[1]), "*.ini")); err != nil {
+		return installedPHP{}, err
+	}
+	some := regexp.MustCompile(
+		`/(\d+-)?(opcache|igbinary|json|memcached|msgpack|mysqlnd|pdo(_mysql|_sqlite)?|posix|redis)\.ini$`)
+	for _, file := range installed.extensions {
+		if some.MatchString(file) {
+			installed.keepSessions = append(installed.keepSessions, file)
+		}
+	}
+	return installed, nil
+})
+
+// loadExtensions has PHP-FPM read files that load extensions. PHP reads a folder's files in the order of their names.
+func (p *PHPFPM) loadExtensions(files []string) error {
+	for _, file := range files {
+		if err := os.Symlink(file, filepath.Join(p.file("ini"), filepath.Base(file))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // poolConfig has only the settings in which a rig must differ from PHP-FPM's defaults.
@@ -124,12 +175,19 @@ decorate_workers_output = no
 {{.Pool}}
 `))
 
-func (p *PHPFPM) writeConfig(o PHPOptions) error {
+func (p *PHPFPM) writeConfig(o PHPOptions, program installedPHP) error {
 	p.Sessions = p.file("sessions")
 	for _, dir := range []string{p.Sessions, p.file("tmp"), p.file("ini")} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return err
 		}
+	}
+	extensions := program.keepSessions
+	if o.AllExtensions {
+		extensions = program.extensions
+	}
+	if err := p.loadExtensions(extensions); err != nil {
+		return err
 	}
 	ini := map[string]string{
 		"session.save_path":   p.Sessions,

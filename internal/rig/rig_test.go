@@ -9,6 +9,7 @@ import (
 	"net/http/cookiejar"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -297,4 +298,23 @@ func eventually(t *testing.T, what string, holds func() bool) {
 		}
 	}
 	t.Fatalf("it never came to pass that %s", what)
+}
+
+// TestOnlyExtensionsThatKeepSessionsAreLoaded, unless all are asked for.
+func TestOnlyExtensionsThatKeepSessionsAreLoaded(t *testing.T) {
+	r := rigtest.New(t, "nginx", "php-fpm", "php-redis", "php-memcached")
+	if err := os.WriteFile(filepath.Join(r.DocRoot, "loaded.php"), []byte(`<?php echo implode(" ", get_loaded_extensions());`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, all := range []bool{false, true} {
+		php := rigtest.Start(t, r.PHPFPM, rig.PHPOptions{Workers: 1, AllExtensions: all})
+		site := &rig.Site{FastCGI: php.Addr}
+		rigtest.Start(t, r.Nginx, rig.NginxOptions{Sites: []*rig.Site{site}})
+		loaded := strings.Fields(get(t, site.URL("/loaded.php")))
+		for name, want := range map[string]bool{"session": true, "memcached": true, "redis": true, "Phar": all} {
+			if slices.Contains(loaded, name) != want {
+				t.Errorf("all: %v; %s is loaded: %v; all that are: %q", all, name, !want, loaded)
+			}
+		}
+	}
 }
