@@ -40,24 +40,47 @@ func NewLocal() *Local {
 	return s
 }
 
-// Acquire takes the lease of key, or returns ErrHeld.
-func (s *Local) Acquire(_ context.Context, key Key, token Token) (Lease, error) {
+// Acquire takes the lease of key, or returns ErrHeld. If the store has been handed over, it awaits the successor's
+// answer for a moment: a request that does not wait for locks asks only once.
+func (s *Local) Acquire(ctx context.Context, key Key, token Token) (Lease, error) {
+	lease, answer, err := s.acquire(key, token)
+	if answer == nil {
+		return lease, err
+	}
+	timeout := time.NewTimer(answerTime)
+	defer timeout.Stop()
+	select {
+	case <-answer:
+	case <-timeout.C:
+		return nil, err
+	case <-ctx.Done():
+		return nil, err
+	}
+	lease, _, err = s.acquire(key, token)
+	return lease, err
+}
+
+// answerTime bounds the wait for the successor's answer, for a request with a max_wait of zero, too.
+const answerTime = 100 * time.Millisecond
+
+// acquire is Acquire without the wait. If it has just asked the successor, it returns the channel of the answer.
+func (s *Local) acquire(key Key, token Token) (got Lease, answer <-chan struct{}, err error) {
 	sh := s.shardOf(key)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	lease := &localLease{shard: sh, key: key}
-	if err := sh.askSuccessor(key); err != nil {
-		return nil, err
+	if answer, err := sh.askSuccessor(key); err != nil {
+		return nil, answer, err
 	}
 	if old := sh.leases[key]; old != nil {
 		if !old.turn || old.line[0] != token.Manager() {
 			old.wait(token.Manager())
-			return nil, ErrHeld
+			return nil, nil, ErrHeld
 		}
 		lease.line = old.line[1:]
 	}
 	sh.leases[key] = lease
-	return lease, nil
+	return lease, nil, nil
 }
 
 // Adopt returns a lease without effect. It is never needed, as this store never fails.
@@ -125,23 +148,24 @@ type Successor interface {
 	Release(key Key)
 }
 
-// askSuccessor asks for the lease of key where the store has been handed over, and returns nil if this process may take
-// it. It is called with the mutex held, as all that follow.
-func (sh *localShard) askSuccessor(key Key) error {
+// askSuccessor asks for the lease of key where the store has been handed over. The error is nil if this process may
+// take the lease. Otherwise, if it has asked just now, it returns the channel of the answer. The caller must hold the
+// mutex, as for all that follow.
+func (sh *localShard) askSuccessor(key Key) (answer <-chan struct{}, err error) {
 	if sh.successor == nil || sh.leases[key] != nil {
-		return nil
+		return nil, nil
 	}
 	granted := sh.asked[key]
 	if granted == nil {
 		granted = sh.successor.Ask(key)
-		sh.asked[key] = granted
+		sh.asked[key], answer = granted, granted
 	}
 	select {
 	case <-granted:
 		delete(sh.asked, key)
-		return nil
+		return nil, nil
 	default:
-		return &RetryError{Err: ErrHeld, Ready: granted}
+		return answer, &RetryError{Err: ErrHeld, Ready: granted}
 	}
 }
 
