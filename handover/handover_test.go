@@ -254,6 +254,48 @@ func TestALockThatIsBrokenInTheNewProcessEndsInTheOld(t *testing.T) {
 	receive(t, "the second", second).Release()
 }
 
+// A request of the new process may wait for any lock of the old one, and the old one does not see it. So each lock there
+// is held as if a request waited: its script is watched, and holds the next up no longer than it has its session open.
+func TestEachLockOfTheOldProcessIsHeldAsIfARequestWaited(t *testing.T) {
+	older, newer := newProcess(t), newProcess(t)
+	notified := make(chan string, 9)
+	begin := func(key sessionlock.Key, by string) <-chan *sessionlock.Lock {
+		got := make(chan *sessionlock.Lock, 1)
+		go func() {
+			l, err := older.locks.Acquire(t.Context(), key, named(by),
+				sessionlock.Policy{MaxWait: hang, OnWaiter: func() { notified <- by }})
+			if err != nil {
+				t.Error(err)
+			}
+			got <- l
+		}()
+		return got
+	}
+	wantNotified := func(by string) {
+		t.Helper()
+		if got := receive(t, by+" is notified of a waiter", notified); got != by {
+			t.Errorf("%q was notified of a waiter, want %q", got, by)
+		}
+	}
+	held := receive(t, "the lock", begin(keyOf(1), "held before"))
+	older.offer()
+	newer.take(older)
+	wantNotified("held before")
+
+	next := begin(keyOf(1), "handed on")
+	older.await("it waits", func() bool { return older.waiters(keyOf(1)) == 1 })
+	held.Release()
+	held = receive(t, "the lock that is handed on", next)
+	wantNotified("handed on")
+	last := newer.later(keyOf(1), "of the new")
+	held.Release()
+	receive(t, "the new process", last).Release()
+
+	later := receive(t, "the later lock", begin(keyOf(2), "acquired later"))
+	wantNotified("acquired later")
+	later.Release()
+}
+
 // TestOneHolderWhileProcessesFollowEachOther runs requests in processes that hand over to each other, and never more
 // than one holds a session at a time.
 func TestOneHolderWhileProcessesFollowEachOther(t *testing.T) {

@@ -51,7 +51,7 @@ func (l *Lock) begin() {
 	if l.policy.Expiry > 0 && !l.policy.LateExpiry {
 		l.startExpiry()
 	}
-	if l.session.first != nil {
+	if l.session.first != nil || l.session.manager.assumeWaiters.Load() {
 		l.notifyWaiter()
 	}
 }

@@ -19,6 +19,8 @@ type Manager struct {
 	prefix  [8]byte // of this manager's tokens
 	serial  atomic.Uint64
 	renewer renewer
+
+	assumeWaiters atomic.Bool // in another process, for each lock
 }
 
 // shard holds the sessions with similar keys. Sessions of different shards never wait for the same mutex.

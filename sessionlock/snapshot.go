@@ -42,9 +42,10 @@ func (m *Manager) Snapshot() []SessionState {
 	return all
 }
 
-// AssumeWaiters calls OnWaiter for each lock that is held, as if a request waited for it: one may wait in another
-// process.
+// AssumeWaiters calls OnWaiter for each lock that is held, and from now on for each as soon as it is held, as if a
+// request waited for it: one may wait in another process.
 func (m *Manager) AssumeWaiters() {
+	m.assumeWaiters.Store(true) // before the loop: a lock is seen here, or begins with it
 	for i := range m.shards {
 		sh := &m.shards[i]
 		sh.mu.Lock()
