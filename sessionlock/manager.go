@@ -217,6 +217,10 @@ func (m *Manager) acquire(ctx context.Context, l *Lock) error {
 	lease, err := m.store.Acquire(ctx, l.key, l.token)
 	s.shard.mu.Lock()
 	defer s.shard.mu.Unlock()
+	if err == nil && m.renewer.isOver(start) {
+		lease.Release() // another manager may have it by now
+		err = ErrHeld
+	}
 	switch {
 	case err == nil:
 		s.setLease(lease, l.token)

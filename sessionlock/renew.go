@@ -48,6 +48,10 @@ func (r *renewer) now() (t time.Time) {
 	return t
 }
 
+// isOver reports whether a lease that was requested at start may have ended: its answer took longer than a TTL, or this
+// process was stopped meanwhile.
+func (r *renewer) isOver(start time.Time) bool { return r.ttl > 0 && time.Since(start) >= r.ttl }
+
 // every returns the time between renewals of a lease. It is rounded up, so that three of them are at least a TTL.
 func (r *renewer) every() time.Duration { return (r.ttl + 2) / 3 }
 

@@ -179,6 +179,36 @@ func TestASlowAnswerDoesNotLengthenTheLease(t *testing.T) {
 	}
 }
 
+// The process was stopped between a request to the store and its response, for longer than a lease lives: another gate may have the
+// lock by then, and the request waits for it like any other.
+func TestALeaseThatIsOverWhenItComesIsNoLock(t *testing.T) {
+	for name, taken := range map[string]bool{"another gate has the lock": true, "no other gate has it": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server, gate, m := remote(ttl)
+				gate.Slow(4 * ttl) // half of it to the server, and half to the gate
+				late := begin(t, m, patient)
+				gate.Slow(0)
+				time.Sleep(3*ttl + time.Second)
+				other := sessionlock.NewManager(server.Gate())
+				if taken {
+					holder := begin(t, other, patient)
+					time.Sleep(2 * ttl)
+					synctest.Wait()
+					late.wantWaits(t)
+					holder.wantHeld(t)
+					holder.release()
+				}
+				time.Sleep(2 * ttl)
+				synctest.Wait()
+				late.wantHeld(t)
+				late.release()
+				wantEmpty(t, m)
+			})
+		})
+	}
+}
+
 func TestALeaseThatCameLateIsRenewedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, gate, m := remote(ttl)
