@@ -114,3 +114,91 @@ func (w *watcher) Write(b []byte) (int, error) {
 	}
 	return w.Conn.Write(b)
 }
+
+// A gate has noticed, by a request of its own, that the epoch is missing. The leases that it adds before there is a new
+// epoch may be lost again, unnoticed. So the first new epoch counts as another loss.
+func TestALossLastsUntilThereIsAnEpochAgain(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		between func(t *testing.T, flush func(), holder, other *memcachelock.Store)
+	}{
+		"the holder's leases are lost twice": {func(t *testing.T, flush func(), holder, _ *memcachelock.Store) {
+			notice(t, holder)
+			eventually(t, "the lease is added again", func() bool { return holder.Stats().Servers[0].Regained > 0 })
+			flush()
+		}},
+		"the other gate's grace is over before the holder knows": {
+			func(t *testing.T, _ func(), _, other *memcachelock.Store) {
+				notice(t, other)
+				eventually(t, "the grace is over", func() bool { return !other.Stats().Servers[0].Grace })
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t, 1)
+			o := f.options()
+			o.Timeout, o.Lease = deadline, 4*deadline // neither comes to pass
+			holder, holders := f.watched(t, o)
+			other, others := f.watched(t, o)
+			key := newKey(t)
+			there := sessionlock.NewManager(other)
+			for _, s := range []*memcachelock.Store{holder, other} {
+				connectAll(t, s)
+			}
+			l := lockSoon(t, sessionlock.NewManager(holder), key)
+			holders.hold(t)
+			others.hold(t)
+			talk := talkTo(t, f.servers[0])
+			flush := func() { talk.want(talk.ask("flush_all"), "OK") }
+			flush()
+			c.between(t, flush, holder, other)
+			const epoch = "2000 of the test"
+			talk.want(talk.ask("add %sepoch 0 0 %d\r\n%s", memcachelock.DefaultPrefix, len(epoch), epoch), "STORED")
+			if got, err := there.Acquire(context.Background(), key, nil, sessionlock.Policy{}); err == nil {
+				t.Error("got the lock of a holder that has not lost it")
+				got.Release()
+			}
+			holders.release()
+			others.release()
+			eventually(t, "the lease is there again", func() bool {
+				_, held, err := other.Holder(context.Background(), key)
+				return held && err == nil
+			})
+			if err := l.Err(); err != nil {
+				t.Errorf("got error %v of the holder, want the lock held", err)
+			}
+			l.Release()
+			lockSoon(t, there, key).Release()
+		})
+	}
+}
+
+// connectAll has a store make more connections than a test needs: a new one would begin an epoch.
+func connectAll(t *testing.T, s *memcachelock.Store) {
+	t.Helper()
+	m := sessionlock.NewManager(s)
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			l := lockSoon(t, m, newKey(t))
+			_, err := sessionlock.NewManager(s).Acquire(context.Background(), l.Key(), nil, sessionlock.Policy{})
+			if !errors.Is(err, sessionlock.ErrMaxWait) {
+				t.Errorf("got error %v, want the lock held", err)
+			}
+			l.Release()
+		})
+	}
+	all.Wait()
+	eventually(t, "all is released", func() bool { return s.Stats().Leases == 0 })
+}
+
+// notice makes a store notice, by a request for a lock, that its server has no epoch.
+func notice(t *testing.T, s *memcachelock.Store) {
+	t.Helper()
+	forgot := s.Stats().Servers[0].Forgot
+	_, err := sessionlock.NewManager(s).Acquire(context.Background(), newKey(t), nil, sessionlock.Policy{})
+	if !errors.Is(err, sessionlock.ErrMaxWait) || s.Stats().Servers[0].Forgot != forgot+1 {
+		t.Fatalf("got error %v, want the loss noticed", err)
+	}
+}

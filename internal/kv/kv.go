@@ -89,6 +89,7 @@ type Hooks struct {
 	Down  func(err error) // it could not be reached; nothing is sent until it is back
 	Up    func()          // it is back
 	Lost  func()          // it may have lost all items, and a grace begins
+	Begun func()          // some time after Lost: it may have lost all items again, and a new grace begins
 	Alive func()          // it has answered a heartbeat, or is back
 
 	// With each heartbeat the items of these names are read, and Beat may return one to be written, or nil.

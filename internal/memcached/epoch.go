@@ -21,10 +21,11 @@ const grace = time.Second
 type epochs struct {
 	name    string              // of the item
 	onLost  func()              // is called when all items may have been lost
+	onBegun func()              // is called when there is an epoch again, after a time without one
 	onSplit func(now time.Time) // is called when there are several servers
 
 	mu      sync.Mutex
-	current string    // "": unknown
+	current string    // "": unknown, or there is none
 	met     bool      // current was once known
 	contact time.Time // when the current one was last sent for and seen
 	grace   time.Time // no new claims before
@@ -87,8 +88,9 @@ func (e *epochs) observe(epoch string, asked time.Time) error {
 		e.mu.Unlock()
 		return kv.ErrEpoch
 	}
-	lost := e.met && epoch != e.current && e.current != "" // else it was noticed when there was none
-	begins := lost || !e.met && isYoung(epoch)
+	lost := e.met && epoch != e.current && e.current != ""  // else it was noticed when there was none
+	begun := e.met && epoch != e.current && e.current == "" // one in between may be lost as well
+	begins := lost || begun || !e.met && isYoung(epoch)
 	split := false
 	if lost {
 		split = e.leave(epoch, now)
@@ -109,6 +111,8 @@ func (e *epochs) observe(epoch string, asked time.Time) error {
 		return errSplit
 	case lost:
 		e.onLost()
+	case begun:
+		e.onBegun()
 	}
 	if begins {
 		return kv.ErrEpoch

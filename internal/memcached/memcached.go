@@ -68,7 +68,7 @@ const (
 
 // New makes a server, and sends nothing. Hooks that are nil do nothing. The caller has it watched, and closes it.
 func New(a netaddr.Addr, o Options, h kv.Hooks) *Server {
-	for _, hook := range []*func(){&h.Up, &h.Lost, &h.Alive} {
+	for _, hook := range []*func(){&h.Up, &h.Lost, &h.Begun, &h.Alive} {
 		if *hook == nil {
 			*hook = func() {}
 		}
@@ -84,6 +84,7 @@ func New(a netaddr.Addr, o Options, h kv.Hooks) *Server {
 	}
 	v.epochs.name = o.Epoch
 	v.epochs.onSplit = func(now time.Time) { v.health.refuse(now, errSplit, splitRest) }
+	v.epochs.onBegun = h.Begun
 	v.epochs.onLost = func() {
 		v.Count(func(s *kv.ServerStats) { s.Forgot++ })
 		h.Lost()

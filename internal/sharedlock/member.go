@@ -26,6 +26,12 @@ func (m *member) isUp() bool { return m.State().Down == nil }
 
 func (m *member) granting() bool { return m.State().Granting() }
 
+// reAddAll adds all leases of ours that belong there, now or when it is up.
+func (m *member) reAddAll() {
+	m.restoreAll.Store(true)
+	m.reAdd()
+}
+
 // reAdd adds the leases of ours that the server may lack, if it is up. Those that fail are left to the next heartbeat.
 func (m *member) reAdd() {
 	if !m.isUp() {

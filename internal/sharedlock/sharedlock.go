@@ -98,9 +98,9 @@ func (s *Store) open(index int, open kv.Open) {
 		},
 		Lost: func() {
 			s.tell(Event{Kind: ServerForgot, Server: m.Name()})
-			m.restoreAll.Store(true)
-			m.reAdd()
+			m.reAddAll()
 		},
+		Begun: m.reAddAll,
 		Alive: func() {
 			m.reAdd()
 			m.sweep()
