@@ -36,11 +36,12 @@ type lease struct {
 	missing   map[*member]time.Time // when its item was found missing while no gate can know which one had the lock
 }
 
-func (c *cluster) newLease(key sessionlock.Key, token sessionlock.Token) *lease {
-	now := time.Now()
+// newLease makes a lease that says it was acquired at now, to the millisecond. That has to differ between leases with
+// one token: it is what tells their items apart.
+func (c *cluster) newLease(key sessionlock.Key, token sessionlock.Token, now time.Time) *lease {
 	l := &lease{
 		cluster: c, key: key, token: token, name: c.lockName(key), line: c.lineName(key),
-		until: now.Add(c.options.Timeout), decided: make(chan struct{}),
+		until: time.Now().Add(c.options.Timeout), decided: make(chan struct{}),
 	}
 	l.value = heldValue(sessionlock.RemoteHolder{Gate: c.gateName(), Host: c.options.Host, Since: now, Token: token})
 	for _, m := range c.membersOf(key) {

@@ -164,7 +164,7 @@ func (s *Store) TTL() time.Duration { return s.ttl() }
 // by itself, and says by a sessionlock.RetryError when it is worth asking again; an attempt before that sends nothing.
 // It takes one timeout at most, whatever ctx says.
 func (s *Store) Acquire(_ context.Context, key sessionlock.Key, token sessionlock.Token) (sessionlock.Lease, error) {
-	l := s.leaseOf(key, token)
+	l := s.leaseOf(key, token, time.Now())
 	w := s.waits.of(key, token)
 	if w != nil {
 		if !w.takeReady() && !s.waits.isAwayFor(key, w) {
@@ -192,8 +192,8 @@ func (s *Store) Acquire(_ context.Context, key sessionlock.Key, token sessionloc
 }
 
 // leaseOf makes a lease that is not held yet.
-func (s *Store) leaseOf(key sessionlock.Key, token sessionlock.Token) *lease {
-	l := s.newLease(key, token)
+func (s *Store) leaseOf(key sessionlock.Key, token sessionlock.Token, now time.Time) *lease {
+	l := s.newLease(key, token, now)
 	l.ended = func() { s.end(l) }
 	return l
 }
@@ -253,7 +253,9 @@ func (s *Store) hold(l *lease, w *wait) {
 // Adopt returns the lease of a lock that is held although no majority of its servers could be asked for it. It is added
 // where they are up again, unless another gate has the lock by then.
 func (s *Store) Adopt(key sessionlock.Key, token sessionlock.Token) sessionlock.Lease {
-	l := s.leaseOf(key, token)
+	// The attempt before, with the same token, may have failed in this millisecond. What that has left on a server, now or
+	// later, is removed, and this lease's items are not.
+	l := s.leaseOf(key, token, time.Now().Add(time.Millisecond))
 	l.won = true
 	close(l.decided)
 	s.hold(l, s.waits.of(key, token))

@@ -22,7 +22,7 @@ const (
 	wordTurn = "turn"
 )
 
-// heldValue is unique to a lease, by its token.
+// heldValue is unique to a lease, by its token and by when it was acquired: an attempt that failed has the same token.
 func heldValue(h sessionlock.RemoteHolder) []byte {
 	return fmt.Appendf(nil, "%s %s %d %s %s", wordHeld, h.Token, h.Since.UnixMilli(),
 		url.QueryEscape(h.Gate), url.QueryEscape(h.Host))
