@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -303,10 +302,10 @@ func (cr *clientReader) endStdin() {
 	}
 }
 
-// sendHeld sends what was held back of stdin. What comes after that is not held back.
+// sendHeld sends what was held back of stdin. What comes after that, maybe in the middle of a record, is not held back.
 func (cr *clientReader) sendHeld() {
 	cr.send(cr.late.back.held)
-	cr.late.back = holdback{left: math.MaxInt64}
+	cr.late.back = holdback{off: true}
 }
 
 // stdinOver is called when all that has come of stdin has been sent, and no more comes.

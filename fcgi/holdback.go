@@ -13,10 +13,14 @@ type holdback struct {
 	content int   // how many are left of the present record
 	padding int
 	held    []byte
+	off     bool // nothing is held back from now on
 }
 
 // split returns the part of b, which goes on with the records of stdin, that may be sent, and keeps the rest.
 func (h *holdback) split(b []byte) []byte {
+	if h.off {
+		return b
+	}
 	n := 0
 	for n < len(b) && len(h.held) == 0 {
 		switch {

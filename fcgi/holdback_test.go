@@ -259,6 +259,57 @@ func TestLateEndsWhenPHPRespondsBeforeTheBodyIsThere(t *testing.T) {
 	})
 }
 
+// Once PHP-FPM has begun to answer, no more is held back, wherever the records of its body are cut by then.
+func TestStdinGoesOnWhenPHPRespondsInTheMiddleOfARecord(t *testing.T) {
+	body := "a body whose last record begins early"
+	head := joined(AppendBeginRequest(nil, 1, RoleResponder, true), paramsOf(1, "A", "1"))
+	stdin := joined(padded(TypeStdin, 1, body[:30], 5), padded(TypeStdin, 1, body[30:], 7), stdinOf(1, ""))
+	for name, length := range map[string]int{
+		"of its length": len(body), "of less": 20, "of more": len(body) + 20,
+	} {
+		t.Run(name, func(t *testing.T) {
+			both(t, func(t *testing.T, network string) {
+				for first := 0; first < len(stdin); first += 11 {
+					read := make(chan string, 1)
+					pool := newPool(t, nil, startPHP(t, network, func(p *phpConn) {
+						if r, err := p.head(); err == nil {
+							p.send(AppendRecord(nil, TypeStdout, r.id, []byte("\r\nearly")))
+							rest := ""
+							for {
+								_, content, err := p.take(&r)
+								if err != nil || len(content) == 0 {
+									break
+								}
+								rest += string(content)
+							}
+							read <- rest
+							p.answer(r.id, "")
+							p.ended()
+						}
+					}))
+					run := start(t, pool, network, func(x *Exchange) {
+						x.Late, x.ContentLength = func(context.Context) {}, int64(length)
+					}, head, stdin[:first])
+					if _, content, err := readRecord(run.web); err != nil || string(content) != "\r\nearly" {
+						t.Fatalf("got %q and %v", content, err)
+					}
+					for i := first; i < len(stdin); i++ {
+						run.web.send(stdin[i : i+1])
+						await(t, "a byte is read", func() bool { return unreadBytes(t, run.conn, run.web) == 0 })
+					}
+					if got := receive(t, "all of stdin", read); got != body {
+						t.Errorf("responded after %d bytes: PHP got %q, want %q", first, got, body)
+					}
+					run.web.response(1)
+					if err := run.result(); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestLateIsCalledBeforeAScriptWithAPartOfItsBody(t *testing.T) {
 	both(t, func(t *testing.T, network string) {
 		f := startFPM(t, network, rig.PHPOptions{Workers: 4})
