@@ -267,15 +267,26 @@ func (cr *clientReader) onGone() {
 		if cr.stopped {
 			return
 		}
-		if cr.late != nil && !cr.late.onGone() {
-			cr.endStdin() // the script is still to begin, with as much of its body as has come
+		if cr.late == nil {
+			cr.orphan.begin(cr.whole.Load())
 			return
 		}
-		cr.orphan.begin(cr.whole.Load())
+		switch cr.late.onGone() {
+		case lateAhead: // the script is still to begin, with as much of its body as has come
+			cr.startLate()
+		case lateOver:
+			cr.orphan.begin(cr.whole.Load())
+		}
 	})
 }
 
-// callLate calls Late, and then sends what was held back.
+func (cr *clientReader) startLate() {
+	cr.running.Add(1)
+	go cr.callLate()
+}
+
+// callLate calls Late, and then sends what was held back. If the web server has hung up meanwhile, its script is an
+// orphan from then on.
 func (cr *clientReader) callLate() {
 	defer cr.running.Done()
 	cr.late.run()
@@ -294,8 +305,7 @@ func (cr *clientReader) endStdin() {
 	}
 	switch cr.late.begin() {
 	case lateAhead:
-		cr.running.Add(1)
-		go cr.callLate()
+		cr.startLate()
 	case lateOver:
 		cr.sendHeld()
 		cr.stdinOver()

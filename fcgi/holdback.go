@@ -85,6 +85,10 @@ func newLateCall(call func(context.Context), length int64) *lateCall {
 func (l *lateCall) begin() lateState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.beginLocked()
+}
+
+func (l *lateCall) beginLocked() lateState {
 	before := l.state
 	if before == lateAhead {
 		l.state = lateCalled
@@ -106,12 +110,13 @@ func (l *lateCall) isOver() bool {
 	return l.state == lateOver
 }
 
-// onGone notes that the web server has hung up, and reports whether nothing is held back.
-func (l *lateCall) onGone() bool {
+// onGone is begin for a web server that has hung up. It notes that in the same step: if PHP-FPM begins to respond at
+// this moment, either onGone returns lateOver, or end returns true.
+func (l *lateCall) onGone() lateState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.gone = true
-	return l.state == lateOver
+	return l.beginLocked()
 }
 
 // end notes that what was held back has been sent, and reports whether the web server has hung up.

@@ -409,3 +409,37 @@ func TestBodyIsAwaited(t *testing.T) {
 		}
 	})
 }
+
+// PHP-FPM responds at the moment at which the web server hangs up: the script becomes an orphan, in whatever order both
+// are noticed.
+func TestHangUpWhilePHPRespondsLeavesAnOrphan(t *testing.T) {
+	for name, respondsFirst := range map[string]bool{"the response first": true, "the hang-up first": false} {
+		t.Run(name, func(t *testing.T) {
+			calls := 0
+			l := newLateCall(func(context.Context) { calls++ }, 10)
+			if respondsFirst {
+				l.settle()
+				if got := l.onGone(); got != lateOver {
+					t.Errorf("got state %v at the hang-up, want %v", got, lateOver)
+				}
+				return
+			}
+			if got := l.onGone(); got != lateAhead {
+				t.Errorf("got state %v at the hang-up, want %v", got, lateAhead)
+			}
+			settled := make(chan struct{})
+			go func() {
+				l.settle()
+				close(settled)
+			}()
+			l.run()
+			receive(t, "the call is settled", settled)
+			if !l.end() {
+				t.Error("the hang-up is forgotten")
+			}
+			if got := l.begin(); got != lateOver || calls != 1 {
+				t.Errorf("got state %v after %d calls, want %v after 1", got, calls, lateOver)
+			}
+		})
+	}
+}
