@@ -22,8 +22,9 @@ type orphan struct {
 	rhythm   rhythm        // from the script's first output on, long before it is an orphan
 	silenced bool          // PHP-FPM's next write fails
 
-	mu  sync.Mutex // guards cut and the deadline that it sets
-	cut bool       // the script has printed, and is about to lose its connection
+	mu    sync.Mutex // guards what follows, and the deadline that cut sets
+	loose bool       // the script may print, and is to lose its connection when it does
+	cut   bool       // it has printed, and is about to lose it
 }
 
 // begin is called when the web server has hung up and the script may have begun. Stdin may be cut short.
@@ -41,9 +42,8 @@ func (o *orphan) begin(stdinWhole bool) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.cut {
-		o.link.readUntil(time.Now().Add(o.patience))
-	}
+	o.loose = true
+	o.link.readUntil(time.Now().Add(o.patience))
 }
 
 // silences reports whether the script can be kept from printing, while the connection still shows when it ends: not
@@ -54,12 +54,12 @@ func (o *orphan) silences(stdinWhole bool) bool { return stdinWhole && o.link.up
 // may be about to end. Output within cutGrace of earlier output counts as the same output.
 const cutGrace = 50 * time.Millisecond
 
-// printed is called when output has come. It bounds the wait, unless the script's rhythm is not known yet: that is
-// needed to tell, after a reset, when the script has failed.
-func (o *orphan) printed(stdinWhole bool) {
+// printed is called when output has come, and does nothing before begin. It bounds the wait, unless the script's rhythm
+// is not known yet: that is needed to tell, after a reset, when the script has failed.
+func (o *orphan) printed() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.cut || o.silences(stdinWhole) || !o.rhythm.known() {
+	if o.cut || !o.loose || !o.rhythm.known() {
 		return
 	}
 	o.cut = o.link.readUntil(time.Now().Add(min(cutGrace, o.patience)))

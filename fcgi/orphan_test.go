@@ -3,6 +3,7 @@ package fcgi
 import (
 	"errors"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -248,6 +249,52 @@ func TestHangUpInTheMiddleOfStdinEndsIt(t *testing.T) {
 			t.Error("the script is said to have ended while it runs")
 		}
 		close(end)
+		if err := run.result(); !errors.Is(err, ErrHungUp) {
+			t.Errorf("got %v, want ErrHungUp", err)
+		}
+	})
+}
+
+// The web server reads no more, though it sends the rest of a body whose end PHP-FPM has seen already. The script fails
+// at its output all the same.
+func TestScriptThatPrintsFailsThoughTheRestOfItsBodyComes(t *testing.T) {
+	both(t, func(t *testing.T, php string) {
+		gone, cutShort, whole := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		failed := make(chan error, 1)
+		pool := newPool(t, nil, startPHP(t, php, func(p *phpConn) {
+			r, err := p.head()
+			if err != nil {
+				return
+			}
+			output := AppendRecord(nil, TypeStdout, r.id, []byte("more"))
+			p.send(output)
+			<-gone
+			p.send(output) // with which the hang-up is seen
+			for err == nil {
+				_, _, err = p.take(&r)
+			}
+			close(cutShort)
+			<-whole
+			for err = nil; err == nil; time.Sleep(time.Millisecond) {
+				_, err = p.Write(output)
+			}
+			failed <- err
+		}))
+		records := requestOf(1, true, strings.Repeat("body", 1000))
+		part := len(records) - 100
+		run := start(t, pool, "unix", func(x *Exchange) { x.AbandonAfter = time.Hour }, records[:part])
+		run.web.record()
+		if err := run.web.Conn.(netpoll.Conn).CloseRead(); err != nil {
+			t.Fatal(err)
+		}
+		close(gone)
+		receive(t, "the end of stdin", cutShort)
+		run.web.send(records[part:])
+		await(t, "all of stdin is read", run.x.client.whole.Load)
+		close(whole)
+		if err := receive(t, "the script can no longer write", failed); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("writing ended with %v, want a broken connection", err)
+		}
 		if err := run.result(); !errors.Is(err, ErrHungUp) {
 			t.Errorf("got %v, want ErrHungUp", err)
 		}

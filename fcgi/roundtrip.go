@@ -177,7 +177,7 @@ func (x *Exchange) relay() error {
 			b.drop(whole)
 		}
 		if x.client.isGone() {
-			x.orphan.printed(x.client.whole.Load())
+			x.orphan.printed()
 		}
 		if b.n == len(b.b) || n > middleBuffer/2 {
 			b = b.grown(max(largeBuffer, b.n+1)) // a header block that is kept back can fill the largest
