@@ -128,8 +128,8 @@ func (u *upstream) quiet() bool {
 	quiet := false
 	err = raw.Control(func(fd uintptr) {
 		var b [1]byte
-		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		quiet = errors.Is(err, unix.EAGAIN)
+		_, errno := netpoll.ReceiveNow(fd, b[:], unix.MSG_PEEK)
+		quiet = errno == unix.EAGAIN
 	})
 	return quiet && err == nil
 }
@@ -164,9 +164,8 @@ func (u *upstream) isUnix() bool { return netpoll.IsUnix(u.nc) }
 // close closes the connection. If another process may have it too, only a shutdown lets PHP-FPM notice that.
 func (u *upstream) close() {
 	if u.shared.Load() {
-		if raw, err := u.nc.SyscallConn(); err == nil {
-			_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
-		}
+		_ = u.nc.CloseWrite()
+		_ = u.nc.CloseRead()
 	}
 	_ = u.nc.Close()
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,8 +62,8 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 	if !l.socket.unix {
 		// As package net does. Records are written whole, so Nagle's algorithm would only delay them.
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1) // a host can vanish
+		enable(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY)
+		enable(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE) // a host can vanish
 	}
 	s, err := newSocket(fd, l.socket.unix)
 	if err != nil {
@@ -80,6 +81,13 @@ func accept(listener uintptr) (int, syscall.Errno) {
 			return int(fd), errno
 		}
 	}
+}
+
+// enable sets a socket option of a C int to 1.
+func enable(fd int, level, option uintptr) {
+	on := int32(1)
+	_, _, _ = syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), level, option,
+		uintptr(unsafe.Pointer(&on)), unsafe.Sizeof(on), 0)
 }
 
 // Close ends Accept with net.ErrClosed. It closes both descriptors, and removes a unix socket's path where l would.
