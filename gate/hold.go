@@ -310,6 +310,14 @@ func (h *hold) unwatch() {
 	}
 }
 
+// status returns what PHP is to see of the lock, which the request has got.
+func (h *hold) status() lockStatus {
+	if h.lock.Local() {
+		return lockLocal
+	}
+	return lockHeld
+}
+
 // scriptName returns the file name of the script that holds the lock.
 func (h *hold) scriptName() []byte {
 	h.mu.Lock()

@@ -120,20 +120,15 @@ func (r *request) acquire(ctx context.Context) error {
 		r.measureWait(OutcomeRedirected)
 		return errReplaced
 	}
-	r.status = lockHeld
-	if r.policy.Mode == Read {
-		r.status = lockRead
-	}
 	r.gate.counters.acquired.Add(1)
 	if lock.Local() {
-		if r.policy.Mode == Exclusive {
-			r.status = lockLocal
-		}
 		r.gate.counters.local.Add(1) // the store logs its failure, once
 	}
+	r.status = lockRead
 	if r.policy.Mode == Exclusive {
 		r.hold, r.holds = h, []*hold{h}
 		h.begin(lock, r.id)
+		r.status = h.status()
 	}
 	r.measureWait(r.servedAs())
 	r.logSlowWait()
@@ -293,6 +288,9 @@ var errLockEnded = errors.New("the lock ended while its request waited for a con
 func (r *request) sending() error {
 	if r.exchange.Late == nil && r.hold != nil && r.hold.endedUnsent() {
 		return errLockEnded
+	}
+	if r.hold != nil { // it may have become a local one meanwhile, or have got its lease
+		r.status = r.hold.status()
 	}
 	if r.exchange.Late == nil && r.exchange.StdinWhole() {
 		r.sent() // now, so that FPM_GATE_EXPIRES is known

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fpm-gate/fpm-gate/phpsession"
 	"github.com/fpm-gate/fpm-gate/sessionlock"
 	"github.com/fpm-gate/fpm-gate/sessionlock/locktest"
 )
@@ -80,5 +81,46 @@ func TestLockGoesOnLocallyAndSaysSo(t *testing.T) {
 	second.want("second")
 	if got := s.Stats(); got.Local != 2 || got.Lost != 1 {
 		t.Errorf("got %+v, want two locks held locally, one of which had a lease", got)
+	}
+}
+
+// A lock may become a local one, or get its lease, while its request waits for a connection: PHP sees what it is.
+func TestPHPSeesWhatTheLockHasBecome(t *testing.T) {
+	for _, c := range []struct{ before, now string }{{"held", "local"}, {"local", "held"}} {
+		t.Run(c.before+", then "+c.now, func(t *testing.T) {
+			t.Parallel()
+			edit, store := withStore(2*time.Second, OnStoreFailureLocal)
+			var locks *sessionlock.Manager
+			s := newStand(t, func(o *Options) {
+				edit(o)
+				o.Upstream.MaxConnections = 1
+				locks = o.Locks
+			})
+			fail := map[string]error{"local": errors.New("down")}
+			store.Fail(fail[c.before])
+			first := s.ask()
+			running := s.php.next()
+			second := s.ask(session("abc")...)
+			key := sessionlock.KeyFor(nil, "test", phpsession.LockName([]byte("abc")))
+			is := func(status string) func() bool {
+				return func() bool {
+					for _, l := range locks.Snapshot() {
+						return l.Key == key && l.Held && l.Local == (status == "local")
+					}
+					return false
+				}
+			}
+			await(t, "the lock is "+c.before, is(c.before))
+			store.Fail(fail[c.now])
+			await(t, "the lock is "+c.now, is(c.now))
+			running.end("\r\n\r\nfirst")
+			first.want("first")
+			script := s.php.next()
+			if got := script.params["FPM_GATE_LOCK"]; got != c.now {
+				t.Errorf("PHP sees the lock %s, want %s", got, c.now)
+			}
+			script.end("\r\n\r\nsecond")
+			second.want("second")
+		})
 	}
 }
