@@ -328,7 +328,7 @@ func (r *request) gateParams(b []byte) []byte {
 		return b
 	}
 	b = fcgi.AppendPair(b, "FPM_GATE_TOKEN", r.hold.lock.LeaseToken().String())
-	return fcgi.AppendPair(b, "FPM_GATE_EXPIRES", strconv.FormatInt(ceilUnix(r.earliestExpiry()), 10))
+	return fcgi.AppendPair(b, "FPM_GATE_EXPIRES", strconv.FormatInt(floorUnix(r.earliestExpiry()), 10))
 }
 
 func appendMilliseconds(b []byte, name string, d time.Duration) []byte {
@@ -354,12 +354,12 @@ func (r *request) overrideForeign(b []byte) []byte {
 	return b
 }
 
-// ceilUnix returns t in whole Unix seconds, rounded up, so that the lock has ended by then. A zero t gives 0.
-func ceilUnix(t time.Time) int64 {
+// floorUnix returns t in whole Unix seconds, rounded down, so that the lock has not ended by then. A zero t gives 0.
+func floorUnix(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
 	}
-	return t.Add(time.Second - 1).Unix()
+	return t.Unix()
 }
 
 // acquireAgain replaces a lock that ended before PHP got the request. It waits at most for the rest of max_wait.
