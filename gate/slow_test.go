@@ -24,7 +24,7 @@ func slowStand(t *testing.T, l *ledger, limit time.Duration, connections int) *s
 // TestASlowRequestIsLoggedWhileItRuns, with the stage that it is in.
 func TestASlowRequestIsLoggedWhileItRuns(t *testing.T) {
 	for stage, want := range map[string]string{
-		"php":        `method=GET path=/named script=/srv/slow.php route=named key=\w+ wait_ms=0 queue_ms=0 php_ms=\d+ stage=php$`,
+		"php":        `method=GET path=/named script=/srv/slow.php route=named key=\w+ wait_ms=0 queue_ms=\d+ php_ms=\d+ stage=php$`,
 		"session":    `script=/srv/slow.php .*wait_ms=\d+ queue_ms=0 php_ms=0 stage=session holder="GET /page" holder_script=/srv/index.php$`,
 		"connection": `script=/srv/slow.php .*wait_ms=0 queue_ms=\d+ php_ms=0 stage=connection$`,
 	} {

@@ -24,10 +24,13 @@ import (
 
 const (
 	// A body that has not come whole after bodyPatience is slow. So is one of which enough has come to tell, if the rest
-	// would take longer than slowBody at the rate of that.
-	bodyPatience = 50 * time.Millisecond
-	enoughBody   = 128 << 10
-	slowBody     = 250 * time.Millisecond
+	// would take longer than slowBody at the rate of that. One of at most enoughBody has smallBodyPatience: the gate has
+	// room for all of it, PHP could not do anything with a part of it, and a request whose body is there can still be
+	// redirected or rejected.
+	bodyPatience      = 50 * time.Millisecond
+	smallBodyPatience = time.Second
+	enoughBody        = 128 << 10
+	slowBody          = 250 * time.Millisecond
 
 	// lateUploads is how many slow bodies are sent at once where max_connections does not say how many workers there
 	// are; else half of those. The others are for the requests whose locks the uploads will wait for: a pool of two
@@ -59,8 +62,12 @@ func (u *upload) isSlow() bool {
 	if err != nil || u.length <= 0 || u.startsScript() || !u.await() {
 		return false
 	}
+	patience := bodyPatience
+	if u.length <= enoughBody {
+		patience = smallBodyPatience
+	}
 	begin := time.Now()
-	come, whole := r.AwaitBody(enoughBody, bodyPatience)
+	come, whole := r.AwaitBody(enoughBody, patience)
 	if whole || come > enoughBody && expected(u.length, come, time.Since(begin)) < slowBody {
 		return false
 	}

@@ -86,6 +86,29 @@ func TestSlowUploadHasItsLockWhenItsBodyIsThere(t *testing.T) {
 	}
 }
 
+// TestSmallBodyIsAwaited: its request has its lock before PHP-FPM gets anything of it, and can still be redirected.
+func TestSmallBodyIsAwaited(t *testing.T) {
+	s := newStand(t, nil)
+	for range 30 {
+		began := time.Now()
+		up := s.upload("one")
+		time.Sleep(2 * bodyPatience)
+		up.finish()
+		script := s.php.next()
+		came := time.Since(began)
+		script.end(page + "uploaded")
+		up.want("uploaded")
+		if came > smallBodyPatience {
+			continue // this machine was too slow
+		}
+		if got := script.params["FPM_GATE_LOCK"]; got != "held" {
+			t.Errorf("PHP got FPM_GATE_LOCK=%q", got)
+		}
+		return
+	}
+	t.Errorf("no body of 30 came to PHP within %v", smallBodyPatience)
+}
+
 func TestSlowUploadThatWaitsTooLongGoesOnWithoutTheLock(t *testing.T) {
 	s := newStand(t, func(o *Options) { o.Policy.MaxWait = 10 * time.Millisecond })
 	up := s.upload("one")
