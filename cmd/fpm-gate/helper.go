@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/signal"
@@ -150,6 +151,10 @@ func (f *helperFlags) listeners() ([]*net.UnixListener, error) {
 // ended is replaced.
 func listenHelper(path string) (*net.UnixListener, error) {
 	address := &net.UnixAddr{Name: path, Net: "unixpacket"}
+	// The kernel refuses a connection to any file, so only a look shows that it is a socket that is in the way.
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
+		return nil, fmt.Errorf("listen on %s: %w", path, errNoSocketFile)
+	}
 	if nc, err := net.DialUnix("unixpacket", nil, address); err == nil {
 		_ = nc.Close() // a helper that serves sees a conn that asks for nothing
 		return nil, fmt.Errorf("listen on %s: another helper listens there", path)
