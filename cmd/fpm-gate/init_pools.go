@@ -46,14 +46,10 @@ func survey(root string) *machine {
 		if len(files) == 0 {
 			m.mayRead(filepath.Dir(m.path(pattern)))
 		}
-		for _, file := range files {
-			if !m.mayRead(file) {
-				continue
-			}
-			for _, section := range readINI(file) {
-				if section["listen"].value != "" {
-					m.addPool(section, filepath.Dir(file), i)
-				}
+		files = slices.DeleteFunc(files, func(file string) bool { return !m.mayRead(file) })
+		for _, section := range readPools(files) {
+			if section["listen"].value != "" {
+				m.addPool(section, i)
 			}
 		}
 	}
@@ -113,16 +109,14 @@ func gateName(pool, suffix string) string {
 // phpVersion matches the version in the path of a pool's file, as Debian has it.
 var phpVersion = regexp.MustCompile(`/php/([0-9.]+)/fpm/`)
 
-// addPool adds a pool of the file in dir, with the settings of its php.ini. The pool wins over all of them.
-func (m *machine) addPool(section settings, dir string, i int) {
+// addPool adds a pool, with the settings of its php.ini. The pool wins over all of them.
+func (m *machine) addPool(section settings, i int) {
 	section.expandPool()
-	for _, file := range phpINIs(dir, i) {
+	for _, file := range phpINIs(section.folder(), i) {
 		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) || !m.mayRead(file) {
 			continue
 		}
-		for _, s := range readINI(file) {
-			section.addMissing(s)
-		}
+		section.addMissing(readPHPINI(file))
 	}
 	m.pools = append(m.pools, &pool{name: section[sectionKey].value, settings: section, first: len(m.pools) == 0, m: m})
 }

@@ -104,19 +104,15 @@ func phpINIs(dir string, i int) []string {
 func differences(g *config.Gate, root string) (all []string) {
 	for i, pattern := range poolFiles {
 		files, _ := filepath.Glob(filepath.Join(root, pattern))
-		for _, file := range files {
-			for _, pool := range readINI(file) {
-				pool.expandPool()
-				if !listensFor(pool["listen"].value, g, root) {
-					continue
-				}
-				for _, ini := range phpINIs(filepath.Dir(file), i) {
-					for _, section := range readINI(ini) {
-						pool.addMissing(section)
-					}
-				}
-				all = append(all, pool.differences(g)...)
+		for _, pool := range readPools(files) {
+			pool.expandPool()
+			if !listensFor(pool["listen"].value, g, root) {
+				continue
 			}
+			for _, ini := range phpINIs(pool.folder(), i) {
+				pool.addMissing(readPHPINI(ini))
+			}
+			all = append(all, pool.differences(g)...)
 		}
 	}
 	return all
