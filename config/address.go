@@ -110,6 +110,38 @@ func isHost(s string) bool {
 	return err == nil
 }
 
+// excludes reports whether one process cannot listen on both addresses. Go listens on all addresses of both families
+// for "0.0.0.0" and for "::".
+func excludes(a, b netaddr.Addr) bool {
+	return a == b || samePort(a, b) && (isWildcard(a) || isWildcard(b) || ipOf(a) == ipOf(b) && ipOf(a).IsValid())
+}
+
+// leadsTo reports whether a connection to an address reaches this machine's own listener. One to a wildcard address
+// reaches loopback. An address of a network may be another host's, whatever listens here.
+func leadsTo(listen, dial netaddr.Addr) bool {
+	if listen == dial {
+		return true
+	}
+	here := dial.IsLoopback() || isWildcard(dial)
+	return here && excludes(listen, dial) && (listen.IsLoopback() || isWildcard(listen))
+}
+
+func samePort(a, b netaddr.Addr) bool {
+	return a.Network == "tcp" && b.Network == "tcp" && a.Port() == b.Port()
+}
+
+// isWildcard reports whether a TCP address stands for all of this machine's.
+func isWildcard(a netaddr.Addr) bool { return a.Network == "tcp" && ipOf(a).IsUnspecified() }
+
+// ipOf returns the host of a TCP address; the zero Addr for a name other than localhost.
+func ipOf(a netaddr.Addr) netip.Addr {
+	if a.Host() == "localhost" {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	ip, _ := netip.ParseAddr(a.Host())
+	return ip.Unmap()
+}
+
 // hasControl reports whether s has a control character, which is never intended in a path or a pattern.
 func hasControl(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })

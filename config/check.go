@@ -20,9 +20,9 @@ func (f *file) check(b *found) {
 		b.fail("", `Add gate "www" { … }, one for each PHP-FPM pool.`, "the config needs at least one gate")
 	}
 	for _, dial := range f.dials {
-		if at, own := f.listens[dial.address]; own {
+		if own, is := f.listening(dial.address, leadsTo); is {
 			b.d.fail(dial.at, "The gate would connect to itself.",
-				"upstream must not be an address that this config listens on; got %q as on line %d", dial.address, at.Start.Line)
+				"upstream must not be an address that this config listens on; got %q%s", dial.address, own.as(dial.address))
 		}
 	}
 	f.checkSecret(b)
@@ -64,10 +64,10 @@ func (f *file) checkListen(b *found, listen netaddr.Addr) {
 	if listen == (netaddr.Addr{}) {
 		return
 	}
-	if first, taken := f.listens[listen]; taken {
-		b.fail("listen", "", "listen must differ from all others; got %q as on line %d", listen, first.Start.Line)
+	if first, taken := f.listening(listen, excludes); taken {
+		b.fail("listen", "", "listen must differ from all others; got %q%s", listen, first.as(listen))
 	} else {
-		f.listens[listen] = b.at("listen")
+		f.listens = append(f.listens, place{listen, b.at("listen")})
 	}
 	for _, key := range []string{"listen_mode", "listen_owner", "listen_group"} {
 		if b.has(key) && listen.Network != "unix" {
