@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -187,9 +188,22 @@ var pathPattern = kind[string]{
 			return "", formHint(`A "*" is allowed only at the end, for whole segments.`)
 		case strings.Contains(fixed, "?"):
 			return "", formHint("A pattern is compared with the path, without the query string.")
+		case escape.MatchString(fixed):
+			return "", formHint("A pattern is compared with the decoded path: write what %XX stands for.")
+		case neverPlain(s):
+			return "", formHint("A path with \"//\", a segment \".\" or \"..\", a backslash or \"#\" matches no pattern.")
 		}
 		return s, nil
 	},
+}
+
+var escape = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
+
+// neverPlain reports whether package gate matches no path that is written so: it may be read in different ways.
+func neverPlain(path string) bool {
+	isDots := func(segment string) bool { return segment == "." || segment == ".." }
+	return strings.Contains(path, "//") || strings.ContainsAny(path, `\#`) ||
+		slices.ContainsFunc(strings.Split(path, "/"), isDots)
 }
 
 // methodForm is stricter than HTTP's token: methods are case-sensitive, and those in use are in capitals.
