@@ -14,6 +14,7 @@ import (
 	"encoding/hex"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -29,8 +30,9 @@ func Handler() http.Handler {
 // file is one of the page's files.
 type file struct {
 	path, contentType string
-	plain, zipped     []byte
-	tag               string // a hash of the content, for the Etag
+	plain             []byte
+	zipped            func() []byte // when a browser first asks: most commands of the program serve no page
+	tag               string        // a hash of the content, for the Etag
 }
 
 var (
@@ -52,12 +54,17 @@ var (
 )
 
 func newFile(path, contentType string, content []byte) *file {
+	sum := sha256.Sum256(content)
+	zipped := sync.OnceValue(func() []byte { return zip(content) })
+	return &file{path, contentType, content, zipped, hex.EncodeToString(sum[:8])}
+}
+
+func zip(content []byte) []byte {
 	var zipped bytes.Buffer
 	w := gzip.NewWriter(&zipped)
 	_, _ = w.Write(content) // to memory: it cannot fail
 	_ = w.Close()
-	sum := sha256.Sum256(content)
-	return &file{path, contentType, content, zipped.Bytes(), hex.EncodeToString(sum[:8])}
+	return zipped.Bytes()
 }
 
 // policy lets the page load its own files and send requests to its own gate, and nothing else.
@@ -77,7 +84,7 @@ func (f *file) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Vary", "Accept-Encoding")
 	content, tag := f.plain, f.tag
 	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
-		content, tag = f.zipped, tag+"-gzip"
+		content, tag = f.zipped(), tag+"-gzip"
 		h.Set("Content-Encoding", "gzip")
 	}
 	h.Set("Etag", `"`+tag+`"`) // so that an upgraded gate's page replaces a cached one at once
