@@ -849,6 +849,10 @@ $("freeze").onclick = () => {
   link(state);
   if (!frozen && pending !== null) digest();
   else if (figures) draw();
+  if (frozen) {
+    textsAt = 0; // what stays on the page are the texts of this moment
+    tick();
+  }
 };
 
 function tipAt(e, byPointer) {
