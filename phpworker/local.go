@@ -42,9 +42,11 @@ type processID struct {
 	started uint64
 }
 
-// deathPause is how long a connection may last whose worker has just been killed: its process no longer has the socket
-// then, and the kernel has not closed it yet.
-const deathPause = 10 * time.Millisecond
+// ownerPauses are the pauses after which a TCP connection that no worker has is looked at again. A worker that is just
+// accepting it has it in a moment. One that has just been killed has it no longer, and the kernel has yet to close it.
+var ownerPauses = [...]time.Duration{
+	10 * time.Millisecond, 20 * time.Millisecond, 40 * time.Millisecond, 80 * time.Millisecond, 160 * time.Millisecond,
+}
 
 // maxModules bounds what is kept of processes that have ended.
 const maxModules = 4096
@@ -57,15 +59,26 @@ func (l *Local) Find(conn syscall.RawConn) (Worker, error) {
 	}
 	w, err := l.find(end)
 	if errors.Is(err, errNoOwner) {
-		time.Sleep(deathPause)
-		if now, again := endOf(conn); again == nil && now == end { // no worker has died meanwhile
-			err = fmt.Errorf("%w: another program has accepted the connection, such as a relay", ErrProgram)
-		}
+		w, err = l.findAgain(conn, end)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("find the worker: %w", err)
 	}
 	return w, nil
+}
+
+// findAgain is find after errNoOwner, for as long as a worker may be about to have the connection, or to lose it.
+func (l *Local) findAgain(conn syscall.RawConn, end peerEnd) (*worker, error) {
+	for _, pause := range ownerPauses {
+		time.Sleep(pause)
+		if now, err := endOf(conn); err != nil || now != end {
+			return nil, errNoOwner
+		}
+		if w, err := l.find(end); !errors.Is(err, ErrGone) {
+			return w, err
+		}
+	}
+	return nil, fmt.Errorf("%w: another program has accepted the connection, such as a relay", ErrProgram)
 }
 
 // Ready looks whether this process has the rights.
