@@ -52,9 +52,12 @@ type Worker interface {
 	// Interrupt makes PHP end its script as it does at max_execution_time: with its own error message, with shutdown
 	// functions, and closing the session, so that no lock is left behind. The worker lives on. It returns when the
 	// signal has been sent; the session shows what comes of it, usually within milliseconds. A script that waits in a
-	// blocking read goes on, and so does a shutdown function. Interrupt stops the process for about a millisecond and
-	// sends the signal only if the connection is still this one, and only if the session's id is still id; with an
-	// empty id any session will do. The request must not end meanwhile, as far as that is the caller's to decide.
+	// blocking read goes on, and so does a shutdown function. A request that PHP is just beginning may end with its
+	// worker: for some microseconds PHP has no handler for the signal then.
+	//
+	// Interrupt stops the process for about a millisecond and sends the signal only if the connection is still this one,
+	// and only if the session's id is still id; with an empty id any session will do. The request must not end meanwhile,
+	// as far as that is the caller's to decide.
 	Interrupt(id string) error
 	// Terminate ends the process, as PHP-FPM itself does at request_terminate_timeout; PHP-FPM starts another one.
 	// Locks that PHP holds by keys, as in memcached and Redis, are left behind. The conditions are Interrupt's.
