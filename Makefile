@@ -3,6 +3,9 @@
 SHELL := /bin/bash
 export PATH := $(PATH):/usr/local/go/bin
 
+# Else each program that is built with the race detector sleeps for a second when it ends.
+export GORACE ?= atexit_sleep_ms=0
+
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 30s
 SUITE ?= trixie
@@ -21,11 +24,11 @@ demo: need-go ## Compare real servers with and without the gate (75 seconds)
 	@build/fpm-gate demo
 
 # Packages run in the order in which they are named: tests/ takes the longest. Its tests often wait, so there are two at
-# once for each core.
+# once for each core. What go vet finds, check has found: with the flags of the tests, so that packages compile once.
 test: need-go ## Check and test everything, with all real servers
 	@scripts/install-deps test
-	@$(MAKE) --no-print-directory check
-	go test -race -count=1 -timeout 30m -parallel $$((2 * $$(nproc))) ./tests/... ./...
+	@$(MAKE) --no-print-directory check RACE=-race
+	go test -race -vet=off -count=1 -timeout 60m -parallel $$((2 * $$(nproc))) ./tests/... ./...
 
 test-workers: need-go ## Test what looks at the workers of the PHP-FPM that is installed; takes root
 	@scripts/install-deps test-workers
@@ -38,8 +41,8 @@ fresh: need-go ## Run demo and test, or TARGETS, in a new, bare Debian SUITE (tr
 
 check: need-go ## Check the format, go vet and staticcheck
 	@unformatted=$$(gofmt -l .) && if [[ $$unformatted ]]; then echo "gofmt these:" $$unformatted; exit 1; fi
-	go vet ./...
-	go tool staticcheck ./...
+	go vet $(RACE) ./...
+	GOFLAGS="$$(go env GOFLAGS) $(RACE)" $$(CGO_ENABLED=0 go tool -n staticcheck) ./...
 
 test-long: need-go ## Count under faults, and end scripts under load, for longer; writes docs/RELIABILITY.md
 	@scripts/install-deps test

@@ -99,7 +99,9 @@ func help(t *testing.T, program string, command ...string) string {
 func build(t *testing.T) (program string) {
 	t.Helper()
 	program = filepath.Join(t.TempDir(), "fpm-gate")
-	if out, err := exec.Command("go", "build", "-o", program, "../cmd/fpm-gate").CombinedOutput(); err != nil {
+	cmd := exec.Command("go", "build", "-trimpath", "-o", program, "../cmd/fpm-gate")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return program

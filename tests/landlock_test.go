@@ -3,7 +3,6 @@ package tests
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,18 +21,6 @@ func needLandlock(t *testing.T) {
 	if _, err := landlock.Version(); err != nil {
 		t.Skipf("no process can be restricted here: %v", err)
 	}
-}
-
-// buildStatic builds the program as the packages have it. The one with the race detector cannot be confined.
-func buildStatic(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "fpm-gate")
-	cmd := exec.Command("go", "build", "-o", binary, "../cmd/fpm-gate")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, output)
-	}
-	return binary
 }
 
 // secretFile makes a file in a new folder, and returns its path.
@@ -57,7 +44,10 @@ func confinedStack(t *testing.T, binary string, o rig.GateOptions) *stack {
 func TestLandlock(t *testing.T) {
 	t.Parallel()
 	needLandlock(t)
-	binary := buildStatic(t)
+	binary := filepath.Join(t.TempDir(), "fpm-gate") // the one with the race detector cannot be confined
+	if err := copyFile(plainBinary, binary); err != nil {
+		t.Fatal(err)
+	}
 	t.Run("a forbidden open", func(t *testing.T) { t.Parallel(); testForbiddenOpen(t, binary) })
 	t.Run("what a reload may do", func(t *testing.T) { t.Parallel(); testReloadWithinReach(t, binary) })
 	t.Run("what a reload may not do", func(t *testing.T) { t.Parallel(); testReloadOutOfReach(t, binary) })

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -155,7 +154,7 @@ func threadsOf(t testing.TB, pid int) int {
 func TestManyWaitersTakeLittleAndLeaveNothing(t *testing.T) {
 	const waiters, each = 10_000, 40 << 10
 	s := newStack(t, stackOptions{Gate: rig.GateOptions{
-		Binary: plainBinary(t), // the race detector has no room for so many
+		Binary: plainBinary, // the race detector has no room for so many
 		Settings: `
   lock {
     max_wait    = "55s"
@@ -224,16 +223,6 @@ func (s *stack) wait(t *testing.T, session string, n int) []net.Conn {
 		}
 	})
 	return conns
-}
-
-// plainBinary builds the program without the race detector.
-func plainBinary(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "fpm-gate")
-	if output, err := exec.Command("go", "build", "-o", binary, "../cmd/fpm-gate").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, output)
-	}
-	return binary
 }
 
 func privateMemory(t testing.TB, s *stack) int64 {

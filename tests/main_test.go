@@ -5,6 +5,7 @@
 package tests
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,8 +13,9 @@ import (
 	"testing"
 )
 
-// gateBinary is the program under test, built with the race detector.
-var gateBinary string
+// gateBinary is the program under test, built with the race detector. plainBinary is as it is packaged, for what the race
+// detector has no room for, or cannot do.
+var gateBinary, plainBinary string
 
 // gateVersion is the version that the program is built with.
 const gateVersion = "v0.0.0-tests"
@@ -27,16 +29,17 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	gateBinary = filepath.Join(dir, "fpm-gate")
-	if err := build(gateBinary); err != nil {
+	gateBinary, plainBinary = filepath.Join(dir, "fpm-gate"), filepath.Join(dir, "plain", "fpm-gate")
+	if err := errors.Join(build(gateBinary, "CGO_ENABLED=1", "-race"), build(plainBinary, "CGO_ENABLED=0", "-trimpath")); err != nil {
 		fmt.Fprintln(os.Stderr, "build the program:", err)
 		return 1
 	}
 	return m.Run()
 }
 
-func build(binary string) error {
-	cmd := exec.Command("go", "build", "-race", "-ldflags", "-X main.version="+gateVersion, "-o", binary, "../cmd/fpm-gate")
+func build(binary, environment, flag string) error {
+	cmd := exec.Command("go", "build", flag, "-ldflags", "-X main.version="+gateVersion, "-o", binary, "../cmd/fpm-gate")
+	cmd.Env = append(os.Environ(), environment)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w\n%s", err, output)
 	}

@@ -54,6 +54,7 @@ func (b *bench) build() (err error) {
 	b.gate = filepath.Join(b.temp, "fpm-gate")
 	cmd := exec.CommandContext(b.ctx, "go", "build", "-trimpath", "-o", b.gate, "./cmd/fpm-gate")
 	cmd.Dir = b.root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := cmd.CombinedOutput(); err != nil {
 		b.close()
 		return fmt.Errorf("build the gate: %w\n%s", err, output)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -94,6 +95,12 @@ type typedPackage struct {
 	methods map[string]map[string]bool // the files, by type
 }
 
+// hasRaceDetector reports whether this program was built with it.
+func hasRaceDetector() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}
+
 // allTyped is what typed has found.
 var allTyped map[string]*typedPackage
 
@@ -103,7 +110,11 @@ func typed(t *testing.T) map[string]*typedPackage {
 	if allTyped != nil {
 		return allTyped
 	}
-	list := exec.Command("go", "list", "-export", "-deps", "-json=ImportPath,Dir,GoFiles,Export,DepOnly", "./...")
+	args := []string{"list", "-export", "-deps", "-json=ImportPath,Dir,GoFiles,Export,DepOnly"}
+	if hasRaceDetector() {
+		args = append(args, "-race") // so packages are compiled already
+	}
+	list := exec.Command("go", append(args, "./...")...)
 	list.Dir = "../.."
 	list.Stderr = os.Stderr
 	out, err := list.Output()
