@@ -131,11 +131,12 @@ func TestTheBacklogIsShownWherePHPFPMKnowsIt(t *testing.T) {
 		}
 		const backlog = "\nfpm_gate_phpfpm_listen_queue"
 		shown := regexp.MustCompile(backlog + `_max\{[^}]*\} (?:[3-9]|[1-9]\d+)\n`) // probes that were given up are there, too
+		var text string
 		eventually(t, "the gate has PHP-FPM's figures", func() bool {
-			text := o.get(t, "/metrics")
+			text = o.get(t, "/metrics")
 			return strings.Contains(text, "\nfpm_gate_phpfpm_accepted_connections_total{") && (network == rig.Unix || shown.MatchString(text))
 		})
-		if text := o.get(t, "/metrics"); strings.Contains(text, backlog+"{") != (network == rig.TCP) {
+		if strings.Contains(text, backlog+"{") != (network == rig.TCP) {
 			t.Errorf("over %s: got %s", network.Network, text)
 		}
 	})
