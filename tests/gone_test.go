@@ -2,7 +2,9 @@ package tests
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -128,7 +130,8 @@ func baseline(t testing.TB, s *stack) int {
 	if err := s.get("/hello.php", newSession()).failure(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "no upstream connection is pooled", func() bool { return upstreamConns(t, s) == 0 })
+	eventually(t, "no upstream connection is pooled", func() bool { return conns(t, s.PHP.Addr) == 0 })
+	eventually(t, "the web server's connection is closed", func() bool { return conns(t, s.Gate.Addr) == 0 })
 	return files(t, s)
 }
 
@@ -142,16 +145,26 @@ func sockets(t testing.TB, s *stack) int {
 	return n
 }
 
-// upstreamConns is how many connections the gate has to PHP-FPM: those that PHP-FPM's socket has accepted or has
-// in its backlog.
-func upstreamConns(t testing.TB, s *stack) int {
+// conns is how many connections a listener has: those that it has accepted or has in its backlog.
+func conns(t testing.TB, a rig.Addr) int {
 	t.Helper()
-	if s.PHP.Addr.Network != "unix" {
-		t.Fatal("only unix sockets can be counted")
-	}
-	table, err := os.ReadFile("/proc/net/unix")
+	table, err := os.ReadFile("/proc/net/" + a.Network)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.Count(string(table), s.PHP.Addr.Address) - 1 // the socket that listens
+	if a.Network == "unix" {
+		return strings.Count(string(table), a.Address) - 1 // the socket that listens
+	}
+	addr, err := netip.ParseAddrPort(a.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const established = "01" // include/net/tcp_states.h
+	n, port := 0, fmt.Sprintf(":%04X", addr.Port())
+	for line := range strings.Lines(string(table)) {
+		if f := strings.Fields(line); strings.HasSuffix(f[1], port) && f[3] == established {
+			n++
+		}
+	}
+	return n
 }

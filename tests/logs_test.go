@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fpm-gate/fpm-gate/fcgi"
 	"github.com/fpm-gate/fpm-gate/internal/rig"
 	"github.com/fpm-gate/fpm-gate/internal/rig/rigtest"
 )
@@ -71,6 +73,23 @@ func TestNoLogTellsASessionID(t *testing.T) {
 	}
 }
 
+// abortInHead begins a request and aborts it, which the gate logs, and waits until the gate has closed the conn.
+func abortInHead(t *testing.T, to rig.Addr) {
+	t.Helper()
+	nc, err := net.Dial(to.Network, to.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	records := fcgi.AppendBeginRequest(nil, 1, fcgi.RoleResponder, false)
+	if _, err := nc.Write(fcgi.AppendRecord(records, fcgi.TypeAbortRequest, 1, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, nc); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // The program that reads the log may end, and may stop reading: requests are served all the same, and an operator can
 // see it elsewhere. When another one reads, the log goes on and says how much is missing.
 func TestTheGateOutlivesTheReaderOfItsLog(t *testing.T) {
@@ -107,8 +126,9 @@ func TestTheGateOutlivesTheReaderOfItsLog(t *testing.T) {
 				reader.Close()
 			}
 			eventually(t, "lines are lost, and no request is", func() bool {
-				for range 20 {
-					s.get("/hello.php", newSession()).mustBe(t, "hello\n")
+				s.get("/hello.php", newSession()).mustBe(t, "hello\n")
+				for range 500 {
+					abortInHead(t, listen)
 				}
 				return t.Failed() || plainMetric(t, o, "fpm_gate_log_lines_lost_total") > 0
 			})
