@@ -69,12 +69,23 @@ func Start[Options, Server any](t testing.TB, start func(Options) (Server, error
 }
 
 func showLogs(t testing.TB, r *rig.Rig) {
-	const most = 4 << 10
 	for _, s := range r.Servers() {
-		log := strings.TrimSpace(s.Log())
-		if cut := len(log) - most; cut > 0 {
-			log = "…" + log[cut:]
-		}
-		t.Logf("log of %s:\n%s", s.Name, log)
+		t.Logf("log of %s:\n%s", s.Name, ends(strings.TrimSpace(s.Log()), 8<<10))
 	}
+}
+
+// ends returns a log of at most n bytes, or the first and the last lines of a longer one: what went wrong first is
+// often long past when the test notices.
+func ends(log string, n int) string {
+	if len(log) <= n {
+		return log
+	}
+	first, last := log[:n/2], log[len(log)-n/2:]
+	if i := strings.LastIndexByte(first, '\n'); i >= 0 {
+		first = first[:i+1]
+	}
+	if i := strings.IndexByte(last, '\n'); i >= 0 {
+		last = last[i:]
+	}
+	return first + "…" + last
 }
