@@ -208,7 +208,8 @@ func (h *hold) viewInWorker(id []byte, closed func()) *sessionView {
 				closed()
 			}
 		},
-		reopened: func(handler string) { h.reopened(script, r.setup.locks(handler)) },
+		reopened:      func(handler string) { h.reopened(script, r.setup.locks(handler)) },
+		closedOutside: h.watch.sawClose.Load,
 	}
 	v.begin()
 	return v

@@ -93,6 +93,9 @@ func (s *phpScript) look() {
 	if worker == nil {
 		return
 	}
+	for _, v := range s.views() {
+		v.wasClosed = v.closedOutside()
+	}
 	seen, err := worker.Session()
 	if !at.IsNow() {
 		return
@@ -105,17 +108,23 @@ func (s *phpScript) look() {
 	if s.worker == worker {
 		s.latest = &seen
 	}
-	sessions := slices.Clone(s.sessions)
 	s.mu.Unlock()
 	if seen.Status == phpworker.Unknown {
 		return
 	}
 	s.workers.saw(at.Addr(), seen.ID != "" && seen.Opened != phpworker.NotKnown)
 	settled := true
-	for _, v := range sessions {
+	for _, v := range s.views() {
 		settled = v.saw(&seen) && settled
 	}
 	s.settled.Store(settled)
+}
+
+// views returns the sessions that are looked at.
+func (s *phpScript) views() []*sessionView {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.sessions)
 }
 
 // find is locate for a script that is to be ended: what other workers were like does not count.
@@ -220,6 +229,10 @@ type sessionView struct {
 	// closed and reopened are called once each, with PHP's handler: when PHP has closed the session, and when it has
 	// opened it again after that. They must not block.
 	closed, reopened func(handler string)
+	// closedOutside reports whether the place of the sessions has shown that PHP has closed it: before the worker was
+	// found, or before it could be told what it does.
+	closedOutside func() bool
+	wasClosed     bool // by that, before the look that is being taken; guarded by looking of script
 
 	telling sync.Mutex // held while they are called, and before mu
 	stopped bool       // guarded by telling
@@ -270,7 +283,8 @@ func (v *sessionView) saw(s *phpworker.Session) bool {
 	v.mu.Lock()
 	before := v.state
 	now := v.next(s)
-	again := before == sessionwatch.Closed && s.Status == phpworker.Active && !v.again
+	closed := before == sessionwatch.Closed || v.wasClosed && v.isOwn(s)
+	again := closed && s.Status == phpworker.Active && !v.again
 	v.state, v.isKnown, v.again = now, true, v.again || again
 	v.mu.Unlock()
 	if now == sessionwatch.Closed && before != now {
@@ -286,7 +300,7 @@ func (v *sessionView) saw(s *phpworker.Session) bool {
 // until the request ends or the session is destroyed. So an id alone shows nothing, and neither does another session
 // that was opened and closed: a script can go on to this one. What is in doubt is Unknown: the lock lasts.
 func (v *sessionView) next(s *phpworker.Session) sessionwatch.State {
-	own := s.ID != "" && string(phpsession.LockName([]byte(s.ID))) == v.own
+	own := v.isOwn(s)
 	switch {
 	case v.script.uploads:
 		return sessionwatch.Unknown
@@ -315,6 +329,11 @@ func (v *sessionView) next(s *phpworker.Session) sessionwatch.State {
 		return sessionwatch.Unopened
 	}
 	return sessionwatch.Unknown
+}
+
+// isOwn reports whether what was seen is this very session.
+func (v *sessionView) isOwn(s *phpworker.Session) bool {
+	return s.ID != "" && string(phpsession.LockName([]byte(s.ID))) == v.own
 }
 
 // noteUse notes with which handler PHP has the session open: only now is it known which one the script uses, as it may

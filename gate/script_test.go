@@ -225,6 +225,7 @@ func TestWhatAWorkerShowsOfASession(t *testing.T) {
 				isNew:  c.isNew,
 				locks:  new(setup).locks,
 				closed: func(string) { closed++ }, reopened: func(string) { reopened++ },
+				closedOutside: func() bool { return false },
 			}
 			v.begin()
 			for _, s := range c.seen {
@@ -268,6 +269,43 @@ func TestALockEndsWhenTheWorkerShowsThatItsSessionIsClosed(t *testing.T) {
 	exporting.end(page + "export")
 	export.want("export")
 	s.unlocked()
+}
+
+// The place of the sessions may show that a session is closed before its worker can be told what it does. The script
+// holds no lock then, whatever the worker shows first.
+func TestAScriptThatOpensItsSessionAgainIsReportedWhereverItWasSeenClosed(t *testing.T) {
+	for name, c := range map[string]struct {
+		first phpworker.Session // that the worker shows
+		want  uint64            // scripts that have opened their session again
+	}{
+		"it is open again":            {active("one"), 1},
+		"it is still closed":          {none("one", phpworker.Before), 0},
+		"another session, or renewed": {active("other"), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, seen := newFakeWorker(), &sessions{all: map[string]*sessionState{}}
+			w.set(phpworker.Session{Status: phpworker.Unknown})
+			s := newWorkerStand(t, w, func(o *Options) { o.Watcher = seen })
+			export := s.ask(session("one")...)
+			exporting := s.php.next()
+			seen.open("one")
+			poll := s.ask(session("one")...)
+			s.waiters(1)
+			seen.close("one")
+			polling := s.php.next()
+			w.set(c.first)
+			await(t, "it is reported", func() bool { return s.Stats().Reopened == c.want })
+			time.Sleep(2 * closedPause)
+			if got := s.Stats().Reopened; got != c.want {
+				t.Errorf("%d were reported, want %d", got, c.want)
+			}
+			polling.end(page + "poll")
+			poll.want("poll")
+			exporting.end(page + "export")
+			export.want("export")
+			s.unlocked()
+		})
+	}
 }
 
 // Where PHP does not lock, a script that is known to open its session again keeps its lock until it ends.
