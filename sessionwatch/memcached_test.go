@@ -309,8 +309,18 @@ func TestAMemcachedThatDoesNotAnswerSaysNothing(t *testing.T) {
 	w := wanted(m, "a")
 	w.await(t, Open)
 	f.setMute(true)
+	muted := time.Now()
 	w.await(t, Unknown)
-	w.await(t, Unknown)
+	for w.losses.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if took := time.Since(muted); took < losePatience {
+		t.Errorf("the watch was lost after %v, want %v at least", took, losePatience)
+	}
+	asked := m.Asked()
+	for m.Asked() < asked+3 {
+		time.Sleep(time.Millisecond)
+	}
 	if got := w.losses.Load(); got != 1 {
 		t.Errorf("the watch has called %d times that it is lost, want once", got)
 	}
@@ -319,6 +329,45 @@ func TestAMemcachedThatDoesNotAnswerSaysNothing(t *testing.T) {
 	reported.want(t, "EOF", "it works")
 	f.set("app.lock.a", false)
 	w.await(t, Closed)
+}
+
+// A server that is busy, or restarts, is away for a moment: the watch goes on afterwards, and no loss is reported.
+// What was asked for meanwhile is answered then.
+func TestAMemcachedThatIsAwayForAMomentLosesNothing(t *testing.T) {
+	for name, away := range map[string]func(f *fakeMemcached) (back func()){
+		"it does not respond": (*fakeMemcached).hang,
+		"it hangs up": func(f *fakeMemcached) func() {
+			f.setMute(true)
+			return func() { f.setMute(false) }
+		},
+	} {
+		for after, end := range map[string]struct {
+			open bool
+			want State
+		}{"open": {true, Open}, "closed": {false, Closed}} {
+			t.Run(name+", "+after, func(t *testing.T) {
+				t.Parallel()
+				f := newFakeMemcached(t)
+				f.set("app.lock.a", true)
+				m := watcherOf(t, MemcachedOptions{Prefix: "app."}, f)
+				w := wanted(m, "a")
+				w.await(t, Open)
+				back := away(f)
+				w.await(t, Unknown)
+				w.Prioritize() // as at the end of the response
+				asked := m.Asked()
+				for m.Asked() < asked+2 {
+					time.Sleep(time.Millisecond)
+				}
+				f.set("app.lock.a", end.open)
+				back()
+				w.await(t, end.want)
+				if got := w.losses.Load(); got != 0 {
+					t.Errorf("the watch has called %d times that it is lost", got)
+				}
+			})
+		}
+	}
 }
 
 // TestAnAnswerFollowsEachWant: without a call, the caller knows that the session is open.

@@ -60,6 +60,9 @@ const (
 	maxAskKeys = 100
 	// maxSamples bounds the watches that are polled although no request waits.
 	maxSamples = 4
+	// losePatience is how long a store may fail to answer until a watch is lost: a lock that its script has outlived ends
+	// then. It covers a server that restarts, or a machine that is busy.
+	losePatience = 2 * time.Second
 	// believeLocks is how long a lock that was seen is evidence that PHP locks its sessions here.
 	believeLocks = turnTime
 )
@@ -229,6 +232,8 @@ type keyWatch struct {
 
 	state    State
 	answered bool      // its last poll got an answer
+	seen     bool      // an answer has come since the watch was last reported lost
+	missed   time.Time // when the first poll since the last answer failed; zero: none has
 	due      time.Time // when it is polled next
 	since    time.Time // when it was last wanted
 	wanted   bool      // a request waits
@@ -304,18 +309,36 @@ func (w *keyWatch) take(there map[string]bool, err error, now time.Time) {
 	}
 	switch {
 	case there[w.lock]:
-		w.answered, w.state, p.lastLock = true, Open, now
+		w.isAnswered()
+		w.state, p.lastLock = Open, now
 		p.seen.note(w.hash, false)
 		return
 	case err != nil:
-		w.lose()
-	default:
-		w.answered = true
-		w.absent(there[w.data], now)
+		w.miss(now)
+		return
 	}
-	if w.asking && w.answered && w.state != Closed {
+	w.isAnswered()
+	w.absent(there[w.data], now)
+	if w.asking && w.state != Closed {
 		w.changed(w.state)
 	}
+}
+
+// isAnswered notes that a poll got an answer.
+func (w *keyWatch) isAnswered() { w.answered, w.seen, w.missed = true, true, time.Time{} }
+
+// miss notes that a poll got no answer. What is owed to it is left to the next, unless that takes too long.
+func (w *keyWatch) miss(now time.Time) {
+	w.answered = false
+	if w.missed.IsZero() {
+		w.missed = now
+	}
+	if now.Sub(w.missed) >= losePatience {
+		w.lose()
+		return
+	}
+	w.owed = w.owed || w.asking
+	w.due = now.Add(w.pause(now))
 }
 
 // absent notes that the lock key does not exist, and whether the session's data does.
@@ -340,10 +363,10 @@ func (w *keyWatch) absent(data bool, now time.Time) {
 	}
 }
 
-// lose reports that the session's state is unknown for now.
+// lose reports that the session's state is unknown for now: once, and to whoever asks.
 func (w *keyWatch) lose() {
-	if w.answered || w.asking {
-		w.answered = false
+	if w.seen || w.asking {
+		w.answered, w.seen = false, false
 		w.changed(Unknown)
 	}
 }

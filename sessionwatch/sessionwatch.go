@@ -9,8 +9,8 @@ package sessionwatch
 // Watcher watches the sessions that PHP keeps in one place.
 type Watcher interface {
 	// Watch watches the session of id for a request that is sent to PHP afterwards. changed is called once with Closed,
-	// when PHP has opened the session and closed it again, and with Unknown whenever the session can no longer be seen.
-	// changed must neither block nor use the watcher.
+	// when PHP has opened the session and closed it again, and with Unknown whenever the session can no longer be seen,
+	// for two seconds where a server is to answer. changed must neither block nor use the watcher.
 	Watch(id []byte, changed func(State)) Watch
 	// WatchOpen is Watch for a session that PHP should have opened already. If PHP has closed it again, the watch is
 	// Closed from the start, and changed is not called with Closed.
