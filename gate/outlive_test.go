@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fpm-gate/fpm-gate/sessionlock"
 	"github.com/fpm-gate/fpm-gate/sessionwatch"
 )
 
@@ -91,6 +92,28 @@ func TestTheLastBytesWaitForNoAnswer(t *testing.T) {
 			second.want("second")
 			s.unlocked()
 			receive(t, "the end of the options", s.Configure(s.options(nil)))
+		})
+	}
+}
+
+// A response may end before the goroutine has run that notifies its watch of a waiter.
+func TestALockOutlivesItsRequestForAWaiterThatHasJustCome(t *testing.T) {
+	for name, c := range map[string]struct{ waits, want bool }{"it waits": {true, true}, "none waits": {false, false}} {
+		t.Run(name, func(t *testing.T) {
+			m, key := sessionlock.NewManager(sessionlock.NewLocal()), sessionlock.Key{1}
+			lock, err := m.Acquire(t.Context(), key, nil, sessionlock.Policy{}) // OnWaiter is never called
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.waits {
+				go m.Acquire(t.Context(), key, nil, sessionlock.Policy{MaxWait: time.Hour})
+				await(t, "a request waits", func() bool { return len(m.Snapshot()[0].Waiters) == 1 })
+			}
+			php := &sessions{all: map[string]*sessionState{}}
+			w := &watch{hold: &hold{lock: lock}, session: php.Watch([]byte("asked"), nil)}
+			if got := w.mayBeOpen(); got != c.want {
+				t.Errorf("the session may be open: got %v, want %v", got, c.want)
+			}
 		})
 	}
 }

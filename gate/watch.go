@@ -201,9 +201,7 @@ func (w *watch) mayBeOpen() bool {
 	case sessionwatch.Closed:
 		return false
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.wanted && w.session.Asks()
+	return w.session.Asks() && w.hasWaiter()
 }
 
 // needsScript reports whether the lock has to last until its script has ended, unless the worker shows meanwhile that
@@ -223,14 +221,14 @@ func (w *watch) needsScript() bool {
 // isOutside reports whether the place of the sessions is watched.
 func (w *watch) isOutside() bool { return w != nil && w.session != nil }
 
-// hasWaiter reports whether a request waits for the session.
+// hasWaiter reports whether a request waits for the session. want may be called only a moment later.
 func (w *watch) hasWaiter() bool {
 	if w == nil {
 		return false
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.wanted
+	return w.wanted || w.hold.lock.WaitedFor()
 }
 
 // prompt asks for prompt notice when PHP closes the session.

@@ -23,7 +23,7 @@ type Lock struct {
 	lost       chan struct{} // nil until Lost is called
 	lease      Token         // of its lease, which another lock may have acquired and handed on
 	local      bool          // it has no lease from the store, or had none when it ended
-	waitedFor  bool          // OnWaiter has been called
+	waitedFor  bool          // OnWaiter has been called, or is about to be
 }
 
 // state is a stage in the life of a lock.
@@ -184,6 +184,15 @@ func (l *Lock) Local() bool {
 	mu.Lock()
 	defer mu.Unlock()
 	return l.local
+}
+
+// WaitedFor reports whether another request has waited for the lock since it is held, or may have in another process.
+// It is true as soon as there is a waiter, a moment before OnWaiter is called.
+func (l *Lock) WaitedFor() bool {
+	mu := &l.session.shard.mu
+	mu.Lock()
+	defer mu.Unlock()
+	return l.waitedFor
 }
 
 // Waited returns how long Acquire waited for other holders, zero if the lock was free.

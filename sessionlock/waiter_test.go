@@ -28,13 +28,22 @@ func TestAHolderIsToldOnceThatSomebodyWaits(t *testing.T) {
 		m, one, two := local(), make(calls, 10), make(calls, 10)
 		first := begin(t, m, one.policy())
 		one.want(t, 0)
+		if first.lock().WaitedFor() {
+			t.Error("a lock is said to be waited for before anyone waits")
+		}
 		second := begin(t, m, two.policy())
+		if !first.lock().WaitedFor() {
+			t.Error("a lock is not said to be waited for")
+		}
 		third := begin(t, m, reader)
 		one.want(t, 1)
 		two.want(t, 0) // it waits itself
 		first.release()
 		second.wantHeld(t)
 		two.want(t, 1) // the one that waited before its hold began
+		if !second.lock().WaitedFor() {
+			t.Error("a lock that was waited for before its hold began is not said to be")
+		}
 		late := begin(t, m, patient)
 		two.want(t, 1)
 		second.release()
