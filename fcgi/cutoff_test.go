@@ -66,7 +66,9 @@ func TestScriptWhoseWebServerHasGoneEndsAsWithoutTheGate(t *testing.T) {
 							}
 						}
 						run.web.Close()
+						done := make(chan struct{})
 						go func() {
+							defer close(done)
 							if err := run.result(); !errors.Is(err, ErrHungUp) {
 								t.Errorf("got %v, want ErrHungUp", err)
 							}
@@ -89,6 +91,7 @@ func TestScriptWhoseWebServerHasGoneEndsAsWithoutTheGate(t *testing.T) {
 							t.Error("the script is said to have ended while it runs")
 						}
 						await(t, "the script ends", func() bool { return exists(mark + ".ended") })
+						receive(t, "the end of following it", done)
 					})
 				}
 			}
