@@ -89,6 +89,7 @@ func (c *Conn) Next() (*Request, error) {
 	if h == nil || h.asked() {
 		h = &waitContext{in: &c.in, waiter: &c.waiting} // the old one's Done channel may still be in use
 	}
+	h.outlives = false
 	c.req = Request{conn: c, ctx: h}
 	if err := c.readHead(); err != nil {
 		if err != io.EOF && err != ErrIdle {

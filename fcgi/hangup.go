@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fpm-gate/fpm-gate/internal/netpoll"
 )
@@ -27,6 +30,11 @@ type waitContext struct {
 	in      *input
 	request uint16   // its id
 	waiter  *waiting // where the conn finds the context
+
+	outlives bool        // the request goes on after a hang-up, if it is whole
+	place    stdinPlace  // to which stdin had come when the wait began
+	left     atomic.Bool // the web server has hung up, and it goes on
+
 	mu      sync.Mutex
 	done    chan struct{} // nil until Done is called
 	cause   error         // set before done is closed
@@ -66,15 +74,41 @@ func (h *waitContext) Done() <-chan struct{} {
 // watch waits for the web server to hang up, or for stop. It does not read what the web server sends.
 func (h *waitContext) watch() {
 	defer close(h.stopped)
-	raw, err := h.in.nc.SyscallConn()
-	if err == nil && raw.Read(h.look) == nil {
-		h.end(ErrHungUp)
+	if raw, err := h.in.nc.SyscallConn(); err == nil {
+		_ = raw.Read(h.look)
 	}
 }
 
-// look reports, without waiting, whether the web server has hung up or has aborted the request.
+// look looks, without waiting, whether the web server has hung up or has aborted the request, and notes that. It
+// reports whether there is nothing more to be seen.
 func (h *waitContext) look(fd uintptr) bool {
-	return netpoll.PeerClosed(fd) || h.in.aborts(fd, h.request)
+	switch {
+	case h.in.aborts(fd, h.request):
+		h.end(ErrHungUp)
+	case !netpoll.PeerClosed(fd):
+		return false
+	case h.outlives && h.isWhole(fd):
+		h.left.Store(true)
+	default:
+		h.end(ErrHungUp)
+	}
+	return true
+}
+
+// maxPeek bounds how much of a body is looked at in the socket.
+const maxPeek = 1 << 20
+
+// isWhole reports whether all of stdin has come, be it in the socket fd, and no abort behind it. It consumes nothing.
+func (h *waitContext) isWhole(fd uintptr) bool {
+	taken := int(h.in.left.Load()) // which are in the socket as well
+	unread := netpoll.InQueue(fd)
+	if unread <= taken || unread > maxPeek {
+		return h.place.isWhole()
+	}
+	b := newBuffer(unread)
+	defer b.free()
+	n, errno := netpoll.ReceiveNow(fd, b.b[:unread], unix.MSG_PEEK)
+	return errno == 0 && n >= taken && h.place.after(b.b[taken:n], h.request).isWhole()
 }
 
 // end makes the context done. The first cause counts.
@@ -105,15 +139,9 @@ func (h *waitContext) stop() {
 
 // lookOnce looks once after a wait that ended before the watching started.
 func (h *waitContext) lookOnce() {
-	raw, err := h.in.nc.SyscallConn()
-	if err != nil {
-		return
+	if raw, err := h.in.nc.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { h.look(fd) })
 	}
-	_ = raw.Control(func(fd uintptr) {
-		if h.look(fd) {
-			h.end(ErrHungUp)
-		}
-	})
 }
 
 // asked reports whether Done has been called.

@@ -48,6 +48,80 @@ func TestWaitEndsWhenTheWebServerHangsUp(t *testing.T) {
 	})
 }
 
+// A request that is to outlive a hang-up does so if all of it has come, be it in the socket.
+func TestRequestOutlivesAHangUp(t *testing.T) {
+	large := stdinOf(1, strings.Repeat("body", 30_000))
+	abort := AppendRecord(nil, TypeAbortRequest, 1, nil)
+	both(t, func(t *testing.T, network string) {
+		for name, c := range map[string]struct {
+			behind   []byte
+			outlives bool
+		}{
+			"no body":                        {stdinOf(1, ""), true},
+			"a small body":                   {stdinOf(1, "body"), true},
+			"a large body":                   {large, true},
+			"a small body without its end":   {AppendRecord(nil, TypeStdin, 1, []byte("body")), false},
+			"a part of a small body":         {stdinOf(1, "body")[:10], false},
+			"a part of a large body":         {large[:len(large)-9], false},
+			"a large body without its end":   {large[:len(large)-8], false},
+			"nothing of its body":            {nil, false},
+			"a body, and an abort behind it": {joined(stdinOf(1, "body"), abort), false},
+		} {
+			t.Run(name, func(t *testing.T) {
+				for _, seen := range []bool{true, false} {
+					conn, web := newConn(t, network, Limits{})
+					web.send(AppendBeginRequest(nil, 1, RoleResponder, false), paramsOf(1, "A", "1"))
+					r, err := conn.Next()
+					if err != nil {
+						t.Fatal(err)
+					}
+					web.send(c.behind)
+					r.OutliveHangUp()
+					done := r.Context().Done()
+					web.Close()
+					switch {
+					case !c.outlives:
+						receive(t, "the end of the wait", done)
+					case seen:
+						await(t, "the hang-up is noticed", r.Left)
+					}
+					got := make(chan string, 1)
+					pool := newPool(t, nil, startPHP(t, network, func(p *phpConn) {
+						if asked, err := p.request(); err == nil {
+							got <- asked.stdin
+							p.answer(asked.id, "\r\n")
+							p.ended()
+						}
+					}))
+					err = pool.RoundTrip(r.Context(), &Exchange{Request: r, AbandonAfter: time.Hour})
+					if !c.outlives {
+						if !errors.Is(err, ErrHungUp) || !r.HungUp() || r.Left() {
+							t.Errorf("got %v, hung up %v and left %v, want ErrHungUp", err, r.HungUp(), r.Left())
+						}
+						continue
+					}
+					if body := receive(t, "the request", got); len(body) != contentOf(c.behind) {
+						t.Errorf("PHP got %d bytes of the body, want %d", len(body), contentOf(c.behind))
+					}
+					if err != nil && !errors.Is(err, ErrHungUp) {
+						t.Errorf("got %v, want ErrHungUp or none", err)
+					}
+				}
+			})
+		}
+	})
+}
+
+// contentOf returns how many bytes of content records have.
+func contentOf(records []byte) (n int) {
+	for len(records) > 0 {
+		h := ParseHeader(records)
+		n += h.ContentLength
+		records = records[h.Len():]
+	}
+	return n
+}
+
 func TestHangUpBeforeTheWaitEndsItAtOnce(t *testing.T) {
 	both(t, func(t *testing.T, network string) {
 		r, web := newRequest(t, network, stdinOf(1, ""))

@@ -161,8 +161,25 @@ func (r *Request) Context() context.Context {
 	return r.ctx
 }
 
-// HungUp reports whether the web server is known to have hung up or to have aborted the request.
+// HungUp reports whether the web server is known to have hung up or to have aborted the request. It does not report a
+// hang-up that the request outlives.
 func (r *Request) HungUp() bool { return r.gone || r.ctx.err() == ErrHungUp }
+
+// OutliveHangUp has the request go on if the web server hangs up while it waits, provided that all of its stdin has
+// come by then: its Context is not done, and RoundTrip sends it, as PHP-FPM runs what it has got. An abort ends it in
+// any case. It must be called before Context is used.
+func (r *Request) OutliveHangUp() {
+	r.ctx.outlives = true
+	r.lookForEnd()
+}
+
+// Left reports whether the web server is known to have hung up on a request that goes on without it.
+func (r *Request) Left() bool { return r.ctx.left.Load() }
+
+// lookForEnd looks how far what has come of stdin is from its end. While the request waits, the buffer may change.
+func (r *Request) lookForEnd() {
+	r.ctx.place = stdinPlace{ends: r.stdin.ended, wantsData: r.stdin.wantsData}.after(r.conn.buf.bytes()[r.head:], r.ID)
+}
 
 // stopWatching gives the conn back to its reader.
 func (r *Request) stopWatching() {
@@ -215,6 +232,7 @@ func (r *Request) AwaitBody(limit int, timeout time.Duration) (n int, whole bool
 		}
 	}
 	_ = c.nc.SetReadDeadline(time.Time{})
+	r.lookForEnd()
 	return c.buf.n - r.head, whole
 }
 

@@ -142,20 +142,20 @@ func FuzzStdin(f *testing.F) {
 
 // modelStdin is what is to become of in, judged slowly and all at once.
 func modelStdin(role Role, in []byte) (want scanned) {
-	stdinEnded, dataEnded := false, role != RoleFilter
+	stdinPlaceed, dataEnded := false, role != RoleFilter
 	begun := map[uint16]bool{}
 	for len(in) >= headerLen {
 		h := ParseHeader(in)
 		record := in[:min(h.Len(), len(in))]
 		cut := len(record) < h.Len()
-		own := h.RequestID == 1 && !begun[1] && (h.Type != TypeBeginRequest || !stdinEnded || !dataEnded)
+		own := h.RequestID == 1 && !begun[1] && (h.Type != TypeBeginRequest || !stdinPlaceed || !dataEnded)
 		switch {
 		case h.Version != version:
 			want.err = ErrMalformed
 			return want
 		case own && h.Type == TypeAbortRequest:
-		case own && h.Type == TypeStdin && !stdinEnded:
-			stdinEnded = h.ContentLength == 0
+		case own && h.Type == TypeStdin && !stdinPlaceed:
+			stdinPlaceed = h.ContentLength == 0
 			want.forward = append(want.forward, record...)
 		case own && h.Type == TypeData && !dataEnded:
 			dataEnded = h.ContentLength == 0

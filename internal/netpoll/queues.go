@@ -53,9 +53,14 @@ func ReceiveNow(fd uintptr, b []byte, flags uintptr) (int, syscall.Errno) {
 
 // OutQueue returns the bytes of memory that the kernel holds for what has been sent and not been read: 0 if all has
 // been, or if the connection is broken. Over TCP it is what the peer's kernel has not acknowledged.
-func OutQueue(fd uintptr) int {
+func OutQueue(fd uintptr) int { return queue(fd, unix.SIOCOUTQ) }
+
+// InQueue returns how many bytes have come and not been read.
+func InQueue(fd uintptr) int { return queue(fd, unix.SIOCINQ) }
+
+func queue(fd uintptr, request uintptr) int {
 	var n int32 // the kernel writes a C int
-	_, _, errno := syscall.RawSyscall(unix.SYS_IOCTL, fd, unix.SIOCOUTQ, uintptr(unsafe.Pointer(&n)))
+	_, _, errno := syscall.RawSyscall(unix.SYS_IOCTL, fd, request, uintptr(unsafe.Pointer(&n)))
 	if errno != 0 {
 		return 0
 	}
