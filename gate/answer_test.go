@@ -244,7 +244,11 @@ func TestPOSTsThatAreDroppedWhileTheyWaitAreLoggedOnce(t *testing.T) {
 	s.ask(session("one")...)
 	holder := s.php.next()
 	for i, method := range []string{"GET", "POST", "POST"} {
-		s.ask(append(session("one"), "REQUEST_METHOD", method)...).Close()
+		b := s.ask(append(session("one"), "REQUEST_METHOD", method)...)
+		s.waiters(1)
+		if _, err := b.Write(fcgi.AppendRecord(nil, fcgi.TypeAbortRequest, 1, nil)); err != nil {
+			t.Fatal(err)
+		}
 		await(t, "it is counted", func() bool { return s.Stats().HungUp == uint64(i+1) })
 		await(t, "it is logged", func() bool { return strings.Count(s.log.String(), hint) >= min(i, 1) })
 	}

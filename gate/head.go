@@ -2,6 +2,7 @@ package gate
 
 import (
 	"bytes"
+	"net/http"
 
 	"github.com/fpm-gate/fpm-gate/fcgi"
 )
@@ -54,6 +55,15 @@ func (h *head) read(params fcgi.Params, idParam string) {
 			h.foreign = true
 		}
 	}
+}
+
+// isSafe reports whether the request only asks for something, by its method.
+func (h *head) isSafe() bool {
+	switch string(h.method) {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return false
 }
 
 // pathOnly returns a request's target without its query, which may contain secrets.

@@ -28,8 +28,8 @@ func (r *request) logObserved() {
 	r.gate.lines.write(hclog.Info, "would have waited", nil, r.logPairs)
 }
 
-// hintLostPost logs, at most once a minute, a POST that has not reached PHP because its web server hung up while it
-// waited. A site that sends requests to itself without waiting for the responses loses tasks that way.
+// hintLostPost logs, at most once a minute, a POST that has not reached PHP because its web server hung up before the
+// gate had all of it, or aborted it while it waited. PHP-FPM alone would have run it.
 func (r *request) hintLostPost() {
 	if string(r.head.method) != http.MethodPost || !r.exchange.Connected().IsZero() {
 		return
@@ -38,8 +38,8 @@ func (r *request) hintLostPost() {
 	if last != 0 && now-last < int64(time.Minute) || !r.gate.lostPost.CompareAndSwap(last, now) {
 		return
 	}
-	r.gate.log.Info("a POST was dropped because its client left while it waited for its session; if the site sends"+
-		" such requests to itself, set fastcgi_ignore_client_abort on in nginx for their path", r.logPairs()...)
+	r.gate.log.Info("a POST was dropped while it waited: its client left before all of it had come, or the web server"+
+		" aborted it; fastcgi_ignore_client_abort on makes nginx stay", r.logPairs()...)
 }
 
 // logLine logs a line about the request, unless there are too many with its text.

@@ -51,6 +51,9 @@ func newRequest(g *shared, fr *fcgi.Request) *request {
 	r := &request{Request: fr, gate: g, setup: g.enter(), status: lockNone}
 	r.exchange.Request, r.exchange.Sending, r.exchange.Sent, r.exchange.Header = fr, r.sending, r.sent, r.readHeader
 	r.head.read(fr.Params, r.setup.Param)
+	if !r.head.isSafe() { // what a visitor has sent must not be lost
+		fr.OutliveHangUp()
+	}
 	return r
 }
 
@@ -157,7 +160,7 @@ func (r *request) acquireLate(ctx context.Context) {
 // waited for lock, from entered on. If so, replaced releases the lock and waits until the response with the new cookie
 // is sent.
 func (r *request) replaced(lock *sessionlock.Lock, entered time.Time) bool {
-	if r.policy.OnRotation == OnRotationPass || r.exchange.Late != nil {
+	if r.policy.OnRotation == OnRotationPass || r.exchange.Late != nil || r.Left() {
 		return false
 	}
 	rot, pause := r.gate.rotations.during(r.key, entered, r.head.target)
@@ -167,7 +170,7 @@ func (r *request) replaced(lock *sessionlock.Lock, entered time.Time) bool {
 	timeout := time.NewTimer(r.policy.MaxWait - time.Since(entered))
 	defer timeout.Stop()
 	gone := r.Context().Done()
-	if !rot.awaitReplaced(timeout.C, gone) {
+	if !rot.awaitReplaced(timeout.C, gone) || r.Left() {
 		return false
 	}
 	r.gate.rotations.sendBack(rot, r.head.target)

@@ -381,6 +381,54 @@ func TestWaiterWhoseWebServerHangsUpNeverReachesPHP(t *testing.T) {
 	await(t, "it is counted", func() bool { return s.Stats().HungUp == 1 })
 }
 
+// What a visitor has sent is run in its turn, as PHP-FPM alone does: a browser that has left shows no error. It can be
+// rejected like any other request.
+func TestWaiterThatWasLeftRuns(t *testing.T) {
+	for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "MOVE"} {
+		t.Run(method, func(t *testing.T) {
+			t.Parallel()
+			s := newStand(t, nil)
+			first := s.ask(session("one")...)
+			holder := s.php.next()
+			left := s.ask(append(session("one"), "REQUEST_METHOD", method)...)
+			s.waiters(1)
+			next := s.ask(session("one")...)
+			s.waiters(2)
+			left.Close()
+			time.Sleep(60 * time.Millisecond) // the hang-up is noticed by then
+			s.waiters(2)
+			holder.end(page)
+			first.want("")
+			script := s.php.next()
+			if got := script.params["REQUEST_METHOD"] + " " + script.params["FPM_GATE_LOCK"]; got != method+" held" {
+				t.Errorf("got %q, want the request that was left", got)
+			}
+			time.Sleep(60 * time.Millisecond)
+			s.php.none(t) // it holds the lock
+			script.die()
+			s.php.next().end(page + "next")
+			next.want("next")
+			s.unlocked()
+			await(t, "it is counted", func() bool { return s.Stats().HungUp == 1 })
+		})
+	}
+}
+
+func TestWaiterThatWasLeftIsRejectedAfterMaxWait(t *testing.T) {
+	s := newStand(t, func(o *Options) { o.Policy.MaxWait = 100 * time.Millisecond })
+	first := s.ask(session("one")...)
+	holder := s.php.next()
+	left := s.ask(append(session("one"), "REQUEST_METHOD", "POST")...)
+	s.waiters(1)
+	left.Close()
+	s.waiters(0)
+	await(t, "it is counted", func() bool { return s.Stats().Rejected == 1 })
+	holder.end(page)
+	first.want("")
+	s.php.none(t)
+	s.unlocked()
+}
+
 func TestScriptWhoseWebServerHasGoneKeepsItsLock(t *testing.T) {
 	s := newStand(t, nil)
 	first := s.ask(session("one")...)

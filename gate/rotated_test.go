@@ -95,6 +95,22 @@ func TestBrowserThatHasWaitedForAReplacedIDIsSentBack(t *testing.T) {
 	}
 }
 
+// No browser would come back with a new cookie for a request that was left. It has the old id, as without the gate.
+func TestRequestThatWasLeftIsNotSentBack(t *testing.T) {
+	s := newStand(t, nil)
+	holder := s.ask(session("old")...)
+	login := s.php.next()
+	post := append(fromBrowser[:4:4], "REQUEST_METHOD", "POST", "CONTENT_LENGTH", "0")
+	waiter := s.ask(inSession("old", post...)...)
+	s.waiters(1)
+	waiter.Close()
+	time.Sleep(60 * time.Millisecond) // the hang-up is noticed by then
+	login.end(setsID("new", "in"))
+	holder.want("in")
+	s.php.next().end(page)
+	s.unlocked()
+}
+
 func read(p Policy) Policy {
 	p.Mode = Read
 	return p

@@ -41,6 +41,7 @@ type passage struct {
 	web      webServer
 	php      *rig.PHPFPM // behind the gate
 	gate     *rig.Gate
+	admin    operator
 	gated    *rig.Site
 	log      func() string // of the web server of gated
 	straight *rig.Site
@@ -50,9 +51,12 @@ func newPassage(t *testing.T, web webServer, network rig.Addr) *passage {
 	p := &passage{Rig: newRig(t, web.program, "php-fpm"), web: web}
 	php := rig.PHPOptions{Listen: network, Workers: 6}
 	p.php = rigtest.Start(t, p.PHPFPM, php)
+	block, admin := adminBlock(t)
+	p.admin = admin
 	p.gate = startGate(t, p.Rig, rig.GateOptions{
 		Listen:   network,
 		Upstream: p.php.Addr,
+		Config:   block,
 		Env:      []string{"GOMAXPROCS=4"}, // more than it would take here, and more for the race detector to see
 	})
 	p.gated = &rig.Site{FastCGI: p.gate.Addr, Keepalive: web.keepalive, Unbuffered: true}
@@ -79,6 +83,7 @@ var passageCases = []struct {
 	{"200 requests at once are all served", manyAtOnce},
 	{"what a script prints after its response reaches no client", lateOutput},
 	{"a script that goes on after its response keeps its lock", lateSession},
+	{"what its client has sent and leaves while it waits is run", leftRequests},
 	{"a response whose worker is killed never looks whole", killedWorker},
 	{"no request fails after a restart of PHP-FPM", restartedPHP},
 	{"without PHP-FPM there is an error, and pages when it is back", stoppedPHP},
