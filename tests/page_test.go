@@ -87,8 +87,8 @@ func TestThePagePausesAndResumes(t *testing.T) {
 	tab.Await(t, `document.querySelector("#pauses").textContent.includes(": 1 request waits, 0 in PHP-FPM.")`)
 	tab.Do(t, chromedp.Click(chromedp.CSS("#pauses button")), chromedp.Click(chromedp.CSS("#go-yes")))
 	(<-held).mustBe(t, "hello\n")
+	tab.Await(t, `document.querySelector("#said").textContent === "Gate www is resumed; 1 request waited."`)
 	tab.Await(t, `document.querySelector("#pauses").hidden`)
-	pageReads(t, tab, "#said", "Gate www is resumed; 1 request waited.")
 	for _, line := range []string{"pause requested by an operator: gate=www", "end of a pause requested by an operator: gate=www"} {
 		awaitLog(t, s.Gate.Server, line)
 	}
