@@ -219,9 +219,10 @@ func TestWorkerThatDies(t *testing.T) {
 		t.Errorf("got %+v, want a response that does not look whole", got)
 	}
 	s.unlocked()
-	if got := s.Stats(); got.Truncated != 1 || got.Upstream != 2 {
-		t.Errorf("got %+v, want one broken and two failed", got)
-	}
+	await(t, "one broken response and two failures are counted", func() bool {
+		got := s.Stats()
+		return got.Truncated == 1 && got.Upstream == 2
+	})
 }
 
 func TestConnThatDoesNotSpeakFastCGIIsCounted(t *testing.T) {
