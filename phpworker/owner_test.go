@@ -99,12 +99,8 @@ func copyOfThis(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program, err := os.ReadFile(self)
-	if err != nil {
-		t.Fatal(err)
-	}
 	path := filepath.Join(t.TempDir(), "php-fpm")
-	if err := rig.WriteProgram(path, program); err != nil {
+	if err := rig.CopyProgram(self, path); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -208,12 +208,8 @@ func copyOfTest(t *testing.T, dir string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program, err := os.ReadFile(self)
-	if err != nil {
-		t.Fatal(err)
-	}
 	path := filepath.Join(dir, "test")
-	if err := rig.WriteProgram(path, program); err != nil {
+	if err := rig.CopyProgram(self, path); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(dir, 0o755); err != nil {

@@ -45,7 +45,7 @@ func TestLandlock(t *testing.T) {
 	t.Parallel()
 	needLandlock(t)
 	binary := filepath.Join(t.TempDir(), "fpm-gate") // the one with the race detector cannot be confined
-	if err := copyFile(plainBinary, binary); err != nil {
+	if err := rig.CopyProgram(plainBinary, binary); err != nil {
 		t.Fatal(err)
 	}
 	t.Run("a forbidden open", func(t *testing.T) { t.Parallel(); testForbiddenOpen(t, binary) })

@@ -89,11 +89,7 @@ func TestInitNamesTheFilesThatItMayNotRead(t *testing.T) {
 		}
 	}
 	program := filepath.Join(root, "fpm-gate") // which no user may run
-	text, err := os.ReadFile(gateBinary)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := rig.WriteProgram(program, text); err != nil {
+	if err := rig.CopyProgram(gateBinary, program); err != nil {
 		t.Fatal(err)
 	}
 	for _, folder := range []string{root, filepath.Join(root, "etc")} {

@@ -38,7 +38,7 @@ func startHelper(t *testing.T, caps []uintptr, args ...string) *helper {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	const unprivileged = 65534
 	binary, socket := filepath.Join(dir, "fpm-gate"), filepath.Join(dir, "socket")
-	for _, err := range []error{os.Chmod(dir, 0o755), os.Chown(dir, unprivileged, unprivileged), copyFile(gateBinary, binary)} {
+	for _, err := range []error{os.Chmod(dir, 0o755), os.Chown(dir, unprivileged, unprivileged), rig.CopyProgram(gateBinary, binary)} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -75,14 +75,6 @@ func startHelper(t *testing.T, caps []uintptr, args ...string) *helper {
 func (h *helper) killed() bool {
 	status, ok := h.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	return ok && status.Signal() == syscall.SIGKILL
-}
-
-func copyFile(from, to string) error {
-	text, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	return rig.WriteProgram(to, text)
 }
 
 // helperCaps are all that a helper needs.

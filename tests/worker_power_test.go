@@ -24,7 +24,7 @@ func publicBinary(t *testing.T) string {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	binary := filepath.Join(dir, "fpm-gate")
-	for _, err := range []error{os.Chmod(dir, 0o755), copyFile(gateBinary, binary)} {
+	for _, err := range []error{os.Chmod(dir, 0o755), rig.CopyProgram(gateBinary, binary)} {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,6 +23,15 @@ func WriteProgram(path string, text []byte) error {
 	return os.WriteFile(path, text, 0o755)
 }
 
+// CopyProgram copies a program, to be run at once.
+func CopyProgram(from, to string) error {
+	program, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return WriteProgram(to, program)
+}
+
 // program is something that the rig needs from the system.
 type program struct {
 	pkg   string   // the Debian package that holds it
